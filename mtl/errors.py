@@ -1,0 +1,85 @@
+"""The problems a user can cause and mend: collected, and each shown with its place, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in what the user gave.
+
+    Attributes:
+        place: Where it is: a file with its line (``reviews.csv:17``) or a full key (``trainer.max_epochs``).
+        found: What stands there.
+        expected: What is allowed there.
+        repair: How to mend it, best as something to paste; empty when ``expected`` says it all.
+    """
+
+    place: str
+    found: str
+    expected: str
+    repair: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.place, f"    found:    {self.found}", f"    expected: {self.expected}"]
+        if self.repair:
+            lines.append(f"    repair:   {self.repair}")
+        return "\n".join(lines)
+
+
+class MtlError(Exception):
+    """Base of all errors that a user can mend; a command line shows it without a traceback and exits with 2.
+
+    Args:
+        problems: One problem or all that were found, in the order in which a reader meets them.
+    """
+
+    subject: ClassVar[str] = "Input"
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__(self._text())
+
+    def __reduce__(self) -> tuple[type[MtlError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+    def _text(self) -> str:
+        count = len(self.problems)
+        head = f"{self.subject}: {count} problem{'s' if count != 1 else ''}"
+        return "\n".join([head, *(f"  {line}" for problem in self.problems for line in str(problem).splitlines())])
+
+
+class ConfigError(MtlError):
+    """Something in the configuration: an unknown key, a wrong type, a value out of range, an unknown name."""
+
+    subject = "Configuration"
+
+
+class DataError(MtlError):
+    """Something in a data file: its place is the file, with the line where there is one."""
+
+    subject = "Data"
+
+
+class ModelError(MtlError):
+    """Something about weights or a saved model: not reachable, damaged, or not a model at all."""
+
+    subject = "Model"
+
+
+def did_you_mean(word: str, candidates: Sequence[str]) -> str:
+    """Return ``did you mean X?`` for the candidate nearest to ``word``, or an empty text if none is near."""
+    folded = {candidate.lower(): candidate for candidate in candidates}
+    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    return f"did you mean {folded[near[0]]}?" if near else ""
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Return the names in one line, the rest counted when there are more than ``most``."""
+    names = list(names)
+    rest = f" (+{len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
