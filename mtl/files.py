@@ -1,0 +1,101 @@
+"""Files that are whole or not there: written under a temporary name, synced to the disk, then renamed."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary path to a writer and rename it to ``path`` once the block has ended well.
+
+    A reader of ``path`` finds the old file or the whole new one, also after a crash or a power cut. The temporary file
+    lies in the same folder (a rename across file systems is not atomic) and keeps the suffix, which some writers look
+    at. Missing folders are made. A symbolic link stays one: its target is replaced.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The path that the block must write.
+
+    Raises:
+        FileNotFoundError: The block ended without having written the temporary file.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")
+    try:
+        yield temporary
+        _sync_file(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, its line ends as they are, so that ``path`` is never seen half written.
+
+    Args:
+        path: The file to write or to replace.
+        text: Its whole content.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` atomically as strict, indented JSON with a newline at its end.
+
+    NaN and infinities, which JSON does not know, become ``null``; NumPy numbers become plain ones.
+
+    Args:
+        path: The file to write or to replace.
+        value: Mappings, sequences, texts, numbers, booleans and ``None``.
+
+    Raises:
+        TypeError: Something in ``value`` has no counterpart in JSON; nothing is written.
+    """
+    text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
+    write_text_atomically(path, text + "\n")
+
+
+def _strict(value: Any) -> Any:
+    """Return ``value`` in plain Python types, each number that is not finite replaced by ``None``."""
+    match value:
+        case None | bool() | str():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case numbers.Real():
+            return float(value) if math.isfinite(value) else None
+        case Mapping():
+            return {key: _strict(item) for key, item in value.items()}
+        case Sequence():
+            return [_strict(item) for item in value]
+    return value
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("r+b") as file:  # Windows syncs only what is open for writing
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in the folder durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,101 @@
+"""Files are whole or not there, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtl.files import replacing, write_json, write_text_atomically
+
+
+def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    with replacing(tmp_path / "new" / "weights.bin") as temporary:
+        temporary.write_bytes(b"\x00\x01")
+    assert (tmp_path / "new" / "weights.bin").read_bytes() == b"\x00\x01"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "weights.bin"]
+
+
+def test_replacing_shows_the_old_file_until_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_refuses_a_block_that_wrote_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "weights.bin"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_lends_a_hidden_path_in_the_same_folder_with_the_same_suffix(tmp_path: Path) -> None:
+    with replacing(tmp_path / "embeddings.npy") as temporary:
+        np.save(temporary, np.arange(3))  # adds .npy to a name without it
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".partial-")
+    assert np.load(tmp_path / "embeddings.npy").tolist() == [0, 1, 2]
+
+
+def test_replacing_writes_through_a_symbolic_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text_atomically(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("text", ["", "ä\n", "a\r\nb\rc\n", "\u2028"])
+def test_text_is_written_as_it_is(tmp_path: Path, text: str) -> None:
+    write_text_atomically(tmp_path / "report.md", text)
+    assert (tmp_path / "report.md").read_bytes() == text.encode()
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"nan": math.nan, "inside": [math.inf, (-math.inf, 0.1)], "whole": 3, "yes": True, "none": None})
+    assert "NaN" not in path.read_text()
+    assert json.loads(path.read_text()) == {
+        "nan": None,
+        "inside": [None, [None, 0.1]],
+        "whole": 3,
+        "yes": True,
+        "none": None,
+    }
+
+
+def test_json_takes_numpy_numbers(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", [np.int64(3), np.float64(0.5), np.float32("nan")])
+    assert json.loads((tmp_path / "a.json").read_text()) == [3, 0.5, None]
+
+
+def test_json_is_readable_by_a_person(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"Größe": 1})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "Größe": 1\n}\n'
+
+
+def test_json_refuses_other_types_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "a.json", {"a": object()})
+    assert list(tmp_path.iterdir()) == []
