@@ -1,0 +1,1 @@
+"""Evaluation: metrics per task and the reports that a person reads."""

@@ -1,0 +1,165 @@
+"""Metrics of one task, all derived from one confusion matrix that is counted on the device and summed over ranks.
+
+Notation: ``B`` rows in a batch, ``C`` classes of the task; a confusion matrix has shape ``(C, C)``, row = true class,
+column = predicted class. Conventions, as in scikit-learn with ``labels=range(C), zero_division=0``: a quotient without
+a denominator is 0.0, macro averages go over *all* ``C`` classes of the task, also over those without any row, and
+weighted averages weigh each class by its support (its true rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mtl.evaluation.task_report import ClassReport, TaskReport
+
+
+class ClassScores(NamedTuple):
+    """The figures of every class, each of shape ``(C,)``; ``support`` counts its true rows."""
+
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+    support: Tensor
+
+
+def accuracy(confusion: Tensor) -> Tensor:
+    """Return the share of rows that were predicted right, a scalar; 0.0 without rows.
+
+    Args:
+        confusion: Counts ``(C, C)``.
+    """
+    counts = _real(confusion)
+    return _ratio(counts.diagonal().sum(), counts.sum())
+
+
+def class_scores(confusion: Tensor) -> ClassScores:
+    """Return precision, recall, F1 and support of every class.
+
+    F1 is the harmonic mean of precision and recall, written as ``2 TP / (support + predicted)``.
+
+    Args:
+        confusion: Counts ``(C, C)``.
+    """
+    counts = _real(confusion)
+    right, support, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
+    return ClassScores(
+        precision=_ratio(right, predicted),
+        recall=_ratio(right, support),
+        f1=_ratio(2 * right, support + predicted),
+        support=support,
+    )
+
+
+def weighted_average(values: Tensor, support: Tensor) -> Tensor:
+    """Return the mean of the classes' ``values`` ``(C,)`` weighted by their ``support`` ``(C,)``; 0.0 without rows."""
+    return _ratio((values * support).sum(), support.sum())
+
+
+def overall_scores(confusion: Tensor) -> dict[str, Tensor]:
+    """Return the task's scalars: ``accuracy`` and ``macro_…`` and ``weighted_…`` of precision, recall and F1.
+
+    Args:
+        confusion: Counts ``(C, C)``.
+    """
+    scores = class_scores(confusion)
+    kinds = {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
+    return {
+        "accuracy": accuracy(confusion),
+        **{f"macro_{kind}": values.mean() for kind, values in kinds.items()},
+        **{f"weighted_{kind}": weighted_average(values, scores.support) for kind, values in kinds.items()},
+    }
+
+
+def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
+    """Return the report of a task from its confusion matrix.
+
+    Args:
+        confusion: Counts ``(C, C)`` on any device.
+        labels: The ``C`` class names, in the order of the rows.
+
+    Raises:
+        ValueError: The matrix is not ``C`` by ``C``, or a label stands twice.
+    """
+    if confusion.shape != (len(labels), len(labels)):
+        raise ValueError(f"a confusion matrix of shape {tuple(confusion.shape)} does not fit {len(labels)} labels")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels must differ, found {list(labels)}")
+    confusion = confusion.cpu()
+    columns = [column.tolist() for column in class_scores(confusion)]
+    per_class = {
+        label: ClassReport(precision, recall, f1, int(support))
+        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
+    }
+    overall = {name: value.item() for name, value in overall_scores(confusion).items()}
+    return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist())
+
+
+class TaskMetrics(Metric):
+    """Counts the predictions of one task in a confusion matrix and derives every figure from it.
+
+    It lives on the device of its module and is summed over the ranks at `compute`.
+
+    Args:
+        num_classes: ``C``, at least 2.
+        **kwargs: What `torchmetrics.Metric` takes, such as ``dist_sync_fn``.
+
+    Raises:
+        ValueError: ``num_classes`` is below 2.
+    """
+
+    full_state_update = False
+    confusion: Tensor
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_classes < 2:
+            raise ValueError(f"a task has at least 2 classes, found {num_classes}")
+        self.num_classes = num_classes
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch; the predicted class is the one with the greatest logit, the first of several.
+
+        Args:
+            logits: ``(B, C)``, or anything that rises with them, such as probabilities.
+            labels: The true classes ``(B,)``, integers from 0 to ``C - 1``.
+
+        Raises:
+            ValueError: The shapes do not fit.
+        """
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes or labels.shape != logits.shape[:1]:
+            raise ValueError(
+                f"expected logits (B, {self.num_classes}) and labels (B,), "
+                f"found {tuple(logits.shape)} and {tuple(labels.shape)}"
+            )
+        # torchmetrics' own validation of the values would wait for the device at every batch.
+        self.confusion += multiclass_confusion_matrix(logits.detach(), labels, self.num_classes, validate_args=False)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the scalars of `overall_scores` and, under ``confusion``, the counts ``(C, C)``."""
+        return {**overall_scores(self.confusion), "confusion": self.confusion}
+
+    def report(self, labels: Sequence[str]) -> TaskReport:
+        """Return everything counted since the last reset, over all ranks, as a report.
+
+        Args:
+            labels: The ``C`` class names in the order of the logits.
+        """
+        return task_report(self.compute()["confusion"], labels)
+
+
+def _real(confusion: Tensor) -> Tensor:
+    """Return the counts in float64, exact up to 2^53 rows; in float32 on MPS, which has no float64."""
+    return confusion.to(torch.float32 if confusion.device.type == "mps" else torch.float64)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """Return ``part / whole``, 0 where ``whole`` is 0 (then ``part`` is 0 too)."""
+    return part / whole.clamp(min=1)

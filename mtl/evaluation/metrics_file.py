@@ -1,0 +1,110 @@
+"""The file ``metrics.json`` of a run: the reports of every task and split, the cost, and free facts of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtl.errors import DataError, Problem
+from mtl.evaluation.fields import Fields
+from mtl.evaluation.task_report import TaskReport, read_report
+from mtl.files import write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run took; None where it was not measured (an evaluation has no training time).
+
+    Attributes:
+        train_seconds: Wall-clock seconds of the training.
+        trainable_parameters: Parameters (scalars) that were trained at any time of the run.
+        total_parameters: Parameters of the encoder and all heads.
+        sentences_per_second: Rows of all tasks that training went through per second.
+        peak_memory_bytes: The most memory in use: of the accelerator, else of the process.
+    """
+
+    train_seconds: float | None = None
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    sentences_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """What ``metrics.json`` holds.
+
+    Attributes:
+        tasks: The report of each task (outer key) on each split (inner key: ``val``, ``test``).
+        cost: What the run took.
+        run: Free facts of the run, all of them valid JSON: experiment, backbone, seed, data.
+    """
+
+    tasks: Mapping[str, Mapping[str, TaskReport]]
+    cost: Cost = field(default_factory=Cost)
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
+    """Write ``metrics.json``, whole or not at all; a number that is not finite becomes ``null``.
+
+    Args:
+        path: The file to write or to replace.
+        metrics: What to write.
+    """
+    tasks = {
+        task: {split: report.to_dict() for split, report in splits.items()} for task, splits in metrics.tasks.items()
+    }
+    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), "run": metrics.run})
+
+
+def read_metrics(path: str | Path) -> RunMetrics:
+    """Read what `write_metrics` wrote; keys that it does not know are passed over.
+
+    Args:
+        path: The file to read.
+
+    Raises:
+        DataError: The file misses, is not JSON, or has fields that miss or hold something else (all named).
+    """
+    fields = Fields(_read_json(Path(path)), str(path))
+    tasks = {
+        task: {split: read_report(report) for split, report in splits.entries()}
+        for task, splits in fields.fields("tasks").entries()
+    }
+    run = fields.fields("run").plain() if "run" in fields else {}
+    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run)
+    fields.finish()
+    return metrics
+
+
+def _read_cost(fields: Fields) -> Cost:
+    return Cost(
+        train_seconds=fields.optional_number("train_seconds"),
+        trainable_parameters=fields.optional_integer("trainable_parameters"),
+        total_parameters=fields.optional_integer("total_parameters"),
+        sentences_per_second=fields.optional_number("sentences_per_second"),
+        peak_memory_bytes=fields.optional_integer("peak_memory_bytes"),
+    )
+
+
+def _read_json(path: Path) -> Any:
+    expected = "the metrics.json of a finished run"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        found = "no such file"
+        repair = f"look for the run's folder; a run writes {path.name} when it ends"
+    except OSError as error:
+        found, repair = f"not readable: {error.strerror}", ""
+    except UnicodeDecodeError as error:
+        found, repair = f"not UTF-8 text (byte {error.start})", "evaluate the run again: it writes this file"
+    except json.JSONDecodeError as error:
+        found, repair = (
+            f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})",
+            "evaluate the run again: it writes this file",
+        )
+    raise DataError(Problem(str(path), found, expected, repair))
