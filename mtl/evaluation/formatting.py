@@ -1,0 +1,94 @@
+"""How figures and data texts are written for a person: in the terminal's tables and in the Markdown report alike."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import TypeGuard
+
+NOTHING = "–"  # where there is no figure
+_LAYER = re.compile(r"(.*\.)(\d+)")
+
+
+def score(value: float | None) -> str:
+    """Return a metric with three decimals."""
+    return f"{value:.3f}" if _known(value) else NOTHING
+
+
+def count(value: float | None) -> str:
+    """Return a number of things, whole, with thousands separators."""
+    return f"{value:,.0f}" if _known(value) else NOTHING
+
+
+def rate(value: float | None) -> str:
+    """Return a learning rate or a weight decay with up to three significant digits."""
+    return f"{value:.3g}" if _known(value) else NOTHING
+
+
+def share(part: float, whole: float) -> str:
+    """Return ``part`` of ``whole`` in percent, with one decimal."""
+    return f"{100 * part / whole:.1f} %" if whole else NOTHING
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span in the two units that matter: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if not _known(seconds):
+        return NOTHING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def size(byte_count: float | None) -> str:
+    """Return an amount of memory in binary units: ``512 B``, ``3.4 GiB``."""
+    if not _known(byte_count):
+        return NOTHING
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min(int(math.log2(max(byte_count, 1)) / 10), len(units) - 1)
+    return f"{byte_count / 1024**power:,.{1 if power else 0}f} {units[power]}"
+
+
+def one_line(text: str) -> str:
+    """Return the text in one line: runs of white space as one space, control characters as U+FFFD.
+
+    Control characters could move the cursor or change colours in a terminal, and reorder the text around them.
+    """
+    return "".join("\ufffd" if _controls(character) else character for character in " ".join(text.split()))
+
+
+def shortened(text: str, most: int) -> str:
+    """Return the text in one line of at most ``most`` characters, cut at a space if one is near, with an ellipsis."""
+    text = one_line(text)
+    if len(text) <= most:
+        return text
+    cut = text[: most - 1]
+    space = cut.rfind(" ")
+    return (cut[:space] if space > most // 2 else cut).rstrip() + "…"
+
+
+def layer_spans(layers: Iterable[str]) -> list[str]:
+    """Return layer names with runs of consecutive numbers as one: ``["embeddings", "layer.0–5"]``."""
+    runs: list[list[str]] = []
+    for layer in layers:
+        if runs and _follows(runs[-1][-1], layer):
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return [run[0] if len(run) == 1 else f"{run[0]}–{run[-1].rpartition('.')[2]}" for run in runs]
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _controls(character: str) -> bool:
+    """Tell control characters and those that override the direction of the text after them."""
+    return unicodedata.category(character) in {"Cc", "Cs"} or character in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+
+
+def _follows(before: str, layer: str) -> bool:
+    first, second = _LAYER.fullmatch(before), _LAYER.fullmatch(layer)
+    return bool(first and second and first[1] == second[1] and int(second[2]) == int(first[2]) + 1)

@@ -1,0 +1,197 @@
+"""The files ``predictions/<task>_<split>.csv``: every sentence with its label, its predicted class, all probabilities.
+
+Comma-separated as in RFC 4180, UTF-8, lines ended by CR LF, texts always in quotes. Columns: ``text``, ``label``,
+``predicted``, then ``p(<label>)`` for each class with six decimals, at the end ``source`` (file and line).
+
+A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break as a formula
+(https://owasp.org/www-community/attacks/CSV_Injection). Such a text is written with a single quote before it, which
+spreadsheets take for the sign that a text follows. A text in which such quotes already stand before such a sign gets
+one more, so that `read_predictions` takes off exactly what was put on.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl.errors import DataError, Problem, listed
+from mtl.evaluation.summary import ConfusionExample
+from mtl.files import replacing
+
+# The full-width signs are formulas too where a spreadsheet runs in Japanese or Chinese.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The predictions of one task on one split, ``N`` rows and ``C`` classes.
+
+    Attributes:
+        classes: The ``C`` class names in the order of the logits.
+        texts: The ``N`` sentences.
+        labels: Their true classes.
+        predicted: Their predicted classes.
+        probabilities: ``(N, C)`` floats.
+        sources: File and line of every sentence.
+    """
+
+    classes: Sequence[str]
+    texts: Sequence[str]
+    labels: Sequence[str]
+    predicted: Sequence[str]
+    probabilities: NDArray[np.floating]
+    sources: Sequence[str]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.texts), len(self.labels), len(self.predicted), len(self.sources)}
+        if lengths != {len(self.texts)} or self.probabilities.shape != (len(self.texts), len(self.classes)):
+            raise ValueError(
+                f"expected {len(self.texts)} texts, labels, predictions and sources with probabilities of "
+                f"{len(self.classes)} classes, found {len(self.labels)} labels, {len(self.predicted)} predictions, "
+                f"{len(self.sources)} sources and probabilities of shape {self.probabilities.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def predictions_path(run: str | Path, task: str, split: str) -> Path:
+    """Return where a run's folder holds the predictions of a task on a split."""
+    return Path(run) / "predictions" / f"{task}_{split}.csv"
+
+
+def write_predictions(path: str | Path, predictions: Predictions) -> None:
+    """Write the predictions of one task on one split, whole or not at all.
+
+    Args:
+        path: The file to write or to replace; see `predictions_path`.
+        predictions: What to write.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        # Quotes around every text: a semicolon in it then splits no cell where a spreadsheet separates by semicolons.
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(_header(predictions.classes))
+        columns = (predictions.texts, predictions.labels, predictions.predicted, predictions.sources)
+        for text, label, predicted, source, row in zip(*columns, predictions.probabilities, strict=True):
+            probabilities = (round(float(value), _DECIMALS) for value in row)
+            writer.writerow([*map(_guarded, (text, label, predicted)), *probabilities, _guarded(source)])
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read what `write_predictions` wrote, the texts as they were and the probabilities to six decimals.
+
+    Args:
+        path: The file to read.
+
+    Raises:
+        DataError: The file misses, is not UTF-8, or has another heading or rows that do not fit it (all named).
+    """
+    (_, header), *records = _records(Path(path)) or [(1, [])]
+    _check_header(f"{path}:1", header)
+    problems = [problem for line, cells in records for problem in _row_problems(f"{path}:{line}", cells, header)]
+    if problems:
+        raise DataError(problems)
+    rows = [cells for _, cells in records]
+    texts, labels, predicted, sources = ([_unguarded(row[at]) for row in rows] for at in (0, 1, 2, -1))
+    probabilities = np.array([row[3:-1] for row in rows], dtype=np.float64).reshape(len(rows), len(header) - 4)
+    return Predictions(_classes(header), texts, labels, predicted, probabilities, sources)
+
+
+def confusion_examples(predictions: Predictions) -> dict[tuple[str, str], ConfusionExample]:
+    """Return for each pair (true class, predicted class) that differ the row that was most surely taken for the other.
+
+    Args:
+        predictions: The predictions of one task on one split.
+    """
+    column = {name: at for at, name in enumerate(predictions.classes)}
+    surest: dict[tuple[str, str], tuple[float, int]] = {}
+    for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
+        probability = float(predictions.probabilities[at, column[pair[1]]])
+        if pair[0] != pair[1] and (pair not in surest or probability > surest[pair][0]):
+            surest[pair] = (probability, at)
+    return {
+        pair: ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
+        for pair, (probability, at) in surest.items()
+    }
+
+
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the records of the file, each with the number of its first line."""
+    records: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        # utf-8-sig: a file that a spreadsheet saved again begins with a byte-order mark.
+        with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                records.append((line, cells))
+                line = reader.line_num + 1
+    except OSError as error:
+        found, repair = f"not readable: {error.strerror}", "evaluate the run again: it writes this file"
+        raise DataError(Problem(str(path), found, "the predictions of a run", repair)) from None
+    except UnicodeDecodeError as error:
+        found, repair = f"not UTF-8 text: {error.reason}", "save the file as UTF-8"
+        raise DataError(Problem(str(path), found, "the predictions of a run", repair)) from None
+    except csv.Error as error:
+        raise DataError(Problem(f"{path}:{line}", f"broken CSV: {error}", "records as in RFC 4180")) from None
+    return records
+
+
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _header(classes: Sequence[str]) -> list[str]:
+    return ["text", "label", "predicted", *(f"p({name})" for name in classes), "source"]
+
+
+def _classes(header: list[str]) -> list[str]:
+    return [name[2:-1] for name in header[3:-1]]
+
+
+def _check_header(place: str, header: list[str]) -> None:
+    classes = _classes(header)
+    if not classes or header != _header(classes) or len(set(classes)) < len(classes):
+        expected = "text, label, predicted, p(<label>) for each class, source"
+        raise DataError(Problem(place, ", ".join(header) or "an empty file", expected))
+
+
+def _row_problems(place: str, cells: list[str], header: list[str]) -> Iterator[Problem]:
+    if len(cells) != len(header):
+        yield Problem(place, f"{len(cells)} cells", f"{len(header)} cells as in the heading")
+        return
+    classes = _classes(header)
+    for name in ("label", "predicted"):
+        if (label := _unguarded(cells[header.index(name)])) not in classes:
+            yield Problem(place, f"{name} {label!r}", f"one of the classes of the heading: {listed(classes)}")
+    for name, cell in zip(header[3:-1], cells[3:-1], strict=True):
+        if not _is_probability(cell):
+            yield Problem(place, f"{name} {cell!r}", "a number from 0 to 1")
+
+
+def _is_probability(cell: str) -> bool:
+    try:
+        return 0 <= float(cell) <= 1
+    except ValueError:
+        return False

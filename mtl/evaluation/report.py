@@ -1,0 +1,175 @@
+"""The report of a run as Markdown: results first, then what was trained, what it cost, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mtl.evaluation import formatting
+from mtl.evaluation.markdown import code, escaped, folded, link, table
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.summary import (
+    RARE_SUPPORT,
+    Confusion,
+    ConfusionExample,
+    ConfusionExamples,
+    GroupRow,
+    RunSummary,
+    cost_rows,
+    frequent_confusions,
+)
+from mtl.evaluation.task_report import TaskReport
+from mtl.files import write_text_atomically
+
+MATRIX_CLASSES = 12
+"""With more classes a confusion matrix is too wide to read; the most frequent confusions stand for it."""
+
+_SENTENCE = 160  # characters of an example
+
+
+def write_report(path: str | Path, summary: RunSummary) -> None:
+    """Write the report of a run as Markdown, whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        summary: What the report shows.
+    """
+    write_text_atomically(path, render_report(summary))
+
+
+def render_report(summary: RunSummary) -> str:
+    """Return the report of a run as Markdown.
+
+    Args:
+        summary: What the report shows.
+    """
+    return "\n\n".join(_blocks(summary)) + "\n"
+
+
+def _blocks(summary: RunSummary) -> Iterator[str]:
+    yield f"# {escaped(summary.title)}"
+    if summary.facts:
+        yield "\n".join(f"- **{escaped(name)}**: {escaped(fact)}" for name, fact in summary.facts.items())
+    yield from (f"> **Warning:** {escaped(warning)}" for warning in summary.warnings)
+    yield from _results(summary.tasks)
+    for task, splits in summary.tasks.items():
+        yield from _task(task, splits, summary.examples)
+    if summary.groups:
+        yield from _groups(summary)
+    if summary.cost != Cost():
+        yield from ("## Cost", "\n".join(f"- {name}: {value}" for name, value in cost_rows(summary.cost)))
+    if summary.files:
+        lines = [f"- {link(path)}: {escaped(what)}" for path, what in summary.files.items()]
+        yield from ("## Files", "\n".join(lines))
+
+
+def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
+    yield "## Results"
+    header = ["task", "split", "rows", "accuracy", "macro-F1", "weighted-F1", "majority class"]
+    rows = [
+        [
+            escaped(task),
+            escaped(split),
+            formatting.count(report.rows),
+            *map(formatting.score, (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)),
+        ]
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+    ]
+    yield table(header, rows, left=2)
+    yield (
+        "*Macro* counts every class of the task once, also one without rows (0.000); *weighted* counts it by its rows. "
+        "*Majority class* is the accuracy of always answering the most frequent class: the figure to beat."
+    )
+
+
+def _task(
+    task: str, splits: Mapping[str, TaskReport], examples: Mapping[tuple[str, str], ConfusionExamples]
+) -> Iterator[str]:
+    """Yield the figures on the test split, those of the other splits folded below; on the last if there is no test."""
+    if not splits:
+        return
+    shown = "test" if "test" in splits else list(splits)[-1]
+    for split in sorted(splits, key=lambda split: split != shown):
+        report = splits[split]
+        heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
+        blocks = list(_split(report, examples.get((task, split), {})))
+        if split == shown:
+            yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
+        else:
+            yield folded(f"On {heading}", *blocks)
+
+
+def _split(report: TaskReport, examples: ConfusionExamples) -> Iterator[str]:
+    yield _classes(report)
+    if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
+        yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
+    confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
+    if confusions:
+        lines = [_in_words(confusion, examples.get((confusion.label, confusion.predicted))) for confusion in confusions]
+        yield from ("**Most frequent confusions**", "\n".join(lines))
+    else:
+        yield "No row was taken for another class."
+    yield from _matrix(report)
+
+
+def _classes(report: TaskReport) -> str:
+    rows = [
+        [escaped(label), *map(formatting.score, (scores.precision, scores.recall, scores.f1)), _support(scores.support)]
+        for label, scores in report.per_class.items()
+    ]
+    averages = {
+        "macro average": (report.macro_precision, report.macro_recall, report.macro_f1),
+        "weighted average": (report.weighted_precision, report.weighted_recall, report.weighted_f1),
+    }
+    rows += [
+        [f"*{name}*", *map(formatting.score, values), formatting.count(report.rows)]
+        for name, values in averages.items()
+    ]
+    return table(["class", "precision", "recall", "F1", "support"], rows)
+
+
+def _support(support: int) -> str:
+    return ("\\* " if support < RARE_SUPPORT else "") + formatting.count(support)
+
+
+def _in_words(confusion: Confusion, example: ConfusionExample | None) -> str:
+    words = (
+        f"- **{escaped(confusion.label)}** taken for **{escaped(confusion.predicted)}**: "
+        f"{formatting.count(confusion.count)} of {formatting.count(confusion.support)} rows "
+        f"({formatting.share(confusion.count, confusion.support)})"
+    )
+    if example is None:
+        return words
+    sentence = escaped(formatting.shortened(example.text, _SENTENCE))
+    return f"{words}  \n  “{sentence}” ({code(example.source)}, p = {formatting.score(example.probability)})"
+
+
+def _matrix(report: TaskReport) -> Iterator[str]:
+    classes = len(report.labels)
+    if classes > MATRIX_CLASSES:
+        yield f"The confusion matrix of the {classes} classes stands in `metrics.json`."
+        return
+    rows = [
+        [escaped(label), *(f"**{cell:,}**" if at == column else f"{cell:,}" for column, cell in enumerate(cells))]
+        for at, (label, cells) in enumerate(zip(report.labels, report.confusion, strict=True))
+    ]
+    yield "**Confusion matrix** (a row for each true class, a column for each predicted one)"
+    yield table(["true \\ predicted", *map(escaped, report.labels)], rows)
+
+
+def _groups(summary: RunSummary) -> Iterator[str]:
+    yield "## Parameter groups"
+    header = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
+    yield table(header, [_group(group) for group in summary.groups], left=3)
+
+
+def _group(group: GroupRow) -> list[str]:
+    return [
+        escaped(group.name),
+        escaped(", ".join(formatting.layer_spans(group.layers))),
+        escaped(group.state),
+        formatting.rate(group.learning_rate),
+        formatting.rate(group.weight_decay),
+        formatting.count(group.parameters),
+    ]

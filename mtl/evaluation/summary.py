@@ -1,0 +1,146 @@
+"""What a report shows of a run, as plain values: nothing of training or of models is needed to write a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mtl.evaluation import formatting
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.task_report import TaskReport
+
+RARE_SUPPORT = 20
+"""A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One parameter group: layers that share a learning rate and a weight decay.
+
+    Attributes:
+        name: How the optimizer calls the group.
+        layers: Names of its layers, from the bottom.
+        learning_rate: The peak learning rate; None where the group was never trained.
+        weight_decay: The weight decay; None where the group was never trained.
+        parameters: Number of scalars.
+        tensors: Number of parameter tensors.
+        state: Whether it learns: ``trained``, ``frozen``, or since when (``trained from epoch 2``).
+    """
+
+    name: str
+    layers: Sequence[str]
+    learning_rate: float | None
+    weight_decay: float | None
+    parameters: int
+    tensors: int = 0
+    state: str = "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """What an epoch does with one task.
+
+    Attributes:
+        task: Its name.
+        rows: Rows of its training data.
+        batches: Batches of it in an epoch.
+        passes: How often an epoch goes through its rows (1.0: each row once).
+    """
+
+    task: str
+    rows: int
+    batches: int
+    passes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Rows of one class that were taken for one other class.
+
+    Attributes:
+        label: The true class.
+        predicted: The class that they were taken for.
+        count: How many rows.
+        support: How many rows the true class has.
+    """
+
+    label: str
+    predicted: str
+    count: int
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionExample:
+    """A sentence that stands for a confusion.
+
+    Attributes:
+        text: The sentence.
+        source: Its file and line.
+        probability: The probability of the class that it was taken for.
+    """
+
+    text: str
+    source: str
+    probability: float
+
+
+ConfusionExamples = Mapping[tuple[str, str], ConfusionExample]
+"""One example for a pair (true class, predicted class)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """Everything that a run's report shows.
+
+    Attributes:
+        title: The heading: what was run.
+        facts: Short facts by name, in the order to show: experiment, backbone, data, seed.
+        warnings: What a reader must know before trusting the figures.
+        tasks: The report of each task (outer key) on each split (inner key).
+        groups: The parameter groups from the bottom layer to the heads.
+        cost: What the run took.
+        examples: For each task and split, example sentences of its confusions.
+        files: What lies where: path relative to the report, and what it is.
+    """
+
+    title: str
+    tasks: Mapping[str, Mapping[str, TaskReport]]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    groups: Sequence[GroupRow] = ()
+    cost: Cost = field(default_factory=Cost)
+    examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def frequent_confusions(report: TaskReport, most: int = 5) -> list[Confusion]:
+    """Return the wrong cells of the confusion matrix with the most rows, the greatest first.
+
+    Args:
+        report: The report of a task on a split.
+        most: How many at most.
+    """
+    found = [
+        Confusion(label, predicted, count, report.per_class[label].support)
+        for label, row in zip(report.labels, report.confusion, strict=True)
+        for predicted, count in zip(report.labels, row, strict=True)
+        if count and predicted != label
+    ]
+    return sorted(found, key=lambda confusion: confusion.count, reverse=True)[:most]
+
+
+def cost_rows(cost: Cost) -> list[tuple[str, str]]:
+    """Return what was measured of a run's cost: what it is, and the figure with its unit."""
+    rows = []
+    if cost.train_seconds is not None:
+        rows.append(("training time", formatting.duration(cost.train_seconds)))
+    if cost.sentences_per_second is not None:
+        rows.append(("throughput", f"{formatting.count(cost.sentences_per_second)} sentences/s"))
+    if cost.trainable_parameters is not None and cost.total_parameters is not None:
+        trained, total = cost.trainable_parameters, cost.total_parameters
+        of_all = f"{formatting.count(trained)} of {formatting.count(total)}"
+        rows.append(("trained parameters", f"{of_all} ({formatting.share(trained, total)})"))
+    if cost.peak_memory_bytes is not None:
+        rows.append(("peak memory", formatting.size(cost.peak_memory_bytes)))
+    return rows

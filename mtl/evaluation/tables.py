@@ -1,0 +1,153 @@
+"""Tables for the terminal: readable at 80 columns, and plain text where the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtl.evaluation import formatting
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, cost_rows
+from mtl.evaluation.task_report import ClassReport, TaskReport
+
+MOST_CLASSES = 20
+"""A terminal shows at most so many classes of a task: those with the lowest F1."""
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Return a console that prints to ``file``, by default standard output; in colour only on a terminal."""
+    return Console(file=file or sys.stdout, highlight=False)
+
+
+def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
+    """Return one line for each task and split: rows, accuracy, macro-F1, weighted-F1, and the majority class.
+
+    Args:
+        tasks: The report of each task (outer key) on each split (inner key).
+    """
+    table = _table("Results", ["task", "split"], ["rows", "accuracy", "macro-F1", "weighted-F1", "majority"])
+    for task, splits in tasks.items():
+        for split, report in splits.items():
+            scores = (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)
+            table.add_row(_text(task), _text(split), formatting.count(report.rows), *map(formatting.score, scores))
+    table.caption = "majority: accuracy of always answering the most frequent class"
+    return table
+
+
+def class_table(title: str, report: TaskReport, most: int = MOST_CLASSES) -> Table:
+    """Return precision, recall, F1 and support of each class, with both averages and the accuracy below.
+
+    Classes with fewer than `RARE_SUPPORT` rows are marked. Of more than ``most`` classes those with the lowest F1 are
+    shown, in the order of the task.
+
+    Args:
+        title: What is evaluated: the task and the split.
+        report: Its figures.
+        most: How many classes to show at most.
+    """
+    table = _table(title, ["class"], ["precision", "recall", "F1", "support"])
+    shown = _weakest(report.per_class, most)
+    for label, scores in shown.items():
+        values = (scores.precision, scores.recall, scores.f1)
+        table.add_row(_text(label), *map(formatting.score, values), _support(scores.support))
+    table.add_section()
+    rows = formatting.count(report.rows)
+    macro = (report.macro_precision, report.macro_recall, report.macro_f1)
+    weighted = (report.weighted_precision, report.weighted_recall, report.weighted_f1)
+    table.add_row("macro average", *map(formatting.score, macro), rows)
+    table.add_row("weighted average", *map(formatting.score, weighted), rows)
+    table.add_row("accuracy", "", "", formatting.score(report.accuracy), rows)
+    table.caption = "\n".join(_notes(report, shown)) or None
+    return table
+
+
+def group_table(groups: Sequence[GroupRow]) -> Table:
+    """Return the parameter groups from the bottom layer to the heads, with their rates and sizes.
+
+    Args:
+        groups: The groups in the order to show.
+    """
+    table = _table("Parameter groups", ["group", "layers", "state"], ["rate", "decay", "parameters"])
+    table.columns[2].max_width = 12  # "trained from epoch 2" in two lines leaves the layers their width
+    for group in groups:
+        table.add_row(
+            _text(group.name),
+            Text("\n").join(map(_text, formatting.layer_spans(group.layers))),
+            _text(group.state),
+            formatting.rate(group.learning_rate),
+            formatting.rate(group.weight_decay),
+            formatting.count(group.parameters),
+            style="dim" if group.state == "frozen" else None,
+        )
+    return table
+
+
+def plan_table(plan: Sequence[PlanRow]) -> Table:
+    """Return what an epoch does with each task: its rows, its batches, and how often it goes through the rows.
+
+    Args:
+        plan: One entry for each task.
+    """
+    table = _table("Plan of an epoch", ["task"], ["rows", "batches per epoch", "passes over the rows"])
+    for row in plan:
+        table.add_row(_text(row.task), formatting.count(row.rows), formatting.count(row.batches), f"{row.passes:.2f}")
+    return table
+
+
+def cost_table(cost: Cost) -> Table:
+    """Return what a run took, as far as it was measured.
+
+    Args:
+        cost: What was measured.
+    """
+    table = Table(title="Cost", title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    for name, value in cost_rows(cost):
+        table.add_row(name, value)
+    return table
+
+
+def _table(title: str, texts: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(
+        title=_text(title),
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _text(data: str) -> Text:
+    """Return data as plain text: brackets in it are no markup, control characters do not reach the terminal."""
+    return Text(formatting.one_line(data))
+
+
+def _support(support: int) -> str:
+    return ("* " if support < RARE_SUPPORT else "") + formatting.count(support)
+
+
+def _weakest(per_class: Mapping[str, ClassReport], most: int) -> dict[str, ClassReport]:
+    weakest = set(sorted(per_class, key=lambda label: per_class[label].f1)[:most])
+    return {label: scores for label, scores in per_class.items() if label in weakest}
+
+
+def _notes(report: TaskReport, shown: Mapping[str, ClassReport]) -> list[str]:
+    notes = []
+    if any(scores.support < RARE_SUPPORT for scores in shown.values()):
+        notes.append(f"* fewer than {RARE_SUPPORT} rows: uncertain figures")
+    if hidden := len(report.per_class) - len(shown):
+        notes.append(f"{hidden} more classes, of higher F1: see the report")
+    return notes
