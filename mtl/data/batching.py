@@ -1,0 +1,103 @@
+"""Batches: the rows of a step, of one task or several, as the tensors that one run of the encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl.data.tokenization import TokenTable, pad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+# Not frozen: for `bf16-true` and others Lightning rebuilds a batch field by field and refuses a frozen dataclass
+# (`apply_to_collection` of lightning-utilities). Nothing here changes a batch, and nothing else should.
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The rows of a step: ``B`` rows over all tasks, those of one task next to each other.
+
+    Either ``ids`` and ``mask`` are there, or ``features`` is: what a frozen part of the model gave for the rows.
+
+    Attributes:
+        ids: Token ids, int64, ``(B, S)``, or nothing.
+        mask: True on tokens and false on padding, bool, ``(B, S)``, or nothing.
+        slices: The place of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
+            their rows. A slice is empty where only other processes have rows of the task.
+        labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
+        indices: Which rows of each task's table these are, int64, ``(B_task,)``.
+        features: Precomputed features, float, ``(B, ...)``, or nothing.
+    """
+
+    ids: Tensor | None
+    mask: Tensor | None
+    slices: dict[str, slice]
+    labels: dict[str, Tensor]
+    indices: dict[str, Tensor]
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return max((span.stop for span in self.slices.values()), default=0)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of the step, in the order of their rows."""
+        return tuple(self.slices)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of rows of each task."""
+        return {task: span.stop - span.start for task, span in self.slices.items()}
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch with all tensors on ``device``; ``non_blocking`` as in ``torch.Tensor.to``."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            ids=None if self.ids is None else move(self.ids),
+            mask=None if self.mask is None else move(self.mask),
+            labels={task: move(labels) for task, labels in self.labels.items()},
+            indices={task: move(indices) for task, indices in self.indices.items()},
+            features=None if self.features is None else move(self.features),
+        )
+
+
+def collate(
+    step: Mapping[str, NDArray[np.int64]],
+    tables: Mapping[str, TokenTable],
+    labels: Mapping[str, NDArray[np.int64]],
+    pad_id: int,
+) -> Batch:
+    """Gather the rows of a step into one batch, padded to the longest row over all its tasks.
+
+    Args:
+        step: The rows that each task gives, int64, ``(B_task,)``; the batch keeps the order of the tasks.
+        tables: The token ids of each task's rows.
+        labels: The class id of each row of a task's table, int64, ``(N_task,)``; a task without labels is left out.
+        pad_id: The id to pad with.
+    """
+    ids, mask = pad([ids for task, rows in step.items() for ids in tables[task].rows(rows)], pad_id)
+    return Batch(
+        ids=ids,
+        mask=mask,
+        slices=_slices(step),
+        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
+        indices={task: _tensor(rows) for task, rows in step.items()},
+    )
+
+
+def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:
+    stops = np.cumsum([len(rows) for rows in step.values()]).tolist()
+    return {task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)}
+
+
+def _tensor(values: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))

@@ -1,0 +1,174 @@
+"""The sampler: hands out the steps of epoch after epoch, keeps its position, and can be put back to where it was."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.data.bucketing import TaskStream
+from mtl.data.interleaving import EpochPlan, Mode, Step, plan_epoch, quotas, steps_per_epoch
+from mtl.data.sampler_problems import (
+    changed_names,
+    changed_rows,
+    changed_setting,
+    not_a_state,
+    setting_problems,
+    task_problems,
+)
+from mtl.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class StepSampler:
+    """Owns the order of training: which rows of which tasks each step takes, over all epochs.
+
+    The steps are those of `plan_epoch`, and every epoch has the same number of them. The sampler is a cursor on their
+    sequence: iterating gives the steps left of the current epoch and moves to the next one, so that an epoch broken
+    off goes on where it stopped. The order of the tasks makes no difference; a step lists them by name.
+
+    With several processes the plan is made for batches of ``batch_size * world_size`` rows, and the process ``rank``
+    takes every ``world_size``-th row of each. Each row goes to exactly one process, so where a batch has fewer rows
+    than there are processes some get none: the step then keeps the task with an empty array, and its rows may be none
+    at all. All processes have the same number of steps and of tasks in a step.
+
+    Args:
+        lengths: The number of tokens of each training row of each task, integer, ``(N_task,)``; all 1 where rows are
+            not padded.
+        mode: How the tasks are interleaved, one of `MODES`; see `plan_epoch`.
+        batch_size: The most rows of a task in a step, per process.
+        max_tokens: The most tokens (rows times the longest row) of a task in a step, per process; nothing for no limit.
+        temperature: For ``temperature``: see `quotas`.
+        seed: Seeds the order of rows and steps.
+        rank: The number of this process.
+        world_size: The number of processes.
+
+    Raises:
+        ConfigError: An argument is out of range, or a task has no rows; all such problems together.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, ArrayLike],
+        *,
+        mode: Mode = "paired",
+        batch_size: int,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        rows = {name: np.asarray(lengths[name], dtype=np.int64) for name in sorted(lengths)}
+        self._identity: dict[str, Any] = {
+            "mode": mode,
+            "batch_size": batch_size,
+            "max_tokens": max_tokens,
+            "temperature": temperature if mode == "temperature" else None,
+            "seed": seed,
+            "world_size": world_size,
+        }
+        if problems := [*setting_problems(self._identity, rank), *task_problems(rows)]:
+            raise ConfigError(problems)
+        self._mode: Mode = mode
+        self._temperature = temperature
+        self._rank = rank
+        self._streams = [
+            TaskStream(name, values, batch_size, max_tokens, seed, world_size=world_size)
+            for name, values in rows.items()
+        ]
+        self._quotas = quotas(self._streams, mode, temperature)
+        self._steps = steps_per_epoch(self._quotas, mode)
+        self._epoch = 0
+        self._step = 0
+        self._plan: EpochPlan | None = None
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Step]:
+        for _ in range(self._steps - self._step):
+            yield self.advance()
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that the next step belongs to, from 0."""
+        return self._epoch
+
+    @property
+    def step(self) -> int:
+        """The number of steps of the current epoch that were handed out; after the last one it is 0 again."""
+        return self._step
+
+    @property
+    def plan(self) -> EpochPlan:
+        """The plan of the current epoch, over all processes."""
+        if self._plan is None or self._plan.epoch != self._epoch:
+            self._plan = plan_epoch(
+                self._streams, self._mode, self._epoch, temperature=self._temperature, seed=self._identity["seed"]
+            )
+        return self._plan
+
+    def advance(self) -> Step:
+        """Return this process's share of the next step and move past it, into the next epoch after the last one."""
+        step = self.plan.steps[self._step]
+        self._step += 1
+        if self._step == self._steps:
+            self._epoch, self._step = self._epoch + 1, 0
+        return {task: rows[self._rank :: self._identity["world_size"]] for task, rows in step.items()}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on to the first step of ``epoch``, unless the sampler is in it or past it already.
+
+        Lightning calls this at the start of every epoch. It puts right what Lightning leaves out: the saved position
+        is not loaded from a checkpoint written after the last step of an epoch, where the loop counts as finished
+        (`_FitLoop.restarting` in lightning 2.6).
+        """
+        if epoch > self._epoch:
+            self._epoch, self._step = epoch, 0
+
+    def total_steps(self, max_epochs: int) -> int:
+        """Return the exact number of steps of the first ``max_epochs`` epochs."""
+        return self._steps * max_epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in plain numbers, text and dicts: the same on every process.
+
+        ``epoch`` and ``step`` are the position. ``tasks`` holds by task name where the epoch begins in the task's
+        stream (``pass``, and ``batch`` in it), its number of rows and a checksum of their lengths. The rest is what
+        the position depends on.
+        """
+        tasks = {stream.name: self._task_state(stream) for stream in self._streams}
+        return {"epoch": self._epoch, "step": self._step, "tasks": tasks, **self._identity}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a saved position: the steps that follow are those that were left.
+
+        Raises:
+            ConfigError: The state is of other tasks, rows or settings; all differences together.
+        """
+        if missing := [key for key in ("epoch", "step", "tasks", *self._identity) if key not in state]:
+            raise ConfigError(not_a_state(missing))
+        if problems := [*self._changed_settings(state), *self._changed_tasks(state["tasks"])]:
+            raise ConfigError(problems)
+        self._epoch, self._step = int(state["epoch"]), int(state["step"])
+
+    def _task_state(self, stream: TaskStream) -> dict[str, int]:
+        number, batch = divmod(self._epoch * self._quotas[stream.name], stream.batches)
+        checksum = zlib.crc32(stream.lengths.astype("<i8").tobytes())
+        return {"pass": number, "batch": batch, "rows": len(stream), "lengths": checksum}
+
+    def _changed_settings(self, state: Mapping[str, Any]) -> list[Problem]:
+        changed = [key for key, value in self._identity.items() if value != state[key]]
+        return [changed_setting(key, self._identity[key], state[key]) for key in changed]
+
+    def _changed_tasks(self, saved: Mapping[str, Mapping[str, int]]) -> list[Problem]:
+        problems = [*changed_names([stream.name for stream in self._streams], sorted(saved))]
+        for stream in self._streams:
+            if stream.name in saved:
+                problems += changed_rows(stream.name, self._task_state(stream), saved[stream.name])
+        return problems
