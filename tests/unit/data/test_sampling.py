@@ -1,0 +1,224 @@
+"""The sampler: its order, its position, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from mtl.data.interleaving import MODES, Mode, plan_epoch
+from mtl.data.sampling import StepSampler
+from mtl.errors import ConfigError
+
+LENGTHS = {"mood": np.full(10, 5), "topic": np.full(25, 5)}
+
+
+def make(lengths: dict[str, Any] | None = None, **settings: Any) -> StepSampler:
+    return StepSampler(LENGTHS if lengths is None else lengths, **{"batch_size": 4, "seed": 3, **settings})
+
+
+def lists(steps: Any) -> list[dict[str, list[int]]]:
+    return [{task: rows.tolist() for task, rows in step.items()} for step in steps]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_of_the_tasks_makes_no_difference(mode: Mode) -> None:
+    turned = dict(reversed(LENGTHS.items()))
+    one, other = make(mode=mode), make(turned, mode=mode)
+
+    for _ in range(3):
+        assert [list(step.items()) for step in lists(one)] == [list(step.items()) for step in lists(other)]
+
+
+def test_seeds_tasks_and_passes_differ() -> None:
+    sampler = make({"a": [1] * 25, "b": [1] * 25})
+    first, second = lists(sampler), lists(sampler)
+
+    assert lists(make(seed=3)) == lists(make()) != lists(make(seed=4))
+    assert [step["a"] for step in first] != [step["b"] for step in first]
+    assert [step["a"] for step in first] != [step["a"] for step in second]
+
+
+def test_a_sampler_moves_to_the_next_epoch_after_its_last_step() -> None:
+    sampler = make()
+    assert len(sampler) == 7
+    positions = [(sampler.epoch, sampler.step) for _ in sampler]
+
+    assert positions == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 0)]
+    assert lists(sampler) == lists(plan_epoch([*sampler._streams], "paired", 1, seed=3).steps)
+    assert sampler.total_steps(5) == 35
+
+
+def test_an_epoch_broken_off_goes_on_where_it_stopped() -> None:
+    whole = lists(make())
+    sampler = make()
+    iterator = iter(sampler)
+    begun = lists(next(iterator) for _ in range(3))
+
+    assert begun + lists(sampler) == whole
+
+
+def test_set_epoch_goes_forward_only() -> None:
+    sampler, other = make(), make()
+    sampler.advance()
+    sampler.set_epoch(0)
+    assert (sampler.epoch, sampler.step) == (0, 1)
+
+    sampler.set_epoch(2)
+    list(other), list(other)
+    assert lists(sampler) == lists(other)
+    assert (sampler.epoch, sampler.step) == (3, 0)
+
+    sampler.set_epoch(1)
+    assert (sampler.epoch, sampler.step) == (3, 0)
+
+
+def test_the_plan_is_that_of_all_processes() -> None:
+    sampler = make(rank=1, world_size=3)
+    planned = sampler.plan.steps[0]
+    step = sampler.advance()
+
+    assert {task: rows.tolist() for task, rows in step.items()} == {
+        task: rows[1::3].tolist() for task, rows in planned.items()
+    }
+    assert sampler.plan.counts["topic"].rows == 25
+
+
+def test_a_process_without_rows_keeps_the_tasks() -> None:
+    steps = lists(make({"a": [1], "b": [1, 1, 1]}, rank=2, world_size=4))
+
+    assert [{task: len(rows) for task, rows in step.items()} for step in steps] == [{"a": 0, "b": 1}]
+
+
+def test_the_state_is_plain_and_by_name() -> None:
+    sampler = make(max_tokens=64)
+    list(sampler)
+    sampler.advance()
+
+    assert sampler.state_dict() == {
+        "epoch": 1,
+        "step": 1,
+        "tasks": {
+            "mood": {"pass": 2, "batch": 1, "rows": 10, "lengths": 3269821335},
+            "topic": {"pass": 1, "batch": 0, "rows": 25, "lengths": 2742765248},
+        },
+        "mode": "paired",
+        "batch_size": 4,
+        "max_tokens": 64,
+        "temperature": None,
+        "seed": 3,
+        "world_size": 1,
+    }
+
+
+def test_every_difference_of_a_state_is_named() -> None:
+    state = make(
+        {"mood": [1] * 9, "news": [1], "topic": [2] * 25}, batch_size=8, seed=1, mode="temperature"
+    ).state_dict()
+    sampler = make(max_tokens=9, world_size=2)
+    before = sampler.state_dict()
+
+    with pytest.raises(ConfigError) as caught:
+        sampler.load_state_dict(state)
+
+    assert str(caught.value) == (
+        "Configuration: 9 problems\n"
+        "  data.interleave\n"
+        "      found:    paired\n"
+        "      expected: temperature, as in the checkpoint\n"
+        "      repair:   set data.interleave=temperature, or start a new run\n"
+        "  data.batch_size\n"
+        "      found:    4\n"
+        "      expected: 8, as in the checkpoint\n"
+        "      repair:   set data.batch_size=8, or start a new run\n"
+        "  data.max_tokens\n"
+        "      found:    9\n"
+        "      expected: null, as in the checkpoint\n"
+        "      repair:   set data.max_tokens=null, or start a new run\n"
+        "  data.temperature\n"
+        "      found:    null\n"
+        "      expected: 1.0, as in the checkpoint\n"
+        "      repair:   set data.temperature=1.0, or start a new run\n"
+        "  seed\n"
+        "      found:    3\n"
+        "      expected: 1, as in the checkpoint\n"
+        "      repair:   set seed=1, or start a new run\n"
+        "  trainer.devices\n"
+        "      found:    2\n"
+        "      expected: 1, as in the checkpoint\n"
+        "      repair:   set trainer.devices=1, or start a new run\n"
+        "  data.tasks\n"
+        "      found:    mood, topic\n"
+        "      expected: mood, news, topic, as in the checkpoint\n"
+        "      repair:   resume with the tasks the run began with, or start a new run\n"
+        "  data.tasks.mood.train\n"
+        "      found:    10 rows\n"
+        "      expected: 9 rows, as in the checkpoint\n"
+        "      repair:   resume with the files the run began with, or start a new run\n"
+        "  data.tasks.topic.train\n"
+        "      found:    rows with other numbers of tokens\n"
+        "      expected: the rows of the checkpoint\n"
+        "      repair:   resume with the files and the backbone (its tokenizer and max_length) the run began with"
+    )
+    assert sampler.state_dict() == before
+
+
+def test_a_temperature_that_is_not_used_may_change() -> None:
+    make(temperature=2.0).load_state_dict(make(temperature=5.0).state_dict())
+
+
+def test_what_is_no_state_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make().load_state_dict({"epoch": 1, **{key: 0 for key in make().state_dict() if key not in ("step", "seed")}})
+
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  checkpoint\n"
+        "      found:    a loader state without step, seed\n"
+        "      expected: the position of a training run\n"
+        "      repair:   resume from a checkpoint that this program wrote"
+    )
+
+
+def test_all_bad_arguments_are_named_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make({"a": []}, mode=cast("Mode", "pared"), batch_size=0, max_tokens=0, rank=2, world_size=2)
+
+    assert str(caught.value) == (
+        "Configuration: 5 problems\n"
+        "  data.interleave\n"
+        "      found:    'pared'\n"
+        "      expected: one of paired, round_robin, proportional, temperature\n"
+        "      repair:   did you mean paired?\n"
+        "  data.batch_size\n"
+        "      found:    0\n"
+        "      expected: 1 or more\n"
+        "  data.max_tokens\n"
+        "      found:    0\n"
+        "      expected: 1 or more\n"
+        "  rank\n"
+        "      found:    2\n"
+        "      expected: 0 to 1: a process of 2\n"
+        "  data.tasks.a.train\n"
+        "      found:    no rows\n"
+        "      expected: at least one training row"
+    )
+
+
+def test_no_tasks_and_no_temperature() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make({}, mode="temperature", temperature=0.0, world_size=0)
+
+    assert str(caught.value) == (
+        "Configuration: 3 problems\n"
+        "  trainer.devices\n"
+        "      found:    0\n"
+        "      expected: 1 or more\n"
+        "  data.temperature\n"
+        "      found:    0.0\n"
+        "      expected: a number above 0\n"
+        "  data.tasks\n"
+        "      found:    no tasks\n"
+        "      expected: at least one task"
+    )
