@@ -1,0 +1,197 @@
+"""From a data file to validated examples: every problem of the file at once, then a memory-mapped table of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mtl.data import store
+from mtl.data.problems import Columns, ProblemLog
+from mtl.data.readers import READERS, TEXT_READERS, reader_of
+from mtl.data.rows import Reader, Row
+from mtl.data.table import Column, IntArray, Table
+from mtl.data.validation import text_key, valid_rows
+from mtl.errors import DataError
+
+if TYPE_CHECKING:
+    import os
+
+    from datasets import Dataset
+
+_MOST_ROWS_PER_BATCH = 8192
+_MOST_CHARACTERS_PER_BATCH = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled sentence.
+
+    Attributes:
+        text: The sentence, exactly as in the file.
+        label: The name of its class.
+        source: Where it comes from: ``reviews.csv:17``.
+    """
+
+    text: str
+    label: str
+    source: str
+
+
+class Texts(Table):
+    """Sentences without labels, as prediction and encoding take them."""
+
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+
+class Examples(Table):
+    """Labelled sentences of one data file, or of the part of it that a split takes."""
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self.texts[index], self.labels[index], self.source(index))
+
+    def __iter__(self) -> Iterator[Example]:
+        for text, label, line in zip(self.texts, self.labels, self.lines, strict=True):
+            yield Example(text, label, f"{self.path.name}:{line}")
+
+    @property
+    def labels(self) -> Column:
+        """The label of each row."""
+        return Column(self.column("label"), self._indices)
+
+    def distinct_labels(self) -> list[str]:
+        """Return the labels that occur, each once, sorted as texts."""
+        names: list[str] = sorted(pc.unique(self.column("label")).to_pylist())
+        if self._indices is None:
+            return names
+        return [names[code] for code in np.unique(self.label_codes(names)).tolist()]
+
+    def label_codes(self, names: list[str] | tuple[str, ...]) -> IntArray:
+        """Return the place of each row's label in ``names``, -1 where it is not among them; shape ``(N,)``."""
+        places = pc.index_in(self.column("label"), value_set=pa.array(names, pa.string()))
+        codes: IntArray = self._chosen(pc.fill_null(places, -1).to_numpy().astype(np.int64))
+        return codes
+
+
+def read_examples(
+    path: str | os.PathLike[str],
+    text_column: str = "text",
+    label_column: str = "label",
+    *,
+    config_key: str = "",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Examples:
+    """Read the labelled sentences of a CSV, TSV, JSON Lines or Parquet file.
+
+    The rows are checked and written once to a cache file, which is then memory-mapped: a file of a million rows needs
+    no more memory than a small one, and the next call does not parse it again.
+
+    Args:
+        path: The file; its suffix tells the format.
+        text_column: The column with the sentences.
+        label_column: The column with the labels: texts, integers or booleans.
+        config_key: Where the columns are configured (``data.tasks.sentiment``), for the repairs in error messages.
+        cache_dir: Where cache files lie; default ``$MTL_CACHE_DIR/examples`` or ``~/.cache/mtl/examples``.
+
+    Raises:
+        DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
+        ValueError: The two columns are the same.
+    """
+    if text_column == label_column:
+        raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
+    file, rows = _load(path, Columns(text_column, label_column, config_key), READERS, cache_dir)
+    return Examples(file, rows)
+
+
+def read_texts(
+    path: str | os.PathLike[str],
+    text_column: str = "text",
+    *,
+    config_key: str = "",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Texts:
+    """Read the sentences of a CSV, TSV, JSON Lines, Parquet or plain text file; labels, if any, are ignored.
+
+    Args:
+        path: The file; its suffix tells the format. A ``.txt`` file has one sentence per line.
+        text_column: The column with the sentences; of no meaning for a ``.txt`` file.
+        config_key: Where the column is configured, for the repairs in error messages.
+        cache_dir: As in `read_examples`.
+
+    Raises:
+        DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
+    """
+    file, rows = _load(path, Columns(text_column, None, config_key), TEXT_READERS, cache_dir)
+    return Texts(file, rows)
+
+
+def _load(
+    path: str | os.PathLike[str],
+    columns: Columns,
+    readers: Mapping[str, Reader],
+    cache_dir: str | os.PathLike[str] | None,
+) -> tuple[Path, Dataset]:
+    file = Path(path).expanduser()
+    log = ProblemLog(file)
+    try:
+        reader = reader_of(file, readers)
+        state = _state(file)
+        target = store.cache_file(Path(cache_dir) if cache_dir else store.default_folder(), file, columns)
+    except OSError as error:
+        _add_unreadable(error, log)
+        raise DataError(log.problems()) from error
+    if not store.is_whole(target):
+        store.write(target, _batches(reader(file, columns, log), file, state, log))
+    return file, store.mapped(target)
+
+
+def _batches(rows: Iterator[Row], file: Path, before: tuple[int, int], log: ProblemLog) -> Iterator[Any]:
+    """Yield the valid rows in record batches; at the end of the file raise a `DataError` if a row was not valid."""
+    count = 0
+    try:
+        for batch in _grouped(valid_rows(rows, log)):
+            count += batch.num_rows
+            yield batch
+        if not log and _state(file) != before:
+            log.add(None, "a file that changed while it was read", "a file at rest", "run again when it is written")
+    except OSError as error:
+        _add_unreadable(error, log)
+    if not log and count == 0:
+        log.add(None, "no rows", "at least one row", "add rows, or name another file")
+    log.raise_if_any()
+
+
+def _grouped(rows: Iterator[tuple[str, str, int]]) -> Iterator[Any]:
+    while batch := list(_portion(rows)):
+        texts, labels, lines = map(list, zip(*batch, strict=True))
+        yield store.record_batch(texts, labels, lines, b"".join(text_key(text) for text in texts))
+
+
+def _portion(rows: Iterator[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
+    """Yield the next rows up to a number of rows and of characters: what may be in memory at a time."""
+    characters = 0
+    for row in islice(rows, _MOST_ROWS_PER_BATCH):
+        yield row
+        characters += len(row[0])
+        if characters >= _MOST_CHARACTERS_PER_BATCH:
+            return
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Return what changes when the file is written to: its time of change and its size in bytes."""
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _add_unreadable(error: OSError, log: ProblemLog) -> None:
+    log.add(None, f"a file that cannot be read ({error.strerror or error})", "a readable file", "check its permissions")

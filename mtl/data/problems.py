@@ -1,0 +1,125 @@
+"""The problems of one data file, collected while it is read, and what an error message needs to name a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtl.errors import DataError, Problem, did_you_mean, listed
+
+MOST_PER_FILE = 20
+_MOST_CHARACTERS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a file hold what.
+
+    Attributes:
+        text: Name of the column with the sentences.
+        label: Name of the column with the labels; ``None`` where labels are not read.
+        config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
+    """
+
+    text: str
+    label: str | None = None
+    config_key: str = ""
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """The names to look for, keyed by what they are for: ``text`` and, if read, ``label``."""
+        return {"text": self.text} | ({} if self.label is None else {"label": self.label})
+
+    def override(self, role: str, name: str = "") -> str:
+        """Return the configuration override that makes ``name`` the column of ``role``."""
+        key = f"{self.config_key}.{role}_column" if self.config_key else f"{role}_column"
+        return f"{key}={name if name.isidentifier() else repr(name)}" if name else f"{key}="
+
+
+class ProblemLog:
+    """Collects the problems of one file: the first ones in full, the others as a count.
+
+    Args:
+        path: The file, as the user gave it.
+        most: How many problems are kept in full.
+    """
+
+    def __init__(self, path: Path, most: int = MOST_PER_FILE) -> None:
+        self._path = path
+        self._most = most
+        self._kept: list[tuple[int, Problem]] = []
+        self._rest = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    @property
+    def full(self) -> bool:
+        """Whether further problems are only counted, so that their wording need not be worked out."""
+        return len(self._kept) >= self._most
+
+    def add(self, line: int | None, found: str, expected: str, repair: str = "") -> None:
+        """Note a problem in ``line`` (1 is the first; of a Parquet file: the row), or of the whole file if ``None``."""
+        if self.full:
+            self._rest += 1
+            return
+        place = str(self._path) if line is None else f"{self._path}:{line}"
+        self._kept.append((line or 0, Problem(place, found, expected, repair)))
+
+    def problems(self) -> list[Problem]:
+        """Return the problems by line, followed by one that counts those that were not kept."""
+        kept = [problem for _, problem in sorted(self._kept, key=lambda entry: entry[0])]
+        if not self._rest:
+            return kept
+        found = f"{self._rest} more problem{'s' if self._rest != 1 else ''} in this file"
+        return [*kept, Problem(str(self._path), found, "none", "mend those above and run again to see the others")]
+
+    def raise_if_any(self) -> None:
+        """Raise a `DataError` with all problems if there are any."""
+        if self:
+            raise DataError(self.problems())
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as an error message shows it: texts in quotes, long ones cut."""
+    text = repr(value)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``count`` with its noun: ``1 row``, ``2 rows``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line: int | None) -> set[str]:
+    """Note each wanted column that the file has not, or has twice, and return the names of those columns.
+
+    Args:
+        names: The columns that the file has.
+        columns: The columns that are wanted.
+        log: Receives the problems.
+        line: The line of the header; ``None`` where the file has none.
+    """
+    wrong = set()
+    for role, name in columns.by_role.items():
+        count = names.count(name)
+        if count != 1:
+            wrong.add(name)
+        if count == 0:
+            _add_missing(names, columns, role, log, line)
+        elif count > 1:
+            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
+    return wrong
+
+
+def _add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemLog, line: int | None) -> None:
+    found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
+    wanted = columns.by_role[role]
+    hint = did_you_mean(wanted, names)
+    near = hint.removeprefix("did you mean ").removesuffix("?")
+    if near:
+        repair = f"{hint} set {columns.override(role, near)}"
+    else:
+        repair = f"name the column that holds the {role}s with {columns.override(role)}, or add a header line"
+    log.add(line, found, f"a column {wanted!r}", repair)

@@ -1,0 +1,99 @@
+"""The cache of validated rows: one Arrow file per data file and choice of columns, verified each time it is used.
+
+A cache file is an Arrow IPC stream with its own SHA-256 behind it, so that one file is either whole or not used. Any of
+them may be deleted at any time: the data file is then read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mtl.data.problems import Columns
+from mtl.errors import DataError, Problem
+from mtl.files import replacing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.int64()), ("key", pa.uint64())])
+
+_VERSION = 1  # raise it when the checks, the schema or the keys change: older cache files are then not found
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_BLOCK_BYTES = 1 << 20
+
+
+def default_folder() -> Path:
+    """Return the cache folder: ``$MTL_CACHE_DIR/examples``, or ``~/.cache/mtl/examples`` if that is not set."""
+    root = os.environ.get("MTL_CACHE_DIR")
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "mtl") / "examples"
+
+
+def cache_file(folder: Path, path: Path, columns: Columns) -> Path:
+    """Return where the rows of a data file are cached: named after its content, its format and the columns."""
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    identity = json.dumps([_VERSION, content, path.suffix.lower(), columns.text, columns.label])
+    return folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.arrow"
+
+
+def write(target: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    """Write the batches, followed by their checksum, so that ``target`` is seen whole or not at all.
+
+    Args:
+        target: The cache file.
+        batches: Record batches of `SCHEMA`; an exception that they raise leaves no file.
+
+    Raises:
+        DataError: The folder cannot be written to, or the disk is full.
+    """
+    try:
+        with replacing(target) as temporary:
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+                for batch in batches:
+                    stream.write_batch(batch)
+            with temporary.open("r+b") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                file.write(digest)
+    except OSError as error:
+        found = f"a cache folder that cannot be written ({error.strerror or error})"
+        repair = "set MTL_CACHE_DIR to another folder, or free some space"
+        raise DataError(Problem(str(target.parent), found, "a writable folder with free space", repair)) from error
+
+
+def is_whole(target: Path) -> bool:
+    """Tell whether the cache file is there and its content is what was written."""
+    try:
+        remaining = target.stat().st_size - _DIGEST_BYTES
+        hasher = hashlib.sha256()
+        with target.open("rb") as file:
+            while remaining > 0 and (block := file.read(min(remaining, _BLOCK_BYTES))):
+                hasher.update(block)
+                remaining -= len(block)
+            return file.read() == hasher.digest()
+    except OSError:
+        return False
+
+
+def mapped(target: Path) -> Dataset:
+    """Return the rows of a cache file, memory-mapped."""
+    from datasets import Dataset  # takes a second to import
+
+    return Dataset.from_file(str(target))
+
+
+def record_batch(texts: list[str], labels: list[str], lines: list[int], keys: bytes) -> Any:
+    """Return a batch of `SCHEMA`; ``keys`` are 8 little-endian bytes per row."""
+    columns = [
+        pa.array(texts, pa.string()),
+        pa.array(labels, pa.string()),
+        pa.array(lines, pa.int64()),
+        pa.Array.from_buffers(pa.uint64(), len(texts), [None, pa.py_buffer(keys)]),
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)

@@ -1,0 +1,89 @@
+"""The checks of single values: what a text and a label may be, and the key by which equal texts are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from mtl.data.problems import ProblemLog, shown
+from mtl.data.rows import Cell, Row
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[str, str, int]]:
+    """Yield text, label and line of the rows whose values are good; the log receives what is wrong with the others.
+
+    A label that is not read is yielded as an empty text. Once there is a problem nothing is yielded any more, since the
+    file as a whole is refused; the other rows are still checked.
+
+    Args:
+        rows: The rows as a reader yields them.
+        log: Receives the problems.
+    """
+    for line, text, label in rows:
+        good_text = checked_text(text, line, log)
+        good_label = checked_label(label, line, log)
+        if not log and good_text is not None:
+            yield good_text, good_label or "", line
+
+
+def checked_text(value: object, line: int, log: ProblemLog) -> str | None:
+    """Return the text as it is, or ``None`` if it is not one or empty, after the log was told why."""
+    if isinstance(value, str):
+        return value if _is_good(value, "text", line, log) else None
+    if value is Cell.UNDECODABLE:
+        log.add(line, "a text with bytes that are not UTF-8", "UTF-8", "write the file again as UTF-8")
+    elif value is not Cell.MISSING:
+        log.add(line, f"a text that is {_kind(value)}", "a text in quotes, not empty", "quote it, or remove the row")
+    return None
+
+
+def checked_label(value: object, line: int, log: ProblemLog) -> str | None:
+    """Return the label as text, or ``None`` if it cannot be one or is empty, after the log was told why.
+
+    Texts stay as they are; booleans become ``true`` and ``false``, integers their digits.
+    """
+    if isinstance(value, str):
+        return value if _is_good(value, "label", line, log) else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if value is Cell.UNDECODABLE:
+        log.add(line, "a label with bytes that are not UTF-8", "UTF-8", "write the file again as UTF-8")
+    elif value is not Cell.MISSING:
+        expected = "one label: a text, an integer, true or false"
+        log.add(line, f"a label that is {_kind(value)}", expected, "write it as text, or remove the row")
+    return None
+
+
+def text_key(text: str) -> bytes:
+    """Return 8 bytes that are the same for texts which differ only in case and white space.
+
+    It is a 64-bit BLAKE2b hash: among a million different texts two share one with a chance of about 3 in 10^8.
+    """
+    folded = " ".join(text.casefold().split())
+    return blake2b(folded.encode(), digest_size=8).digest()
+
+
+def _is_good(value: str, role: str, line: int, log: ProblemLog) -> bool:
+    if not value.strip():
+        found = f"a {role} of white space only ({shown(value)})" if value else f"an empty {role}"
+        log.add(line, found, f"a {role} with at least one visible character", f"fill in the {role}, or remove the row")
+    elif "\0" in value:
+        log.add(line, f"a {role} with a NUL character: {shown(value)}", f"a {role} without NUL characters", "remove it")
+    elif not value.isascii() and (half := _SURROGATE.search(value)):
+        found = f"a {role} with half a surrogate pair (\\u{ord(half.group()):04x})"
+        log.add(line, found, "whole characters", "write the character as UTF-8, or both halves of its escape")
+    else:
+        return True
+    return False
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return f"{names.get(type(value), type(value).__name__)} ({shown(value)})"

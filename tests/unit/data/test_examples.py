@@ -1,0 +1,332 @@
+"""Reading good files: what arrives is what was written, from the cache too, and the table over it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mtl.data import examples as module
+from mtl.data.examples import Example, Examples, read_examples, read_texts
+from mtl.data.problems import ProblemLog
+from mtl.data.rows import Row
+from mtl.data.validation import valid_rows
+from mtl.errors import DataError
+
+TEXTS = ["It is good.", 'He said "no", twice', "two\nlines", "naïve café 🙂", "  kept as it is  ", "-"]
+LABELS = ["pos", "neg", "neg", "pos", "0", "1"]
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Examples:
+    """Five rows; the third has two lines."""
+    path = tmp_path / "reviews.csv"
+    path.write_text('text,label\na,x\nb,y\n"c\nd",x\n A,z\ne,y\n')
+    return read_examples(path, cache_dir=tmp_path / "cache")
+
+
+def written(path: Path, texts: list[str], labels: list[str]) -> Path:
+    """Write the rows in the format that the suffix tells."""
+    rows = list(zip(texts, labels, strict=True))
+    if path.suffix.lower() in {".csv", ".tsv"}:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([("id", "text", "label"), *((i, *row) for i, row in enumerate(rows))])
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.table({"label": labels, "text": texts}), path)
+    else:
+        lines = [json.dumps({"text": text, "label": label, "more": [1]}, ensure_ascii=False) for text, label in rows]
+        path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "A.CSV"])
+def test_all_formats_give_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, TEXTS, LABELS)
+    fresh, cached = read_examples(path), read_examples(path)
+    for examples in (fresh, cached):
+        assert list(examples.texts) == TEXTS
+        assert list(examples.labels) == LABELS
+
+
+def test_rows_know_the_line_in_which_they_start(reviews: Examples) -> None:
+    assert reviews[2] == Example("c\nd", "x", "reviews.csv:4")
+    assert reviews.sources() == ["reviews.csv:2", "reviews.csv:3", "reviews.csv:4", "reviews.csv:6", "reviews.csv:7"]
+    assert [example.source for example in reviews] == reviews.sources()
+    assert reviews.sources([3, 0]) == ["reviews.csv:6", "reviews.csv:2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0}', [1, 3]),
+        ("a.csv", "text,label\r\na,1\r\n\r\nb,0\r\n", [2, 4]),
+        ("a.csv", "text,label\ra,1\r\rb,0", [2, 4]),
+        ("a.csv", "text,label\n\n\na,1\nb,0", [4, 5]),
+        ("a.csv", "\ufefftext,label\na,1\nb,0", [2, 3]),
+        ("a.jsonl", '\ufeff{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', [1, 2]),
+        ("a.tsv", "\ufefftext\tlabel\na\t1\nb\t0\n", [2, 3]),
+    ],
+)
+def test_line_ends_blank_lines_and_byte_order_marks(tmp_path: Path, name: str, content: str, lines: list[int]) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    examples = read_examples(path)
+    assert [(e.text, e.label) for e in examples] == [("a", "1"), ("b", "0")]
+    assert examples.lines.tolist() == lines
+
+
+def test_numbers_and_booleans_become_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(f'{{"text": "t", "label": {value}}}' for value in ("0", "1", "true", "false", '"1"')))
+    assert list(read_examples(path).labels) == ["0", "1", "true", "false", "1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pa.array([0, 1], pa.int8()), ["0", "1"]),
+        (pa.array([True, False]), ["true", "false"]),
+        (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+        (pa.array(["a", "b"], pa.large_string()), ["a", "b"]),
+    ],
+)
+def test_label_types_of_parquet(tmp_path: Path, labels: pa.Array, expected: list[str]) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": pa.array(["x", "x"]).dictionary_encode(), "label": labels}), path)
+    examples = read_examples(path)
+    assert list(examples.labels) == expected
+    assert examples.sources() == ["a.parquet:1", "a.parquet:2"]
+
+
+def test_named_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("label,my text,text\nx,y,z\n")
+    assert read_examples(path, "my text", "text")[0] == Example("y", "z", "a.csv:2")
+    assert read_examples(path, "text", "label")[0] == Example("z", "x", "a.csv:2")
+    with pytest.raises(ValueError, match=r"^text_column and label_column are both 'text'; a row needs a text"):
+        read_examples(path, "text", "text")
+
+
+def test_columns_are_sequences(reviews: Examples) -> None:
+    texts = reviews.texts
+    assert len(texts) == 5
+    assert (texts[0], texts[-1], texts[1:4], texts[::2]) == ("a", "e", ["b", "c\nd", " A"], ["a", "c\nd", "e"])
+    assert "b" in texts
+    with pytest.raises(IndexError):
+        texts[5]
+
+
+def test_select_composes(reviews: Examples) -> None:
+    chosen = reviews.select([4, 2, 0])
+    assert [e.source for e in chosen] == ["reviews.csv:7", "reviews.csv:4", "reviews.csv:2"]
+    assert list(chosen.select([2, 1]).texts) == ["a", "c\nd"]
+    assert chosen.texts[1:] == ["c\nd", "a"]
+    assert chosen[-1] == reviews[0]
+    assert list(reviews.select(np.array([True, False, False, True, False])).labels) == ["x", "z"]
+    assert len(reviews.select([])) == 0
+    assert list(reviews.select([]).texts) == []
+    assert chosen.dataset["text"][:] == ["e", "c\nd", "a"]
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([5], r"row 5 of 5 rows \(0 to 4\)"),
+        ([0, -1], r"row -1 of 5 rows \(0 to 4\)"),
+        (np.array([True]), r"a boolean array of shape \(1,\) for 5 rows"),
+    ],
+)
+def test_select_refuses_rows_that_are_not_there(reviews: Examples, indices: list[int], message: str) -> None:
+    with pytest.raises(IndexError, match=f"^{message}$"):
+        reviews.select(indices)
+
+
+def test_labels_as_numbers(reviews: Examples) -> None:
+    assert reviews.distinct_labels() == ["x", "y", "z"]
+    assert reviews.select([0, 2]).distinct_labels() == ["x"]
+    assert reviews.label_codes(["y", "x"]).tolist() == [1, 0, 1, -1, 0]
+    assert reviews.select([3, 1]).label_codes(("y", "x")).tolist() == [-1, 0]
+    assert reviews.label_codes(["y"]).dtype == np.int64
+
+
+def test_keys_fold_case_and_white_space(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    texts = ["Straße  gut", "STRASSE\\tGut ", "strasse gut", "strassegut"]
+    path.write_text("\n".join(f'{{"text": "{text}", "label": 1}}' for text in texts))
+    keys = read_examples(path).keys
+    assert keys.dtype == np.uint64
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+def test_a_pickled_table_maps_the_same_file(reviews: Examples) -> None:
+    chosen = reviews.select([3, 1])
+    content = pickle.dumps(chosen)
+    assert len(content) < 5000
+    assert list(pickle.loads(content)) == list(chosen)  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "good\n\n  bad one \r\nlast"),
+        ("a.csv", "id,text,label\n1,good,\n2,  bad one ,x\n3,last,\n"),
+        ("a.jsonl", '{"text": "good"}\n{"text": "  bad one "}\n{"text": "last", "label": null}'),
+    ],
+)
+def test_texts_need_no_labels(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    texts = read_texts(path)
+    assert list(texts) == list(texts.texts) == ["good", "  bad one ", "last"]
+    assert texts[1] == "  bad one "
+    assert list(texts.select([2])) == ["last"]
+
+
+def test_sources_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\nthree\n")
+    assert read_texts(path).sources() == ["a.txt:1", "a.txt:3"]
+
+
+# The cache.
+
+
+@pytest.fixture
+def parses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Count how often a file was parsed."""
+    calls: list[object] = []
+
+    def counted(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[str, str, int]]:
+        calls.append(rows)
+        return valid_rows(rows, log)
+
+    monkeypatch.setattr(module, "valid_rows", counted)
+    return lambda: len(calls)
+
+
+def cached_files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def test_a_second_load_does_not_parse(tmp_path: Path, parses: Callable[[], int]) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        assert list(read_examples(path, cache_dir=cache).texts) == TEXTS
+    assert parses() == 1
+    assert [file.suffix for file in cached_files(cache)] == [".arrow"]
+
+
+def test_content_columns_and_format_have_their_own_cache(tmp_path: Path, parses: Callable[[], int]) -> None:
+    cache = tmp_path / "cache"
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,other\na,b,c\n")
+    read_examples(path, cache_dir=cache)
+    read_examples(path, label_column="other", cache_dir=cache)
+    read_texts(path, cache_dir=cache)
+    path.write_text("text,label,other\na,x,c\n")
+    assert read_examples(path, cache_dir=cache)[0].label == "x"
+    assert parses() == len(cached_files(cache)) == 4
+    moved = path.rename(tmp_path / "b.csv")
+    assert read_examples(moved, cache_dir=cache)[0].source == "b.csv:2"
+    assert parses() == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "longer"])
+def test_a_damaged_cache_file_is_written_again(tmp_path: Path, parses: Callable[[], int], damage: str) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    cache = tmp_path / "cache"
+    read_examples(path, cache_dir=cache)
+    (file,) = cached_files(cache)
+    content = file.read_bytes()
+    at = content.index(b"It is good.")
+    flipped = content[:at] + b"X" + content[at + 1 :]
+    file.write_bytes({"cut": content[:-40], "flip": flipped, "empty": b"", "longer": content + b"x"}[damage])
+    assert list(read_examples(path, cache_dir=cache).texts) == TEXTS
+    assert parses() == 2
+    assert file.read_bytes() == content
+
+
+def test_a_refused_file_leaves_no_cache(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,b\n,b\n")
+    cache = tmp_path / "cache"
+    with pytest.raises(DataError):
+        read_examples(path, cache_dir=cache)
+    assert cached_files(cache) == []
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,b\n")
+    states = iter([(1, 10), (2, 20)])
+    monkeypatch.setattr(module, "_state", lambda _: next(states))
+    with pytest.raises(DataError) as caught:
+        read_examples(path, cache_dir=tmp_path / "cache")
+    assert str(caught.value) == (
+        f"Data: 1 problem\n  {path}\n      found:    a file that changed while it was read\n"
+        "      expected: a file at rest\n      repair:   run again when it is written"
+    )
+
+
+def test_a_cache_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    folder = tmp_path / "occupied"
+    folder.write_text("a file")
+    with pytest.raises(DataError) as caught:
+        read_examples(path, cache_dir=folder / "cache")
+    assert str(caught.value) == (
+        f"Data: 1 problem\n  {folder / 'cache'}\n"
+        "      found:    a cache folder that cannot be written (Not a directory)\n"
+        "      expected: a writable folder with free space\n"
+        "      repair:   set MTL_CACHE_DIR to another folder, or free some space"
+    )
+
+
+def test_the_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "mine"))
+    read_examples(path)
+    assert len(cached_files(tmp_path / "mine" / "examples")) == 1
+    monkeypatch.delenv("MTL_CACHE_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    read_examples(path)
+    assert len(cached_files(tmp_path / "home" / ".cache" / "mtl" / "examples")) == 1
+
+
+def test_files_larger_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_ROWS_PER_BATCH", 7)
+    monkeypatch.setattr(module, "_MOST_CHARACTERS_PER_BATCH", 40)
+    texts = [f"text number {i} " * (i % 3 + 1) for i in range(100)]
+    path = written(tmp_path / "a.csv", texts, ["x", "y"] * 50)
+    examples = read_examples(path, cache_dir=tmp_path / "cache")
+    assert examples.texts[:] == list(examples.texts) == texts
+    assert examples.texts[95:] == texts[95:]
+    assert [examples.texts[i] for i in range(100)] == texts
+    assert examples.lines.tolist() == list(range(2, 102))
+
+
+def test_importing_takes_no_datasets_and_reading_writes_nothing_else(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import sys; from mtl.data import tasks, examples; assert 'datasets' not in sys.modules;"
+        f"examples.read_examples({str(path)!r}).select([1, 0]).dataset"
+    )
+    environment = {"HOME": str(home), "MTL_CACHE_DIR": str(home / "cache"), "HF_HOME": str(home / "hf"), "PATH": ""}
+    command = [sys.executable, "-W", "error", "-c", program]
+    checkout = Path(module.__file__).parents[2]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=checkout)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [file.suffix for file in home.rglob("*") if file.is_file()] == [".arrow"]
