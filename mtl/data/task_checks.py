@@ -1,0 +1,136 @@
+"""What the files of a task must and should have in common: labels that fit, and no text on both sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import numpy as np
+
+from mtl.data.examples import Examples
+from mtl.data.labels import LabelSet
+from mtl.data.problems import ProblemLog, plural
+from mtl.errors import Problem, listed
+
+_MOST_SHOWN = 3
+
+
+def label_problems(given: Mapping[str, Examples], declared: tuple[str, ...] | None, config_key: str) -> list[Problem]:
+    """Return what is wrong with the labels of a task, file by file.
+
+    Args:
+        given: The rows of the given files by split; ``train`` is among them.
+        declared: The labels that the configuration names; ``None`` if it leaves them to the training rows.
+        config_key: Where the task is configured (``data.tasks.sentiment``), for the repairs.
+    """
+    train = given["train"]
+    setting = f"{config_key}.labels"
+    logs = {split: ProblemLog(examples.path) for split, examples in given.items()}
+    if declared is None:
+        labels = LabelSet.found_in(train)
+        expected = f"a label that training rows have: {listed(labels)}"
+        repair = f"mend it, or add rows with it to {train.path}"
+        _note_single(train, labels, config_key, logs["train"])
+    else:
+        labels = LabelSet(declared)
+        expected = f"one of {setting}: {listed(labels)}"
+        repair = f"mend it, or add it to {setting}"
+        _note_without_rows(train, labels, setting, logs["train"])
+    for split, examples in given.items():
+        labels.note_unknown(examples, logs[split], expected, repair)
+    return [problem for log in logs.values() for problem in log.problems()]
+
+
+def _note_single(train: Examples, labels: LabelSet, config_key: str, log: ProblemLog) -> None:
+    if len(labels) == 1:
+        found = f"a single label, {labels.names[0]!r}, in all of {plural(len(train), 'row')}"
+        repair = f"add rows with other labels, or name another column with {config_key}.label_column="
+        log.add(None, found, "at least two labels to tell apart", repair)
+
+
+def _note_without_rows(train: Examples, labels: LabelSet, setting: str, log: ProblemLog) -> None:
+    if len(labels) == 1:
+        log.add(None, f"a single label in {setting}: {labels.names[0]!r}", "at least two", f"add labels to {setting}")
+    present = set(train.distinct_labels())
+    for name in labels:
+        if name not in present:
+            repair = f"add rows with it, or take it out of {setting}"
+            log.add(None, f"no row with the label {name!r}", f"training rows for each of {setting}", repair)
+
+
+def task_warnings(name: str, splits: Mapping[str, Examples], labels: LabelSet) -> list[str]:
+    """Return what is allowed but probably not meant, a text each.
+
+    Args:
+        name: The task.
+        splits: Its rows by split, in the order train, val, test.
+        labels: Its labels.
+    """
+    found = [
+        *_alike_labels(labels),
+        *_contradictions(splits["train"], labels),
+        *(text for first, second in combinations(splits, 2) for text in _shared_texts(first, second, splits)),
+        *(text for split in list(splits)[1:] for text in _unmeasured(split, splits[split], labels)),
+    ]
+    return [f"{name}: {text}" for text in found]
+
+
+def _alike_labels(labels: LabelSet) -> Iterator[str]:
+    alike: dict[str, list[str]] = {}
+    for name in labels:
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield (
+                f"the labels {listed(map(repr, names))} differ only in case or white space. "
+                "Write them alike if they mean the same."
+            )
+
+
+def _contradictions(train: Examples, labels: LabelSet) -> Iterator[str]:
+    keys, codes = train.keys, labels.ids(train)
+    order = np.lexsort((codes, keys))
+    same_text = np.diff(keys[order]) == 0
+    other_label = np.diff(codes[order]) != 0
+    pairs = np.flatnonzero(same_text & other_label)
+    pairs = pairs[np.unique(keys[order[pairs]], return_index=True)[1]]
+    if not pairs.size:
+        return
+    rows = np.sort(np.stack((order[pairs], order[pairs + 1]), axis=1), axis=1)
+    rows = rows[np.argsort(rows[:, 0])]
+    shown = [
+        " and ".join(f"{train.source(row)} {labels.names[codes[row]]!r}" for row in pair)
+        for pair in rows[:_MOST_SHOWN].tolist()
+    ]
+    yield (
+        f"{plural(len(rows), 'text')} in train with different labels (case and white space aside): "
+        f"{_with_rest(shown, len(rows))}. Decide for one label each, or remove them."
+    )
+
+
+def _shared_texts(first: str, second: str, splits: Mapping[str, Examples]) -> Iterator[str]:
+    here, there = splits[second], splits[first]
+    shared = np.flatnonzero(np.isin(here.keys, there.keys))
+    if not shared.size:
+        return
+    shown = [
+        f"{here.source(row)} as {there.source(int(np.argmax(there.keys == here.keys[row])))}"
+        for row in shared[:_MOST_SHOWN].tolist()
+    ]
+    yield (
+        f"{len(shared)} of {plural(len(here), 'row')} in {second} have a text that {first} has too (case and white "
+        f"space aside): {_with_rest(shown, len(shared))}. The scores on {second} will be too good: remove these rows "
+        "from one of the two."
+    )
+
+
+def _unmeasured(split: str, examples: Examples, labels: LabelSet) -> Iterator[str]:
+    present = set(examples.distinct_labels())
+    absent = [repr(name) for name in labels if name not in present]
+    if absent and len(examples):
+        yield f"no row in {split} with the label{'s' * (len(absent) > 1)} {listed(absent)}: nothing is measured there."
+
+
+def _with_rest(shown: list[str], count: int) -> str:
+    rest = count - len(shown)
+    return "; ".join(shown) + (f" (+{rest} more)" if rest > 0 else "")

@@ -1,0 +1,263 @@
+"""From the files of a task to its three splits: what is refused, and what is warned of, with the whole texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl.data.tasks import TaskSpec, load_task, load_tasks
+from mtl.errors import DataError
+
+Rows = Sequence[tuple[str, str]]
+
+TRAIN: Rows = [("good", "pos"), ("bad", "neg"), ("fine", "pos"), ("dull", "neg")]
+VAL: Rows = [("nice", "pos"), ("ugly", "neg")]
+TEST: Rows = [("great", "pos"), ("awful", "neg")]
+
+
+def csv_file(path: Path, rows: Rows) -> Path:
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    return path
+
+
+def many(count: int, *labels: str) -> Rows:
+    return [(f"text {label} {i}", label) for i in range(count) for label in labels]
+
+
+def spec_of(folder: Path, name: str = "sentiment", **given: Any) -> TaskSpec:
+    """Return a task over files, which are written where rows are given in place of a file."""
+    files: dict[str, Any] = {
+        split: csv_file(folder / f"{split}.csv", given.pop(split))
+        for split in ("train", "val", "test", "path")
+        if isinstance(given.get(split), list)
+    }
+    return TaskSpec(name, **files, **given)
+
+
+def refusal(*specs: TaskSpec) -> str:
+    """Return the text of the error that loading raises, the folder of the files left out."""
+    with pytest.raises(DataError) as caught:
+        load_tasks(specs, seed=1)
+    folder = next(Path(file).parent for spec in specs for file in spec.files.values())
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_given_files_are_used_as_given(tmp_path: Path) -> None:
+    task = load_task(spec_of(tmp_path, train=TRAIN, val=VAL, test=TEST), seed=1)
+    assert task.name == "sentiment"
+    assert task.labels.names == ("neg", "pos")
+    assert {split: list(examples.texts) for split, examples in task.splits.items()} == {
+        "train": ["good", "bad", "fine", "dull"],
+        "val": ["nice", "ugly"],
+        "test": ["great", "awful"],
+    }
+    assert task.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({"path": many(50, "pos", "neg")}, {"train": 80, "val": 10, "test": 10}),
+        ({"train": many(50, "pos", "neg")}, {"train": 80, "val": 10, "test": 10}),
+        ({"train": many(45, "pos", "neg"), "test": TEST}, {"train": 80, "val": 10, "test": 2}),
+        ({"train": many(45, "pos", "neg"), "val": VAL}, {"train": 80, "val": 2, "test": 10}),
+        ({"path": many(50, "pos", "neg"), "fractions": (0.5, 0.25, 0.25)}, {"train": 50, "val": 25, "test": 25}),
+        ({"path": many(50, "pos", "neg"), "fractions": (0.9, 0.1, 0.0)}, {"train": 90, "val": 10, "test": 0}),
+        ({"train": TRAIN, "val": VAL, "fractions": (1.0, 0.0, 0.0)}, {"train": 4, "val": 2, "test": 0}),
+    ],
+)
+def test_missing_splits_come_from_the_training_file(tmp_path: Path, given: dict[str, Any], sizes: Any) -> None:
+    task = load_task(spec_of(tmp_path, **given), seed=1)
+    assert {split: len(examples) for split, examples in task.splits.items()} == sizes
+    assert task.warnings == []
+
+
+def test_splits_of_one_file_share_nothing_and_the_seed_decides(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, path=many(50, "pos", "neg"))
+    first, again, other = (load_task(spec, seed) for seed in (1, 1, 2))
+    sources = [source for examples in first.splits.values() for source in examples.sources()]
+    assert len(set(sources)) == len(sources) == 100
+    assert first.test.sources() == again.test.sources() != other.test.sources()
+
+
+def test_declared_labels_keep_their_order(tmp_path: Path) -> None:
+    task = load_task(spec_of(tmp_path, train=TRAIN, val=VAL, test=TEST, labels=("pos", "neg")), seed=1)
+    assert task.labels.names == ("pos", "neg")
+    assert task.labels.ids(task.train).tolist() == [0, 1, 0, 1]
+
+
+def test_declared_labels_that_miss_one_or_lack_rows(tmp_path: Path) -> None:
+    train = [*TRAIN, ("so so", "neutrl"), ("hm", "neutrl")]
+    val = [*VAL, ("odd", "x")]
+    spec = spec_of(tmp_path, train=train, val=val, test=TEST, labels=("neg", "neutral", "pos"))
+    assert refusal(spec) == (
+        "Data: 3 problems\n"
+        "  train.csv\n"
+        "      found:    no row with the label 'neutral'\n"
+        "      expected: training rows for each of data.tasks.sentiment.labels\n"
+        "      repair:   add rows with it, or take it out of data.tasks.sentiment.labels\n"
+        "  train.csv:6\n"
+        "      found:    the label 'neutrl' (2 rows, the first here)\n"
+        "      expected: one of data.tasks.sentiment.labels: neg, neutral, pos\n"
+        "      repair:   did you mean neutral? mend it, or add it to data.tasks.sentiment.labels\n"
+        "  val.csv:4\n"
+        "      found:    the label 'x' (1 row)\n"
+        "      expected: one of data.tasks.sentiment.labels: neg, neutral, pos\n"
+        "      repair:   mend it, or add it to data.tasks.sentiment.labels"
+    )
+
+
+def test_labels_that_training_lacks(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, train=TRAIN, val=[("nice", "Pos"), ("ugly", "neg")], test=[*TEST, ("meh", "neutral")])
+    assert refusal(spec) == (
+        "Data: 2 problems\n"
+        "  val.csv:2\n"
+        "      found:    the label 'Pos' (1 row)\n"
+        "      expected: a label that training rows have: neg, pos\n"
+        "      repair:   did you mean pos? mend it, or add rows with it to train.csv\n"
+        "  test.csv:4\n"
+        "      found:    the label 'neutral' (1 row)\n"
+        "      expected: a label that training rows have: neg, pos\n"
+        "      repair:   mend it, or add rows with it to train.csv"
+    )
+
+
+def test_a_single_label(tmp_path: Path) -> None:
+    assert refusal(spec_of(tmp_path, path=many(20, "pos"))) == (
+        "Data: 1 problem\n"
+        "  path.csv\n"
+        "      found:    a single label, 'pos', in all of 20 rows\n"
+        "      expected: at least two labels to tell apart\n"
+        "      repair:   add rows with other labels, or name another column with data.tasks.sentiment.label_column="
+    )
+
+
+def test_a_single_declared_label(tmp_path: Path) -> None:
+    assert refusal(spec_of(tmp_path, path=many(20, "pos"), labels=("pos",))) == (
+        "Data: 1 problem\n"
+        "  path.csv\n"
+        "      found:    a single label in data.tasks.sentiment.labels: 'pos'\n"
+        "      expected: at least two\n"
+        "      repair:   add labels to data.tasks.sentiment.labels"
+    )
+
+
+def test_many_unknown_labels_are_counted(tmp_path: Path) -> None:
+    text = refusal(spec_of(tmp_path, train=TRAIN, val=VAL, test=[(f"t{i}", f"label{i}") for i in range(300)]))
+    assert text.startswith("Data: 21 problems\n  test.csv:2\n      found:    the label 'label0' (1 row)\n")
+    assert "found:    280 more problems in this file\n" in text
+
+
+def test_too_few_rows_to_split(tmp_path: Path) -> None:
+    assert refusal(spec_of(tmp_path, path=[("good", "pos"), ("Good", "pos"), ("bad", "neg"), ("ugly", "neg")])) == (
+        "Data: 1 problem\n"
+        "  path.csv\n"
+        "      found:    4 rows with 3 distinct texts for 2 labels\n"
+        "      expected: at least 4 distinct texts: one per label to train on, and one each for val and test\n"
+        "      repair:   add rows, or give files of their own: "
+        "data.tasks.sentiment.val=<file> data.tasks.sentiment.test=<file>"
+    )
+
+
+def test_the_problems_of_all_files_of_all_tasks_come_together(tmp_path: Path) -> None:
+    bad = csv_file(tmp_path / "bad.csv", [("", "pos"), ("fine", "neg")])
+    other = tmp_path / "other.csv"
+    other.write_text("text,topic\na,b\n")
+    text = refusal(
+        TaskSpec("sentiment", train=bad, val=tmp_path / "missing.csv"),
+        TaskSpec("topic", path=other),
+        TaskSpec("again", path=bad),
+    )
+    assert text.replace(str(tmp_path), "<folder>") == (
+        "Data: 3 problems\n"
+        "  bad.csv:2\n"
+        "      found:    an empty text\n"
+        "      expected: a text with at least one visible character\n"
+        "      repair:   fill in the text, or remove the row\n"
+        "  missing.csv\n"
+        "      found:    no such file; <folder> has bad.csv, other.csv\n"
+        "      expected: a file\n"
+        "      repair:   check the path; a relative one starts at the working folder\n"
+        "  other.csv:1\n"
+        "      found:    columns 'text', 'topic'\n"
+        "      expected: a column 'label'\n"
+        "      repair:   name the column that holds the labels with data.tasks.topic.label_column=, "
+        "or add a header line"
+    )
+
+
+def test_tasks_keep_their_order(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, path=many(20, "pos", "neg"))
+    tasks = load_tasks([TaskSpec("b", path=spec.path), TaskSpec("a", path=spec.path)], seed=1)
+    assert list(tasks) == ["b", "a"]
+    assert tasks["a"].test.sources() == tasks["b"].test.sources()
+
+
+# Warnings.
+
+
+def test_texts_on_both_sides_of_a_split(tmp_path: Path) -> None:
+    train = [*TRAIN, *((f"text {i}", "pos") for i in range(6))]
+    test = [*TEST, ("GOOD ", "pos"), *((f"Text  {i}", "pos") for i in range(4))]
+    task = load_task(spec_of(tmp_path, train=train, val=[*VAL, ("Awful", "neg")], test=test), seed=1)
+    assert task.warnings == [
+        "sentiment: 5 of 7 rows in test have a text that train has too (case and white space aside): "
+        "test.csv:4 as train.csv:2; test.csv:5 as train.csv:6; test.csv:6 as train.csv:7 (+2 more). "
+        "The scores on test will be too good: remove these rows from one of the two.",
+        "sentiment: 1 of 7 rows in test have a text that val has too (case and white space aside): "
+        "test.csv:3 as val.csv:4. "
+        "The scores on test will be too good: remove these rows from one of the two.",
+    ]
+
+
+def test_texts_with_different_labels_in_train(tmp_path: Path) -> None:
+    train = [*TRAIN, ("Bad", "pos"), ("bad", "neg"), ("same", "pos"), ("SAME", "pos"), ("Good", "neg")]
+    task = load_task(spec_of(tmp_path, train=train, val=VAL, test=TEST), seed=1)
+    assert task.warnings == [
+        "sentiment: 2 texts in train with different labels (case and white space aside): "
+        "train.csv:2 'pos' and train.csv:10 'neg'; train.csv:6 'pos' and train.csv:7 'neg'. "
+        "Decide for one label each, or remove them."
+    ]
+
+
+def test_labels_that_differ_in_case_only(tmp_path: Path) -> None:
+    train = [*TRAIN, ("ok", "Pos")]
+    task = load_task(spec_of(tmp_path, train=train, val=[*VAL, ("a", "Pos")], test=[*TEST, ("b", "Pos")]), seed=1)
+    assert task.warnings == [
+        "sentiment: the labels 'Pos', 'pos' differ only in case or white space. Write them alike if they mean the same."
+    ]
+
+
+def test_labels_without_a_row_to_measure_by(tmp_path: Path) -> None:
+    train = [*TRAIN, ("meh", "neutral")]
+    task = load_task(spec_of(tmp_path, train=train, val=[("nice", "pos")], test=TEST), seed=1)
+    assert task.warnings == [
+        "sentiment: no row in val with the labels 'neg', 'neutral': nothing is measured there.",
+        "sentiment: no row in test with the label 'neutral': nothing is measured there.",
+    ]
+
+
+# What the configuration should have refused.
+
+
+@pytest.mark.parametrize(("files", "given"), [({}, "neither"), ({"train": "a.csv", "path": "b.csv"}, "both")])
+def test_a_task_has_a_training_file_or_one_to_split(files: dict[str, Any], given: str) -> None:
+    with pytest.raises(ValueError, match=f"^task t: exactly one of train and path is needed, {given} given$"):
+        TaskSpec("t", **files)
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0.8, 0.2), (0.8, 0.1, 0.2), (0.0, 0.5, 0.5), (1.1, -0.1, 0.0), (float("nan"), 0.1, 0.1)]
+)
+def test_fractions_of_a_task(fractions: Any) -> None:
+    message = r"^task t: fractions \(.*\); expected three, none below 0, the first above 0, their sum 1$"
+    with pytest.raises(ValueError, match=message):
+        TaskSpec("t", path="a.csv", fractions=fractions)
+
+
+def test_task_names_differ() -> None:
+    with pytest.raises(ValueError, match=r"^task names must differ: \['a', 'a'\]$"):
+        load_tasks([TaskSpec("a", path="x.csv"), TaskSpec("a", path="y.csv")], seed=1)
