@@ -1,0 +1,1 @@
+"""The network: a pretrained encoder, its pooling, and one head per task."""

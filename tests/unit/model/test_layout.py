@@ -1,0 +1,190 @@
+"""Layout of a folder: old and new spellings of sentence-transformers, plain encoders, and what is not supported."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtl.errors import ModelError
+from mtl.model.layout import SentenceLayout, layout, layout_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD = "sentence_transformers.models."
+NEW = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+PLAIN = "fine-tune the bare encoder: copy the folder without modules.json (mean pooling, no normalisation)"
+EXPECTED = "Transformer and Pooling, and Normalize or not, in this order, all of sentence-transformers"
+
+
+def _write(folder: Path, files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def _modules(*types: str) -> list[dict[str, Any]]:
+    paths = ["", *(f"{index}_{name.rsplit('.')[-1]}" for index, name in enumerate(types) if index)]
+    return [
+        {"idx": i, "name": str(i), "path": path, "type": name}
+        for i, (path, name) in enumerate(zip(paths, types, strict=True))
+    ]
+
+
+def test_folder_of_all_minilm(minilm_folder: Path) -> None:
+    assert layout(minilm_folder) == SentenceLayout("mean", normalize=True, max_length=256, do_lower_case=False)
+
+
+def test_plain_encoder(tmp_path: Path) -> None:
+    assert layout(tmp_path) == SentenceLayout("mean", normalize=False, max_length=None, do_lower_case=False)
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda mode: {
+            f"pooling_mode_{mode}_token{'s' if mode == 'mean' else ''}": True,
+            "pooling_mode_max_tokens": False,
+        },
+        lambda mode: {"embedding_dimension": 8, "pooling_mode": mode, "include_prompt": True},
+        lambda mode: {"pooling_mode": [mode]},
+    ],
+)
+@pytest.mark.parametrize(
+    "types", [[OLD + kind for kind in NEW], list(NEW.values()), [OLD + "Transformer", OLD + "Pooling"]]
+)
+def test_old_and_new_spellings(tmp_path: Path, mode: str, spelling: Any, types: list[str]) -> None:
+    folder = _write(tmp_path, {"modules.json": _modules(*types), "1_Pooling/config.json": spelling(mode)})
+    assert layout(folder) == SentenceLayout(mode, normalize=len(types) == 3)
+
+
+def test_pooling_without_a_mode_is_mean(tmp_path: Path) -> None:
+    files = {"modules.json": _modules(*NEW.values()), "1_Pooling/config.json": {"word_embedding_dimension": 8}}
+    assert layout(_write(tmp_path, files)).pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"sentence_bert_config.json": {"max_seq_length": 384}, "tokenizer_config.json": {"model_max_length": 512}},
+            384,
+        ),
+        ({"sentence_bert_config.json": {}, "tokenizer_config.json": {"model_max_length": 512}}, 512),
+        ({"sentence_roberta_config.json": {"max_seq_length": 128}}, 128),
+        ({"sentence_bert_config.json": {"max_seq_length": None}}, None),
+        ({"tokenizer_config.json": {"model_max_length": 1000000000000000019884624838656}}, None),
+        ({"tokenizer_config.json": {"model_max_length": 1e30}}, None),
+    ],
+)
+def test_longest_input(tmp_path: Path, files: dict[str, Any], expected: int | None) -> None:
+    assert layout(_write(tmp_path, files)).max_length == expected
+
+
+def test_lower_casing(tmp_path: Path) -> None:
+    assert layout(_write(tmp_path, {"sentence_bert_config.json": {"do_lower_case": True}})).do_lower_case
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("max_length", [None, 77])
+def test_written_layout_is_read_back(tmp_path: Path, pooling: str, normalize: bool, max_length: int | None) -> None:
+    said = SentenceLayout(pooling, normalize, max_length, do_lower_case=normalize)
+    assert layout(_write(tmp_path, layout_files(said, 8))) == said
+
+
+@pytest.mark.parametrize(
+    ("types", "shown"),
+    [
+        ((*NEW.values(), "sentence_transformers.base.modules.dense.Dense"), "Transformer, Pooling, Normalize, Dense"),
+        ((OLD + "Transformer", OLD + "Pooling", OLD + "Dense"), "Transformer, Pooling, Dense"),
+        ((OLD + "Transformer",), "Transformer"),
+        ((OLD + "StaticEmbedding", OLD + "Pooling"), "StaticEmbedding, Pooling"),
+        (("own_code.Transformer", OLD + "Pooling"), "own_code.Transformer, Pooling"),
+    ],
+)
+def test_other_modules_are_refused(tmp_path: Path, types: tuple[str, ...], shown: str) -> None:
+    _write(tmp_path, {"modules.json": _modules(*types), "1_Pooling/config.json": {"pooling_mode": "mean"}})
+    with pytest.raises(ModelError) as caught:
+        layout(tmp_path)
+    assert str(caught.value) == (
+        "Model: 1 problem\n"
+        f"  {tmp_path / 'modules.json'}\n"
+        f"      found:    the modules {shown}\n"
+        f"      expected: {EXPECTED}\n"
+        f"      repair:   {PLAIN}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean + cls"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls + mean"),
+        ({"pooling_mode_lasttoken": True}, "lasttoken"),
+    ],
+)
+def test_other_poolings_are_refused(tmp_path: Path, config: dict[str, Any], shown: str) -> None:
+    _write(tmp_path, {"modules.json": _modules(*NEW.values()), "1_Pooling/config.json": config})
+    with pytest.raises(ModelError) as caught:
+        layout(tmp_path)
+    assert str(caught.value) == (
+        "Model: 1 problem\n"
+        f"  {tmp_path / '1_Pooling' / 'config.json'}\n"
+        f"      found:    the pooling {shown}\n"
+        "      expected: one of mean, cls\n"
+        f"      repair:   {PLAIN}"
+    )
+
+
+def test_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    modules = _modules(*NEW.values())
+    modules[0]["path"] = "0_Transformer"
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, {"modules.json": modules}))
+    assert str(caught.value) == (
+        "Model: 1 problem\n"
+        f"  {tmp_path / 'modules.json'}\n"
+        "      found:    the transformer in 0_Transformer/\n"
+        "      expected: the transformer beside it\n"
+        "      repair:   move the files of that folder up, beside modules.json, and set its path to an empty text"
+    )
+
+
+def test_missing_pooling_config(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, {"modules.json": _modules(*NEW.values())}))
+    assert str(caught.value) == (
+        "Model: 1 problem\n"
+        f"  {tmp_path / '1_Pooling' / 'config.json'}\n"
+        "      found:    no such file, or no object in it\n"
+        "      expected: a pooling mode\n"
+        "      repair:   fetch it again"
+    )
+
+
+def test_all_damaged_files_are_reported_together(tmp_path: Path) -> None:
+    names = ("modules.json", "sentence_bert_config.json", "tokenizer_config.json")
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, dict.fromkeys(names, "{")))
+    damage = "not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    assert str(caught.value) == "Model: 3 problems\n" + "\n".join(
+        f"  {tmp_path / name}\n      found:    {damage}\n      expected: JSON\n      repair:   fetch the file again"
+        for name in names
+    )
+
+
+@pytest.mark.parametrize("content", [{}, [1], [{"type": "x"}]])
+def test_modules_of_another_shape(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, {"modules.json": content}))
+    assert caught.value.problems[0].found == "not a list of modules with a type and a path"
