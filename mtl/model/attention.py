@@ -1,0 +1,172 @@
+"""Fused MPNet: scaled dot-product attention with the position bias and the padding mask folded into one bias.
+
+transformers implements MPNet in plain operations only. It expands the relative position bias to the whole batch and
+adds bias and mask in every layer; here both become one tensor, made once per batch.
+Weights and parameter names stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
+
+if TYPE_CHECKING:
+    from transformers import MPNetModel
+
+Implementation = Literal["sdpa", "eager"]
+_CACHED_LENGTH: Final = 512  # the longest input of MPNet; a longer one makes the table grow
+
+
+def fuse_mpnet(model: MPNetModel, implementation: Implementation = "sdpa") -> MPNetModel:
+    """Swap the attention of a loaded MPNet for the fused one, in place; call it again to change the implementation.
+
+    Args:
+        model: An ``MPNetModel``, stock or fused.
+        implementation: "sdpa" calls ``scaled_dot_product_attention``, which picks the best kernel of the device;
+            "eager" computes in plain operations, with the same bias.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: The implementation is neither.
+    """
+    if implementation not in ("sdpa", "eager"):
+        raise ValueError(f"implementation must be sdpa or eager, not {implementation!r}")
+    if not isinstance(model.encoder, FusedMPNetEncoder):
+        model.encoder.__class__ = FusedMPNetEncoder
+        model.encoder.offsets_buckets = {}
+    for layer in model.encoder.layer:
+        layer.attention.attn.__class__ = FusedMPNetSelfAttention
+        layer.attention.attn.implementation = implementation
+    return model
+
+
+class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
+    """Self-attention that takes one additive bias, (1 or B, heads, S, S), which already holds the padding mask."""
+
+    implementation: Implementation
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, ...]:
+        """Attend within each row; see ``MPNetSelfAttention`` for the arguments.
+
+        Returns:
+            The new hidden states, (B, S, H), and with ``output_attentions`` also the probabilities, which only the
+            plain operations can give.
+        """
+        if self.implementation == "eager" or output_attentions:
+            result: tuple[Tensor, ...] = super().forward(
+                hidden_states, attention_mask, position_bias, output_attentions, **kwargs
+            )
+            return result
+        query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))
+        given = [bias for bias in (position_bias, attention_mask) if bias is not None]
+        context = F.scaled_dot_product_attention(  # (B, heads, S, H / heads)
+            query,
+            key,
+            value,
+            attn_mask=sum(given[1:], given[0]).to(query.dtype) if given else None,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        return (self.o(context.transpose(1, 2).flatten(2)),)
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """Split (B, S, H) into (B, heads, S, H / heads)."""
+        return projected.view(*projected.shape[:2], -1, self.attention_head_size).transpose(1, 2)
+
+
+class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
+    """The stack of layers, all of which share one bias.
+
+    Attributes:
+        offsets_buckets: For each device the bucket of every offset from ``-L + 1`` to ``L - 1``, with ``L`` the
+            longest input so far; the part for a shorter input lies in its middle.
+    """
+
+    offsets_buckets: dict[torch.device, Tensor]
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """Run all layers; see ``MPNetEncoder`` for arguments and result."""
+        bias = self.attention_bias(hidden_states, attention_mask)
+        states, attentions = [hidden_states], []
+        for layer in self.layer:
+            hidden_states, *rest = layer(hidden_states, None, bias, output_attentions=output_attentions, **kwargs)
+            states.append(hidden_states)
+            attentions += rest
+        output = BaseModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def attention_bias(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what to add to the attention scores of every layer.
+
+        Args:
+            hidden: The layers' input, (B, S, H); its shape, device and type count.
+            mask: True (or not 0) at real tokens, (B, S); or an additive mask, (B, 1, S, S); or None.
+
+        Returns:
+            The bias in the type in which attention computes (autocast's, if on): (1, heads, S, S) without a mask,
+            else (B, heads, S, S). Gradients flow from it to ``relative_attention_bias``.
+        """
+        position = self._position_bias(hidden.shape[1], hidden.device).to(_compute_dtype(hidden))
+        if mask is None:
+            return position
+        if mask.dim() != 2:
+            return position + mask.to(position.dtype)
+        # The lowest finite number, not -inf: a row of padding alone gives a mean over it instead of NaN.
+        padding = ~mask.bool()[:, None, None, :]
+        return position.masked_fill(padding, torch.finfo(position.dtype).min)
+
+    def _position_bias(self, length: int, device: torch.device) -> Tensor:
+        """Return the relative position bias, (1, heads, S, S), which depends on the offset of key and query alone.
+
+        The table is looked up once an offset, 2S - 1 times instead of S * S, and its windows are the rows.
+        """
+        by_offset: Tensor = self.relative_attention_bias(self._buckets(length, device)).t()  # (heads, 2S - 1)
+        windows = by_offset.unfold(-1, length, 1)  # (heads, S, S): window w starts at the offset w - S + 1
+        return windows.flip(1).unsqueeze(0)  # query i: window S - 1 - i
+
+    def _buckets(self, length: int, device: torch.device) -> Tensor:
+        """Return the buckets of the offsets (key minus query) from ``-length + 1`` to ``length - 1``."""
+        buckets = self.offsets_buckets.get(device)
+        if buckets is None or len(buckets) < 2 * length - 1:
+            longest = max(length, _CACHED_LENGTH)
+            with torch.inference_mode(False):  # a table made in inference mode could not be used in training
+                offsets = torch.arange(-longest + 1, longest, device=device)
+                buckets = self.offsets_buckets[device] = self.relative_position_bucket(offsets)
+        surplus = (len(buckets) - (2 * length - 1)) // 2
+        return buckets[surplus : len(buckets) - surplus]
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """Return the type of queries and keys: autocast's where it is on, else that of the hidden states."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def is_mpnet(model: nn.Module) -> bool:
+    """Tell whether ``fuse_mpnet`` takes the model."""
+    return isinstance(getattr(model, "encoder", None), MPNetEncoder)

@@ -1,0 +1,229 @@
+"""The sentence encoder: a pretrained backbone with pooling, its layers by name, and a forward pass that can be split.
+
+Notation: B rows, S tokens of the longest row, H hidden size. Boundary k lies below layer k: 0 is the output of the
+embeddings, the number of layers the output of the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal, Self
+
+import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from mtl.errors import ModelError, Problem
+from mtl.files import write_json
+from mtl.model.attention import Implementation, fuse_mpnet, is_mpnet
+from mtl.model.layers import main_list, parameters_by_layer, partition
+from mtl.model.layout import SentenceLayout, layout_files
+from mtl.model.layout import layout as read_layout
+from mtl.model.loading import load_backbone, positions, quiet
+from mtl.model.pooling import pool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+# Families that are embeddings, a mask and layers(hidden, mask), nothing above: all that the split forward pass needs.
+_SPLIT_FAMILIES: Final = frozenset({"mpnet", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+
+
+class Encoder(nn.Module):
+    """A backbone with pooling: token ids in, one embedding per row out.
+
+    Args:
+        backbone: A transformers encoder without pooler; an MPNet gets fused attention.
+        layout: Pooling, normalisation and the longest input; by default mean pooling, neither of the others.
+
+    Attributes:
+        layout: As given.
+        hidden_size: H, also the size of an embedding.
+        supports_split: Whether ``embed``, ``hidden_at`` and ``forward_from`` can be called.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, layout: SentenceLayout | None = None) -> None:
+        super().__init__()
+        self.backbone = fuse_mpnet(backbone) if is_mpnet(backbone) else backbone
+        self.layout = layout or SentenceLayout()
+        self.hidden_size: int = backbone.config.hidden_size
+        self.supports_split: bool = backbone.config.model_type in _SPLIT_FAMILIES and not getattr(
+            backbone.config, "is_decoder", False
+        )
+        self._parts = partition(self.backbone)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        max_length: int | None = None,
+        pooling: str = "auto",
+        normalize: bool | Literal["auto"] = "auto",
+    ) -> Self:
+        """Load an encoder in evaluation mode, in float32.
+
+        Args:
+            folder: A folder in the hub's layout, as ``locate`` returns it.
+            max_length: Longest input in tokens; None for what the folder says.
+            pooling: "mean", "cls", or "auto" for what the folder says.
+            normalize: Whether to scale embeddings to length 1, or "auto" for what the folder says.
+
+        Returns:
+            The encoder.
+
+        Raises:
+            ModelError: The folder's files are damaged, incomplete or not supported, or ``max_length`` is more than
+                the backbone has positions.
+        """
+        said = read_layout(folder)
+        backbone = load_backbone(folder)
+        limit = positions(backbone)
+        if max_length is not None and limit is not None and max_length > limit:
+            expected = f"at most {limit}, the positions that {folder} has"
+            raise ModelError(Problem("backbone.max_length", str(max_length), expected))
+        lengths = [length for length in (max_length or said.max_length, limit) if length is not None]
+        chosen = replace(
+            said,
+            max_length=min(lengths, default=None),
+            pooling=said.pooling if pooling == "auto" else pooling,
+            normalize=said.normalize if normalize == "auto" else normalize,
+        )
+        return cls(backbone, chosen).eval()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            ids: Token ids, (B, S).
+            mask: True at real tokens, (B, S).
+
+        Returns:
+            Embeddings, (B, H), float32.
+        """
+        return self._pool(self.forward_hidden(ids, mask), mask)
+
+    def forward_hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the hidden states above the last layer, (B, S, H)."""
+        if self.supports_split:
+            return self._run(self.embed(ids), mask, 0, self.num_layers)
+        hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return hidden
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the output of the embeddings, (B, S, H): the hidden states at boundary 0."""
+        self._require_split(0)
+        hidden: Tensor = self.backbone.embeddings(input_ids=ids)
+        if hasattr(self.backbone, "embeddings_project"):  # Electra
+            hidden = self.backbone.embeddings_project(hidden)
+        return hidden
+
+    def hidden_at(self, ids: Tensor, mask: Tensor, boundary: int) -> Tensor:
+        """Return the hidden states below layer ``boundary``.
+
+        Args:
+            ids: Token ids, (B, S).
+            mask: True at real tokens, (B, S).
+            boundary: 0 to the number of layers.
+
+        Returns:
+            Hidden states, (B, S, H), which ``forward_from`` takes.
+
+        Raises:
+            ValueError: There is no such boundary, or the family cannot be split.
+        """
+        self._require_split(boundary)
+        return self._run(self.embed(ids), mask, 0, boundary)
+
+    def forward_from(self, hidden: Tensor, mask: Tensor, boundary: int) -> Tensor:
+        """Run the layers from ``boundary`` on and pool; after ``hidden_at`` this equals ``forward``.
+
+        Args:
+            hidden: Hidden states below layer ``boundary``, (B, S, H).
+            mask: True at real tokens, (B, S).
+            boundary: 0 to the number of layers.
+
+        Returns:
+            Embeddings, (B, H), float32.
+
+        Raises:
+            ValueError: There is no such boundary, or the family cannot be split.
+        """
+        self._require_split(boundary)
+        return self._pool(self._run(hidden, mask, boundary, self.num_layers), mask)
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest input in tokens, with the special ones; None where the family sets no limit."""
+        return self.layout.max_length
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers above the embeddings."""
+        return len(self._parts) - 1
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The backbone's transformers config."""
+        return self.backbone.config
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers, bottom-up: "embeddings", "layer.0", ..."""
+        return list(self._parts)
+
+    def layer_modules(self, name: str) -> list[nn.Module]:
+        """Return the modules of a layer; those of all layers are disjoint and hold all that has a training mode."""
+        return list(self._parts[name])
+
+    def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        """Return a layer's parameters, by their names in ``named_parameters()``; each belongs to one layer."""
+        return parameters_by_layer(self.backbone, self._parts, prefix="backbone.")[name]
+
+    def set_attention(self, implementation: Implementation) -> None:
+        """Choose how attention is computed, "sdpa" or "eager", where the family has both; the results are the same."""
+        if is_mpnet(self.backbone):
+            fuse_mpnet(self.backbone, implementation)
+        else:
+            self.backbone.set_attn_implementation(implementation)
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder.
+
+        Args:
+            folder: Where to write; made if missing.
+        """
+        with quiet():
+            self.backbone.save_pretrained(folder)
+        for name, content in layout_files(self.layout, self.hidden_size).items():
+            write_json(folder / name, content)
+
+    def _run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
+        """Run layers ``first`` to ``last - 1``."""
+        if first == last:
+            return hidden
+        bias = self._attention_bias(hidden, mask)
+        for layer in main_list(self.backbone)[first:last]:
+            output = layer(hidden, bias)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return hidden
+
+    def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
+        """Return what every layer takes beside the hidden states; None if there is nothing to mask."""
+        if is_mpnet(self.backbone):
+            bias: Tensor = self.backbone.encoder.attention_bias(hidden, mask)
+            return bias
+        masked: Tensor | None = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
+        return masked
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        embedding = pool(self.layout.pooling, hidden, mask)  # (B, H), float32
+        return F.normalize(embedding, dim=-1) if self.layout.normalize else embedding
+
+    def _require_split(self, boundary: int) -> None:
+        if not self.supports_split:
+            raise ValueError(f"a {self.config.model_type} cannot be split between its layers")
+        if not 0 <= boundary <= self.num_layers:
+            raise ValueError(f"boundary must be from 0 to {self.num_layers}, not {boundary}")

@@ -1,0 +1,125 @@
+"""The layers of an encoder, bottom-up: every module and parameter belongs to exactly one of them, for any family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from mtl.errors import ModelError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EMBEDDINGS = "embeddings"
+
+
+def main_list(backbone: nn.Module) -> nn.ModuleList:
+    """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first.
+
+    Raises:
+        ModelError: The model has no list of layers.
+    """
+    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    if not lists:
+        found = f"{type(backbone).__name__} has no list of layers"
+        raise ModelError(Problem("backbone", found, "an encoder made of layers, such as MPNet, BERT or RoBERTa"))
+    return max(lists, key=lambda layers: sum(parameter.numel() for parameter in layers.parameters()))
+
+
+def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
+    """Assign the modules of ``backbone`` to layers, in the order bottom-up.
+
+    Modules beside the layers count to ``embeddings`` when they work below or for all of them (MPNet's relative
+    attention bias), and to the last layer when they first work after it (a final norm). Which is which shows in a
+    forward pass over three tokens.
+
+    Args:
+        backbone: A transformers encoder that takes ``input_ids`` and ``attention_mask``.
+
+    Returns:
+        ``{"embeddings": [...], "layer.0": [...], ...}``: disjoint modules that hold all parameters but those that
+        stand on a container of the layers themselves.
+
+    Raises:
+        ModelError: The model has no list of layers, or is no encoder (a decoder's inputs are missing).
+    """
+    layers = main_list(backbone)
+    beside = list(_beside(backbone, layers))
+    above = _first_used_after(backbone, layers, beside)
+    names = [f"layer.{index}" for index in range(len(layers))]
+    parts = {EMBEDDINGS: [module for module in beside if module not in above]}
+    parts |= {name: [layer] for name, layer in zip(names, layers, strict=True)}
+    parts[names[-1]] += [module for module in beside if module in above]
+    return parts
+
+
+def parameters_by_layer(
+    backbone: nn.Module, parts: dict[str, list[nn.Module]], prefix: str
+) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Assign every parameter to one layer; one that several layers share goes to the lowest of them.
+
+    Args:
+        backbone: The model.
+        parts: Its ``partition``.
+        prefix: What to put before the names of ``backbone.named_parameters()``.
+
+    Returns:
+        Names and parameters by layer; those on no module of ``parts`` count to ``embeddings``.
+    """
+    owners: dict[nn.Parameter, str] = {}
+    for layer, modules in parts.items():
+        for module in modules:
+            for parameter in module.parameters():
+                owners.setdefault(parameter, layer)
+    result: dict[str, list[tuple[str, nn.Parameter]]] = {layer: [] for layer in parts}
+    for name, parameter in backbone.named_parameters():
+        result[owners.get(parameter, EMBEDDINGS)].append((prefix + name, parameter))
+    return result
+
+
+def _beside(module: nn.Module, layers: nn.ModuleList) -> Iterator[nn.Module]:
+    """Yield the largest modules that do not contain ``layers``, in the order in which they were registered."""
+    for child in module.children():
+        if child is layers:
+            continue
+        if any(part is layers for part in child.modules()):
+            yield from _beside(child, layers)
+        else:
+            yield child
+
+
+def _first_used_after(backbone: nn.Module, layers: nn.ModuleList, beside: list[nn.Module]) -> set[nn.Module]:
+    """Return those of ``beside`` that a forward pass reaches only once the last layer has begun."""
+    order: list[nn.Module] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda _module, _inputs, whole=whole: order.append(whole))
+        for whole in (*beside, layers[-1])
+        for part in whole.modules()
+    ]
+    try:
+        _try_out(backbone)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = max(index for index, module in enumerate(order) if module is layers[-1])
+    return {module for module in beside if module in order and order.index(module) > last}
+
+
+def _try_out(backbone: nn.Module) -> None:
+    """Run three tokens through the model in evaluation mode, so that no random number is drawn."""
+    device = next(backbone.parameters()).device
+    ids = torch.zeros(1, 3, dtype=torch.long, device=device)
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            output = backbone(input_ids=ids, attention_mask=torch.ones_like(ids))
+        if output.last_hidden_state.shape[:2] != ids.shape:
+            raise ValueError(f"hidden states of shape {tuple(output.last_hidden_state.shape)} for 1 x 3 tokens")
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        found = f"{type(backbone).__name__} does not run on token ids alone: {error}"
+        raise ModelError(Problem("backbone", found, "an encoder that gives a hidden state per token")) from error
+    finally:
+        backbone.train(training)

@@ -1,0 +1,116 @@
+"""A transformers encoder from a folder: float32, no pooler, no code of others, quiet, and complete or not at all."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import MODEL_MAPPING, AutoConfig
+from transformers.utils import logging
+
+from mtl.errors import ModelError, Problem, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def load_backbone(folder: Path) -> PreTrainedModel:
+    """Load the encoder in ``folder``, in evaluation mode; where the family allows it with fused attention (SDPA).
+
+    Args:
+        folder: A folder in the hub's layout.
+
+    Returns:
+        The bare model: embeddings and layers in float32, without a pooler.
+
+    Raises:
+        ModelError: The family is unknown, the weights are damaged or do not fit the config, or some are missing.
+    """
+    config = _config(folder)
+    model_class = _model_class(folder, config)
+    poolerless = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    options = {"add_pooling_layer": False} if poolerless else {}
+    try:
+        with quiet():  # without `attn_implementation` transformers takes SDPA wherever the family has it
+            model, report = model_class.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below: transformers' error points to a report that is not shown
+                **options,
+            )
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        found = f"the weights cannot be loaded: {error}"
+        expected = "safetensors that fit config.json"
+        raise ModelError(Problem(str(folder), found, expected, "fetch the folder again")) from error
+    _refuse_gaps(folder, model_class.__name__, report)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model.eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and reports, such as of unused pooler weights, off the terminal."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"cannot be used: {str(error).splitlines()[0]}"
+        expected = "the config of an encoder that transformers knows without code from the folder"
+        raise ModelError(Problem(str(folder / "config.json"), found, expected)) from error
+
+
+def _model_class(folder: Path, config: PreTrainedConfig) -> Any:
+    """Return the family's bare model; the first where a family has several."""
+    found = MODEL_MAPPING.get(type(config), None)
+    if found is None or config.is_encoder_decoder:
+        problem = f"the model type {config.model_type}, {'an encoder-decoder' if found else 'without a bare model'}"
+        raise ModelError(Problem(str(folder / "config.json"), problem, "an encoder, such as MPNet, BERT or RoBERTa"))
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _refuse_gaps(folder: Path, model: str, report: dict[str, Any]) -> None:
+    """Refuse weights that are missing or of another shape: transformers fills in random numbers and only warns."""
+    problems = []
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        found = f"no weights for {len(missing)} of the parameters of {model}: {listed(missing, 4)}"
+        repair = "fetch the folder again; weights of another family do not fit this config.json"
+        problems.append(Problem(str(folder), found, "weights for every parameter", repair))
+    misfits = [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in sorted(report["mismatched_keys"])]
+    if misfits:
+        found = f"weights of another shape for {len(misfits)} of the parameters of {model}: {listed(misfits, 4)}"
+        problems.append(Problem(str(folder), found, "the shapes of config.json", "fetch the folder again"))
+    if problems:
+        raise ModelError(problems)
+
+
+def positions(backbone: nn.Module) -> int | None:
+    """Return the longest input that has positions; families after RoBERTa leave those up to the padding id unused."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit = getattr(backbone.config, "max_position_embeddings", None)
+    return limit if limit is not None and limit > 0 else None
