@@ -1,0 +1,107 @@
+"""Encoding many sentences: each distinct one once, in batches of similar length, in the order that they came in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mtl.data.loading import EvalLoader
+from mtl.data.tokenization import TokenTable
+from mtl.model.encoder import Encoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Precision = Literal["fp32", "bf16", "auto"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How sentences are run through the encoder when nothing is trained.
+
+    Attributes:
+        pad_id: The tokenizer's padding id.
+        batch_size: The most rows of a batch.
+        max_tokens: The most padded tokens of a batch.
+        precision: ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively.
+        progress: What a progress bar says; ``None`` for no bar.
+    """
+
+    pad_id: int
+    batch_size: int = 128
+    max_tokens: int = 16_384
+    precision: Precision = "fp32"
+    progress: str | None = None
+
+
+def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[np.float32]:
+    """Return the embeddings ``(N, H)`` of the rows of ``table``, float32, in its order.
+
+    The encoder runs in eval mode on the device where it lies; its modes are put back afterwards.
+
+    Args:
+        encoder: The encoder.
+        table: Token ids of ``N`` rows.
+        how: Batches, precision, progress bar.
+    """
+    loader = EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id)
+    embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
+    device = next(encoder.parameters()).device
+    done = 0
+    with _evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
+        for batch in tracked(loader, how.progress, len(loader)):
+            batch = batch.to(device, non_blocking=True)
+            found = encoder(batch.ids, batch.mask).float().cpu().numpy()
+            embeddings[loader.indices[done : done + len(found)]] = found
+            done += len(found)
+    return embeddings
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 matrices natively: Ampere and later, AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which matrix products run in ``precision``."""
+    if precision == "bf16" or (precision == "auto" and native_bf16(device)):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
+    """Yield ``items`` behind a progress bar that vanishes at the end; no bar without a title or a terminal."""
+    if title is None:
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=Console(stderr=True)) as progress:
+        yield from progress.track(items, total=total, description=title)
+
+
+class _evaluating:  # noqa: N801 - a context manager
+    """Eval mode inside, every module's own mode again afterwards."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        self._modes = [(each, each.training) for each in self._module.modules()]
+        self._module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in self._modes:
+            module.training = mode

@@ -1,0 +1,69 @@
+"""The network: one encoder, and one head per task on its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from mtl.data.batching import Batch
+from mtl.model.encoder import Encoder
+
+
+class MultiTaskNetwork(nn.Module):
+    """A shared encoder and the heads of the tasks.
+
+    Args:
+        encoder: From token ids to embeddings ``(B, H)``.
+        heads: For each task, from embeddings ``(B, H)`` to logits ``(B, C_task)``.
+    """
+
+    def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tasks = tuple(heads)
+        self.heads = nn.ModuleDict({_key(task): head for task, head in heads.items()})
+
+    def head(self, task: str) -> nn.Module:
+        """Return the head of ``task``."""
+        return self.heads[_key(task)]
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the embeddings ``(B, H)`` of all rows: computed, or those that the batch carries."""
+        if batch.features is not None:
+            return batch.features
+        if batch.ids is None or batch.mask is None:
+            raise ValueError("a batch carries either ids and mask, or features")
+        embeddings: Tensor = self.encoder(batch.ids, batch.mask)
+        return embeddings
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""
+        embeddings = self.embed(batch)
+        return {task: self.head(task)(embeddings[span]) for task, span in batch.slices.items()}
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """All layers from the bottom: ``embeddings``, ``layer.0``, …, then ``heads.<task>``."""
+        return (*self.encoder.layer_names, *(f"heads.{task}" for task in self.tasks))
+
+    def layer_modules(self, name: str) -> list[nn.Module]:
+        """Return the modules of a layer; together they hold all its dropouts and norms."""
+        if name.startswith("heads."):
+            return [self.head(name.removeprefix("heads."))]
+        return self.encoder.layer_modules(name)
+
+    def layer_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of a layer with their full names in this network."""
+        if name.startswith("heads."):
+            task = name.removeprefix("heads.")
+            for parameter_name, parameter in self.head(task).named_parameters():
+                yield f"heads.{_key(task)}.{parameter_name}", parameter
+            return
+        for parameter_name, parameter in self.encoder.layer_parameters(name):
+            yield f"encoder.{parameter_name}", parameter
+
+
+def _key(task: str) -> str:
+    """Return a task's key in the module dictionary, which refuses names of its own methods, `type` or `keys`."""
+    return f"{task}_"
