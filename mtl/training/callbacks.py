@@ -1,0 +1,93 @@
+"""Callbacks: what a person reads while training runs, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mtl.data.batching import Batch
+
+
+class Cost(Callback):
+    """Measures a training.
+
+    Attributes:
+        seconds: Wall-clock seconds from the start of the fit to its end.
+        rows: Training rows of all tasks that this process went through.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.rows = 0
+        self._start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the rows of a step."""
+        del trainer, pl_module, outputs, batch_idx
+        self.rows += len(batch)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        del trainer, pl_module
+        self.seconds = time.perf_counter() - self._start
+
+
+class EpochLines(Callback):
+    """Writes one line per validation: loss, each task's macro-F1, time; and what a stage of unfreezing adds.
+
+    Args:
+        tasks: The tasks in the order to show.
+        write: Where the lines go, `print` or a console's method.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], write: Callable[[str], None]) -> None:
+        self._tasks = tasks
+        self._write = write
+        self._losses: list[torch.Tensor] = []
+        self._start = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self._start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say which layers begin to learn, if some do later than others."""
+        stages = pl_module.freezing.stages  # type: ignore[union-attr]
+        layers = stages.get(trainer.current_epoch)  # type: ignore[operator]
+        if layers and len(stages) > 1:
+            self._write(f"epoch {trainer.current_epoch + 1}: now also trains {', '.join(reversed(layers))}")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the loss of a step, still on its device."""
+        del trainer, pl_module, batch, batch_idx
+        self._losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line."""
+        del pl_module
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        figures = trainer.callback_metrics
+        scores = ", ".join(
+            f"{task} {figures[name]:.3f}" for task in self._tasks if (name := f"val/{task}/macro_f1") in figures
+        )
+        loss = torch.stack(self._losses).mean().item() if self._losses else float("nan")
+        self._losses.clear()
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        seconds = time.perf_counter() - self._start
+        epoch = f"epoch {trainer.current_epoch + 1}/{epochs}"
+        self._write(f"{epoch}  train loss {loss:.3f}  val macro-F1: {scores}  ({seconds:.0f} s)")

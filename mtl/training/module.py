@@ -1,0 +1,155 @@
+"""The LightningModule: steps, figures of each epoch, the optimizer, and what is frozen when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mtl.data.batching import Batch
+from mtl.evaluation.metrics import TaskMetrics
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.losses import TaskLosses
+
+SHOWN = ("accuracy", "macro_f1", "weighted_f1")
+"""The figures of a task that are logged after each validation."""
+
+
+class MultiTaskModule(LightningModule):
+    """Trains a network on the interleaved batches of all tasks.
+
+    A step runs the encoder once over the rows of all its tasks, then each head over its own rows; its loss is the
+    combination of the tasks' losses, each of which is logged.
+
+    Args:
+        network: Encoder and heads.
+        classes: The number of classes of each task.
+        losses: The tasks' losses and their combination.
+        freezing: What learns when.
+        optimizer: Makes the optimizer over all parameters that ever learn.
+        schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
+        hyperparameters: The configuration as plain values, kept in the checkpoints.
+    """
+
+    def __init__(
+        self,
+        network: MultiTaskNetwork,
+        classes: Mapping[str, int],
+        losses: TaskLosses,
+        freezing: FreezePlan,
+        optimizer: Callable[[], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.losses = losses
+        self.freezing = freezing
+        self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
+        self.tasks = tuple(classes)
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits ``(B_task, C_task)`` of each task in the batch."""
+        logits: dict[str, Tensor] = self.network(batch)
+        return logits
+
+    def on_fit_start(self) -> None:
+        """Freeze before the first step, and again after a checkpoint was loaded."""
+        apply_freezing(self.network, self.freezing, self.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what the epoch says; the state depends on nothing else."""
+        apply_freezing(self.network, self.freezing, self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the combined loss of the tasks in the batch, a scalar."""
+        del batch_idx
+        losses = self.losses(self(batch), batch.labels)
+        total: Tensor = self.losses.combine(losses)
+        for task, loss in losses.items():
+            self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
+        self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
+        return total if total.requires_grad else total + self._nothing_to_learn()
+
+    def _nothing_to_learn(self) -> Tensor:
+        """Return 0 with a gradient of 0: a step may hold only tasks whose heads, and the encoder so far, are frozen."""
+        parameter = next(each for each in self.network.parameters() if each.requires_grad)
+        return 0.0 * parameter.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the predictions of the one task that the batch holds."""
+        del batch_idx, dataloader_idx
+        for task, logits in self(batch).items():
+            self._metrics(task).update(logits, batch.labels[task])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each task's figures, and the mean over the tasks as ``val/<figure>``."""
+        means: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
+        for task in self.tasks:
+            scores = self._metrics(task).compute()
+            self._metrics(task).reset()
+            for name in SHOWN:
+                means[name].append(scores[name])
+                self.log(f"val/{task}/{name}", scores[name].float())
+        for name, values in means.items():
+            self.log(f"val/{name}", torch.stack(values).mean().float())
+
+    def _metrics(self, task: str) -> TaskMetrics:
+        metrics = self.validation[_key(task)]
+        assert isinstance(metrics, TaskMetrics)  # noqa: S101 - narrows nn.Module for mypy
+        return metrics
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer and its schedule by steps."""
+        optimizer = self._optimizer()
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer's flags say.
+
+        Lightning refuses to clip for a fused optimizer in mixed precision, where it may unscale the gradients itself;
+        ours is fused only without scaling.
+        """
+        if not gradient_clip_val:
+            return
+        parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet."""
+        kept = self._kept()
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put back what `on_save_checkpoint` left out."""
+        kept = self._kept()
+        own = {name: value for name, value in self.state_dict().items() if name not in kept}
+        checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+
+    def _kept(self) -> set[str]:
+        return {
+            f"network.{name}" for layer in self.freezing.first_epoch for name, _ in self.network.layer_parameters(layer)
+        }
+
+
+def _key(task: str) -> str:
+    """Return a task's key in a module dictionary, see `mtl.model.multitask`."""
+    return f"{task}_"
