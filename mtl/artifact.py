@@ -1,0 +1,214 @@
+"""The saved model: one folder in the hub's layout with the heads beside it, checked file by file when it is loaded.
+
+sentence-transformers and transformers load its encoder as it is; nothing in it is a pickle or code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+from mtl import schema
+from mtl.errors import ModelError, Problem, listed
+from mtl.files import write_json, write_text_atomically
+from mtl.model.encoder import Encoder
+from mtl.model.heads import HeadKind, build_head
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+from pydantic.dataclasses import dataclass as checked
+
+MANIFEST = "mtl.json"
+HEADS = "heads.safetensors"
+FORMAT = 1
+
+
+@checked(config=schema.STRICT)
+class HeadSpec:
+    """How a task's head is built."""
+
+    kind: HeadKind
+    dropout: float = 0.0
+    hidden: int | None = None
+
+
+@checked(config=schema.STRICT)
+class TaskHead:
+    """A task of a saved model: its labels in the order of the logits, and its head."""
+
+    labels: list[str]
+    head: HeadSpec
+
+
+@checked(config=schema.STRICT)
+class Manifest:
+    """What ``mtl.json`` holds: the tasks, and the checksum of every other file."""
+
+    format: int
+    tasks: dict[str, TaskHead]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A loaded model: the network in eval mode, its tokenizer, and its tasks."""
+
+    network: MultiTaskNetwork
+    tokenizer: PreTrainedTokenizerFast
+    tasks: dict[str, TaskHead]
+    folder: Path
+
+
+def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskNetwork:
+    """Return a network of ``encoder`` and fresh heads."""
+    heads = {
+        name: build_head(
+            task.head.kind, encoder.hidden_size, len(task.labels), dropout=task.head.dropout, hidden=task.head.hidden
+        )
+        for name, task in tasks.items()
+    }
+    return MultiTaskNetwork(encoder, heads)
+
+
+def save_model(
+    folder: Path,
+    network: MultiTaskNetwork,
+    tokenizer: PreTrainedTokenizerFast,
+    tasks: Mapping[str, TaskHead],
+    card: str,
+) -> None:
+    """Write the model to ``folder``, which it replaces; a folder that is there is whole.
+
+    Args:
+        folder: Where to write.
+        network: Encoder and heads.
+        tokenizer: The encoder's tokenizer.
+        tasks: The labels and heads.
+        card: The model card, Markdown.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".partial-{secrets.token_hex(8)}")
+    try:
+        network.encoder.save(partial)
+        tokenizer.save_pretrained(partial)
+        heads = {name: value.detach().cpu().contiguous() for name, value in network.heads.state_dict().items()}
+        save_file(heads, partial / HEADS)
+        write_text_atomically(partial / "README.md", card)
+        files = {path.relative_to(partial).as_posix(): _checksum(path) for path in _files_in(partial)}
+        manifest = Manifest(format=FORMAT, tasks=dict(tasks), files=files)
+        write_json(partial / MANIFEST, asdict(manifest))  # type: ignore[call-overload]
+        _replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_model(path: Path) -> SavedModel:
+    """Load a saved model and check every file of it.
+
+    Args:
+        path: The model's folder, or the run folder that holds it as ``model/``.
+
+    Raises:
+        ModelError: There is no saved model, or files of it miss or have changed (all named).
+    """
+    folder = find_model(path)
+    manifest = read_manifest(folder)
+    _verify(folder, manifest)
+    encoder = Encoder.from_folder(folder)
+    network = build_network(encoder, manifest.tasks)
+    network.heads.load_state_dict(load_file(folder / HEADS))
+    return SavedModel(network.eval(), load_tokenizer(folder), manifest.tasks, folder)
+
+
+def find_model(path: Path) -> Path:
+    """Return the folder of the saved model in ``path``: itself, or ``model/`` in it.
+
+    Raises:
+        ModelError: Neither is one.
+    """
+    for folder in (path, path / "model"):
+        if (folder / MANIFEST).is_file():
+            return folder
+    expected = f"a saved model, a folder with {MANIFEST}, or a run folder with model/"
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
+    content = listed(sorted(each.name for each in path.iterdir())) or "nothing"
+    repair = "a run writes its model when it ends: did it? look into its train.log"
+    raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return what the model's ``mtl.json`` says.
+
+    Raises:
+        ModelError: It is no JSON, or not of this format.
+    """
+    place = str(folder / MANIFEST)
+    repair = "copy the model again or train it again"
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(Problem(place, f"not readable: {error}", "JSON", repair)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = f"format {content.get('format')!r}" if isinstance(content, dict) else "no object"
+        raise ModelError(Problem(place, found, f"format {FORMAT}", "load it with the version of mtl that wrote it"))
+    manifest, problems = schema.check(Manifest, content)
+    if manifest is None:
+        raise ModelError([Problem(f"{place}: {each.place}", each.found, each.expected, repair) for each in problems])
+    return manifest
+
+
+def _verify(folder: Path, manifest: Manifest) -> None:
+    problems = []
+    for name, checksum in manifest.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            problems.append(Problem(str(folder / MANIFEST), f"the file {name!r}", "files in the model's own folder"))
+        elif not path.is_file():
+            problems.append(Problem(str(path), "no such file", "a file of the saved model", "copy the model again"))
+        elif _checksum(path) != checksum:
+            expected = "the file as it was saved (its checksum differs)"
+            problems.append(Problem(str(path), "a changed or damaged file", expected, "copy the model again"))
+    if HEADS not in manifest.files:
+        problems.append(Problem(str(folder / MANIFEST), f"no {HEADS}", "the weights of the heads"))
+    if problems:
+        raise ModelError(problems)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _replace_folder(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``; an older one steps aside first and is removed last."""
+    for path in _files_in(partial):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    old = folder.with_name(f".old-{secrets.token_hex(8)}")
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def labels_of(tasks: Mapping[str, TaskHead]) -> dict[str, Any]:
+    """Return the labels of each task."""
+    return {name: list(task.labels) for name, task in tasks.items()}

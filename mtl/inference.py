@@ -1,0 +1,206 @@
+"""The Python face: `SentenceEncoder` and `MultiTaskModel`, for sentences in and embeddings or predictions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+
+from mtl.artifact import SavedModel, find_model, load_model
+from mtl.backbones import backbone_spec
+from mtl.data.tokenization import tokenize
+from mtl.encoding import Encoding, Precision, encode_table
+from mtl.errors import ModelError
+from mtl.model.encoder import Encoder
+from mtl.model.tokenizer import load_tokenizer
+from mtl.model.weights import locate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerFast
+
+UNLIMITED = 512
+"""Tokens per sentence where neither the checkpoint nor the family sets a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a task's head says of a sentence.
+
+    Attributes:
+        label: The most probable label.
+        probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class SentenceEncoder:
+    """An encoder with its tokenizer: sentences in, embeddings out.
+
+    Args:
+        encoder: The encoder, on its device.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, encoder: Encoder, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.encoder = encoder.eval()
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str | None = None) -> Self:
+        """Load an encoder.
+
+        Args:
+            name: A backbone of ``conf/backbone`` (``minilm``), a run folder, a saved model, a folder in the hub's
+                layout, or a model id on the hub.
+            device: Where to run it, ``cpu`` or ``cuda``; the GPU if there is one by default.
+
+        Raises:
+            ModelError: There is no such model, or it is not reachable.
+        """
+        folder = _model_folder(Path(name)) or locate(backbone_spec(str(name)))
+        return cls(Encoder.from_folder(folder).to(_device(device)), load_tokenizer(folder))
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return the embeddings of sentences.
+
+        Args:
+            texts: ``N`` sentences, or one.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+            batch_size: The most sentences of a batch.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            float32 ``(N, H)``; ``(H,)`` for one sentence.
+        """
+        single = isinstance(texts, str)
+        table = tokenize([texts] if isinstance(texts, str) else texts, self.tokenizer, self.max_length)
+        how = Encoding(
+            pad_id=self.tokenizer.pad_token_id or 0,
+            batch_size=batch_size,
+            precision=precision,
+            progress="encoding" if progress else None,
+        )
+        embeddings = encode_table(self.encoder, table, how)
+        return embeddings[0] if single else embeddings
+
+    @property
+    def max_length(self) -> int:
+        """Tokens per sentence, special tokens included; what is longer is cut."""
+        return self.encoder.max_length or UNLIMITED
+
+    @property
+    def dimension(self) -> int:
+        """``H``, the size of an embedding."""
+        return self.encoder.hidden_size
+
+
+class MultiTaskModel:
+    """A saved model: predictions of all its tasks with one pass through the encoder.
+
+    Args:
+        saved: The loaded model.
+        device: Where to run it.
+    """
+
+    def __init__(self, saved: SavedModel, device: torch.device) -> None:
+        self._saved = replace(saved, network=saved.network.to(device))
+        self._device = device
+        self._encoder = SentenceEncoder(saved.network.encoder, saved.tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str | None = None) -> Self:
+        """Load a saved model.
+
+        Args:
+            path: A run folder or a saved model.
+            device: Where to run it, ``cpu`` or ``cuda``; the GPU if there is one by default.
+
+        Raises:
+            ModelError: There is no saved model, or it is damaged.
+        """
+        return cls(load_model(Path(path)), _device(device))
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """The labels of each task, in the order of its probabilities."""
+        return {name: tuple(task.labels) for name, task in self._saved.tasks.items()}
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return the embeddings of sentences, as `SentenceEncoder.encode` does."""
+        return self._encoder.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
+
+    def predict_proba(
+        self,
+        texts: Sequence[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool = False,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences."""
+        embeddings = self.encode(list(texts), precision=precision, batch_size=batch_size, progress=progress)
+        inputs = torch.from_numpy(embeddings).to(self._device)
+        with torch.inference_mode():
+            return {
+                task: torch.softmax(self._saved.network.head(task)(inputs), dim=-1).cpu().numpy()
+                for task in self._saved.tasks
+            }
+
+    def predict(
+        self,
+        texts: str | Sequence[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool = False,
+    ) -> dict[str, list[Prediction]]:
+        """Return each task's prediction for every sentence.
+
+        Args:
+            texts: Sentences, or one.
+            precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+            batch_size: The most sentences of a batch.
+            progress: Whether to show a progress bar.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        probabilities = self.predict_proba(texts, precision=precision, batch_size=batch_size, progress=progress)
+        return {task: _predictions(rows, self.labels[task]) for task, rows in probabilities.items()}
+
+
+def _predictions(rows: NDArray[np.float32], labels: Sequence[str]) -> list[Prediction]:
+    return [
+        Prediction(labels[best], dict(zip(labels, row, strict=True)))
+        for best, row in zip(rows.argmax(axis=1).tolist(), rows.tolist(), strict=True)
+    ]
+
+
+def _device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _model_folder(path: Path) -> Path | None:
+    try:
+        return find_model(path)
+    except ModelError:
+        return None

@@ -1,0 +1,59 @@
+"""The model card of a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtl.artifact import TaskHead
+from mtl.evaluation.markdown import escaped
+from mtl.evaluation.task_report import TaskReport
+
+_USE = """```python
+from mtl import MultiTaskModel
+
+model = MultiTaskModel.from_pretrained("path/to/this/folder")
+model.predict(["a sentence"])  # {task: [Prediction(label, probabilities)]}
+model.encode(["a sentence"])  # embeddings, float32
+```
+
+The encoder alone also loads with `sentence_transformers.SentenceTransformer("path/to/this/folder")`."""
+
+
+def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, Mapping[str, TaskReport]]) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        name: What was run.
+        heads: The tasks with their labels.
+        reports: The figures of each task and split.
+    """
+    rows = [
+        f"| {task} | {split} | {report.rows:,} | {report.accuracy:.3f} | {report.macro_f1:.3f} |"
+        for task, splits in reports.items()
+        for split, report in splits.items()
+    ]
+    labels = [f"- **{task}**: {', '.join(escaped(label) for label in head.labels)}" for task, head in heads.items()]
+    return "\n".join(
+        [
+            "---",
+            "tags: [sentence-transformers, text-classification, multi-task]",
+            "---",
+            "",
+            f"# Multi-task sentence encoder: {escaped(name)}",
+            "",
+            "One sentence encoder with a head for each task. Labels, in the order of the heads' outputs:",
+            "",
+            *labels,
+            "",
+            "## Use",
+            "",
+            _USE,
+            "",
+            "## Figures",
+            "",
+            "| task | split | rows | accuracy | macro-F1 |",
+            "|---|---|---:|---:|---:|",
+            *rows,
+            "",
+        ]
+    )
