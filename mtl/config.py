@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from mtl import schema
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
 
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -173,7 +173,7 @@ class OptimizerConfig:
 class TrainerConfig:
     """Lightning's trainer flags under their own names; ``null`` leaves Lightning's default."""
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
     devices: int | str | list[int] = "auto"
     num_nodes: Count | None = None
     strategy: str | None = None
@@ -186,7 +186,7 @@ class TrainerConfig:
     max_time: str | dict[str, int] | None = None
     limit_train_batches: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
     limit_val_batches: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
-    limit_test_batches: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
+
     overfit_batches: Annotated[int, Field(ge=0)] | Share | None = None
     fast_dev_run: bool | Count | None = None
     val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] | None = None
@@ -219,6 +219,8 @@ class CallbacksConfig:
     monitor: str
     """Logged figure, larger is better, that picks the best checkpoint and stops early."""
     early_stopping: EarlyStoppingConfig | None
+    save_last: bool
+    """Write `checkpoints/last.ckpt` after every epoch, to resume from."""
     keep_best: bool
     """Evaluate and save the best checkpoint rather than the last state."""
     progress: bool
@@ -255,8 +257,6 @@ class Config:
     trainer: TrainerConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
-    names: dict[str, str | None] = field(default_factory=dict)
-    """The choice made in each group, for titles: ``{"freeze": "backbone", …}``."""
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
@@ -271,9 +271,9 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: All problems together, each with its full key.
     """
-    config, problems = schema.check(Config, _plain(cfg))
-    if config is not None:
-        problems = _cross_checks(config)
+    values = _plain(cfg)
+    config, problems = schema.check(Config, values)
+    problems += _cross_checks(values)
     if problems or config is None:
         raise ConfigError(problems)
     return config
@@ -290,8 +290,22 @@ def _plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(Problem(place, message, "a value that can be resolved", f"give {place}=…")) from None
 
 
-def _cross_checks(config: Config) -> list[Problem]:
-    return [*_data(config.data), *_names_of_tasks(config), *_freeze(config.freeze), *_backbone(config.backbone)]
+def _cross_checks(values: Mapping[str, Any]) -> list[Problem]:
+    """Check what no single field can say, in every section that holds by itself."""
+    data = _section(DataConfig, values, "data")
+    freeze = _section(FreezeConfig, values, "freeze")
+    heads = _section(HeadsConfig, values, "heads")
+    loss = _section(LossConfig, values, "loss")
+    backbone = _section(BackboneConfig, values, "backbone")
+    problems = _data(data) if data else []
+    if data:
+        problems += _names_of_tasks(list(data.tasks), freeze, heads, loss)
+    problems += _freeze(freeze) if freeze else []
+    return problems + (_backbone(backbone) if backbone else [])
+
+
+def _section(kind: type[T], values: Mapping[str, Any], name: str) -> T | None:
+    return schema.check(kind, values.get(name, {}))[0]
 
 
 def _data(data: DataConfig) -> list[Problem]:
@@ -317,16 +331,17 @@ def _data(data: DataConfig) -> list[Problem]:
     return problems
 
 
-def _names_of_tasks(config: Config) -> list[Problem]:
-    tasks = list(config.data.tasks)
-    frozen = [] if config.freeze.heads == "all" else config.freeze.heads
+def _names_of_tasks(
+    tasks: list[str], freeze: FreezeConfig | None, heads: HeadsConfig | None, loss: LossConfig | None
+) -> list[Problem]:
+    frozen = [] if freeze is None or freeze.heads == "all" else freeze.heads
     used = [("freeze.heads", name) for name in frozen]
-    used += [(f"heads.tasks.{name}", name) for name in config.heads.tasks]
-    used += [(f"loss.weights.{name}", name) for name in config.loss.weights]
+    used += [(f"heads.tasks.{name}", name) for name in (heads.tasks if heads else ())]
+    used += [(f"loss.weights.{name}", name) for name in (loss.weights if loss else ())]
     return [
         Problem(place, f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
         for place, name in used
-        if name not in tasks
+        if tasks and name not in tasks
     ]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -30,24 +31,29 @@ def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Prob
         The object and no problems, or ``None`` and all problems together.
     """
     try:
-        return TypeAdapter(kind).validate_python(values), []
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str)), []  # strict only JSON becomes objects
     except ValidationError as error:
         return None, _merged([_problem(kind, detail) for detail in error.errors(include_url=False)])
 
 
-def keys(kind: Any, path: Path = ()) -> list[str]:
-    """Return the keys that the schema ``kind`` allows at ``path``; none where any key is allowed."""
-    names: list[str] = []
-    for candidate in _dataclasses_at(kind, path):
-        names += [field.name for field in dataclasses.fields(candidate) if field.name not in names]
-    return names
+def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[str]:
+    """Return the keys that the schema ``kind`` allows at ``path``; none where any key is allowed.
+
+    Args:
+        kind: A dataclass.
+        path: From its root.
+        branch: Where ``path`` leads to a union: the tag of the branch that was chosen.
+    """
+    candidates = [each for each in _types_at(kind, path) if dataclasses.is_dataclass(each)]
+    chosen = [each for each in candidates if branch in _tags(each)] or candidates
+    return list(dict.fromkeys(field.name for each in chosen for field in dataclasses.fields(each)))
 
 
 def _problem(kind: Any, detail: ErrorDetails) -> Problem:
     path = _without_branches(kind, detail["loc"])
     place = key(path)
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        allowed = keys(kind, path[:-1])
+        allowed = keys(kind, path[:-1], branch=detail["loc"][-2] if len(detail["loc"]) > 1 else None)
         near = did_you_mean(str(path[-1]), allowed)
         repair = near.replace("mean ", f"mean {key(path[:-1])}." if path[:-1] else "mean ", 1)
         return Problem(place, "an unknown key", listed(allowed, most=40), repair)
@@ -66,12 +72,14 @@ def _problem(kind: Any, detail: ErrorDetails) -> Problem:
 
 
 def _expectation(detail: ErrorDetails) -> str:
+    if detail["type"] == "dataclass_type":
+        return "keys with values"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return message[0].lower() + message[1:]
 
 
 def _literals(expected: str) -> list[str]:
-    return [word.strip(" '") for part in expected.split(",") for word in part.split(" or ")]
+    return list(dict.fromkeys(word.strip(" '") for part in expected.split(",") for word in part.split(" or ")))
 
 
 def key(path: Path) -> str:
@@ -130,13 +138,7 @@ def _tags(kind: Any) -> tuple[Any, ...]:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    from typing import get_type_hints
-
-    return get_type_hints(kind, include_extras=False)
-
-
-def _dataclasses_at(kind: Any, path: Path) -> list[Any]:
-    return [each for each in _types_at(kind, path) if dataclasses.is_dataclass(each)]
+    return get_type_hints(kind)
 
 
 def _types_at(kind: Any, path: Path) -> list[Any]:
@@ -163,7 +165,3 @@ def _branches(kind: Any) -> list[Any]:
     if get_origin(kind) in (Union, UnionType):
         return [found for each in get_args(kind) for found in _branches(each)]
     return [kind]
-
-
-Check = Callable[[Any], list[Problem]]
-"""A check over a whole valid object, for what no single field can say."""

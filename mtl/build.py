@@ -1,0 +1,320 @@
+"""Builds the objects of a run from its configuration; below this module nobody knows what a configuration is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model
+from mtl.config import Config, Decay, HeadConfig, Layerwise, TrainerConfig
+from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
+from mtl.data.sampling import StepSampler
+from mtl.data.tasks import TaskData
+from mtl.encoding import native_bf16
+from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.model.encoder import Encoder
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.tokenizer import load_tokenizer
+from mtl.training.freezing import FreezePlan, plan_freezing
+from mtl.training.learning_rates import (
+    LayerRate,
+    ParameterGroup,
+    decayed_rates,
+    layerwise_rates,
+    parameter_groups,
+    uniform_rates,
+)
+from mtl.training.losses import TaskLosses
+from mtl.training.module import SHOWN, MultiTaskModule
+from mtl.training.optimization import build_adamw, build_schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        network: Encoder and heads.
+        tokenizer: The encoder's tokenizer.
+        heads: Labels and head of each task.
+        trained_heads: The tasks whose heads come from a saved model.
+    """
+
+    network: MultiTaskNetwork
+    tokenizer: Any
+    heads: dict[str, TaskHead]
+    trained_heads: frozenset[str]
+
+
+def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start:
+    """Return the pretrained encoder with fresh heads, or those of a saved model.
+
+    Args:
+        config: The run's configuration.
+        tasks: The data of each task, for its labels.
+        weights: The encoder's folder in the hub's layout, or the saved model of ``model.init_from``.
+
+    Raises:
+        ConfigError: The saved model's labels are not those of the data.
+        ModelError: The weights are damaged, or do not fit the configuration.
+    """
+    if config.model.init_from is not None:
+        return _continued(config, tasks, load_model(weights))
+    backbone = config.backbone
+    encoder = Encoder.from_folder(
+        weights, max_length=backbone.max_length, pooling=backbone.pooling, normalize=backbone.normalize
+    )
+    heads = {name: _head(config, name, task.labels.names) for name, task in tasks.items()}
+    return Start(build_network(encoder, heads), load_tokenizer(weights), heads, frozenset())
+
+
+def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel) -> Start:
+    problems = []
+    heads = {}
+    for name, task in tasks.items():
+        known = saved.tasks.get(name)
+        heads[name] = known or _head(config, name, task.labels.names)
+        if known is not None and tuple(known.labels) != task.labels.names:
+            found = f"{listed(task.labels.names)} in the data"
+            expected = f"{listed(known.labels)}, in this order, as in {saved.folder}"
+            repair = f"data.tasks.{name}.labels=[{', '.join(known.labels)}]"
+            problems.append(Problem(f"data.tasks.{name}.labels", found, expected, repair))
+    if problems:
+        raise ConfigError(problems)
+    network = build_network(saved.network.encoder, heads)
+    for name in set(heads) & set(saved.tasks):
+        network.head(name).load_state_dict(saved.network.head(name).state_dict())
+    return Start(network, saved.tokenizer, heads, frozenset(heads) & frozenset(saved.tasks))
+
+
+def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
+    head: HeadConfig = config.heads.tasks.get(task, config.heads.default)
+    return TaskHead(labels=list(labels), head=HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden))
+
+
+def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:
+    """Return what learns when."""
+    freeze = config.freeze
+    schedule = asdict(freeze.gradual) if freeze.gradual else {}  # type: ignore[call-overload]
+    return plan_freezing(
+        network.encoder.layer_names,
+        network.tasks,
+        backbone=freeze.backbone,
+        heads=freeze.heads,
+        train_layers=freeze.train_layers,
+        **schedule,
+    )
+
+
+def rates(config: Config, network: MultiTaskNetwork) -> dict[str, LayerRate]:
+    """Return the learning rate of each layer of the encoder, and of the heads."""
+    layers = network.encoder.layer_names
+    chosen = config.learning_rates
+    if isinstance(chosen, Layerwise):
+        return layerwise_rates(
+            layers, heads=chosen.heads, upper=chosen.upper, lower=chosen.lower, upper_layers=chosen.upper_layers
+        )
+    if isinstance(chosen, Decay):
+        return decayed_rates(layers, heads=chosen.heads, top=chosen.top, factor=chosen.factor)
+    return uniform_rates(layers, heads=chosen.heads, backbone=chosen.backbone)
+
+
+def groups(config: Config, network: MultiTaskNetwork, plan: FreezePlan) -> list[ParameterGroup]:
+    """Return the parameter groups."""
+    return parameter_groups(network, rates(config, network), plan, config.optimizer.weight_decay)
+
+
+def sampler(config: Config, train: Mapping[str, EncodedSplit]) -> StepSampler:
+    """Return the order of the training rows; rows with features have no length, all are alike."""
+    lengths = {
+        task: split.table.lengths if split.features is None else [1] * len(split.labels)
+        for task, split in train.items()
+    }
+    return StepSampler(
+        lengths,
+        mode=config.data.interleave,
+        batch_size=config.data.batch_size,
+        max_tokens=config.data.max_tokens,
+        temperature=config.data.temperature,
+        seed=config.seed,
+    )
+
+
+def datamodule(
+    config: Config,
+    splits: Mapping[str, Mapping[str, EncodedSplit]],
+    steps: StepSampler,
+    tasks: Sequence[str],
+    pad_id: int,
+) -> MultiTaskDataModule:
+    """Return the data of the ``tasks`` that learn, and the validation rows of all."""
+    return MultiTaskDataModule(
+        {task: splits[task]["train"] for task in tasks},
+        {task: found["val"] for task, found in splits.items()},
+        steps,
+        pad_id=pad_id,
+        eval_batch_size=config.data.eval_batch_size,
+        max_tokens=2 * config.data.max_tokens,
+    )
+
+
+def module(
+    config: Config,
+    network: MultiTaskNetwork,
+    classes: Mapping[str, int],
+    plan: FreezePlan,
+    parameter_groups: Sequence[ParameterGroup],
+    total_steps: int,
+    precision: str,
+) -> MultiTaskModule:
+    """Return the LightningModule.
+
+    Args:
+        config: The run's configuration.
+        network: Encoder and heads.
+        classes: The number of classes of each task that is validated.
+        plan: What learns when.
+        parameter_groups: All parameters that ever learn.
+        total_steps: Optimizer steps of the whole training.
+        precision: Lightning's precision flag.
+    """
+    settings = config.optimizer
+    return MultiTaskModule(
+        network,
+        classes,
+        TaskLosses(config.loss.weights, config.loss.label_smoothing),
+        plan,
+        optimizer=partial(
+            build_adamw,
+            parameter_groups,
+            betas=(settings.betas[0], settings.betas[1]),
+            eps=settings.eps,
+            fused=precision != "16-mixed",
+        ),
+        schedule=partial(build_schedule, schedule=settings.schedule, total_steps=total_steps, warmup=settings.warmup),
+        hyperparameters=asdict(config),  # type: ignore[call-overload]
+    )
+
+
+def check_monitor(config: Config, tasks: Sequence[str]) -> None:
+    """Check that the monitored figure will be logged.
+
+    Raises:
+        ConfigError: It will not.
+    """
+    allowed = [f"val/{name}" for name in SHOWN] + [f"val/{task}/{name}" for task in tasks for name in SHOWN]
+    monitor = config.callbacks.monitor
+    if monitor not in allowed:
+        raise ConfigError(Problem("callbacks.monitor", repr(monitor), listed(allowed), did_you_mean(monitor, allowed)))
+
+
+def device(flags: TrainerConfig) -> torch.device:
+    """Return the device that the trainer will use.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    if flags.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        found = f"{flags.accelerator}, and PyTorch {torch.__version__} finds no CUDA device"
+        repair = "trainer=cpu, or install a CUDA build of PyTorch"
+        raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
+    if flags.accelerator == "mps" or (flags.accelerator in ("auto", "gpu") and torch.backends.mps.is_available()):
+        return torch.device("mps")
+    cuda = flags.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def precision(flags: TrainerConfig, where: torch.device) -> str:
+    """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32."""
+    if flags.precision != "auto":
+        return str(flags.precision)
+    return "bf16-mixed" if native_bf16(where) else "32-true"
+
+
+def trainer(
+    config: Config, folder: Path, chosen_precision: str, callbacks: Sequence[pl.Callback], validated: bool
+) -> pl.Trainer:
+    """Return the trainer.
+
+    Args:
+        config: The run's configuration.
+        folder: The run folder.
+        chosen_precision: Lightning's precision flag.
+        callbacks: What runs beside training, in addition to checkpoints, early stopping and the progress bar.
+        validated: Whether there are validation rows.
+
+    Raises:
+        ConfigError: Lightning refuses a flag, or a logger's package is missing.
+    """
+    given = {name: value for name, value in asdict(config.trainer).items() if value is not None}  # type: ignore[call-overload]
+    progress = config.callbacks.progress and os.isatty(2)
+    flags = {
+        **given,
+        "precision": chosen_precision,
+        "logger": loggers(config, folder) or False,
+        "callbacks": [*callbacks, *_checkpoints(config, folder, validated), *([TQDMProgressBar()] if progress else [])],
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+    }
+    try:
+        return pl.Trainer(**flags)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(Problem("trainer", message, "flags that Lightning's Trainer accepts here")) from None
+
+
+def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callback]:
+    settings = config.callbacks
+    where = folder / "checkpoints"
+    found: list[pl.Callback] = []
+    if config.trainer.barebones:
+        return found
+    if settings.save_last:
+        found.append(
+            ModelCheckpoint(where, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        )
+    if settings.keep_best and validated:
+        best = ModelCheckpoint(
+            where,
+            filename="best",
+            monitor=settings.monitor,
+            mode="max",
+            save_weights_only=True,
+            enable_version_counter=False,
+        )
+        found.append(best)
+    if settings.early_stopping is not None and validated:
+        stop = settings.early_stopping
+        found.append(
+            EarlyStopping(settings.monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta, verbose=False)
+        )
+    return found
+
+
+def loggers(config: Config, folder: Path) -> list[Logger]:
+    """Return the loggers.
+
+    Raises:
+        ConfigError: A logger's package is missing.
+    """
+    found: list[Logger] = []
+    if "csv" in config.logger.kinds:
+        found.append(CSVLogger(folder, name="logs", version=""))
+    if "tensorboard" in config.logger.kinds:
+        try:
+            found.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        except ModuleNotFoundError:
+            missing = Problem("logger", "tensorboard, which is not installed", "csv", "pip install tensorboard")
+            raise ConfigError(missing) from None
+    return found

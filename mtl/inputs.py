@@ -1,0 +1,115 @@
+"""The inputs of a run, checked before anything expensive starts: data files and weights, all problems together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from mtl.backbones import spec_of
+from mtl.config import Config, DataConfig, TaskConfig
+from mtl.data.tasks import TaskData, TaskSpec, load_tasks
+from mtl.errors import MtlError
+from mtl.model.weights import locate
+
+BUNDLED = "bundled:"
+"""Prefix of the files that ship with the package."""
+_BUNDLED_FOLDER = Path(__file__).parent / "data" / "bundled"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        tasks: The data of each task.
+        weights: The encoder's folder in the hub's layout, or the saved model to start from.
+    """
+
+    tasks: dict[str, TaskData]
+    weights: Path
+
+
+def load_inputs(config: Config) -> Inputs:
+    """Find the weights and read the data.
+
+    Raises:
+        MtlError: What is wrong with the data files and the weights, together.
+    """
+    problems: list[MtlError] = []
+    weights = _attempt(lambda: _weights(config), problems)
+    tasks = _attempt(lambda: load_tasks(task_specs(config.data), config.seed), problems)
+    if len(problems) == 1:
+        raise problems[0]
+    if weights is None or tasks is None:
+        raise MtlError([problem for error in problems for problem in error.problems])
+    return Inputs(tasks, weights)
+
+
+def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
+    try:
+        return action()
+    except MtlError as error:
+        problems.append(error)
+        return None
+
+
+def _weights(config: Config) -> Path:
+    if config.model.init_from is None:
+        return locate(spec_of(config.backbone))
+    from mtl.artifact import find_model  # needs torch
+
+    try:
+        return find_model(Path(config.model.init_from).expanduser())
+    except MtlError as error:
+        raise type(error)(replace(each, place=f"model.init_from: {each.place}") for each in error.problems) from None
+
+
+def task_specs(data: DataConfig) -> list[TaskSpec]:
+    """Return where each task's data is."""
+    shares = (data.split[0], data.split[1], data.split[2])
+    return [
+        TaskSpec(
+            name=name,
+            train=_file(task.train),
+            val=_file(task.val),
+            test=_file(task.test),
+            path=_file(task.path),
+            text_column=task.text_column,
+            label_column=task.label_column,
+            labels=None if task.labels is None else tuple(task.labels),
+            fractions=shares,
+        )
+        for name, task in data.tasks.items()
+    ]
+
+
+def _file(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if text.startswith(BUNDLED):
+        return _BUNDLED_FOLDER / text.removeprefix(BUNDLED)
+    return Path(text).expanduser()
+
+
+def absolute(config: Config) -> Config:
+    """Return the configuration with absolute paths, so that a run's copy of it holds in every folder."""
+    tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
+    backbone = replace(config.backbone, path=_absolute(config.backbone.path))  # type: ignore[type-var]
+    model = replace(config.model, init_from=_absolute(config.model.init_from))  # type: ignore[type-var]
+    data = replace(config.data, tasks=tasks)  # type: ignore[type-var]
+    return replace(config, data=data, backbone=backbone, model=model)  # type: ignore[type-var]
+
+
+def _absolute_task(task: TaskConfig) -> TaskConfig:
+    files = {name: _absolute(getattr(task, name)) for name in ("train", "val", "test", "path")}
+    return replace(task, **files)  # type: ignore[type-var]
+
+
+def _absolute(text: str | None) -> str | None:
+    if text is None or text.startswith(BUNDLED):
+        return text
+    return str(Path(text).expanduser().absolute())

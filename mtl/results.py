@@ -1,0 +1,152 @@
+"""What a run leaves: figures, predictions, report and model in its folder, and tables in the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+import mtl
+from mtl.artifact import save_model
+from mtl.build import Start
+from mtl.config import Config
+from mtl.data.tasks import TaskData
+from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
+from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
+from mtl.evaluation.report import write_report
+from mtl.evaluation.scoring import Scored
+from mtl.evaluation.summary import GroupRow, RunSummary
+from mtl.evaluation.tables import class_table, console, cost_table, results_table
+from mtl.evaluation.task_report import TaskReport
+from mtl.model_card import model_card
+
+_FILES = {
+    "model": "the saved model: encoder, tokenizer, heads, label names",
+    "metrics.json": "all figures of this report",
+    "predictions": "each sentence with its label, predicted class and probabilities",
+    "config.yaml": "the whole configuration",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration.
+        choices: The choice made in each configuration group.
+        tasks: The data of each task.
+        start: The network, trained by now, with tokenizer and heads.
+        groups: The parameter groups.
+        cost: What training took.
+        scored: Figures and predictions of each task and split.
+        facts: Short facts for the report.
+        warnings: What a reader must know before trusting the figures.
+    """
+
+    folder: Path
+    config: Config
+    choices: dict[str, str]
+    tasks: dict[str, TaskData]
+    start: Start
+    groups: list[GroupRow]
+    cost: Cost
+    scored: dict[str, dict[str, Scored]]
+    facts: dict[str, str]
+    warnings: list[str]
+
+    @property
+    def reports(self) -> dict[str, dict[str, TaskReport]]:
+        """The figures of each task and split."""
+        return {task: {split: each.report for split, each in splits.items()} for task, splits in self.scored.items()}
+
+    @property
+    def name(self) -> str:
+        """What was run, in a word or two."""
+        return self.choices.get("experiment") or f"freeze={self.choices.get('freeze', self.config.freeze.backbone)}"
+
+
+def write(run: Run) -> None:
+    """Write model, predictions, report and, last, metrics.json: where it is, the run is complete."""
+    summary = _summary(run)
+    save_model(
+        run.folder / "model",
+        run.start.network,
+        run.start.tokenizer,
+        run.start.heads,
+        model_card(run.name, run.start.heads, run.reports),
+    )
+    for task, splits in run.scored.items():
+        for split, each in splits.items():
+            write_predictions(predictions_path(run.folder, task, split), each.predictions)
+    write_report(run.folder / "report.md", summary)
+    write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run)))
+
+
+def _run_facts(run: Run) -> dict[str, object]:
+    return {
+        "name": run.name,
+        "choices": run.choices,
+        "seed": run.config.seed,
+        "backbone": backbone_name(run.config),
+        "warnings": run.warnings,
+        "groups": [asdict(group) for group in run.groups],
+        "versions": {"mtl": mtl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def backbone_name(config: Config) -> str:
+    """Return what the encoder is called: its folder, package or hub id."""
+    backbone = config.backbone
+    if config.model.init_from:
+        return f"saved model {config.model.init_from}"
+    return backbone.path or backbone.package or backbone.name or "random weights"
+
+
+def _summary(run: Run) -> RunSummary:
+    choices = {group: choice for group, choice in run.choices.items() if group in ("data", "freeze", "learning_rates")}
+    examples = {
+        (task, split): confusion_examples(each.predictions)
+        for task, splits in run.scored.items()
+        for split, each in splits.items()
+    }
+    return RunSummary(
+        title=f"Run report: {run.name}",
+        facts={"backbone": backbone_name(run.config), **choices, **run.facts},
+        warnings=run.warnings,
+        tasks=run.reports,
+        groups=run.groups,
+        cost=run.cost,
+        examples=examples,
+        files=_FILES,
+    )
+
+
+def show(run: Run) -> None:
+    """Print each task's table on test, the overview, the cost, and where everything lies."""
+    out = console()
+    for task, splits in run.reports.items():
+        split = "test" if "test" in splits else next(iter(splits), None)
+        if split is not None:
+            out.print()
+            out.print(class_table(f"{task}, {split}", splits[split]))
+    out.print()
+    out.print(results_table(run.reports))
+    out.print()
+    out.print(cost_table(run.cost))
+    for warning in run.warnings:
+        out.print(f"\nwarning: {warning}", markup=False)
+    folder = _shown(run.folder)
+    out.print(
+        f"\nreport   {folder}/report.md\nmodel    {folder}/model\nall      {folder}", markup=False, soft_wrap=True
+    )
+    out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
+
+
+def _shown(folder: Path) -> Path:
+    """Return the folder as seen from where the command was started."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder

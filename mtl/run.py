@@ -1,0 +1,313 @@
+"""One training run, from a checked configuration to its folder: model, figures, predictions, report."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mtl import build
+from mtl.config import Config, TrainerConfig
+from mtl.data.datamodule import EncodedSplit
+from mtl.data.sampling import StepSampler
+from mtl.data.tasks import SPLITS, TaskData
+from mtl.data.tokenization import tokenize
+from mtl.encoding import Encoding
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.scoring import Scored, score
+from mtl.evaluation.summary import GroupRow, PlanRow
+from mtl.evaluation.tables import console, group_table, plan_table
+from mtl.features import encode_distinct
+from mtl.files import write_text_atomically
+from mtl.inference import UNLIMITED
+from mtl.inputs import Inputs, absolute, load_inputs
+from mtl.results import Run, show, write
+from mtl.training import callbacks
+from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.learning_rates import ParameterGroup
+
+log = logging.getLogger(__name__)
+Splits = dict[str, dict[str, EncodedSplit]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that a run has settled before its first step."""
+
+    config: Config
+    folder: Path
+    tasks: dict[str, TaskData]
+    start: build.Start
+    plan: FreezePlan
+    groups: list[ParameterGroup]
+    device: torch.device
+    precision: str
+    encoding: Encoding
+
+
+def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None) -> dict[str, dict[str, Scored]]:
+    """Train, evaluate on val and test, save the model, and write everything that a run leaves.
+
+    Args:
+        config: The checked configuration.
+        folder: The run folder.
+        choices: The choice made in each configuration group, for the report.
+
+    Returns:
+        For each task and split its figures and predictions.
+
+    Raises:
+        MtlError: Data, weights or flags cannot be used; nothing was trained.
+    """
+    _quiet()
+    setting = _settle(config, folder, load_inputs(config))
+    write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))  # type: ignore[call-overload]
+    splits = _encode(setting)
+    cost = _fit(setting, splits)
+    scored = _score(setting, splits)
+    run = Run(
+        folder=folder,
+        config=config,
+        choices=dict(choices or {}),
+        tasks=setting.tasks,
+        start=setting.start,
+        groups=_group_rows(setting),
+        cost=cost,
+        scored=scored,
+        facts=_facts(setting),
+        warnings=_warnings(setting),
+    )
+    write(run)
+    show(run)
+    return scored
+
+
+def _settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
+    pl.seed_everything(config.seed, verbose=False)
+    build.check_monitor(config, list(inputs.tasks))
+    device = build.device(config.trainer)
+    start = build.start(config, inputs.tasks, inputs.weights)
+    start.network.to(device)
+    plan = build.freeze_plan(config, start.network)
+    precision = build.precision(config.trainer, device)
+    return Setting(
+        config=config,
+        folder=folder,
+        tasks=inputs.tasks,
+        start=start,
+        plan=plan,
+        groups=build.groups(config, start.network, plan),
+        device=device,
+        precision=precision,
+        encoding=Encoding(
+            pad_id=start.tokenizer.pad_token_id or 0,
+            batch_size=config.data.eval_batch_size,
+            max_tokens=2 * config.data.max_tokens,
+            precision="bf16" if precision.startswith("bf16") else "fp32",
+            progress="encoding" if config.callbacks.progress else None,
+        ),
+    )
+
+
+def _encode(setting: Setting) -> Splits:
+    """Tokenise all rows once; with a frozen encoder, also encode every distinct sentence once."""
+    encoder = setting.start.network.encoder
+    length = encoder.max_length or UNLIMITED
+    splits: Splits = {
+        name: {
+            split: EncodedSplit(tokenize(rows.texts, setting.start.tokenizer, length), task.labels.ids(rows))
+            for split, rows in task.splits.items()
+        }
+        for name, task in setting.tasks.items()
+    }
+    if not setting.plan.encoder_is_frozen:
+        return splits
+    wanted = [(name, split) for name in splits for split in SPLITS if split != "train" or _learning(setting.plan, name)]
+    tables = [splits[name][split].table for name, split in wanted]
+    for (name, split), features in zip(wanted, encode_distinct(encoder, tables, setting.encoding), strict=True):
+        splits[name][split] = replace(splits[name][split], features=features)
+    return splits
+
+
+def _learning(plan: FreezePlan, task: str) -> bool:
+    """Whether rows of the task can teach anything: its head learns, or the encoder below does."""
+    return not plan.encoder_is_frozen or f"heads.{task}" in plan.first_epoch
+
+
+def _fit(setting: Setting, splits: Splits) -> Cost:
+    network = setting.start.network
+    total = sum(parameter.numel() for parameter in network.parameters())
+    trainable = sum(parameter.numel() for group in setting.groups for parameter in group.parameters.values())
+    if not setting.groups:
+        log.info("everything is frozen: nothing to train")
+        return Cost(trainable_parameters=0, total_parameters=total)
+    config = setting.config
+    learning = [task for task in setting.tasks if _learning(setting.plan, task)]
+    sampler = build.sampler(config, {task: splits[task]["train"] for task in learning})
+    data = build.datamodule(config, splits, sampler, learning, setting.encoding.pad_id)
+    module = build.module(
+        config,
+        network,
+        {task: len(setting.tasks[task].labels) for task in data.val},
+        setting.plan,
+        setting.groups,
+        total_steps(config.trainer, len(sampler)),
+        setting.precision,
+    )
+    meter = callbacks.Cost()
+    lines = callbacks.EpochLines(tuple(data.val), log.info)
+    trainer = build.trainer(config, setting.folder, setting.precision, [meter, lines], validated=bool(data.val))
+    _announce(setting, sampler)
+    trainer.fit(module, datamodule=data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    _load_best(trainer, module)
+    network.to(setting.device)
+    apply_freezing(network, FreezePlan({}), 0)
+    return Cost(
+        train_seconds=meter.seconds,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
+        peak_memory_bytes=_peak_memory(setting.device),
+    )
+
+
+def total_steps(flags: TrainerConfig, batches: int) -> int:
+    """Return the optimizer steps of a whole training of ``batches`` per epoch, with all flags that shorten it."""
+    limit = flags.overfit_batches or flags.limit_train_batches
+    if flags.fast_dev_run:
+        batches, epochs = min(batches, int(flags.fast_dev_run)), 1
+    else:
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epochs = flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
+    steps = math.ceil(batches / (flags.accumulate_grad_batches or 1)) * epochs
+    return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
+
+
+def _announce(setting: Setting, sampler: StepSampler) -> None:
+    """Print what learns at which rate, and what an epoch does."""
+    plan = [
+        PlanRow(task, len(setting.tasks[task].train), count.batches, count.passes)
+        for task, count in sampler.plan.counts.items()
+    ]
+    out = console()
+    out.print(group_table(_group_rows(setting)))
+    out.print()
+    out.print(plan_table(plan))
+    out.print(f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
+
+
+def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Put back the weights of the best validation, if there was a choice."""
+    best = next(
+        (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint) and each.monitor), None
+    )
+    if best is None or not best.best_model_path:
+        return
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def _score(setting: Setting, splits: Splits) -> dict[str, dict[str, Scored]]:
+    return {
+        name: {
+            split: score(
+                setting.start.network,
+                name,
+                task.labels.names,
+                splits[name][split],
+                task.splits[split],
+                setting.encoding,
+            )
+            for split in ("val", "test")
+            if len(task.splits[split])
+        }
+        for name, task in setting.tasks.items()
+    }
+
+
+def _group_rows(setting: Setting) -> list[GroupRow]:
+    rows = [
+        GroupRow(
+            name=group.name,
+            layers=group.layers,
+            learning_rate=group.rate,
+            weight_decay=group.weight_decay,
+            parameters=sum(parameter.numel() for parameter in group.parameters.values()),
+            tensors=len(group.parameters),
+            state=_state(group.first_epoch),
+        )
+        for group in setting.groups
+    ]
+    network = setting.start.network
+    frozen = [layer for layer in network.layer_names if layer not in setting.plan.first_epoch]
+    tensors = [parameter for layer in frozen for _, parameter in network.layer_parameters(layer)]
+    if frozen:
+        count = sum(parameter.numel() for parameter in tensors)
+        rows.append(GroupRow("frozen", frozen, None, None, count, len(tensors), state="frozen"))
+    return rows
+
+
+def _state(first_epoch: tuple[int, int]) -> str:
+    first, last = (epoch + 1 for epoch in first_epoch)
+    if last == 1:
+        return "trained"
+    return f"trained from epoch {first}" if first == last else f"trained from epochs {first} to {last} on"
+
+
+def _facts(setting: Setting) -> dict[str, str]:
+    config = setting.config
+    return {
+        "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
+        "training rows": ", ".join(f"{name} {len(task.train):,}" for name, task in setting.tasks.items()),
+        "precision": f"{setting.precision} on {setting.device.type}",
+        "seed": str(config.seed),
+    }
+
+
+def _warnings(setting: Setting) -> list[str]:
+    config = setting.config
+    found = [warning for task in setting.tasks.values() for warning in task.warnings]
+    fresh = [
+        task
+        for task in setting.tasks
+        if f"heads.{task}" not in setting.plan.first_epoch and task not in setting.start.trained_heads
+    ]
+    if fresh:
+        found.append(
+            f"The heads of {', '.join(fresh)} are untrained: they are frozen at random weights, so their figures say "
+            "nothing about the task unless the encoder could adapt to them. Start from a trained model with "
+            "model.init_from=<run folder>."
+        )
+    if config.trainer.fast_dev_run or config.trainer.limit_train_batches or config.trainer.overfit_batches:
+        found.append("Trained on a part of the rows only (fast_dev_run, limit_train_batches or overfit_batches).")
+    return found
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use: of the accelerator, else of the process (kilobytes on Linux, bytes on macOS)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _quiet() -> None:
+    """Silence what Lightning says about itself on every start."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
+    warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")  # frozen parts: meant
