@@ -1,0 +1,55 @@
+# Everything for setup, use, tests and checks; `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+# The PyTorch that the tests run on. On Linux PyPI serves it with CUDA; for a smaller CPU build, or another CUDA:
+#   make setup TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all lint types format bench check-configs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with everything for use, tests and benchmarks
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: $(STAMP) ## train both tasks on the shipped corpus; more with ARGS="trainer.max_epochs=3"
+	$(BIN)/python -m mtl.train experiment=quickstart $(ARGS)
+
+test: $(STAMP) ## run the tests, without the long ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: $(STAMP) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## check types
+	$(BIN)/mypy
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check-configs: $(STAMP) ## compose and check every configuration
+	$(BIN)/python -m pytest -q tests/config $(ARGS)
+
+bench: $(STAMP) ## measure against other tools; some with ARGS="encode train"
+	$(BIN)/python -m tests.benchmarks.run $(ARGS)
+
+clean: ## remove caches and build products, not outputs
+	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
