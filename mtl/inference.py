@@ -65,7 +65,7 @@ class SentenceEncoder:
             ModelError: There is no such model, or it is not reachable.
         """
         folder = _model_folder(Path(name)) or locate(backbone_spec(str(name)))
-        return cls(Encoder.from_folder(folder).to(_device(device)), load_tokenizer(folder))
+        return cls(Encoder.from_folder(folder).to(choose_device(device)), load_tokenizer(folder))
 
     def encode(
         self,
@@ -132,7 +132,7 @@ class MultiTaskModel:
         Raises:
             ModelError: There is no saved model, or it is damaged.
         """
-        return cls(load_model(Path(path)), _device(device))
+        return cls(load_model(Path(path)), choose_device(device))
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
@@ -195,7 +195,8 @@ def _predictions(rows: NDArray[np.float32], labels: Sequence[str]) -> list[Predi
     ]
 
 
-def _device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
+    """Return the device called ``name``; without a name the GPU if there is one, else the CPU."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -82,7 +82,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
         columns = (predictions.texts, predictions.labels, predictions.predicted, predictions.sources)
         for text, label, predicted, source, row in zip(*columns, predictions.probabilities, strict=True):
             probabilities = (round(float(value), _DECIMALS) for value in row)
-            writer.writerow([*map(_guarded, (text, label, predicted)), *probabilities, _guarded(source)])
+            writer.writerow([*map(guarded, (text, label, predicted)), *probabilities, guarded(source)])
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -123,7 +123,8 @@ def confusion_examples(predictions: Predictions) -> dict[tuple[str, str], Confus
     }
 
 
-def _guarded(cell: str) -> str:
+def guarded(cell: str) -> str:
+    """Return a cell that no spreadsheet runs as a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 

@@ -1,0 +1,126 @@
+"""Many sentences from a file to a file, with flat memory: predictions as CSV or JSON Lines, embeddings as .npy."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from mtl.encoding import tracked
+from mtl.errors import ConfigError, Problem
+from mtl.evaluation.predictions import guarded
+from mtl.files import replacing
+from mtl.inference import MultiTaskModel, Prediction, SentenceEncoder
+
+if TYPE_CHECKING:
+    from mtl.encoding import Precision
+
+CHUNK = 16_384
+"""Sentences that are tokenised, sorted by length and encoded together."""
+Predictions = dict[str, list[Prediction]]
+
+
+def chunks(texts: Sequence[str], title: str | None) -> Iterator[list[str]]:
+    """Yield the texts in order, `CHUNK` at a time, behind a progress bar if there are several chunks."""
+    starts = range(0, len(texts), CHUNK)
+    for start in tracked(starts, title if len(starts) > 1 else None, len(starts)):
+        yield list(texts[start : start + CHUNK])
+
+
+def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision) -> None:
+    """Write the predictions of all tasks for every text, in order, whole or not at all.
+
+    Args:
+        model: The saved model.
+        texts: The sentences.
+        path: ``.csv`` or ``.jsonl``; see `check_output`.
+        precision: As in `MultiTaskModel.predict`.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
+        for chunk in chunks(texts, "predicting"):
+            write(chunk, model.predict(chunk, precision=precision, progress=len(texts) <= CHUNK))
+
+
+def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Predictions], None]:
+    """Return a writer of the columns text, then for each task its label and ``p(<task>=<label>)`` for each label."""
+    writer = csv.writer(file)
+    header = ["text"]
+    for task, labels in model.labels.items():
+        header += [task, *(f"p({task}={label})" for label in labels)]
+    writer.writerow([guarded(cell) for cell in header])
+
+    def write(texts: list[str], predictions: Predictions) -> None:
+        for at, text in enumerate(texts):
+            cells = [guarded(_encodable(text))]
+            for found in predictions.values():
+                cells += [guarded(found[at].label), *(f"{value:.6f}" for value in found[at].probabilities.values())]
+            writer.writerow(cells)
+
+    return write
+
+
+def _json_writer(file: TextIO) -> Callable[[list[str], Predictions], None]:
+    """Return a writer of one object per line: the text, and for each task its label and probabilities."""
+
+    def write(texts: list[str], predictions: Predictions) -> None:
+        for at, text in enumerate(texts):
+            row: dict[str, object] = {"text": _encodable(text)}
+            for task, found in predictions.items():
+                probabilities = {label: round(value, 6) for label, value in found[at].probabilities.items()}
+                row[task] = {"label": found[at].label, "probabilities": probabilities}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _encodable(text: str) -> str:
+    """Return the text with lone surrogates, which UTF-8 does not have, replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, precision: Precision) -> np.ndarray:
+    """Write the embeddings of the texts, in order, as a ``.npy`` file, whole or not at all.
+
+    Args:
+        encoder: The encoder.
+        texts: ``N`` sentences.
+        path: The file to write.
+        precision: As in `SentenceEncoder.encode`.
+
+    Returns:
+        The embeddings ``(N, H)``, float32, mapped from the file.
+    """
+    with replacing(path) as temporary:
+        shape = (len(texts), encoder.dimension)
+        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        done = 0
+        for chunk in chunks(texts, "encoding"):
+            progress = len(texts) <= CHUNK
+            target[done : done + len(chunk)] = encoder.encode(chunk, precision=precision, progress=progress)
+            done += len(chunk)
+        target.flush()
+        del target
+    embeddings: np.ndarray = np.load(path, mmap_mode="r")
+    return embeddings
+
+
+def check_output(path: Path, suffixes: Sequence[str]) -> None:
+    """Check before any work that ``path`` can be written.
+
+    Raises:
+        ConfigError: Its suffix is not one of ``suffixes``, its folder misses, or it is a folder.
+    """
+    problems = []
+    if path.suffix not in suffixes:
+        problems.append(Problem("output", str(path), f"a file that ends in {' or '.join(suffixes)}"))
+    if path.is_dir():
+        problems.append(Problem("output", f"{path}, a folder", "a file"))
+    elif not path.absolute().parent.is_dir():
+        problems.append(Problem("output", f"no folder {path.absolute().parent}", "a file in a folder that is there"))
+    if problems:
+        raise ConfigError(problems)

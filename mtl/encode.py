@@ -1,0 +1,68 @@
+"""``python -m mtl.encode``: embeddings of sentences or a file of them, as a NumPy file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from mtl import cli, schema
+from mtl.config import Name
+from mtl.predict import check_sources
+
+USAGE = """
+usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
+       python -m mtl.encode model=MODEL "a sentence"
+
+  model=MODEL         a backbone (minilm, mpnet), a run folder, a saved model, a folder in the hub's layout, or a hub id
+  input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
+  text_column=NAME    that column (default: text)
+  output=FILE.npy     float32, one row per sentence
+  precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
+  device=NAME         cpu or cuda (default: the GPU if there is one)
+  --                  everything behind it is a sentence
+"""
+
+
+@dataclass(config=schema.STRICT)
+class Options:
+    """The arguments."""
+
+    model: Name
+    input: Name | None = None
+    text_column: Name = "text"
+    output: Name | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    sentences: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check the arguments, then encode, and print the shape and the first values."""
+    options = cli.parse(Options, arguments, USAGE, rest="sentences")
+    check_sources(options.input, options.sentences)
+
+    from mtl.bulk import check_output, encode_to_file
+    from mtl.data.examples import read_texts
+    from mtl.inference import SentenceEncoder
+
+    if options.output is not None:
+        check_output(Path(options.output), (".npy",))
+    texts: Sequence[str] = options.sentences
+    if options.input is not None:
+        texts = read_texts(Path(options.input), options.text_column).texts
+    encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
+    if options.output is None:
+        embeddings = encoder.encode(list(texts), precision=options.precision, progress=True)
+    else:
+        embeddings = encode_to_file(encoder, texts, Path(options.output), options.precision)
+        print(f"{len(texts):,} sentences -> {options.output}")
+    first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
+    print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")
+
+
+if __name__ == "__main__":
+    cli.run(main)

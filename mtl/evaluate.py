@@ -1,0 +1,76 @@
+"""``python -m mtl.evaluate``: the figures of a saved model, on its run's data or on a labelled file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from mtl import cli, schema
+from mtl.config import Name
+
+USAGE = """
+usage: python -m mtl.evaluate run=FOLDER
+       python -m mtl.evaluate run=FOLDER input=FILE task=TASK
+
+  run=FOLDER          a run folder; with input= also a saved model
+  split=all           val, test, or all: which of the run's own splits
+  input=FILE          a labelled file instead: CSV, TSV, JSON Lines or Parquet
+  task=TASK           whose labels the file has (not needed if the model has one task)
+  text_column=NAME    its column of sentences (default: text)
+  label_column=NAME   its column of labels (default: label)
+  output=FOLDER       also write metrics.json and the predictions there
+  precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
+  device=NAME         cpu or cuda (default: the GPU if there is one)
+"""
+
+
+@dataclass(config=schema.STRICT)
+class Options:
+    """The arguments."""
+
+    run: Name
+    split: Literal["val", "test", "all"] = "all"
+    input: Name | None = None
+    task: Name | None = None
+    text_column: Name = "text"
+    label_column: Name = "label"
+    output: Name | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["cpu", "cuda", "mps"] | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check the arguments, then evaluate and print the tables."""
+    options = cli.parse(Options, arguments, USAGE)
+
+    from mtl.evaluation.tables import class_table, console, results_table
+    from mtl.reevaluation import evaluate_file, evaluate_run, write_scored
+
+    if options.input is not None:
+        scored = evaluate_file(
+            options.run,
+            options.input,
+            options.task,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            precision=options.precision,
+            device=options.device,
+        )
+    else:
+        scored = evaluate_run(options.run, options.split, precision=options.precision, device=options.device)
+    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
+    out = console()
+    for task, splits in reports.items():
+        for split, report in splits.items():
+            out.print(class_table(f"{task}, {split}", report))
+            out.print()
+    out.print(results_table(reports))
+    if options.output is not None:
+        write_scored(options.output, scored)
+        out.print(f"\nwritten to {options.output}", markup=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)

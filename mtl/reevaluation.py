@@ -1,0 +1,145 @@
+"""Evaluating a saved model again: on the data of its run, or on another labelled file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from mtl.artifact import SavedModel, load_model
+from mtl.config import Config, load
+from mtl.data.datamodule import EncodedSplit
+from mtl.data.examples import Examples, read_examples
+from mtl.data.labels import LabelSet
+from mtl.data.problems import ProblemLog
+from mtl.data.tasks import load_tasks
+from mtl.data.tokenization import tokenize
+from mtl.encoding import Encoding, Precision
+from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.evaluation.metrics_file import RunMetrics, write_metrics
+from mtl.evaluation.predictions import predictions_path, write_predictions
+from mtl.evaluation.scoring import Scored, score
+from mtl.inference import UNLIMITED, choose_device
+from mtl.inputs import task_specs
+
+AllScored = dict[str, dict[str, Scored]]
+
+
+def evaluate_run(
+    run: str | Path,
+    split: Literal["val", "test", "all"] = "all",
+    *,
+    precision: Precision = "auto",
+    device: str | None = None,
+) -> AllScored:
+    """Evaluate a run's saved model on the data that its configuration names.
+
+    Args:
+        run: The run folder.
+        split: Which split, or all but the training rows.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+
+    Returns:
+        For each task and split its figures and predictions.
+
+    Raises:
+        MtlError: The run, its model or its data cannot be read.
+    """
+    config = read_config(Path(run))
+    saved = _on_device(load_model(Path(run)), device)
+    specs = [
+        replace(spec, labels=tuple(saved.tasks[spec.name].labels))
+        for spec in task_specs(config.data)
+        if spec.name in saved.tasks
+    ]
+    tasks = load_tasks(specs, config.seed)
+    wanted = ("val", "test") if split == "all" else (split,)
+    return {
+        name: {each: _score(saved, name, task.splits[each], precision) for each in wanted if len(task.splits[each])}
+        for name, task in tasks.items()
+    }
+
+
+def evaluate_file(
+    model: str | Path,
+    file: str | Path,
+    task: str | None = None,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    precision: Precision = "auto",
+    device: str | None = None,
+) -> AllScored:
+    """Evaluate a saved model on a labelled file.
+
+    Args:
+        model: A run folder or a saved model.
+        file: The labelled file.
+        task: Whose labels it has; may be left out if the model has one task.
+        text_column: Its column of sentences.
+        label_column: Its column of labels.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+
+    Raises:
+        MtlError: The model or the file cannot be read, or the model does not know the task or a label.
+    """
+    saved = _on_device(load_model(Path(model)), device)
+    names = list(saved.tasks)
+    name = names[0] if task is None and len(names) == 1 else task
+    if name not in saved.tasks:
+        found = "nothing" if task is None else repr(task)
+        raise ConfigError(Problem("task", found, listed(names), did_you_mean(task or "", names)))
+    examples = read_examples(Path(file), text_column, label_column)
+    log = ProblemLog(Path(file))
+    LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, log)
+    log.raise_if_any()
+    return {name: {Path(file).stem: _score(saved, name, examples, precision)}}
+
+
+def _score(saved: SavedModel, task: str, examples: Examples, precision: Precision) -> Scored:
+    labels = LabelSet(tuple(saved.tasks[task].labels))
+    encoder = saved.network.encoder
+    split = EncodedSplit(
+        tokenize(examples.texts, saved.tokenizer, encoder.max_length or UNLIMITED), labels.ids(examples)
+    )
+    how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
+    return score(saved.network, task, labels.names, split, examples, how)
+
+
+def _on_device(saved: SavedModel, device: str | None) -> SavedModel:
+    saved.network.to(choose_device(device))
+    return saved
+
+
+def read_config(run: Path) -> Config:
+    """Return the configuration that a run has kept.
+
+    Raises:
+        ConfigError: There is none, or it does not hold.
+    """
+    path = run / "config.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {error}"
+        expected = "the configuration of a run, in its folder"
+        raise ConfigError(Problem(str(path), found, expected, "give a run folder: run=outputs/<date>/<time>")) from None
+    return load(values if isinstance(values, dict) else {})
+
+
+def write_scored(folder: str | Path, scored: AllScored) -> None:
+    """Write ``metrics.json`` and the predictions.
+
+    Args:
+        folder: Where to; made if missing.
+        scored: For each task and split its figures and predictions.
+    """
+    for task, splits in scored.items():
+        for split, each in splits.items():
+            write_predictions(predictions_path(folder, task, split), each.predictions)
+    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
+    write_metrics(Path(folder) / "metrics.json", RunMetrics(reports))
