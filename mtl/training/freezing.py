@@ -66,13 +66,15 @@ def plan_freezing(
         layers: For ``gradual``: layers per stage; the embeddings come with the last one.
 
     Raises:
-        ConfigError: ``train_layers`` is more than the encoder has.
+        ConfigError: ``train_layers`` is more than the encoder has, or nothing learns before epoch ``start``.
     """
     frozen = set(tasks) if heads == "all" else set(heads)
     first = dict.fromkeys(encoder_layers, 0) if backbone == "none" else {}
     if backbone == "lower":
         first = dict.fromkeys(_top(encoder_layers[1:], train_layers or 0), 0)
     if backbone == "gradual":
+        if start and frozen >= set(tasks):
+            raise ConfigError(_idle_start(start))
         first = _thaw(encoder_layers, start, every, layers)
     return FreezePlan({**first, **{f"heads.{task}": 0 for task in tasks if task not in frozen}})
 
@@ -89,6 +91,11 @@ def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: int) ->
     above = len(encoder_layers) - 2  # layers above the lowest one
     first = {layer: start + every * ((above - depth) // layers) for depth, layer in enumerate(encoder_layers[1:])}
     return {encoder_layers[0]: max(first.values()), **first}
+
+
+def _idle_start(start: int) -> Problem:
+    found = f"{start}, with all heads frozen: nothing learns before epoch {start + 1}"
+    return Problem("freeze.gradual.start", found, "0, or a head that learns", "freeze.gradual.start=0")
 
 
 def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, epoch: int) -> None:
