@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mtl.data.batching import Batch
+from mtl.training.freezing import FreezePlan
 
 
 class Cost(Callback):
@@ -64,8 +65,10 @@ class EpochLines(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say which layers begin to learn, if some do later than others."""
-        stages = pl_module.freezing.stages  # type: ignore[union-attr]
-        layers = stages.get(trainer.current_epoch)  # type: ignore[operator]
+        plan = pl_module.freezing
+        assert isinstance(plan, FreezePlan)  # noqa: S101 - narrows what any attribute of a module may be, for mypy
+        stages = plan.stages
+        layers = stages.get(trainer.current_epoch)
         if layers and len(stages) > 1:
             self._write(f"epoch {trainer.current_epoch + 1}: now also trains {', '.join(reversed(layers))}")
 
