@@ -1,0 +1,55 @@
+"""LightningModules around the small networks, and what they log without a trainer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mtl.training.freezing import FreezePlan
+from mtl.training.learning_rates import parameter_groups, uniform_rates
+from mtl.training.losses import TaskLosses
+from mtl.training.module import MultiTaskModule
+from mtl.training.optimization import build_adamw, build_schedule
+from tests.support.networks import TASKS, network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from mtl.model.multitask import MultiTaskNetwork
+
+
+def module(
+    folder: Path,
+    plan: FreezePlan | None = None,
+    *,
+    losses: TaskLosses | None = None,
+    dropout: float = 0.0,
+    total_steps: int = 10,
+) -> MultiTaskModule:
+    """Return a module that trains all layers, or those of ``plan``, at a rate of 0.01."""
+    net: MultiTaskNetwork = network(folder, dropout=dropout)
+    plan = plan or FreezePlan(dict.fromkeys(net.layer_names, 0))
+    rates = uniform_rates(net.encoder.layer_names, heads=0.01, backbone=0.01)
+    groups = parameter_groups(net, rates, plan, weight_decay=0.0)
+    return MultiTaskModule(
+        net,
+        TASKS,
+        losses or TaskLosses(),
+        plan,
+        optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-8),
+        schedule=partial(build_schedule, schedule="constant", total_steps=total_steps, warmup=0),
+        hyperparameters={"seed": 7},
+    )
+
+
+def logged(module: MultiTaskModule, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return a dictionary that is filled with what the module logs from now on."""
+    figures: dict[str, float] = {}
+
+    def log(name: str, value: Any, **_: object) -> None:
+        figures[name] = float(value)
+
+    monkeypatch.setattr(module, "log", log)
+    return figures

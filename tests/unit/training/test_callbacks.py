@@ -1,0 +1,113 @@
+"""Callbacks: what they count, and the lines that they write."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mtl.training import callbacks
+from mtl.training.callbacks import Cost, EpochLines
+from mtl.training.freezing import FreezePlan
+from tests.support.networks import batch
+
+GRADUAL = FreezePlan({"embeddings": 2, "layer.0": 2, "layer.1": 1, "heads.mood": 0})
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that a test sets: ``clock.now``, in seconds."""
+    state = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: state.now))
+    return state
+
+
+def trainer(**state: Any) -> Any:
+    figures = {"val/mood/macro_f1": torch.tensor(0.81234), "val/topic/macro_f1": torch.tensor(0.5)}
+    default = {"current_epoch": 0, "max_epochs": 3, "sanity_checking": False, "is_global_zero": True}
+    return SimpleNamespace(callback_metrics=figures, **{**default, **state})
+
+
+def module(plan: FreezePlan) -> Any:
+    return SimpleNamespace(freezing=plan)
+
+
+def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: SimpleNamespace) -> None:
+    cost, nothing = Cost(), module(FreezePlan({}))
+    clock.now = 10.0
+    cost.on_fit_start(trainer(), nothing)
+    for at, rows in enumerate([4, 3]):
+        cost.on_train_batch_end(trainer(), nothing, None, batch({"mood": 2, "topic": 3}, rows=rows), at)
+    clock.now = 12.5
+    cost.on_fit_end(trainer(), nothing)
+    assert (cost.seconds, cost.rows) == (2.5, 14)
+
+
+def lines_after(*losses: float | dict[str, torch.Tensor], clock: SimpleNamespace, **state: Any) -> list[str]:
+    """Return what is written for an epoch of the steps with these losses, which takes 61.7 seconds."""
+    written: list[str] = []
+    lines = EpochLines(("mood", "topic"), written.append)
+    clock.now = 100.0
+    lines.on_train_start(trainer(), module(FreezePlan({})))
+    for at, loss in enumerate(losses):
+        outputs = loss if isinstance(loss, dict) else torch.tensor(loss)
+        lines.on_train_batch_end(trainer(), module(FreezePlan({})), outputs, batch(), at)
+    clock.now = 161.7
+    lines.on_validation_end(trainer(**state), module(FreezePlan({})))
+    return written
+
+
+def test_a_line_per_epoch(clock: SimpleNamespace) -> None:
+    assert lines_after(1.0, {"loss": torch.tensor(2.0)}, clock=clock) == [
+        "epoch 1/3  train loss 1.500  val macro-F1: mood 0.812, topic 0.500  (62 s)"
+    ]
+
+
+@pytest.mark.parametrize(("max_epochs", "shown"), [(None, "epoch 6/?"), (-1, "epoch 6/?"), (8, "epoch 6/8")])
+def test_the_number_of_epochs_may_be_open(clock: SimpleNamespace, max_epochs: int | None, shown: str) -> None:
+    (line,) = lines_after(1.0, clock=clock, current_epoch=5, max_epochs=max_epochs)
+    assert re.split("  ", line)[0] == shown
+
+
+def test_tasks_that_are_not_validated_are_not_shown(clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    state = trainer()
+    del state.callback_metrics["val/mood/macro_f1"]
+    EpochLines(("mood", "topic"), written.append).on_validation_end(state, module(FreezePlan({})))
+    assert written == ["epoch 1/3  train loss nan  val macro-F1: topic 0.500  (0 s)"]
+
+
+@pytest.mark.parametrize("state", [{"sanity_checking": True}, {"is_global_zero": False}])
+def test_silent_before_training_and_on_other_processes(clock: SimpleNamespace, state: dict[str, Any]) -> None:
+    assert lines_after(1.0, clock=clock, **state) == []
+
+
+def test_the_loss_is_that_since_the_last_validation(clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    lines = EpochLines((), written.append)
+    for loss in (1.0, 3.0):
+        lines.on_train_batch_end(trainer(), module(FreezePlan({})), torch.tensor(loss), batch(), 0)
+        lines.on_validation_end(trainer(), module(FreezePlan({})))
+    assert [line.split("  ")[1] for line in written] == ["train loss 1.000", "train loss 3.000"]
+
+
+def test_each_stage_of_unfreezing_is_told_from_the_top(clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    lines = EpochLines((), written.append)
+    for epoch in range(4):
+        lines.on_train_epoch_start(trainer(current_epoch=epoch), module(GRADUAL))
+    assert written == [
+        "epoch 1: now also trains heads.mood",
+        "epoch 2: now also trains layer.1",
+        "epoch 3: now also trains layer.0, embeddings",
+    ]
+
+
+def test_one_stage_alone_is_not_told(clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    lines = EpochLines((), written.append)
+    lines.on_train_epoch_start(trainer(), module(FreezePlan({"layer.0": 0, "heads.mood": 0})))
+    assert written == []
