@@ -60,7 +60,8 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     with _evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
-            found = encoder(batch.ids, batch.mask).float().cpu().numpy()
+            distinct = encoder(batch.ids, batch.mask).float()
+            found = (distinct if batch.inverse is None else distinct[batch.inverse]).cpu().numpy()
             embeddings[loader.indices[done : done + len(found)]] = found
             done += len(found)
     return embeddings

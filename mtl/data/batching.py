@@ -32,6 +32,8 @@ class Batch:
         labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
         indices: Which rows of each task's table these are, int64, ``(B_task,)``.
         features: Precomputed features, float, ``(B, ...)``, or nothing.
+        inverse: For each row its place in ``ids`` and ``mask``, int64, ``(B,)``, where some rows have the same ids and
+            stand there once; they are then ``(D, S)`` with the ``D`` distinct rows.
     """
 
     ids: Tensor | None
@@ -40,6 +42,7 @@ class Batch:
     labels: dict[str, Tensor]
     indices: dict[str, Tensor]
     features: Tensor | None = None
+    inverse: Tensor | None = None
 
     def __len__(self) -> int:
         return max((span.stop for span in self.slices.values()), default=0)
@@ -67,6 +70,7 @@ class Batch:
             labels={task: move(labels) for task, labels in self.labels.items()},
             indices={task: move(indices) for task, indices in self.indices.items()},
             features=None if self.features is None else move(self.features),
+            inverse=None if self.inverse is None else move(self.inverse),
         )
 
 
@@ -78,20 +82,34 @@ def collate(
 ) -> Batch:
     """Gather the rows of a step into one batch, padded to the longest row over all its tasks.
 
+    Rows with the same ids, also those of different tasks, go through the encoder as one.
+
     Args:
         step: The rows that each task gives, int64, ``(B_task,)``; the batch keeps the order of the tasks.
         tables: The token ids of each task's rows.
         labels: The class id of each row of a task's table, int64, ``(N_task,)``; a task without labels is left out.
         pad_id: The id to pad with.
     """
-    ids, mask = pad([ids for task, rows in step.items() for ids in tables[task].rows(rows)], pad_id)
+    distinct, inverse = _distinct([ids for task, rows in step.items() for ids in tables[task].rows(rows)])
+    ids, mask = pad(distinct, pad_id)
     return Batch(
         ids=ids,
         mask=mask,
         slices=_slices(step),
         labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
         indices={task: _tensor(rows) for task, rows in step.items()},
+        inverse=inverse,
     )
+
+
+def _distinct(rows: list[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], Tensor | None]:
+    """Return the distinct rows in the order in which they come, and each row's place among them if there are fewer."""
+    places: dict[bytes, int] = {}
+    inverse = [places.setdefault(row.tobytes(), len(places)) for row in rows]
+    if len(places) == len(rows):
+        return rows, None
+    first = {place: row for row, place in zip(reversed(rows), reversed(inverse), strict=True)}
+    return [first[place] for place in range(len(places))], torch.tensor(inverse)
 
 
 def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:

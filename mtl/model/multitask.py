@@ -35,7 +35,7 @@ class MultiTaskNetwork(nn.Module):
         if batch.ids is None or batch.mask is None:
             raise ValueError("a batch carries either ids and mask, or features")
         embeddings: Tensor = self.encoder(batch.ids, batch.mask)
-        return embeddings
+        return embeddings if batch.inverse is None else embeddings[batch.inverse]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""

@@ -109,3 +109,16 @@ def test_lightning_converts_features_and_leaves_the_rest(plugin: Any, dtype: tor
     assert converted.ids.dtype == torch.int64
     assert converted.slices == batch.slices
     assert batch.features.dtype == torch.float32
+
+
+def test_rows_with_the_same_ids_stand_once_in_the_batch_and_each_finds_its_own() -> None:
+    rows = [[5, 6], [7], [5, 6]]
+    offsets = np.cumsum([0, *map(len, rows)])
+    table = TokenTable(np.array([5, 6, 7, 5, 6], dtype=np.int32), offsets)
+    step = {"a": np.array([0, 1]), "b": np.array([2, 1])}
+    batch = collate(step, {"a": table, "b": table}, {}, pad_id=0)
+    assert batch.ids is not None
+    assert batch.inverse is not None
+    assert batch.ids.tolist() == [[5, 6], [7, 0]]
+    assert batch.ids[batch.inverse].tolist() == [[5, 6], [7, 0], [5, 6], [7, 0]]
+    assert batch.sizes == {"a": 2, "b": 2}
