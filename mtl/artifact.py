@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 
@@ -128,8 +128,27 @@ def load_model(path: Path) -> SavedModel:
     _verify(folder, manifest)
     encoder = Encoder.from_folder(folder)
     network = build_network(encoder, manifest.tasks)
-    network.heads.load_state_dict(load_file(folder / HEADS))
+    _load_heads(network, folder)
     return SavedModel(network.eval(), load_tokenizer(folder), manifest.tasks, folder)
+
+
+def _load_heads(network: MultiTaskNetwork, folder: Path) -> None:
+    """Load the heads' weights, which must be those of the heads that ``mtl.json`` describes."""
+    tensors = load_file(folder / HEADS)
+    found = {name: list(value.shape) for name, value in tensors.items()}
+    expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
+    wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    if wrong:
+        raise ModelError(
+            Problem(
+                f"{folder / HEADS}: {name}",
+                str(found.get(name, "no such tensor")),
+                f"{expected.get(name, 'no such tensor')}, as {MANIFEST} describes the heads",
+                "copy the model again or train it again",
+            )
+            for name in wrong
+        )
+    network.heads.load_state_dict(tensors)
 
 
 def find_model(path: Path) -> Path:
@@ -175,7 +194,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
     problems = []
     for name, checksum in manifest.files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not _stays_in(folder, name):
             problems.append(Problem(str(folder / MANIFEST), f"the file {name!r}", "files in the model's own folder"))
         elif not path.is_file():
             problems.append(Problem(str(path), "no such file", "a file of the saved model", "copy the model again"))
@@ -188,6 +207,11 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         raise ModelError(problems)
 
 
+def _stays_in(folder: Path, name: str) -> bool:
+    """Whether the name itself leads to a place in the folder; links are followed, as the hub's cache is full of them."""
+    return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(os.path.normpath(folder.absolute()))
+
+
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -198,17 +222,17 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _replace_folder(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; an older one steps aside first and is removed last."""
+    """Rename ``partial`` to ``folder``; an older one steps aside first, is removed last, and comes back on failure."""
     for path in _files_in(partial):
         with path.open("rb") as file:
             os.fsync(file.fileno())
     old = folder.with_name(f".old-{secrets.token_hex(8)}")
     if folder.exists():
         folder.rename(old)
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def labels_of(tasks: Mapping[str, TaskHead]) -> dict[str, Any]:
-    """Return the labels of each task."""
-    return {name: list(task.labels) for name, task in tasks.items()}
