@@ -1,0 +1,112 @@
+"""Encoding many rows equals encoding each by itself, in the order given, and leaves the encoder as it was."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from mtl.data.tokenization import TokenTable, tokenize
+from mtl.encoding import Encoding, autocast, encode_table, native_bf16, tracked
+from mtl.model.encoder import Encoder
+from mtl.model.tokenizer import load_tokenizer
+from tests.support.texts import TEXTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def encoder(tiny_folder: Path) -> Encoder:
+    return Encoder.from_folder(tiny_folder)
+
+
+def table_of(folder: Path, texts: tuple[str, ...] = TEXTS) -> TokenTable:
+    return tokenize(texts, load_tokenizer(folder), 64)
+
+
+def pad_id(folder: Path) -> int:
+    return int(load_tokenizer(folder).pad_token_id or 0)
+
+
+@pytest.mark.parametrize(("batch_size", "max_tokens"), [(128, 16_384), (3, 16_384), (128, 70), (1, 1)])
+def test_batches_give_what_single_rows_give(
+    tiny_folder: Path, encoder: Encoder, batch_size: int, max_tokens: int
+) -> None:
+    table = table_of(tiny_folder)
+    found = encode_table(encoder, table, Encoding(pad_id(tiny_folder), batch_size=batch_size, max_tokens=max_tokens))
+    with torch.inference_mode():
+        ids = [torch.from_numpy(table.row(at).astype(np.int64))[None] for at in range(len(table))]
+        expected = torch.cat([encoder(row, torch.ones_like(row, dtype=torch.bool)) for row in ids])
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_no_rows(tiny_folder: Path, encoder: Encoder) -> None:
+    assert encode_table(encoder, table_of(tiny_folder, ()), Encoding(0, progress="encoding")).shape == (0, 32)
+
+
+def test_dropout_is_off_and_the_modes_are_put_back(tiny_folder: Path, encoder: Encoder) -> None:
+    table, how = table_of(tiny_folder), Encoding(pad_id(tiny_folder))
+    expected = encode_table(encoder, table, how)
+    encoder.layer_modules("layer.2")[0].train()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    assert np.array_equal(encode_table(encoder, table, how), expected)
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
+    assert any(modes.values())
+
+
+def test_the_modes_are_put_back_after_an_error(tiny_folder: Path, encoder: Encoder) -> None:
+    encoder.train()
+    table = table_of(tiny_folder)
+    broken = TokenTable(table.ids + 1_000_000, table.offsets)
+    with pytest.raises(IndexError):
+        encode_table(encoder, broken, Encoding(pad_id(tiny_folder)))
+    assert all(module.training for module in encoder.modules())
+
+
+def test_bf16_is_near(tiny_folder: Path, encoder: Encoder) -> None:
+    table = table_of(tiny_folder)
+    exact, near = (encode_table(encoder, table, Encoding(1, precision=name)) for name in ("fp32", "bf16"))  # type: ignore[arg-type]
+    assert near.dtype == np.float32
+    assert not np.array_equal(exact, near)
+    assert cosines(exact, near).min() > 0.9995
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("mtl.encoding.native_bf16", lambda _: native)
+    assert isinstance(autocast(CPU, "auto"), torch.autocast if native else nullcontext)
+    assert isinstance(autocast(CPU, "fp32"), nullcontext)
+    assert isinstance(autocast(CPU, "bf16"), torch.autocast)
+
+
+@pytest.mark.parametrize(("avx512", "amx", "native"), [(False, False, False), (True, False, True), (False, True, True)])
+def test_which_cpus_have_bf16(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, native: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert native_bf16(CPU) is native
+
+
+@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_which_gpus_have_bf16(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert native_bf16(torch.device("cuda")) is native
+    assert not native_bf16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("title", [None, "encoding"])
+def test_a_progress_bar_yields_all_items_and_prints_nothing_without_a_terminal(
+    title: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(tracked(range(5), title, 5)) == [0, 1, 2, 3, 4]
+    assert capsys.readouterr() == ("", "")
