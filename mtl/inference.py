@@ -152,14 +152,15 @@ class MultiTaskModel:
 
     def predict_proba(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
         progress: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences."""
-        embeddings = self.encode(list(texts), precision=precision, batch_size=batch_size, progress=progress)
+        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``."""
+        texts = [texts] if isinstance(texts, str) else texts
+        embeddings = self.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
         inputs = torch.from_numpy(embeddings).to(self._device)
         with torch.inference_mode():
             return {
@@ -183,7 +184,6 @@ class MultiTaskModel:
             batch_size: The most sentences of a batch.
             progress: Whether to show a progress bar.
         """
-        texts = [texts] if isinstance(texts, str) else texts
         probabilities = self.predict_proba(texts, precision=precision, batch_size=batch_size, progress=progress)
         return {task: _predictions(rows, self.labels[task]) for task, rows in probabilities.items()}
 
