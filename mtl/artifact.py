@@ -208,7 +208,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 
 def _stays_in(folder: Path, name: str) -> bool:
-    """Whether the name itself leads into the folder; what is a link there, as in the hub's cache, may lead out of it."""
+    """Whether the name itself leads into the folder; a link there, as the hub's cache has them, may lead out of it."""
     return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(os.path.normpath(folder.absolute()))
 
 

@@ -82,8 +82,9 @@ def test_bf16_is_near(tiny_folder: Path, encoder: Encoder) -> None:
 
 
 def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    products: NDArray[np.float32] = (one * other).sum(axis=1)
-    return products / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found: NDArray[np.float32] = (one * other).sum(axis=1) / lengths
+    return found
 
 
 @pytest.mark.parametrize("native", [True, False])

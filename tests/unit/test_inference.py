@@ -109,8 +109,9 @@ def test_bf16_is_near(name: str) -> None:
 
 
 def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (one * other).sum(axis=1)
-    return found / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found: NDArray[np.float32] = (one * other).sum(axis=1) / lengths
+    return found
 
 
 def test_the_encoder_of_a_run_folder_of_a_saved_model_and_of_a_backbone(
