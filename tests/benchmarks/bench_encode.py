@@ -1,0 +1,93 @@
+"""Encoding: `SentenceEncoder.encode` in fp32 and bf16 against sentence-transformers with its defaults."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from mtl import SentenceEncoder
+from mtl.data.tokenization import tokenize
+from tests.benchmarks.corpora import sentences
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.flops import forward_flops
+from tests.benchmarks.machine import Machine
+from tests.benchmarks.timing import Timings, alternate
+from tests.benchmarks.tool import checkpoint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TINY = ("--rows=48", "--rounds=1")
+TARGETS = {"fp32": "≥ 1.00", "bf16": "≥ 1.50"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(prog="bench_encode", description=__doc__)
+    options.add_argument("--rows", type=int, default=4000, help="sentences (default: %(default)s)")
+    options.add_argument("--rounds", type=int, default=3, help="timed rounds (default: %(default)s)")
+    return options
+
+
+def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
+    """Encode the same sentences with each."""
+    texts = sentences(options.rows)
+    peer = SentenceTransformer(str(checkpoint()))
+    ours = SentenceEncoder.from_pretrained("minilm")
+    timings = alternate(
+        {
+            "peer": partial(peer.encode, texts, show_progress_bar=False),
+            "fp32": partial(ours.encode, texts, precision="fp32"),
+            "bf16": partial(ours.encode, texts, precision="bf16"),
+        },
+        options.rounds,
+    )
+    expected = np.asarray(peer.encode(texts, show_progress_bar=False))
+    lengths = tokenize(texts, ours.tokenizer, ours.max_length).lengths
+    work = forward_flops(ours.encoder.config, lengths)
+    peers = _rate("peer", timings, texts)
+    share = machine.share(work, timings.median("peer"), "fp32")
+    return [
+        Figure("sentence-transformers, fp32", peers, share=share, details={"seconds": timings.seconds["peer"]}),
+        *(
+            _figure(name, timings, machine, texts, work, _differences(ours.encode(texts, precision=name), expected))
+            for name in ("fp32", "bf16")
+        ),
+    ]
+
+
+def _figure(
+    name: str, timings: Timings, machine: Machine, texts: Sequence[str], work: float, differences: dict[str, float]
+) -> Figure:
+    return Figure(
+        what=(
+            f"SentenceEncoder.encode {name}: times the rate of sentence-transformers "
+            f"(max difference {differences['max_difference']:.1e}, min cosine {differences['min_cosine']:.6f})"
+        ),
+        measured=_rate(name, timings, texts),
+        ratio=timings.ratio("peer", name),
+        share=machine.share(work, timings.median(name), name),
+        target=TARGETS[name],
+        details={"spread": timings.spread("peer", name), "seconds": timings.seconds[name], **differences},
+    )
+
+
+def _rate(name: str, timings: Timings, texts: Sequence[str]) -> str:
+    return f"{len(texts) / timings.median(name):,.0f} sentences/s"
+
+
+def _differences(found: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, float]:
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = (found * expected).sum(axis=1) / norms
+    return {"max_difference": float(np.abs(found - expected).max()), "min_cosine": float(cosines.min())}
+
+
+if __name__ == "__main__":
+    from tests.benchmarks.run import main
+
+    main(["encode"], passed_on=True)
