@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
+from yaml import YAMLError
 
+from mtl import overrides
 from mtl.backbones import CONF
 from mtl.config import Config, load
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.overrides import Argument, Groups
 
-MOST_VALUES = 1000
-"""Values of one swept key that are checked beforehand."""
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
 
@@ -38,6 +40,14 @@ class CommandLine:
     multirun: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is composed: the folders to search, and the primary configuration."""
+
+    folders: tuple[Path, ...]
+    name: str
+
+
 def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
     """Compose what the arguments ask for and check it.
 
@@ -53,116 +63,153 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     parsed = get_args_parser().parse_args(list(arguments))
     if any(getattr(parsed, flag, None) for flag in _SHOWS_ONLY):
         return CommandLine(list(arguments), multirun=False)
-    folders = [CONF, *([Path(parsed.config_dir).resolve()] if parsed.config_dir else [])]
-    overrides = _parse(parsed.overrides)
-    wrong = {each.input_line: list(_group_problems(each, folders)) for each in overrides}
-    problems = [problem for found in wrong.values() for problem in found]
-    if not parsed.multirun:
-        problems += [_unexpected_sweep(each) for each in overrides if each.is_sweep_override()]
-    for job in _jobs([each for each in overrides if not wrong[each.input_line]], folders):
-        problems += _problems_of(job, folders, parsed.config_name or config_name)
+    source = _source(parsed, config_name)
+    groups = overrides.groups_in(source.folders)
+    given, problems = overrides.parse(parsed.overrides, groups)
+    wrong = [(each.key, problem) for each in given for problem in overrides.problems_of(each, groups, parsed.multirun)]
+    good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
+    swept, found = _swept_in_files(good, groups, source, parsed.multirun)
+    own = {each.key for each in good}
+    jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
+    problems += [*(problem for _, problem in wrong), *found, *_problems_of_jobs(jobs, source)]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    forced = {each.input_line: _forced(each, folders) for each in overrides}
-    return CommandLine([forced.get(each, each) for each in arguments], bool(parsed.multirun))
+    as_in_file = {each.key for each in swept}  # the sweeper must see one key, not one with ++ beside it
+    lines = {each.line: each.line if each.key in as_in_file else overrides.forced(each, groups) for each in given}
+    return CommandLine([lines.get(each, each) for each in arguments], bool(parsed.multirun))
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    found, problems = [], []
-    for text in overrides:
-        try:
-            found.append(parser.parse_override(text))
-        except HydraException as error:  # also what the lexer raises
-            message = str(error).splitlines()[0]
-            problems.append(Problem(text, message, "key=value", "quote special characters: 'key=\"a, b\"'"))
+def _source(parsed: Namespace, config_name: str) -> _Source:
+    """Return what Hydra's flags choose."""
+    problems = []
+    if parsed.config_path:
+        repair = "--config-dir adds a folder of yours to conf/"
+        problems.append(Problem("--config-path", parsed.config_path, "this flag left out", repair))
+    if parsed.experimental_rerun:
+        repair = "give the arguments in the run's .hydra/overrides.yaml"
+        problems.append(Problem("--experimental-rerun", parsed.experimental_rerun, "this flag left out", repair))
+    folders = [CONF]
+    if parsed.config_dir is not None:
+        own = Path(parsed.config_dir).resolve()
+        folders.append(own)
+        problems += _own_folder_problems(own, parsed.config_dir)
+    name = (parsed.config_name or config_name).removesuffix(".yaml")
+    names = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
+    if name not in names:
+        problems.append(Problem("--config-name", repr(name), listed(names), did_you_mean(name, names)))
     if problems:
         raise ConfigError(problems)
-    return found
+    return _Source(tuple(folders), name)
 
 
-def _group_problems(override: Override, folders: Sequence[Path]) -> Iterator[Problem]:
-    """Yield a problem for each choice that a configuration group does not have."""
-    group = override.key_or_group
-    options = _options(group, folders)
-    if not options or override.type not in (OverrideType.CHANGE, OverrideType.ADD):
-        return
-    for value in _values(override):
-        if value not in (*options, "base", "null") and not (CONF / group / f"{value}.yaml").is_file():
-            yield Problem(group, repr(value), listed(options, most=40), did_you_mean(value, options))
+def _own_folder_problems(folder: Path, given: str) -> Iterator[Problem]:
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else f"there is no folder {folder}"
+        yield Problem("--config-dir", f"{given}: {found}", "a folder with your own files, in groups as in conf/")
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder)
+        if (CONF / name).exists():
+            yield Problem(str(path), f"a file that conf/ has too: conf/{name} would be taken", "a name of its own")
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
 
 
-def _options(group: str, folders: Sequence[Path]) -> list[str]:
-    found = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
-    return sorted(found - {"base"})
+def _is_below(key: str, wrong: Iterable[str]) -> bool:
+    """Tell whether a key belongs to a group whose choice is wrong, so that nothing can be said about it."""
+    return any(key == group or key.startswith(f"{group}.") for group in wrong)
 
 
-def _values(override: Override) -> list[str]:
-    """Return the values of an override as text: one, or those of a sweep."""
-    if not override.is_sweep_override():
-        value = override.get_value_element_as_str()
-        return [value.strip("'\"")]
-    if override.is_interval_sweep():
-        return [str(override.value().start)]  # type: ignore[union-attr]
-    return [str(value) for value in islice(override.sweep_string_iterator(), MOST_VALUES)]
-
-
-def _unexpected_sweep(override: Override) -> Problem:
-    found = override.input_line.partition("=")[2]
-    return Problem(override.key_or_group, found, "one value", "add -m for a sweep, or quote a text that has a comma")
-
-
-def _jobs(overrides: Sequence[Override], folders: Sequence[Path]) -> Iterator[list[str]]:
-    """Yield the overrides of each job to check."""
-    choices = [_values(each) if each.is_sweep_override() else [None] for each in overrides]
-    first = [_text(each, values[0], folders) for each, values in zip(overrides, choices, strict=True)]
-    yield first
-    for at, values in enumerate(choices):
-        for value in values[1:]:
-            yield [*first[:at], _text(overrides[at], value, folders), *first[at + 1 :]]
-
-
-def _text(override: Override, value: str | None, folders: Sequence[Path]) -> str:
-    text = _forced(override, folders)
-    return text if value is None else f"{text.partition('=')[0]}={value}"
-
-
-def _forced(override: Override, folders: Sequence[Path]) -> str:
-    """Return the override with ``++`` before a plain key; groups and Hydra's own keys stay as they are."""
-    text = override.input_line or ""
-    key = override.key_or_group
-    plain = override.type in (OverrideType.CHANGE, OverrideType.ADD) and not _options(key, folders)
-    if not plain or "/" in key or "@" in text.partition("=")[0] or key.split(".")[0] == "hydra":
-        return text
-    return f"++{text.lstrip('+')}"
-
-
-def _problems_of(job: list[str], folders: Sequence[Path], config_name: str) -> list[Problem]:
+def _swept_in_files(
+    given: Sequence[Argument], groups: Groups, source: _Source, multirun: bool
+) -> tuple[list[Argument], list[Problem]]:
+    """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it or with the run folder."""
+    first = next(_jobs(given, groups))
     try:
-        compose_config(job, folders, config_name)
-    except ConfigError as error:
-        return list(error.problems)
-    return []
+        settings = _compose(first, source)["hydra"]
+    except ConfigError:
+        return [], []  # reported with the jobs
+    problems = list(_folder_problems(settings, "sweep" if multirun else "run"))
+    params: Mapping[str, Any] = OmegaConf.select(settings, "sweeper.params") or {}
+    if params and not multirun:
+        found = f"a sweep over {listed(params)}"
+        problems.append(
+            Problem("hydra.sweeper.params", found, "-m with a sweep", "add -m, or leave hparams_search out")
+        )
+        return [], problems
+    swept, unreadable = overrides.parse([f"{key}={value}" for key, value in params.items()], groups)
+    return swept, problems + unreadable
 
 
-def compose_config(overrides: Sequence[str], folders: Sequence[Path] = (CONF,), config_name: str = "train") -> Config:
+def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
+    """Yield a problem if the run folder cannot be made; one that is known only within a run is passed over."""
+    try:
+        folder = Path(settings[kind].dir).absolute()
+    except OmegaConfBaseException:
+        return
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        found = f"{folder}, and {above} is {'not writable' if above.is_dir() else 'a file'}"
+        yield Problem(f"hydra.{kind}.dir", found, "a folder that can be made", f"hydra.{kind}.dir=…")
+
+
+def _problems_of_jobs(jobs: Iterable[list[str]], source: _Source) -> list[Problem]:
+    problems: list[Problem] = []
+    for job in jobs:
+        try:
+            _checked(_compose(job, source))
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _jobs(given: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
+    """Yield the arguments of each job to check: the first, and each other value of each swept key."""
+    first = [overrides.forced(each, groups, each.values[0] if each.sweeps else None) for each in given]
+    yield first
+    for at, each in enumerate(given):
+        for value in each.values[1:] if each.sweeps else ():
+            yield [*first[:at], overrides.forced(each, groups, value), *first[at + 1 :]]
+
+
+def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), config_name: str = "train") -> Config:
     """Compose a configuration as Hydra would, without running anything, and check it.
 
     Args:
-        overrides: As on the command line.
+        arguments: As on the command line.
         folders: Where to search: ``conf/``, then the user's own.
         config_name: The primary configuration.
 
     Raises:
         ConfigError: It cannot be composed, or does not hold.
     """
-    extra = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]"] if folders[1:] else []
-    try:
-        with initialize_config_dir(config_dir=str(folders[0]), version_base="1.3"):
-            composed: Any = compose(config_name, overrides=[*overrides, *extra])
-    except (HydraException, OmegaConfBaseException) as error:
-        message = " ".join(str(error).split())
-        raise ConfigError(
-            Problem("configuration", message, "what conf/ and the arguments can be composed of")
-        ) from None
+    return _checked(_compose(arguments, _Source(tuple(folders), config_name)))
+
+
+def _checked(composed: DictConfig) -> Config:
+    with open_dict(composed):
+        composed.pop("hydra")
     return load(composed)
+
+
+def _compose(job: Sequence[str], source: _Source) -> DictConfig:
+    """Compose, with Hydra's own settings under ``hydra``."""
+    places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
+    search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+    try:
+        with initialize_config_dir(config_dir=str(source.folders[0]), version_base="1.3"):
+            return compose(source.name, overrides=[*job, *search], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:  # OmegaConf asserts, too
+        raise ConfigError(_not_composed(error)) from None
+
+
+def _not_composed(error: Exception) -> Problem:
+    cause = error.__cause__
+    if isinstance(cause, ConfigTypeError) and cause.full_key:
+        found, expected = "a list", "keys with values"
+        if cause.object_type is list:
+            found, expected = expected, found
+        return Problem(cause.full_key, found, expected)
+    message = " ".join(str(error).split())
+    return Problem("configuration", message, "what conf/ and the arguments can be composed of")

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl import schema
-from mtl.errors import ConfigError, Problem, did_you_mean, listed
-
-T = TypeVar("T")
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
-"""A text that may look like a number: a label ``0``, a file ``2024``."""
+from mtl.config_checks import cross_checks
+from mtl.config_types import (
+    Batches,
+    BatchesOrNone,
+    Count,
+    Devices,
+    Duration,
+    Fraction,
+    Layers,
+    Name,
+    Rate,
+    Share,
+    Steps,
+)
+from mtl.errors import ConfigError, Problem
 
 
 @dataclass(config=schema.STRICT)
 class BackboneConfig:
-    """Where the encoder's weights come from; the first that is given counts: path, package, random, name."""
+    """Where the encoder's weights come from: one of path, package, random and name; path goes before the others."""
 
-    name: str | None
+    name: Name | None
     """Model id on the hub; cached after the first use."""
-    path: str | None
+    path: Name | None
     """Local folder in the hub's layout; wins over everything else."""
-    package: str | None
+    package: Name | None
     """Installed Python package that carries the weights."""
-    sha256: str | None
+    sha256: Name | None
     """Checksum that ``model.safetensors`` must have."""
-    revision: str | None
+    revision: Name | None
     """Branch, tag or commit on the hub."""
     random: bool
     """Small random weights, for tests of the pipeline."""
@@ -110,7 +116,7 @@ class FreezeConfig:
     backbone: Literal["none", "all", "lower", "gradual"]
     heads: list[str] | Literal["all"]
     """Tasks whose heads are frozen."""
-    train_layers: Annotated[int, Field(ge=1)] | Fraction | None
+    train_layers: Layers | None
     """``lower``: how many of the top layers train, as a number or as a share of all."""
     gradual: GradualConfig | None
 
@@ -123,7 +129,7 @@ class Layerwise:
     heads: Rate
     upper: Rate
     lower: Rate
-    upper_layers: Count | Fraction
+    upper_layers: Layers
     """How many layers are upper ones, as a number or as a share of all."""
 
 
@@ -165,7 +171,7 @@ class OptimizerConfig:
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
     eps: Annotated[float, Field(gt=0)]
     schedule: Literal["linear", "cosine", "constant"]
-    warmup: Annotated[int, Field(ge=0)] | Share
+    warmup: Steps
     """Steps of linear warm-up, as a number or as a share of all."""
 
 
@@ -173,23 +179,22 @@ class OptimizerConfig:
 class TrainerConfig:
     """Lightning's trainer flags under their own names; ``null`` leaves Lightning's default."""
 
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
-    devices: int | str | list[int] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: Devices = "auto"
     num_nodes: Count | None = None
     strategy: str | None = None
-    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true", "32", 32] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", 32] = "auto"
     """``auto``: bf16 where the hardware computes it natively, otherwise fp32."""
     max_epochs: Count | None = None
     min_epochs: Count | None = None
     max_steps: Count | None = None
     min_steps: Count | None = None
-    max_time: str | dict[str, int] | None = None
-    limit_train_batches: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
-    limit_val_batches: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, le=1)] | None = None
-
-    overfit_batches: Annotated[int, Field(ge=0)] | Share | None = None
+    max_time: Duration | None = None
+    limit_train_batches: Batches | None = None
+    limit_val_batches: BatchesOrNone | None = None
+    overfit_batches: BatchesOrNone | None = None
     fast_dev_run: bool | Count | None = None
-    val_check_interval: Count | Annotated[float, Field(gt=0, le=1)] | None = None
+    val_check_interval: Batches | None = None
     check_val_every_n_epoch: Count | None = None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None = None
     accumulate_grad_batches: Count | None = None
@@ -237,7 +242,7 @@ class LoggerConfig:
 class ModelConfig:
     """Where training starts."""
 
-    init_from: str | None
+    init_from: Name | None
     """A run folder or a saved model whose encoder and heads are the start."""
 
 
@@ -271,94 +276,29 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: All problems together, each with its full key.
     """
-    values = _plain(cfg)
-    config, problems = schema.check(Config, values)
-    problems += _cross_checks(values)
+    problems: list[Problem] = []
+    values = _plain(cfg, (), problems)
+    config, wrong = schema.check(Config, values)
+    for found in (wrong, cross_checks(values)):
+        known = {problem.place for problem in problems}
+        problems += [problem for problem in found if problem.place not in known]
     if problems or config is None:
         raise ConfigError(problems)
     return config
 
 
-def _plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(cfg, DictConfig):
-        return dict(cfg)
-    try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        message = str(error).splitlines()[0]
-        place = getattr(error, "full_key", None) or "configuration"
-        raise ConfigError(Problem(place, message, "a value that can be resolved", f"give {place}=…")) from None
-
-
-def _cross_checks(values: Mapping[str, Any]) -> list[Problem]:
-    """Check what no single field can say, in every section that holds by itself."""
-    data = _section(DataConfig, values, "data")
-    freeze = _section(FreezeConfig, values, "freeze")
-    heads = _section(HeadsConfig, values, "heads")
-    loss = _section(LossConfig, values, "loss")
-    backbone = _section(BackboneConfig, values, "backbone")
-    problems = _data(data) if data else []
-    if data:
-        problems += _names_of_tasks(list(data.tasks), freeze, heads, loss)
-    problems += _freeze(freeze) if freeze else []
-    return problems + (_backbone(backbone) if backbone else [])
-
-
-def _section(kind: type[T], values: Mapping[str, Any], name: str) -> T | None:
-    return schema.check(kind, values.get(name, {}))[0]
-
-
-def _data(data: DataConfig) -> list[Problem]:
-    problems = []
-    if not data.tasks:
-        repair = "data.tasks.classification.train=a.csv data.tasks.sentiment.path=b.jsonl"
-        problems.append(Problem("data.tasks", "no task", "at least one task with its file", f"give {repair}"))
-    if len(data.split) != 3 or abs(sum(data.split) - 1) > 1e-6:
-        problems.append(Problem("data.split", str(data.split), "three shares (train, val, test) that sum to 1"))
-    for name, task in data.tasks.items():
-        place = f"data.tasks.{name}"
-        if not name.isidentifier() or name == "all":
-            allowed = "letters, digits and underscores, not starting with a digit, and not `all`"
-            problems.append(Problem(place, f"the task name {name!r}", allowed))
-        if task.path is None and task.train is None:
-            expected = "train= (with or without val= and test=) or path="
-            problems.append(Problem(place, "no file", expected, f"give {place}.path=…"))
-        if task.path is not None and (task.train or task.val or task.test):
-            expected = "one file to be split, or files for the splits"
-            problems.append(Problem(place, "path beside train, val or test", expected))
-        if task.labels is not None and (len(task.labels) < 2 or len(set(task.labels)) < len(task.labels)):
-            problems.append(Problem(f"{place}.labels", str(task.labels), "at least two labels, each once"))
-    return problems
-
-
-def _names_of_tasks(
-    tasks: list[str], freeze: FreezeConfig | None, heads: HeadsConfig | None, loss: LossConfig | None
-) -> list[Problem]:
-    frozen = [] if freeze is None or freeze.heads == "all" else freeze.heads
-    used = [("freeze.heads", name) for name in frozen]
-    used += [(f"heads.tasks.{name}", name) for name in (heads.tasks if heads else ())]
-    used += [(f"loss.weights.{name}", name) for name in (loss.weights if loss else ())]
-    return [
-        Problem(place, f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
-        for place, name in used
-        if tasks and name not in tasks
-    ]
-
-
-def _freeze(freeze: FreezeConfig) -> list[Problem]:
-    problems = []
-    if freeze.backbone == "lower" and freeze.train_layers is None:
-        problems.append(Problem("freeze.train_layers", "null", "how many of the top layers train, a number or a share"))
-    if freeze.backbone == "gradual" and freeze.gradual is None:
-        problems.append(Problem("freeze.gradual", "null", "start, every and layers", "choose freeze=gradual"))
-    return problems
-
-
-def _backbone(backbone: BackboneConfig) -> list[Problem]:
-    if backbone.path or backbone.package or backbone.random or backbone.name:
-        return []
-    return [
-        Problem(
-            "backbone", "no source of weights", "name, path or package", "choose backbone=mpnet or give backbone.path=…"
-        )
-    ]
+def _plain(node: Any, path: schema.Path, problems: list[Problem]) -> Any:
+    """Return plain values; what is missing or cannot be resolved is left out, and noted."""
+    if not isinstance(node, DictConfig | ListConfig):
+        return node
+    values: dict[Any, Any] = {}
+    parts: Iterable[Any] = range(len(node)) if isinstance(node, ListConfig) else node
+    for part in parts:
+        place = (*path, part)
+        try:
+            values[part] = _plain(node[part], place, problems)
+        except OmegaConfBaseException as error:
+            key = schema.key(place)
+            found = "no value (???)" if OmegaConf.is_missing(node, part) else str(error).splitlines()[0]
+            problems.append(Problem(key, found, "a value that can be resolved", f"give {key}=…"))
+    return list(values.values()) if isinstance(node, ListConfig) else values

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
-from mtl.config import Name
+from mtl.config_types import Name
 from mtl.predict import check_sources
 
 USAGE = """

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
-from mtl.config import Name
+from mtl.config_types import Name
 
 USAGE = """
 usage: python -m mtl.evaluate run=FOLDER

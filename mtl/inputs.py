@@ -98,15 +98,20 @@ def _file(text: str | None) -> Path | None:
 def absolute(config: Config) -> Config:
     """Return the configuration with absolute paths, so that a run's copy of it holds in every folder."""
     tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
-    backbone = replace(config.backbone, path=_absolute(config.backbone.path))  # type: ignore[type-var]
-    model = replace(config.model, init_from=_absolute(config.model.init_from))  # type: ignore[type-var]
-    data = replace(config.data, tasks=tasks)  # type: ignore[type-var]
-    return replace(config, data=data, backbone=backbone, model=model)  # type: ignore[type-var]
+    backbone = replace(config.backbone, path=_absolute(config.backbone.path))
+    model = replace(config.model, init_from=_absolute(config.model.init_from))
+    data = replace(config.data, tasks=tasks)
+    return replace(config, data=data, backbone=backbone, model=model)
 
 
 def _absolute_task(task: TaskConfig) -> TaskConfig:
-    files = {name: _absolute(getattr(task, name)) for name in ("train", "val", "test", "path")}
-    return replace(task, **files)  # type: ignore[type-var]
+    return replace(
+        task,
+        train=_absolute(task.train),
+        val=_absolute(task.val),
+        test=_absolute(task.test),
+        path=_absolute(task.path),
+    )
 
 
 def _absolute(text: str | None) -> str | None:

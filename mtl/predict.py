@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
-from mtl.config import Name
+from mtl.config_types import Name
 from mtl.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

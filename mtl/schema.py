@@ -13,8 +13,22 @@ from pydantic_core import ErrorDetails
 
 from mtl.errors import Problem, did_you_mean, listed
 
-STRICT = ConfigDict(extra="forbid", strict=True)
-"""No unknown keys and no silent conversions, ``true`` for 1 or ``"3"`` for 3."""
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""No unknown keys, no infinite numbers and no silent conversions, ``true`` for 1 or ``"3"`` for 3."""
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "dataclass_type": "keys with values",
+    "model_attributes_type": "keys with values",
+}
+"""How a user calls what pydantic wants, by the kind of its error."""
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -59,23 +73,33 @@ def _problem(kind: Any, detail: ErrorDetails) -> Problem:
         return Problem(place, "an unknown key", listed(allowed, most=40), repair)
     if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return Problem(place, "nothing", "a value", f"give {place}=…")
-    if detail["type"] == "union_tag_invalid":
-        tag = key((*path, str(detail["ctx"]["discriminator"]).strip("'")))
-        allowed = [word.strip(" '") for word in detail["ctx"]["expected_tags"].split(",")]
-        return Problem(
-            tag, repr(detail["ctx"]["tag"]), listed(allowed), did_you_mean(str(detail["ctx"]["tag"]), allowed)
-        )
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag = str(detail["ctx"]["discriminator"]).strip("'")
+        return _unknown_word(key((*path, tag)), detail["input"].get(tag), _tags_at(kind, path))
     if detail["type"] == "literal_error":
-        allowed = _literals(detail["ctx"]["expected"])
-        return Problem(place, repr(detail["input"]), listed(allowed), did_you_mean(str(detail["input"]), allowed))
-    return Problem(place, repr(detail["input"]), _expectation(detail))
+        return _unknown_word(place, detail["input"], _literals(detail["ctx"]["expected"]))
+    scalar = isinstance(detail["input"], str | int | float)
+    repair = f"give {place}=[{detail['input']}]" if detail["type"] == "list_type" and scalar else ""
+    return Problem(place, shown(detail["input"]), _expectation(detail), repair)
+
+
+def _unknown_word(place: str, value: Any, allowed: list[str]) -> Problem:
+    return Problem(place, shown(value), listed(allowed), did_you_mean(str(value), allowed))
 
 
 def _expectation(detail: ErrorDetails) -> str:
-    if detail["type"] == "dataclass_type":
-        return "keys with values"
+    if detail["type"] in _EXPECTED:
+        return _EXPECTED[detail["type"]]
+    if detail["type"] in ("too_short", "too_long"):
+        limit = detail["ctx"].get("min_length") or detail["ctx"]["max_length"]
+        return f"{'at least' if detail['type'] == 'too_short' else 'at most'} {limit} values"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return message[0].lower() + message[1:]
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: texts in quotes, ``null``, ``true`` and ``false`` as in YAML."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _literals(expected: str) -> list[str]:
@@ -88,14 +112,23 @@ def key(path: Path) -> str:
 
 
 def _merged(problems: list[Problem]) -> list[Problem]:
-    """Join the problems of one place: the branches of a union each complain about the same value."""
+    """Join the problems of one place: the branches of a union each complain about the same value.
+
+    Where one of them found the fault deeper in the value, that is what counts.
+    """
     by_place: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         known = by_place.get((problem.place, problem.found))
         if known is not None and problem.expected not in known.expected.split(", or "):
-            problem = dataclasses.replace(known, expected=f"{known.expected}, or {problem.expected}")
+            problem = Problem(
+                place=known.place,
+                found=known.found,
+                expected=f"{known.expected}, or {problem.expected}",
+                repair=known.repair or problem.repair,
+            )
         by_place[problem.place, problem.found] = problem
-    return list(by_place.values())
+    found = list(by_place.values())
+    return [each for each in found if not any(other.place.startswith(f"{each.place}.") for other in found)]
 
 
 def _without_branches(kind: Any, location: Path) -> Path:
@@ -135,6 +168,11 @@ def _tags(kind: Any) -> tuple[Any, ...]:
     field = next((f for f in dataclasses.fields(kind) if f.name == "kind"), None)
     annotation = _hints(kind)["kind"] if field else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _tags_at(kind: Any, path: Path) -> list[str]:
+    """Return the tags of the union at ``path``."""
+    return [str(tag) for each in _types_at(kind, path) if dataclasses.is_dataclass(each) for tag in _tags(each)]
 
 
 def _hints(kind: Any) -> dict[str, Any]:

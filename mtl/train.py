@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -52,7 +52,7 @@ def _job(cfg: DictConfig) -> None:
     train(config, Path(settings.runtime.output_dir), choices)
 
 
-def _exits(job):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - hydra.main looks at no types
+def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Turn our errors into exit code 2 inside Hydra, which would print a traceback and exit with 1."""
 
     def wrapped(cfg: DictConfig) -> None:

@@ -1,0 +1,154 @@
+"""What no single value of a configuration can say by itself: checks across keys, on plain values.
+
+They run beside the checks of the single values, so that one message has all problems; what they meet may be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtl.errors import Problem, did_you_mean, listed
+from mtl.schema import shown
+
+SHOWN = ("accuracy", "macro_f1", "weighted_f1")
+"""The figures of a task that are logged after each validation."""
+
+
+def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong across the keys of a configuration."""
+    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _validation, _monitor, _barebones)
+    return [problem for check in checks for problem in check(values)]
+
+
+def _at(values: Any, *path: str) -> Any:
+    """Return what stands at ``path``, ``None`` if there is nothing."""
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _keys(values: Any, *path: str) -> list[str]:
+    found = _at(values, *path)
+    return [str(key) for key in found] if isinstance(found, Mapping) else []
+
+
+def _backbone(values: Mapping[str, Any]) -> Iterator[Problem]:
+    backbone = _at(values, "backbone")
+    if not isinstance(backbone, Mapping) or backbone.get("path"):
+        return
+    given = [key for key in ("package", "random", "name") if backbone.get(key)]
+    if not given:
+        repair = "choose backbone=mpnet or give backbone.path=…"
+        yield Problem("backbone", "no source of weights", "name, path or package", repair)
+    if len(given) > 1:
+        found = " and ".join(f"{key}: {shown(backbone[key])}" for key in given)
+        repair = " or ".join(f"backbone.{key}={'false' if key == 'random' else 'null'}" for key in given)
+        yield Problem("backbone", found, "one source of weights; only path goes before another", repair)
+
+
+def _tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
+    tasks = _at(values, "data", "tasks")
+    if tasks == {}:
+        repair = "data.tasks.classification.train=a.csv data.tasks.sentiment.path=b.jsonl"
+        yield Problem("data.tasks", "no task", "at least one task with its file", f"give {repair}")
+    split = _at(values, "data", "split")
+    shares = isinstance(split, list) and all(isinstance(share, int | float) for share in split)
+    if shares and (len(split) != 3 or abs(sum(split) - 1) > 1e-6):
+        yield Problem("data.split", str(split), "three shares (train, val, test) that sum to 1")
+    for name in _keys(tasks):
+        if not name.isidentifier() or name == "all":
+            allowed = "letters, digits and underscores, not starting with a digit, and not `all`"
+            yield Problem(f"data.tasks.{name}", f"the task name {name!r}", allowed)
+        if isinstance(tasks[name], Mapping):
+            yield from _task(tasks[name], f"data.tasks.{name}")
+
+
+def _task(task: Mapping[str, Any], place: str) -> Iterator[Problem]:
+    if task.get("path") is None and task.get("train") is None:
+        expected = "train= (with or without val= and test=) or path="
+        yield Problem(place, "no file", expected, f"give {place}.path=…")
+    beside = [split for split in ("train", "val", "test") if task.get(split) is not None]
+    if task.get("path") is not None and beside:
+        expected = "one file to be split, or files for the splits"
+        yield Problem(place, f"path beside {' and '.join(beside)}", expected, f"give {place}.path=null, or path alone")
+    text, label = task.get("text_column", "text"), task.get("label_column", "label")
+    if text == label:
+        yield Problem(f"{place}.label_column", repr(label), "another column than text_column")
+    labels = task.get("labels")
+    if isinstance(labels, list) and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
+        yield Problem(f"{place}.labels", str(labels), "at least two labels, each once")
+
+
+def _names_of_tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
+    tasks = _keys(values, "data", "tasks")
+    frozen = _at(values, "freeze", "heads")
+    used = [("freeze.heads", str(name)) for name in frozen] if isinstance(frozen, list) else []
+    used += [(f"heads.tasks.{name}", name) for name in _keys(values, "heads", "tasks")]
+    used += [(f"loss.weights.{name}", name) for name in _keys(values, "loss", "weights")]
+    for place, name in used:
+        if tasks and name not in tasks:
+            yield Problem(place, f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
+
+
+def _heads(values: Mapping[str, Any]) -> Iterator[Problem]:
+    heads = {"heads.default": _at(values, "heads", "default")}
+    heads |= {f"heads.tasks.{name}": _at(values, "heads", "tasks", name) for name in _keys(values, "heads", "tasks")}
+    for place, head in heads.items():
+        if _at(head, "kind") == "linear" and _at(head, "hidden") is not None:
+            repair = f"give {place}.kind=mlp"
+            yield Problem(f"{place}.hidden", str(head["hidden"]), "null: a linear head has no hidden layer", repair)
+
+
+def _freeze(values: Mapping[str, Any]) -> Iterator[Problem]:
+    freeze = _at(values, "freeze")
+    backbone, layers, gradual = (_at(freeze, key) for key in ("backbone", "train_layers", "gradual"))
+    if backbone == "lower" and layers is None:
+        expected = "how many of the top layers train, a number or a share"
+        yield Problem("freeze.train_layers", "null", expected, "choose freeze=lower_layers")
+    if backbone == "gradual" and gradual is None:
+        yield Problem("freeze.gradual", "null", "start, every and layers", "choose freeze=gradual")
+    for key, value, kind, choice in (
+        ("train_layers", layers, "lower", "lower_layers"),
+        ("gradual", gradual, "gradual", "gradual"),
+    ):
+        if value is not None and backbone in ("none", "all", "lower", "gradual") and backbone != kind:
+            found = f"{value} beside freeze.backbone={backbone}, where it means nothing"
+            yield Problem(f"freeze.{key}", found, f"null, or freeze.backbone={kind}", f"choose freeze={choice}")
+
+
+def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:
+    trainer = _at(values, "trainer")
+    if not isinstance(trainer, Mapping):
+        return
+    if all(trainer.get(key) in (None, False) for key in ("max_epochs", "max_steps", "fast_dev_run")):
+        yield Problem("trainer.max_epochs", "null", "an end: max_epochs or max_steps", "give trainer.max_epochs=3")
+    for least, most in (
+        ("min_epochs", "max_epochs"),
+        ("min_steps", "max_steps"),
+        ("check_val_every_n_epoch", "max_epochs"),
+    ):
+        low, high = trainer.get(least), trainer.get(most)
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
+
+
+def _validation(values: Mapping[str, Any]) -> Iterator[Problem]:
+    limit = _at(values, "trainer", "limit_val_batches")
+    if limit == 0 and limit is not False and _at(values, "callbacks", "early_stopping") is not None:
+        found = f"{limit}: nothing is validated, and callbacks.early_stopping waits for it"
+        yield Problem("trainer.limit_val_batches", found, "a number from 1 on, or callbacks=default")
+
+
+def _monitor(values: Mapping[str, Any]) -> Iterator[Problem]:
+    monitor, tasks = _at(values, "callbacks", "monitor"), _keys(values, "data", "tasks")
+    allowed = [f"val/{figure}" for figure in SHOWN]
+    allowed += [f"val/{task}/{figure}" for task in tasks for figure in SHOWN]
+    if tasks and isinstance(monitor, str) and monitor not in allowed:
+        yield Problem("callbacks.monitor", repr(monitor), listed(allowed, most=40), did_you_mean(monitor, allowed))
+
+
+def _barebones(values: Mapping[str, Any]) -> Iterator[Problem]:
+    kinds = _at(values, "logger", "kinds")
+    if _at(values, "trainer", "barebones") is True and kinds:
+        yield Problem("logger.kinds", str(kinds), "[] with trainer.barebones=true", "choose logger=none")

@@ -1,0 +1,66 @@
+"""The kinds of values in a configuration, each with the text that a wrong one is answered with."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+_UNITS = ("days", "hours", "minutes", "seconds")
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _amount(things: str, *, least: int, up_to_all: bool) -> BeforeValidator:
+    """Return the check of a number of things, which is whole, or a share of all, which has a decimal point."""
+    share = f"0.0 {'<' if least else '<='} share {'<=' if up_to_all else '<'} 1.0"
+    expected = f"a number of {things} from {least} on, or a share of all ({share})"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, float):
+            good = (0 < value < 1) or (value == 0 and least == 0) or (value == 1 and up_to_all)
+        else:
+            good = _is_whole(value) and value >= least
+        if not good:
+            raise ValueError(expected)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _devices(value: Any) -> Any:
+    listed = isinstance(value, list) and value and all(_is_whole(each) and each >= 0 for each in value)
+    if value == "auto" or listed or (_is_whole(value) and (value > 0 or value == -1)):
+        return value
+    raise ValueError("auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]")
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value):
+        return value
+    if isinstance(value, dict) and value and set(value) <= set(_UNITS) and all(map(_is_whole, value.values())):
+        return value
+    raise ValueError(f"days:hours:minutes:seconds, such as 00:12:00:00, or keys of {', '.join(_UNITS)}: {{hours: 12}}")
+
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[Annotated[str, Field(min_length=1)], BeforeValidator(_as_text)]
+"""A text that may look like a number or a truth value: a label ``0``, a file ``2024``, a commit ``1234567``."""
+Layers = Annotated[int | float, _amount("layers", least=1, up_to_all=False)]
+Steps = Annotated[int | float, _amount("steps", least=0, up_to_all=False)]
+Batches = Annotated[int | float, _amount("batches", least=1, up_to_all=True)]
+BatchesOrNone = Annotated[int | float, _amount("batches", least=0, up_to_all=True)]
+Devices = Annotated[int | str | list[int], BeforeValidator(_devices)]
+Duration = Annotated[str | dict[str, int], BeforeValidator(_duration)]
