@@ -21,7 +21,7 @@ from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
 from mtl.data.sampling import StepSampler
 from mtl.data.tasks import TaskData
 from mtl.encoding import native_bf16
-from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.errors import ConfigError, Problem, listed
 from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
@@ -35,7 +35,7 @@ from mtl.training.learning_rates import (
     uniform_rates,
 )
 from mtl.training.losses import TaskLosses
-from mtl.training.module import SHOWN, MultiTaskModule
+from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 
 
@@ -206,36 +206,31 @@ def module(
     )
 
 
-def check_monitor(config: Config, tasks: Sequence[str]) -> None:
-    """Check that the monitored figure will be logged.
-
-    Raises:
-        ConfigError: It will not.
-    """
-    allowed = [f"val/{name}" for name in SHOWN] + [f"val/{task}/{name}" for task in tasks for name in SHOWN]
-    monitor = config.callbacks.monitor
-    if monitor not in allowed:
-        raise ConfigError(Problem("callbacks.monitor", repr(monitor), listed(allowed), did_you_mean(monitor, allowed)))
-
-
 def device(flags: TrainerConfig) -> torch.device:
     """Return the device that the trainer will use.
 
     Raises:
-        ConfigError: A GPU is asked for and there is none.
+        ConfigError: One is asked for that is not there.
     """
-    if flags.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        found = f"{flags.accelerator}, and PyTorch {torch.__version__} finds no CUDA device"
-        repair = "trainer=cpu, or install a CUDA build of PyTorch"
+    wanted, cuda, mps = flags.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
+        found = f"{wanted}, and PyTorch {torch.__version__} finds none"
+        repair = "trainer=cpu" + ("" if wanted == "mps" else ", or install a CUDA build of PyTorch")
         raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
-    if flags.accelerator == "mps" or (flags.accelerator in ("auto", "gpu") and torch.backends.mps.is_available()):
-        return torch.device("mps")
-    cuda = flags.accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if cuda else "cpu")
+    if wanted == "cpu" or not (cuda or mps):
+        return torch.device("cpu")
+    return torch.device("cuda" if cuda and wanted != "mps" else "mps")
 
 
 def precision(flags: TrainerConfig, where: torch.device) -> str:
-    """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32."""
+    """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
+
+    Raises:
+        ConfigError: fp16 is asked for on a CPU.
+    """
+    if flags.precision == "16-mixed" and where.type == "cpu":
+        found, expected = "16-mixed on a CPU, which does not compute in fp16", "auto, 32-true or bf16-mixed"
+        raise ConfigError(Problem("trainer.precision", found, expected))
     if flags.precision != "auto":
         return str(flags.precision)
     return "bf16-mixed" if native_bf16(where) else "32-true"
@@ -269,17 +264,20 @@ def trainer(
     }
     try:
         return pl.Trainer(**flags)
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
-        message = " ".join(str(error).split())
-        raise ConfigError(Problem("trainer", message, "flags that Lightning's Trainer accepts here")) from None
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+        raise refused(error) from None
+
+
+def refused(error: Exception) -> ConfigError:
+    """Return the error for flags that Lightning refuses."""
+    message = " ".join(str(error).split())
+    return ConfigError(Problem("trainer", message, "flags that Lightning's Trainer accepts here"))
 
 
 def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callback]:
     settings = config.callbacks
     where = folder / "checkpoints"
     found: list[pl.Callback] = []
-    if config.trainer.barebones:
-        return found
     if settings.save_last:
         found.append(
             ModelCheckpoint(where, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)

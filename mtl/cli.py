@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
-
-import yaml
 
 from mtl import schema
 from mtl.errors import ConfigError, MtlError, Problem, did_you_mean, listed
@@ -51,15 +49,17 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
     Raises:
         ConfigError: All problems together.
     """
-    if {"-h", "--help"} & set(arguments):
+    before, behind = _cut(arguments)
+    if {"-h", "--help"} & set(before):
         print(usage.strip())
         sys.exit(0)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    values, free, problems = _sorted_out(arguments, names, rest is not None)
+    values, free, problems = _sorted_out(before, kind, rest)
+    free += behind
     if rest is not None and free:
         values[rest] = free
     if rest is None:
-        problems += [Problem(each, "no key=value", listed(f"{name}=…" for name in names)) for each in free]
+        names = listed(f"{name}=…" for name in schema.keys(kind))
+        problems += [Problem(each, "no key=value", names) for each in free]
     options, found = schema.check(kind, values)
     if problems or found or options is None:
         raise ConfigError([*problems, *found])
@@ -67,27 +67,28 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
 
 
 def _sorted_out(
-    arguments: Sequence[str], names: list[str], sentences: bool
+    arguments: Sequence[str], kind: Any, rest: str | None
 ) -> tuple[dict[str, Any], list[str], list[Problem]]:
     """Return the values by key, the free arguments, and what is neither."""
+    names = [name for name in schema.keys(kind) if name != rest]
+    hint = "" if rest is None else f"behind -- everything counts as {rest}"
     values: dict[str, Any] = {}
     free: list[str] = []
     problems: list[Problem] = []
-    arguments, behind = _cut(arguments)
     for argument in arguments:
         match = _KEY_VALUE.fullmatch(argument)
-        if match and match["key"] in names:
-            values[match["key"]] = _scalar(match["value"])
+        if match and match["key"] in values:
+            problems.append(Problem(match["key"], f"{argument}, a second value", "one value"))
+        elif match and match["key"] in names:
+            values[match["key"]] = _value(match["value"], takes_text=schema.takes_text(kind, match["key"]))
         elif argument.startswith("-") and not argument.startswith("- "):
-            problems.append(Problem(argument, "an unknown flag", listed([f"{name}=…" for name in names])))
-        elif match and not (sentences and " " in argument):
-            allowed = [name for name in names if name != "sentences"]
-            problems.append(
-                Problem(match["key"], "an unknown key", listed(allowed), did_you_mean(match["key"], allowed))
-            )
+            problems.append(Problem(argument, "an unknown flag", listed(f"{name}=…" for name in names), hint))
+        elif match and (rest is None or " " not in argument):
+            repair = did_you_mean(match["key"], names) or hint
+            problems.append(Problem(match["key"], "an unknown key", listed(names), repair))
         else:
             free.append(argument)
-    return values, [*free, *behind], problems
+    return values, free, problems
 
 
 def _cut(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -99,10 +100,12 @@ def _cut(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _scalar(text: str) -> Any:
-    """Read a value as YAML where that gives a number, a boolean or nothing, else as text."""
+def _value(text: str, *, takes_text: bool) -> Any:
+    """Read a value: ``null``, a text where one is taken, else a number or a truth value if it is one."""
+    if text == "null" or takes_text:
+        return None if text == "null" else text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = json.loads(text)
+    except ValueError:
         return text
-    return value if isinstance(value, int | float | bool) or (value is None and text in ("null", "~")) else text
+    return value if isinstance(value, int | float) else text

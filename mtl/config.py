@@ -206,7 +206,6 @@ class TrainerConfig:
     detect_anomaly: bool | None = None
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     sync_batchnorm: bool | None = None
-    barebones: bool | None = None
 
 
 @dataclass(config=schema.STRICT)

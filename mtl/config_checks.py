@@ -17,7 +17,7 @@ SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 
 def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong across the keys of a configuration."""
-    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _validation, _monitor, _barebones)
+    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _validation, _monitor)
     return [problem for check in checks for problem in check(values)]
 
 
@@ -146,9 +146,3 @@ def _monitor(values: Mapping[str, Any]) -> Iterator[Problem]:
     allowed += [f"val/{task}/{figure}" for task in tasks for figure in SHOWN]
     if tasks and isinstance(monitor, str) and monitor not in allowed:
         yield Problem("callbacks.monitor", repr(monitor), listed(allowed, most=40), did_you_mean(monitor, allowed))
-
-
-def _barebones(values: Mapping[str, Any]) -> Iterator[Problem]:
-    kinds = _at(values, "logger", "kinds")
-    if _at(values, "trainer", "barebones") is True and kinds:
-        yield Problem("logger.kinds", str(kinds), "[] with trainer.barebones=true", "choose logger=none")

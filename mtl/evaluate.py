@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
+from mtl.errors import ConfigError, Problem
 
 USAGE = """
 usage: python -m mtl.evaluate run=FOLDER
@@ -24,6 +26,7 @@ usage: python -m mtl.evaluate run=FOLDER
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   device=NAME         cpu or cuda (default: the GPU if there is one)
 """
+_COLUMNS = {"text_column": "text", "label_column": "label"}
 
 
 @dataclass(config=schema.STRICT)
@@ -44,6 +47,7 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then evaluate and print the tables."""
     options = cli.parse(Options, arguments, USAGE)
+    _check_together(options)
 
     from mtl.evaluation.tables import class_table, console, results_table
     from mtl.reevaluation import evaluate_file, evaluate_run, write_scored
@@ -70,6 +74,24 @@ def main(arguments: Sequence[str]) -> None:
     if options.output is not None:
         write_scored(options.output, scored)
         out.print(f"\nwritten to {options.output}", markup=False)
+
+
+def _check_together(options: Options) -> None:
+    """Check that no option is given in vain.
+
+    Raises:
+        ConfigError: One is, or one column is to be text and label.
+    """
+    idle = {"split": "all"} if options.input is not None else {"task": None, **_COLUMNS}
+    given = [name for name, unset in idle.items() if getattr(options, name) != unset]
+    expected = "only without input=" if options.input is not None else "only with input="
+    problems = [Problem(name, repr(getattr(options, name)), expected) for name in given]
+    if options.text_column == options.label_column:
+        problems.append(Problem("label_column", repr(options.label_column), "another column than text_column"))
+    if options.output is not None and Path(options.output).is_file():
+        problems.append(Problem("output", f"{options.output}, a file", "a folder"))
+    if problems:
+        raise ConfigError(problems)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mtl.artifact import SavedModel, find_model, load_model
 from mtl.backbones import backbone_spec
 from mtl.data.tokenization import tokenize
 from mtl.encoding import Encoding, Precision, encode_table
-from mtl.errors import ModelError
+from mtl.errors import ConfigError, ModelError, Problem, listed
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
 from mtl.model.weights import locate
@@ -196,8 +196,16 @@ def _predictions(rows: NDArray[np.float32], labels: Sequence[str]) -> list[Predi
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device called ``name``; without a name the GPU if there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """Return the device called ``name``; without a name the GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is not None and not there.get(name.partition(":")[0], False):
+        found = f"{name!r}, which PyTorch {torch.__version__} does not find"
+        raise ConfigError(Problem("device", found, listed(each for each in there if there[each])))
+    return torch.device(name or ("cuda" if there["cuda"] else "cpu"))
 
 
 def _model_folder(path: Path) -> Path | None:

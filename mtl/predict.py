@@ -69,11 +69,16 @@ def check_sources(file: str | None, sentences: list[str]) -> None:
     """Check that there is exactly one source of sentences.
 
     Raises:
-        ConfigError: There is none, or both.
+        ConfigError: There is none, or both, or a sentence is empty.
     """
     if (file is None) == (not sentences):
         found = "neither input= nor sentences" if file is None else "both input= and sentences"
         raise ConfigError(Problem("input", found, "a file or sentences", 'input=reviews.csv, or "a sentence"'))
+    empty = [
+        Problem(f"sentence {at}", repr(text), "a text") for at, text in enumerate(sentences, 1) if not text.strip()
+    ]
+    if empty:
+        raise ConfigError(empty)
 
 
 def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build
@@ -23,6 +24,7 @@ from mtl.data.sampling import StepSampler
 from mtl.data.tasks import SPLITS, TaskData
 from mtl.data.tokenization import tokenize
 from mtl.encoding import Encoding
+from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.scoring import Scored, score
 from mtl.evaluation.summary import GroupRow, PlanRow
@@ -94,12 +96,12 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
 
 def _settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
     pl.seed_everything(config.seed, verbose=False)
-    build.check_monitor(config, list(inputs.tasks))
     device = build.device(config.trainer)
     start = build.start(config, inputs.tasks, inputs.weights)
     start.network.to(device)
     plan = build.freeze_plan(config, start.network)
     precision = build.precision(config.trainer, device)
+    build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed
     return Setting(
         config=config,
         folder=folder,
@@ -166,9 +168,14 @@ def _fit(setting: Setting, splits: Splits) -> Cost:
     )
     meter = callbacks.Cost()
     lines = callbacks.EpochLines(tuple(data.val), log.info)
-    trainer = build.trainer(config, setting.folder, setting.precision, [meter, lines], validated=bool(data.val))
+    validated = bool(data.val) and config.trainer.limit_val_batches != 0
+    trainer = build.trainer(config, setting.folder, setting.precision, [meter, lines], validated)
+    _check_interval(config.trainer, len(sampler))
     _announce(setting, sampler)
-    trainer.fit(module, datamodule=data)
+    try:
+        trainer.fit(module, datamodule=data)
+    except MisconfigurationException as error:  # a share of batches that is less than one
+        raise build.refused(error) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     _load_best(trainer, module)
@@ -181,6 +188,15 @@ def _fit(setting: Setting, splits: Splits) -> Cost:
         sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
         peak_memory_bytes=_peak_memory(setting.device),
     )
+
+
+def _check_interval(flags: TrainerConfig, batches: int) -> None:
+    if isinstance(flags.limit_train_batches, int):
+        batches = min(batches, flags.limit_train_batches)
+    interval = flags.val_check_interval
+    if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
+        expected = f"at most the {batches} batches of an epoch, or a share of them"
+        raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
 
 
 def total_steps(flags: TrainerConfig, batches: int) -> int:

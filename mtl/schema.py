@@ -63,6 +63,11 @@ def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[st
     return list(dict.fromkeys(field.name for each in chosen for field in dataclasses.fields(each)))
 
 
+def takes_text(kind: Any, name: str) -> bool:
+    """Tell whether the field ``name`` of the dataclass ``kind`` takes any text."""
+    return str in _types_at(kind, (name,))
+
+
 def _problem(kind: Any, detail: ErrorDetails) -> Problem:
     path = _without_branches(kind, detail["loc"])
     place = key(path)

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mtl.config_checks import SHOWN
 from mtl.data.batching import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.losses import TaskLosses
-
-SHOWN = ("accuracy", "macro_f1", "weighted_f1")
-"""The figures of a task that are logged after each validation."""
 
 
 class MultiTaskModule(LightningModule):
