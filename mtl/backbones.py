@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from mtl import schema
 from mtl.config import BackboneConfig
@@ -57,8 +57,8 @@ def spec_of(config: BackboneConfig) -> BackboneSpec:
 def _shipped(name: str) -> BackboneConfig:
     values: dict[str, Any] = {}
     for file in ("base", name):
-        content = OmegaConf.to_container(OmegaConf.load(CONF / "backbone" / f"{file}.yaml"))
-        values.update({key: value for key, value in dict(content).items() if key != "defaults"})  # type: ignore[call-overload]
+        content = yaml.safe_load((CONF / "backbone" / f"{file}.yaml").read_text(encoding="utf-8"))
+        values.update({key: value for key, value in content.items() if key != "defaults"})
     config, problems = schema.check(BackboneConfig, values)
     if config is None:
         raise ConfigError(problems)

@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model
 from mtl.config import Config, Decay, HeadConfig, Layerwise, TrainerConfig
-from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
+from mtl.data.bucketing import Budget
+from mtl.data.datamodule import EncodedSplit
 from mtl.data.sampling import StepSampler
 from mtl.data.tasks import TaskData
 from mtl.encoding import native_bf16
@@ -105,7 +106,7 @@ def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
 def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:
     """Return what learns when."""
     freeze = config.freeze
-    schedule = asdict(freeze.gradual) if freeze.gradual else {}  # type: ignore[call-overload]
+    schedule = asdict(freeze.gradual) if freeze.gradual else {}
     return plan_freezing(
         network.encoder.layer_names,
         network.tasks,
@@ -134,38 +135,30 @@ def groups(config: Config, network: MultiTaskNetwork, plan: FreezePlan) -> list[
     return parameter_groups(network, rates(config, network), plan, config.optimizer.weight_decay)
 
 
-def sampler(config: Config, train: Mapping[str, EncodedSplit]) -> StepSampler:
-    """Return the order of the training rows; rows with features have no length, all are alike."""
-    lengths = {
-        task: split.table.lengths if split.features is None else [1] * len(split.labels)
-        for task, split in train.items()
-    }
+def sampler(config: Config, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:
+    """Return the order of the training rows.
+
+    Args:
+        config: The run's configuration.
+        train: The training rows of each task that learns.
+        padded: Whether rows differ in length; embeddings do not.
+    """
+    lengths = {task: split.table.lengths if padded else [1] * len(split.labels) for task, split in train.items()}
     return StepSampler(
         lengths,
         mode=config.data.interleave,
         batch_size=config.data.batch_size,
-        max_tokens=config.data.max_tokens,
+        max_tokens=config.data.max_tokens if padded else None,
         temperature=config.data.temperature,
         seed=config.seed,
     )
 
 
-def datamodule(
-    config: Config,
-    splits: Mapping[str, Mapping[str, EncodedSplit]],
-    steps: StepSampler,
-    tasks: Sequence[str],
-    pad_id: int,
-) -> MultiTaskDataModule:
-    """Return the data of the ``tasks`` that learn, and the validation rows of all."""
-    return MultiTaskDataModule(
-        {task: splits[task]["train"] for task in tasks},
-        {task: found["val"] for task, found in splits.items()},
-        steps,
-        pad_id=pad_id,
-        eval_batch_size=config.data.eval_batch_size,
-        max_tokens=2 * config.data.max_tokens,
-    )
+def eval_batch(config: Config, *, padded: bool) -> Budget:
+    """Return how large a batch may be when nothing is trained; heads alone take all embeddings at once."""
+    if not padded:
+        return Budget(batch_size=2**20)
+    return Budget(config.data.eval_batch_size, 2 * config.data.max_tokens)
 
 
 def module(
@@ -202,7 +195,7 @@ def module(
             fused=precision != "16-mixed",
         ),
         schedule=partial(build_schedule, schedule=settings.schedule, total_steps=total_steps, warmup=settings.warmup),
-        hyperparameters=asdict(config),  # type: ignore[call-overload]
+        hyperparameters=asdict(config),
     )
 
 
@@ -237,7 +230,13 @@ def precision(flags: TrainerConfig, where: torch.device) -> str:
 
 
 def trainer(
-    config: Config, folder: Path, chosen_precision: str, callbacks: Sequence[pl.Callback], validated: bool
+    config: Config,
+    folder: Path,
+    chosen_precision: str,
+    callbacks: Sequence[pl.Callback],
+    *,
+    validated: bool,
+    steps: int = 50,
 ) -> pl.Trainer:
     """Return the trainer.
 
@@ -247,11 +246,12 @@ def trainer(
         chosen_precision: Lightning's precision flag.
         callbacks: What runs beside training, in addition to checkpoints, early stopping and the progress bar.
         validated: Whether there are validation rows.
+        steps: Steps of an epoch; figures are logged once per epoch at least.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
     """
-    given = {name: value for name, value in asdict(config.trainer).items() if value is not None}  # type: ignore[call-overload]
+    given = {name: value for name, value in asdict(config.trainer).items() if value is not None}
     progress = config.callbacks.progress and os.isatty(2)
     flags = {
         **given,
@@ -261,6 +261,7 @@ def trainer(
         "enable_progress_bar": progress,
         "enable_model_summary": False,
         "default_root_dir": folder,
+        "log_every_n_steps": min(steps, given.get("log_every_n_steps", 50)),
     }
     try:
         return pl.Trainer(**flags)

@@ -246,6 +246,14 @@ class ModelConfig:
 
 
 @dataclass(config=schema.STRICT)
+class CacheConfig:
+    """What is kept from run to run, in the folder of the environment variable ``MTL_CACHE_DIR`` (``~/.cache/mtl``)."""
+
+    activations: bool
+    """Keep what frozen layers give for a sentence, so that it is computed once."""
+
+
+@dataclass(config=schema.STRICT)
 class Config:
     """A whole training run."""
 
@@ -261,6 +269,7 @@ class Config:
     trainer: TrainerConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
+    cache: CacheConfig
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:

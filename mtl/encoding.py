@@ -57,7 +57,7 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
     device = next(encoder.parameters()).device
     done = 0
-    with _evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
+    with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             distinct = encoder(batch.ids, batch.mask).float()
@@ -93,7 +93,7 @@ def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
         yield from progress.track(items, total=total, description=title)
 
 
-class _evaluating:  # noqa: N801 - a context manager
+class evaluating:  # noqa: N801 - a context manager
     """Eval mode inside, every module's own mode again afterwards."""
 
     def __init__(self, module: torch.nn.Module) -> None:

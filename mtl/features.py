@@ -1,43 +1,182 @@
-"""Features: what a frozen encoder gives for each distinct sentence, computed once."""
+"""Features: what the frozen layers give for each distinct sentence, computed once and kept on disk from run to run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
+from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
+from mtl.data.activations import ArrayActivations, RowActivations
+from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
-from mtl.encoding import Encoding, encode_table
+from mtl.encoding import Encoding, autocast, encode_table, evaluating, tracked
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
 
-def encode_distinct(encoder: Encoder, tables: Sequence[TokenTable], how: Encoding) -> list[NDArray[np.float32]]:
-    """Return the embeddings ``(N, H)`` of every table; a sentence that stands twice, in any of them, is encoded once.
+Boundary = int | Literal["embedding"]
+"""The number of frozen layers below, or ``embedding`` where the whole encoder is frozen."""
+TaskSplit = tuple[str, str]
+IN_MEMORY = 2**30
+"""Bytes of embeddings that are kept in memory rather than mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedActivations:
+    """Hidden states or embeddings of one split, mapped from the cache."""
+
+    rows: Rows
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Return those of ``rows``, see `RowActivations`."""
+        if self.rows.layout.ragged:
+            return self.rows.gather_ragged(rows)
+        return self.rows.gather(rows), None
+
+
+class FrozenActivations:
+    """The activations of all rows of the tasks' splits below a boundary; each distinct row is computed once.
+
+    They are kept on disk under a key of everything that they depend on: the weights below the boundary, pooling,
+    normalisation, precision, and the row's token ids. So the next run and the other jobs of a sweep find them there.
 
     Args:
-        encoder: The frozen encoder.
-        tables: Token ids, a table for each task and split.
+        encoder: The encoder; the layers below a boundary must not have been trained when it is asked for.
+        tables: The token ids of each task's splits.
         how: Batches, precision, progress bar.
+        cached: Whether to keep them on disk. Without it embeddings are kept in memory, and hidden states not at all.
     """
-    places: dict[bytes, int] = {}
-    rows: list[NDArray[np.int32]] = []
-    inverse = [np.empty(len(table), dtype=np.int64) for table in tables]
-    for table, found in zip(tables, inverse, strict=True):
-        for at in range(len(table)):
-            row = table.row(at)
-            place = places.setdefault(row.tobytes(), len(rows))
-            if place == len(rows):
-                rows.append(row)
-            found[at] = place
-    embeddings = encode_table(encoder, _table(rows), how)
-    return [embeddings[found] for found in inverse]
+
+    def __init__(
+        self, encoder: Encoder, tables: Mapping[TaskSplit, TokenTable], how: Encoding, *, cached: bool = True
+    ) -> None:
+        self._encoder = encoder
+        self._tables = dict(tables)
+        self._how = how
+        self._cached = cached
+        self._keys: dict[TaskSplit, NDArray[np.void]] = {}
+        self._found: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
+
+    def at(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
+        """Return the activations at ``boundary``; nothing where they cannot be kept and have to be computed each time.
+
+        The last boundary's are remembered.
+        """
+        if self._found is None or self._found[0] != boundary:
+            self._found = None
+            self._found = (boundary, self._embeddings() if boundary == "embedding" else self._hidden(boundary))
+        return self._found[1]
+
+    def _embeddings(self) -> dict[TaskSplit, RowActivations]:
+        if not self._cached:
+            return self._embeddings_in_memory()
+        with self._store("embedding") as store:
+            self._fill(store, "embedding")
+            try:
+                return {each: _held(store.rows(keys)) for each, keys in self._row_keys().items()}
+            except KeyError:  # the cache is full, and has said so
+                return self._embeddings_in_memory()
+
+    def _hidden(self, boundary: int) -> dict[TaskSplit, RowActivations] | None:
+        if not self._cached or not self._encoder.supports_split:
+            return None
+        with self._store(boundary) as store:
+            if store.room() < self._bytes(store):
+                log.warning(
+                    "the frozen layers are run in every epoch: their activations, %.1f GB, do not fit into the cache; "
+                    "raise its limit with the environment variable MTL_CACHE_LIMIT",
+                    self._bytes(store) / 1e9,
+                )
+                return None
+            self._fill(store, boundary)
+            try:
+                return {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
+            except KeyError:
+                return None
+
+    def _bytes(self, store: ActivationStore) -> int:
+        """Return the bytes that the rows which are not there yet would take."""
+        sizes = [
+            (len(missing), int(table.lengths[missing].sum()))
+            for each, table in self._tables.items()
+            for missing in [store.missing(self._row_keys()[each])]
+        ]
+        return sum(store.bytes_for(rows, vectors) for rows, vectors in sizes)
+
+    def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
+        if not self._keys:
+            self._keys = {each: row_keys(table.ids, table.offsets) for each, table in self._tables.items()}
+        return self._keys
+
+    def _store(self, boundary: Boundary) -> ActivationStore:
+        layout = self._encoder.layout
+        used = self._encoder.layer_names[: None if boundary == "embedding" else int(boundary) + 1]
+        tensors = {name: value for layer in used for name, value in self._encoder.layer_parameters(layer)}
+        source = Source(
+            weights=f"{tensors_fingerprint(tensors)} {self._encoder.config.to_json_string()}",
+            tokenizer="",  # a row's key is its token ids
+            max_length=0,
+            pooling=layout.pooling if boundary == "embedding" else "",
+            normalize=layout.normalize and boundary == "embedding",
+            precision=self._how.precision,
+            boundary=boundary,
+        )
+        return ActivationStore(
+            default_folder(), source.text(), self._encoder.hidden_size, "float32", ragged=boundary != "embedding"
+        )
+
+    def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
+        """Compute what is not there yet; another process that wants the same waits meanwhile."""
+        with store.computing():
+            for each, table in self._tables.items():
+                keys = self._row_keys()[each]
+                missing = np.asarray(store.missing(keys), dtype=np.int64)
+                if len(missing):
+                    self._compute(store, boundary, table.select(missing), keys[missing], " ".join(each))
+
+    def _compute(
+        self, store: ActivationStore, boundary: Boundary, table: TokenTable, keys: NDArray[np.void], title: str
+    ) -> None:
+        how = self._how
+        device = next(self._encoder.parameters()).device
+        loader = EvalLoader(
+            table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id
+        )
+        progress = None if how.progress is None else f"{how.progress} {title}"
+        with evaluating(self._encoder), torch.inference_mode(), autocast(device, how.precision):
+            for batch in tracked(loader, progress, len(loader)):
+                batch = batch.to(device, non_blocking=True)
+                which = keys[batch.indices["text"].cpu().numpy()]
+                if boundary == "embedding":
+                    store.append(which, None, self._encoder(batch.ids, batch.mask).float().cpu().numpy())
+                    continue
+                assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
+                assert batch.mask is not None  # noqa: S101
+                hidden = self._encoder.hidden_at(batch.ids, batch.mask, boundary)
+                store.append(which, batch.mask.sum(dim=1).cpu().numpy(), hidden[batch.mask].float().cpu().numpy())
+
+    def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:
+        keys = self._row_keys()
+        _, first, inverse = np.unique(np.concatenate(list(keys.values())), return_index=True, return_inverse=True)
+        stops = np.cumsum([len(each) for each in keys.values()])
+        rows = [row for table in self._tables.values() for row in table.rows(np.arange(len(table)))]
+        offsets = np.concatenate([[0], np.cumsum([len(rows[at]) for at in first])]).astype(np.int64)
+        distinct = TokenTable(np.concatenate([rows[at] for at in first]), offsets)
+        embeddings = encode_table(self._encoder, distinct, self._how)
+        places = np.split(inverse, stops[:-1])
+        return {each: ArrayActivations(embeddings[at]) for each, at in zip(keys, places, strict=True)}
 
 
-def _table(rows: Sequence[NDArray[np.int32]]) -> TokenTable:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    return TokenTable(np.concatenate(rows) if rows else np.empty(0, dtype=np.int32), offsets)
+def _held(rows: Rows) -> RowActivations:
+    """Return embeddings in memory if they are not too large, else mapped."""
+    if len(rows) * rows.layout.vector_bytes > IN_MEMORY:
+        return MappedActivations(rows)
+    return ArrayActivations(rows.gather(np.arange(len(rows))))

@@ -8,10 +8,11 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,9 +20,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build
 from mtl.config import Config, TrainerConfig
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
 from mtl.data.sampling import StepSampler
-from mtl.data.tasks import SPLITS, TaskData
+from mtl.data.tasks import TaskData
 from mtl.data.tokenization import tokenize
 from mtl.encoding import Encoding
 from mtl.errors import ConfigError, Problem
@@ -29,7 +30,7 @@ from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.scoring import Scored, score
 from mtl.evaluation.summary import GroupRow, PlanRow
 from mtl.evaluation.tables import console, group_table, plan_table
-from mtl.features import encode_distinct
+from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
 from mtl.inference import UNLIMITED
 from mtl.inputs import Inputs, absolute, load_inputs
@@ -73,10 +74,11 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     """
     _quiet()
     setting = _settle(config, folder, load_inputs(config))
-    write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))  # type: ignore[call-overload]
-    splits = _encode(setting)
-    cost = _fit(setting, splits)
-    scored = _score(setting, splits)
+    write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))
+    splits = _tokenize(setting)
+    activations = _frozen(setting, splits)
+    cost = _fit(setting, splits, activations)
+    scored = _score(setting, splits, activations)
     run = Run(
         folder=folder,
         config=config,
@@ -121,24 +123,38 @@ def _settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
     )
 
 
-def _encode(setting: Setting) -> Splits:
-    """Tokenise all rows once; with a frozen encoder, also encode every distinct sentence once."""
-    encoder = setting.start.network.encoder
-    length = encoder.max_length or UNLIMITED
-    splits: Splits = {
+def _tokenize(setting: Setting) -> Splits:
+    """Turn all rows into token ids, once."""
+    length = setting.start.network.encoder.max_length or UNLIMITED
+    return {
         name: {
             split: EncodedSplit(tokenize(rows.texts, setting.start.tokenizer, length), task.labels.ids(rows))
             for split, rows in task.splits.items()
         }
         for name, task in setting.tasks.items()
     }
-    if not setting.plan.encoder_is_frozen:
-        return splits
-    wanted = [(name, split) for name in splits for split in SPLITS if split != "train" or _learning(setting.plan, name)]
-    tables = [splits[name][split].table for name, split in wanted]
-    for (name, split), features in zip(wanted, encode_distinct(encoder, tables, setting.encoding), strict=True):
-        splits[name][split] = replace(splits[name][split], features=features)
-    return splits
+
+
+def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
+    """Return what will compute, once, the activations of every row that the run runs through frozen layers."""
+    whole = setting.plan.encoder_is_frozen  # then evaluation needs no encoder either
+    tables = {
+        (name, split): each.table
+        for name, found in splits.items()
+        for split, each in found.items()
+        if (split == "train" and _learning(setting.plan, name)) or split == "val" or (split == "test" and whole)
+    }
+    encoder = setting.start.network.encoder
+    return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations)
+
+
+def _below(setting: Setting, activations: FrozenActivations, epoch: int) -> FrozenBelow | None:
+    """Return what stands for the frozen layers in ``epoch``."""
+    boundary = setting.plan.boundary(epoch, setting.start.network.encoder.layer_names)
+    rows = None if boundary is None else activations.at(boundary)
+    if boundary is None or rows is None:
+        return None
+    return FrozenBelow(None if boundary == "embedding" else boundary, rows)
 
 
 def _learning(plan: FreezePlan, task: str) -> bool:
@@ -146,7 +162,7 @@ def _learning(plan: FreezePlan, task: str) -> bool:
     return not plan.encoder_is_frozen or f"heads.{task}" in plan.first_epoch
 
 
-def _fit(setting: Setting, splits: Splits) -> Cost:
+def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Cost:
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
     trainable = sum(parameter.numel() for group in setting.groups for parameter in group.parameters.values())
@@ -155,8 +171,16 @@ def _fit(setting: Setting, splits: Splits) -> Cost:
         return Cost(trainable_parameters=0, total_parameters=total)
     config = setting.config
     learning = [task for task in setting.tasks if _learning(setting.plan, task)]
-    sampler = build.sampler(config, {task: splits[task]["train"] for task in learning})
-    data = build.datamodule(config, splits, sampler, learning, setting.encoding.pad_id)
+    padded = not setting.plan.encoder_is_frozen
+    sampler = build.sampler(config, {task: splits[task]["train"] for task in learning}, padded=padded)
+    data = MultiTaskDataModule(
+        {task: splits[task]["train"] for task in learning},
+        {task: found["val"] for task, found in splits.items()},
+        sampler,
+        pad_id=setting.encoding.pad_id,
+        eval_batch=build.eval_batch(config, padded=padded),
+        frozen=lambda epoch: _below(setting, activations, epoch),
+    )
     module = build.module(
         config,
         network,
@@ -169,7 +193,8 @@ def _fit(setting: Setting, splits: Splits) -> Cost:
     meter = callbacks.Cost()
     lines = callbacks.EpochLines(tuple(data.val), log.info)
     validated = bool(data.val) and config.trainer.limit_val_batches != 0
-    trainer = build.trainer(config, setting.folder, setting.precision, [meter, lines], validated)
+    extra = [meter, lines]
+    trainer = build.trainer(config, setting.folder, setting.precision, extra, validated=validated, steps=len(sampler))
     _check_interval(config.trainer, len(sampler))
     _announce(setting, sampler)
     try:
@@ -237,7 +262,8 @@ def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     module.load_state_dict(checkpoint["state_dict"])
 
 
-def _score(setting: Setting, splits: Splits) -> dict[str, dict[str, Scored]]:
+def _score(setting: Setting, splits: Splits, activations: FrozenActivations) -> dict[str, dict[str, Scored]]:
+    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     return {
         name: {
             split: score(
@@ -247,6 +273,7 @@ def _score(setting: Setting, splits: Splits) -> dict[str, dict[str, Scored]]:
                 splits[name][split],
                 task.splits[split],
                 setting.encoding,
+                None if frozen is None else frozen[name, split].gather(np.arange(len(task.splits[split])))[0],
             )
             for split in ("val", "test")
             if len(task.splits[split])

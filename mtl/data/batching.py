@@ -34,6 +34,7 @@ class Batch:
         features: Precomputed features, float, ``(B, ...)``, or nothing.
         inverse: For each row its place in ``ids`` and ``mask``, int64, ``(B,)``, where some rows have the same ids and
             stand there once; they are then ``(D, S)`` with the ``D`` distinct rows.
+        boundary: Where ``features`` are hidden states ``(B, S, H)``: the layer from which the encoder goes on.
     """
 
     ids: Tensor | None
@@ -43,6 +44,7 @@ class Batch:
     indices: dict[str, Tensor]
     features: Tensor | None = None
     inverse: Tensor | None = None
+    boundary: int | None = None
 
     def __len__(self) -> int:
         return max((span.stop for span in self.slices.values()), default=0)
@@ -90,8 +92,9 @@ def collate(
         labels: The class id of each row of a task's table, int64, ``(N_task,)``; a task without labels is left out.
         pad_id: The id to pad with.
     """
-    distinct, inverse = _distinct([ids for task, rows in step.items() for ids in tables[task].rows(rows)])
-    ids, mask = pad(distinct, pad_id)
+    found = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
+    kept, inverse = distinct(found)
+    ids, mask = pad([found[at] for at in kept], pad_id)
     return Batch(
         ids=ids,
         mask=mask,
@@ -102,14 +105,25 @@ def collate(
     )
 
 
-def _distinct(rows: list[NDArray[np.int32]]) -> tuple[list[NDArray[np.int32]], Tensor | None]:
-    """Return the distinct rows in the order in which they come, and each row's place among them if there are fewer."""
+def distinct(rows: list[NDArray[np.int32]]) -> tuple[list[int], Tensor | None]:
+    """Tell which rows to keep so that each is there once.
+
+    Args:
+        rows: Token ids of ``B`` rows.
+
+    Returns:
+        The places of the ``D`` rows to keep, ascending; and for each of the ``B`` rows its place among those, or
+        nothing if all differ.
+    """
     places: dict[bytes, int] = {}
     inverse = [places.setdefault(row.tobytes(), len(places)) for row in rows]
     if len(places) == len(rows):
-        return rows, None
-    first = {place: row for row, place in zip(reversed(rows), reversed(inverse), strict=True)}
-    return [first[place] for place in range(len(places))], torch.tensor(inverse)
+        return list(range(len(rows))), None
+    kept: list[int] = []
+    for at, place in enumerate(inverse):
+        if place == len(kept):
+            kept.append(at)
+    return kept, torch.tensor(inverse)
 
 
 def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from mtl.data.activations import RowActivations, collate_embeddings, collate_hidden
 from mtl.data.batching import Batch, collate
+from mtl.data.bucketing import Budget
 from mtl.data.interleaving import Step
-from mtl.data.loading import EvalLoader, TrainLoader
+from mtl.data.loading import TrainLoader
 from mtl.data.sampling import StepSampler
 from mtl.data.tokenization import TokenTable
 
@@ -27,12 +29,23 @@ class EncodedSplit:
     Attributes:
         table: Token ids of ``N`` rows.
         labels: Class ids, int64, ``(N,)``.
-        features: Embeddings ``(N, H)`` where a frozen encoder has computed them already.
     """
 
     table: TokenTable
     labels: NDArray[np.int64]
-    features: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenBelow:
+    """The activations that stand for the frozen layers in an epoch.
+
+    Attributes:
+        boundary: The number of those layers; ``None`` where the whole encoder is frozen.
+        rows: The activations of each task's rows by split.
+    """
+
+    boundary: int | None
+    rows: Mapping[tuple[str, str], RowActivations]
 
 
 class MultiTaskDataModule(LightningDataModule):
@@ -43,8 +56,8 @@ class MultiTaskDataModule(LightningDataModule):
         val: Each task's validation rows; tasks without any are left out.
         sampler: Owns the order of the training rows.
         pad_id: The tokenizer's padding id.
-        eval_batch_size: Rows of a validation batch.
-        max_tokens: The most padded tokens of a validation batch.
+        eval_batch: The most rows and padded tokens of a validation batch.
+        frozen: Tells for an epoch what stands for the frozen layers; nothing where all layers are to run.
     """
 
     def __init__(
@@ -54,88 +67,67 @@ class MultiTaskDataModule(LightningDataModule):
         sampler: StepSampler,
         *,
         pad_id: int,
-        eval_batch_size: int,
-        max_tokens: int,
+        eval_batch: Budget,
+        frozen: Callable[[int], FrozenBelow | None] = lambda _: None,
     ) -> None:
         super().__init__()
         self.train = dict(train)
         self.val = {task: split for task, split in val.items() if len(split.labels)}
         self.sampler = sampler
         self._pad_id = pad_id
-        self._eval_batch_size = eval_batch_size
-        self._max_tokens = max_tokens
+        self._eval_batch = eval_batch
+        self._frozen = frozen
 
     def train_dataloader(self) -> TrainLoader:
         """Return the interleaved training batches, one epoch for each iteration."""
-        return TrainLoader(self.sampler, self._collate)
+        return TrainLoader(self.sampler, lambda step: self._collate("train", self.train, step))
 
-    def val_dataloader(self) -> Sequence[EvalLoader | FeatureLoader]:
-        """Return one loader per task."""
-        return [self._loader(task, split) for task, split in self.val.items()]
+    def val_dataloader(self) -> Sequence[ValLoader]:
+        """Return one loader per task, from long rows to short ones."""
+        return [self._val_loader(task, split.table.lengths) for task, split in self.val.items()]
+
+    def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
+        order = np.argsort(-lengths, kind="stable")
+        batches = self._eval_batch.cut(order, lengths[order])
+        return ValLoader([{task: rows} for rows in batches], lambda step: self._collate("val", self.val, step))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch on ``device``."""
         del dataloader_idx
         return batch.to(device, non_blocking=True)
 
-    def _loader(self, task: str, split: EncodedSplit) -> EvalLoader | FeatureLoader:
-        if split.features is not None:
-            return FeatureLoader(task, split)
-        return EvalLoader(
-            split.table,
-            split.labels,
-            task,
-            batch_size=self._eval_batch_size,
-            max_tokens=self._max_tokens,
-            pad_id=self._pad_id,
-        )
+    def _collate(self, split: str, rows: Mapping[str, EncodedSplit], step: Step) -> Batch:
+        labels = {task: rows[task].labels for task in step}
+        tables = {task: rows[task].table for task in step}
+        frozen = self._frozen(self._epoch)
+        if frozen is None:
+            return collate(step, tables, labels, self._pad_id)
+        activations = {task: frozen.rows[task, split] for task in step}
+        if frozen.boundary is None:
+            return collate_embeddings(step, activations, labels)
+        return collate_hidden(step, activations, tables, labels, frozen.boundary)
 
-    def _collate(self, step: Step) -> Batch:
-        if all(self.train[task].features is not None for task in step):
-            return collate_features(step, self.train)
-        tables = {task: self.train[task].table for task in step}
-        return collate(step, tables, {task: self.train[task].labels for task in step}, self._pad_id)
+    @property
+    def _epoch(self) -> int:
+        return 0 if self.trainer is None else self.trainer.current_epoch
 
 
-class FeatureLoader:
-    """All rows of a task as one batch of features: a head over them is one matrix product.
+class ValLoader:
+    """The same steps in each validation.
+
+    Their number must stay the same: Lightning counts the batches once.
 
     Args:
-        task: The name of the task in the batch.
-        split: Its rows with their features.
+        steps: The rows of each batch.
+        collate_fn: Makes a batch of the rows of a step.
     """
 
-    def __init__(self, task: str, split: EncodedSplit) -> None:
-        self._batch = collate_features({task: np.arange(len(split.labels))}, {task: split})
+    def __init__(self, steps: Sequence[Step], collate_fn: Callable[[Step], Batch]) -> None:
+        self._steps = steps
+        self._collate = collate_fn
 
     def __len__(self) -> int:
-        return 1
+        return len(self._steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield self._batch
-
-
-def collate_features(step: Mapping[str, NDArray[np.int64]], splits: Mapping[str, EncodedSplit]) -> Batch:
-    """Gather the features of the rows of a step.
-
-    Args:
-        step: The rows that each task gives, int64, ``(B_task,)``.
-        splits: Each task's rows with their features.
-    """
-    slices: dict[str, slice] = {}
-    parts: list[NDArray[np.float32]] = []
-    for task, rows in step.items():
-        features = splits[task].features
-        if features is None:
-            raise ValueError(f"the task {task} has no features")
-        start = sum(map(len, parts))
-        slices[task] = slice(start, start + len(rows))
-        parts.append(features[rows])
-    return Batch(
-        ids=None,
-        mask=None,
-        slices=slices,
-        labels={task: torch.from_numpy(splits[task].labels[rows]) for task, rows in step.items()},
-        indices={task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in step.items()},
-        features=torch.from_numpy(np.concatenate(parts)),
-    )
+        yield from map(self._collate, self._steps)

@@ -35,6 +35,7 @@ def score(
     split: EncodedSplit,
     examples: Examples,
     how: Encoding,
+    embeddings: NDArray[np.float32] | None = None,
 ) -> Scored:
     """Predict all rows of a split and count.
 
@@ -42,12 +43,14 @@ def score(
         network: Encoder and heads, on their device.
         task: The task.
         labels: The ``C`` labels, in the order of the logits.
-        split: Token ids and class ids of the rows, and their embeddings if they are known.
+        split: Token ids and class ids of the rows.
         examples: The same rows as text.
         how: Batches, precision, progress bar.
+        embeddings: Those of the rows, ``(N, H)``, if they are known.
     """
-    features = split.features if split.features is not None else encode_table(network.encoder, split.table, how)
-    probabilities = head_probabilities(network, task, features)
+    if embeddings is None:
+        embeddings = encode_table(network.encoder, split.table, how)
+    probabilities = head_probabilities(network, task, embeddings)
     predicted = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, dtype=np.int64)
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (split.labels, predicted), 1)
@@ -63,10 +66,10 @@ def score(
     return Scored(task_report(torch.from_numpy(confusion), labels), predictions)
 
 
-def head_probabilities(network: MultiTaskNetwork, task: str, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def head_probabilities(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the probabilities ``(N, C)`` that a task's head gives embeddings ``(N, H)``."""
     head = network.head(task)
-    inputs = torch.from_numpy(features).to(next(head.parameters()).device)
+    inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
     mode = head.training
     with torch.inference_mode():
         found: NDArray[np.float32] = torch.softmax(head.eval()(inputs).float(), dim=-1).cpu().numpy()

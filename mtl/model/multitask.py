@@ -29,13 +29,20 @@ class MultiTaskNetwork(nn.Module):
         return self.heads[_key(task)]
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return the embeddings ``(B, H)`` of all rows: computed, or those that the batch carries."""
-        if batch.features is not None:
+        """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""
+        if batch.features is not None and batch.boundary is None:
             return batch.features
-        if batch.ids is None or batch.mask is None:
-            raise ValueError("a batch carries either ids and mask, or features")
-        embeddings: Tensor = self.encoder(batch.ids, batch.mask)
+        embeddings = self._encode(batch)
         return embeddings if batch.inverse is None else embeddings[batch.inverse]
+
+    def _encode(self, batch: Batch) -> Tensor:
+        """Return the embeddings ``(D, H)`` of the distinct rows."""
+        if batch.mask is None or (batch.ids is None and batch.features is None):
+            raise ValueError("a batch carries either ids and mask, or features")
+        if batch.features is not None:
+            return self.encoder.forward_from(batch.features, batch.mask, batch.boundary or 0)
+        embeddings: Tensor = self.encoder(batch.ids, batch.mask)
+        return embeddings
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""

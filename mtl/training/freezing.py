@@ -34,6 +34,23 @@ class FreezePlan:
             stages.setdefault(first, []).append(layer)
         return dict(sorted(stages.items()))
 
+    def boundary(self, epoch: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
+        """Return how many layers of the encoder are frozen below everything that learns in ``epoch``.
+
+        Args:
+            epoch: From 0.
+            encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
+
+        Returns:
+            A number above 0; ``embedding`` where the whole encoder is frozen; nothing where no layer above the
+            embeddings is.
+        """
+        trainable = self.trainable(epoch)
+        lowest = next((at for at, layer in enumerate(encoder_layers) if layer in trainable), None)
+        if lowest is None:
+            return "embedding"
+        return lowest - 1 if lowest > 1 else None
+
     @property
     def encoder_is_frozen(self) -> bool:
         """Whether no layer of the encoder ever learns."""

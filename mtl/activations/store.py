@@ -1,0 +1,267 @@
+"""The store of one source's activations: says which rows are missing, takes them in, and lends them out mapped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from mtl.activations import limits, sources
+from mtl.activations.catalogue import Catalogue
+from mtl.activations.keys import as_keys, first_of_each
+from mtl.activations.layout import Block, Dtype, Layout, block
+from mtl.activations.locks import Lease, file_lock, held, users
+from mtl.activations.pending import Pending
+from mtl.activations.rows import Rows
+from mtl.activations.segments import index_bytes, write_segment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mtl.activations.keys import Keys
+
+log = logging.getLogger(__name__)
+
+
+class ActivationStore:
+    """One row of activations for each distinct text, on disk, shared by all processes that open the same source.
+
+    A row is an embedding ``(H,)``, or the hidden states ``(S_i, H)`` at a layer boundary. What does not fit below the
+    limit is not kept: it stays `missing`. A folder that cannot be used costs a warning and keeps nothing. ::
+
+        with ActivationStore(default_folder(), source.text(), 768, "bfloat16", ragged=True) as store:
+            with store.computing():
+                for chunk in chunks(store.missing(keys)):
+                    store.append(keys[chunk], *encode(chunk))
+            rows = store.rows(keys)
+
+    A store is for one thread. Be in one `computing` at a time: two processes in two each could wait for each other.
+
+    Args:
+        folder: The folder of the cache, see `default_folder`.
+        source: Everything that the rows depend on, see `Source.text`; any other text means other rows.
+        dim: ``H``.
+        dtype: ``float32``, ``float16``, or ``bfloat16``, which goes in and out as its raw bits in uint16.
+        ragged: Whether a row is ``S_i`` vectors rather than one.
+        limit_bytes: The most bytes of the whole folder; by default `cache_limit`; 0: nothing is kept or read.
+
+    Raises:
+        ConfigError: ``MTL_CACHE_LIMIT`` is no size.
+        ValueError: ``dim`` or ``dtype`` is none.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        source: str,
+        dim: int,
+        dtype: Dtype = "float32",
+        *,
+        ragged: bool = False,
+        limit_bytes: int | None = None,
+    ) -> None:
+        self.layout = Layout(dim, dtype, ragged)
+        self.limit = limits.cache_limit() if limit_bytes is None else limit_bytes
+        self._folder = Path(folder).expanduser().absolute()
+        description = sources.describe(source, self.layout)
+        self.path = self._folder / sources.folder_name(description)
+        self._catalogue = Catalogue(self.path, self.layout)
+        self._pending = Pending()
+        self._keeps = self.limit > 0
+        self._lease: Lease | None = None
+        self._writer = file_lock(self.path / sources.WRITER)
+        self._closed = False
+        if self.limit > 0:
+            self._open(description)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._flush(wait=kind is None)
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits in memory and let go of the source; rows that were lent out stay valid."""
+        self._flush()
+        if self._lease is not None:
+            with suppress(OSError):
+                os.utime(self.path / sources.DESCRIPTION)
+        self._lease = None
+        self._keeps = False
+        self._closed = True
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Let no other process compute rows of this source at the same time: it waits, and then finds them there."""
+        with ExitStack() as stack:
+            try:
+                if self._keeps:
+                    stack.enter_context(self._writing())
+            except OSError as error:
+                self._give_up(error)
+            try:
+                yield
+            finally:
+                self._flush()
+
+    def missing(self, keys: Keys) -> list[int]:
+        """Return which rows are not there, ascending; of several with the same key the first.
+
+        Args:
+            keys: 16 bytes each, see `row_key`: a list of bytes, or an array of `row_keys`.
+        """
+        found = as_keys(keys)
+        absent = np.flatnonzero(~self._find(found)[0])
+        first: list[int] = absent[first_of_each(found[absent])].tolist()
+        return first
+
+    def append(self, keys: Keys, lengths: Sequence[int] | NDArray[Any] | None, values: NDArray[Any]) -> None:
+        """Take in rows; those that are there already are left out. They are on disk after the next `flush`.
+
+        Args:
+            keys: The key of each of ``N`` rows.
+            lengths: The vectors of each row, ``(N,)``; ``None`` where every row is one.
+            values: ``(sum(lengths), H)``, in the dtype of the layout. Not kept after the call.
+
+        Raises:
+            ValueError: They do not fit the layout or each other, or the store is closed.
+        """
+        self._check_open()
+        counts = None if lengths is None else np.asarray(lengths, np.int64)
+        rows = block(self.layout, as_keys(keys), counts, values)
+        while self._keeps and len(rows):
+            rows = self._pending.add(rows)
+            if len(rows) or self._pending.is_due:
+                self._flush()
+
+    def flush(self) -> None:
+        """Write what waits in memory; after it `missing` tells what has been kept."""
+        self._check_open()
+        self._flush()
+
+    def rows(self, keys: Keys) -> Rows:
+        """Return the rows of the keys, in their order, mapped; a key may come more than once.
+
+        Raises:
+            KeyError: Some of the rows are not there.
+            ValueError: The store is closed.
+        """
+        there, places = self._find(as_keys(keys))
+        if not there.all():
+            raise KeyError(f"{(~there).sum():,} of {len(there):,} rows are not in the cache {self.path}")
+        return Rows(*self._catalogue.files(places), self.layout, self._lease)
+
+    def room(self) -> int:
+        """Return the bytes that could still be kept, counting what would be removed for them as free."""
+        if not self._keeps:
+            return 0
+        self._flush()
+        try:
+            with sources.folder_lock(self._folder):
+                return limits.available(self._folder, self.path, self.limit)
+        except OSError as error:
+            self._give_up(error)
+            return 0
+
+    def bytes_for(self, rows: int, vectors: int) -> int:
+        """Return how many bytes so many rows with so many vectors in all take in one segment."""
+        return index_bytes(self.layout, rows) + vectors * self.layout.vector_bytes
+
+    def _open(self, description: str) -> None:
+        """Take a lease on the source, clean up in it, and give back what is above the limit."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with sources.folder_lock(self._folder):
+                self.path.mkdir(exist_ok=True)
+                users(self.path)
+                self._lease = Lease(self.path)
+                sources.write_description(self.path, description)
+                limits.make_room(self._folder, self.path, 0, self.limit)
+            with self._writing(wait=False):
+                pass
+        except OSError as error:
+            self._give_up(error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"the store {self.path} is closed")
+
+    def _find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        self._check_open()
+        self._flush()
+        if self.limit > 0:
+            self._catalogue.refresh()
+        return self._catalogue.find(keys)
+
+    @contextmanager
+    def _writing(self, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of the source's writer, and clean up after one that was killed; lent: whether it is held."""
+        nested = self._writer.is_locked
+        with held(self._writer, "computes the same activations", wait=wait) as mine:
+            if mine and not nested:
+                with sources.folder_lock(self._folder):
+                    for left in sources.leftovers(self.path):
+                        left.unlink(missing_ok=True)
+            yield mine
+
+    def _flush(self, *, wait: bool = True) -> None:
+        if not self._pending:
+            return
+        try:
+            with self._writing(wait=wait) as mine:
+                if mine:
+                    self._catalogue.refresh()
+                    there, _ = self._catalogue.find(self._pending.keys)
+                    self._write(self._pending.only(~there))
+        except OSError as error:
+            self._give_up(error)
+        self._pending.clear()
+
+    def _write(self, blocks: list[Block]) -> None:
+        """Write as many of the rows as fit below the limit, in one segment."""
+        if not blocks:
+            return
+        rows, size = _extent(blocks)
+        needed = index_bytes(self.layout, rows) + size
+        with sources.folder_lock(self._folder):
+            kept = self._fitting(blocks, limits.make_room(self._folder, self.path, needed, self.limit))
+            self._write_segment(kept)
+        kept_rows, kept_size = _extent(kept)
+        if kept_rows < rows:
+            lost = limits.full_text(self._folder, self.limit, rows - kept_rows, size - kept_size)
+            log.warning("%s", lost)
+            self._keeps = False
+
+    def _fitting(self, blocks: list[Block], room: int) -> list[Block]:
+        """Return the first rows that go into a segment of at most ``room`` bytes."""
+        left = room - index_bytes(self.layout, 0)
+        row_bytes = index_bytes(self.layout, 1) - index_bytes(self.layout, 0)
+        kept = []
+        for each in blocks:
+            ends = each.ends + np.arange(1, len(each) + 1) * row_bytes
+            kept.append(each.cut(0, int(np.searchsorted(ends, left, side="right"))))
+            left -= int(ends[-1])
+        return [each for each in kept if len(each)]
+
+    def _write_segment(self, blocks: list[Block]) -> None:
+        if not blocks:
+            return
+        segment = write_segment(self.path, self.layout, blocks)
+        keys, lengths = ([getattr(each, name) for each in blocks] for name in ("keys", "lengths"))
+        self._catalogue.add(segment, np.concatenate(keys), np.concatenate(lengths))
+
+    def _give_up(self, error: OSError) -> None:
+        reason = error.strerror or error
+        log.warning("activations are computed but not kept: the cache %s cannot be written (%s)", self._folder, reason)
+        self._keeps = False
+
+
+def _extent(blocks: list[Block]) -> tuple[int, int]:
+    """Return how many rows the blocks have, and the bytes of their values."""
+    return sum(map(len, blocks)), sum(each.values.nbytes for each in blocks)

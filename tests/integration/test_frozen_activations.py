@@ -1,0 +1,103 @@
+"""Activations that are computed once give the same training as running the frozen layers in every step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mtl.composition import compose_config
+from mtl.features import FrozenActivations
+from mtl.run import train
+
+WORDS = ["good", "bad", "the", "battery", "screen", "love", "hate", "it", "works", "never", "again", "fine"]
+
+
+def write_rows(path: Path, labels: list[str], count: int, seed: int) -> str:
+    generator = torch.Generator().manual_seed(seed)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for at in range(count):
+            length = int(torch.randint(2, 14, (1,), generator=generator))
+            words = [WORDS[int(torch.randint(len(WORDS), (1,), generator=generator))] for _ in range(length)]
+            writer.writerow([f"{' '.join(words)} {at % 25}", labels[at % len(labels)]])
+    return str(path)
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    topic = write_rows(tmp_path / "topic.csv", ["a", "b", "c"], 60, seed=1)
+    mood = write_rows(tmp_path / "mood.csv", ["no", "yes"], 40, seed=1)  # shares sentences with the other task
+    return [
+        "data=files",
+        f"++data.tasks.topic.path={topic}",
+        f"++data.tasks.mood.path={mood}",
+        "data.batch_size=8",
+        "backbone=tiny",
+        "trainer=cpu",
+        "trainer.precision=32-true",
+        "trainer.max_epochs=3",
+        "learning_rates.upper=1e-2",
+        "learning_rates.lower=1e-2",
+    ]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """All weights but the biases of keys: softmax is blind to them, so Adam moves them by rounding errors alone."""
+    found = {**load_file(run / "model/model.safetensors"), **load_file(run / "model/heads.safetensors")}
+    return {name: value for name, value in found.items() if not name.endswith("attn.k.bias")}
+
+
+def figures(run: Path) -> object:
+    return json.loads((run / "metrics.json").read_text())["tasks"]
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "lower_layers", "gradual"])
+def test_cached_and_plain_training_give_the_same_model(freeze: str, overrides: list[str], tmp_path: Path) -> None:
+    chosen = [*overrides, f"freeze={freeze}", *(["freeze.gradual.layers=1"] if freeze == "gradual" else [])]
+    for name, cached in (("plain", False), ("cold", True), ("warm", True)):
+        train(compose_config([*chosen, f"cache.activations={cached}"]), tmp_path / name)
+
+    plain = weights(tmp_path / "plain")
+    for name in ("cold", "warm"):
+        model = weights(tmp_path / name)
+        assert plain.keys() == model.keys()
+        for key in plain:
+            torch.testing.assert_close(model[key], plain[key], rtol=0, atol=1e-5, msg=f"{name}: {key}")
+        assert figures(tmp_path / name) == figures(tmp_path / "plain")
+
+
+def test_a_warm_cache_runs_no_layer_again(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = compose_config([*overrides, "freeze=lower_layers"])
+    train(chosen, tmp_path / "first")
+    computed: list[object] = []
+    monkeypatch.setattr(
+        FrozenActivations, "_compute", lambda self, store, boundary, table, *_: computed.append(len(table))
+    )
+    train(chosen, tmp_path / "second")
+    assert computed == []
+
+
+def test_a_cache_that_is_full_changes_no_figure(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "cache"))
+    for freeze in ("backbone", "lower_layers"):
+        chosen = compose_config([*overrides, f"freeze={freeze}"])
+        train(chosen, tmp_path / f"{freeze}-roomy")
+        monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "small"))
+        monkeypatch.setenv("MTL_CACHE_LIMIT", "1KB")
+        train(chosen, tmp_path / f"{freeze}-tight")
+        monkeypatch.delenv("MTL_CACHE_LIMIT")
+        both = [
+            json.loads((tmp_path / f"{freeze}-{each}/metrics.json").read_text())["tasks"] for each in ("roomy", "tight")
+        ]
+        assert both[0] == both[1]
+    assert "MTL_CACHE_LIMIT" in caplog.text
