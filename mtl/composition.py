@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from mtl import overrides
 from mtl.backbones import CONF
 from mtl.config import Config, load
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.files import obstacle
 from mtl.overrides import Argument, Groups
 
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
@@ -148,10 +148,11 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         folder = Path(settings[kind].dir).absolute()
     except OmegaConfBaseException:
         return
-    above = next(each for each in (folder, *folder.parents) if each.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        found = f"{folder}, and {above} is {'not writable' if above.is_dir() else 'a file'}"
-        yield Problem(f"hydra.{kind}.dir", found, "a folder that can be made", f"hydra.{kind}.dir=…")
+    reason = obstacle(folder)
+    if reason:
+        yield Problem(
+            f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made", f"hydra.{kind}.dir=…"
+        )
 
 
 def _problems_of_jobs(jobs: Iterable[list[str]], source: _Source) -> list[Problem]:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from mtl import cli, schema
 from mtl.config_types import Name
 from mtl.errors import ConfigError, Problem
+from mtl.files import obstacle
 
 USAGE = """
 usage: python -m mtl.evaluate run=FOLDER
@@ -88,8 +89,9 @@ def _check_together(options: Options) -> None:
     problems = [Problem(name, repr(getattr(options, name)), expected) for name in given]
     if options.text_column == options.label_column:
         problems.append(Problem("label_column", repr(options.label_column), "another column than text_column"))
-    if options.output is not None and Path(options.output).is_file():
-        problems.append(Problem("output", f"{options.output}, a file", "a folder"))
+    reason = obstacle(Path(options.output)) if options.output is not None else ""
+    if reason:
+        problems.append(Problem("output", f"{options.output}, and {reason}", "a folder that can be made"))
     if problems:
         raise ConfigError(problems)
 

@@ -64,7 +64,7 @@ class SentenceEncoder:
         Raises:
             ModelError: There is no such model, or it is not reachable.
         """
-        folder = _model_folder(Path(name)) or locate(backbone_spec(str(name)))
+        folder = _model_folder(Path(name)) or _located(str(name))
         return cls(Encoder.from_folder(folder).to(choose_device(device)), load_tokenizer(folder))
 
     def encode(
@@ -206,6 +206,21 @@ def choose_device(name: str | None) -> torch.device:
         found = f"{name!r}, which PyTorch {torch.__version__} does not find"
         raise ConfigError(Problem("device", found, listed(each for each in there if there[each])))
     return torch.device(name or ("cuda" if there["cuda"] else "cpu"))
+
+
+def _located(name: str) -> Path:
+    """Return the folder of a backbone; errors speak of ``model`` in place of keys that only training has."""
+    try:
+        return locate(backbone_spec(name))
+    except ModelError as error:
+        raise ModelError(
+            replace(
+                each,
+                place="model",
+                repair=each.repair.replace("backbone.path=", "model=").replace("backbone=", "model="),
+            )
+            for each in error.problems
+        ) from None
 
 
 def _model_folder(path: Path) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl.files import replacing, write_json, write_text_atomically
+from mtl.files import obstacle, replacing, write_json, write_text_atomically
 
 
 def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -99,3 +99,12 @@ def test_json_refuses_other_types_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "a.json", {"a": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_obstacle_names_what_stands_against_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert obstacle(tmp_path / "new" / "folder") == ""
+    assert obstacle(tmp_path) == ""
+    assert obstacle(file) == f"{file} is a file"
+    assert obstacle(file / "folder") == f"{file} is a file"
