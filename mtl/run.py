@@ -8,7 +8,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,44 +18,27 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mtl import build
+from mtl import build, facts
 from mtl.config import Config, TrainerConfig
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
 from mtl.data.sampling import StepSampler
-from mtl.data.tasks import TaskData
 from mtl.data.tokenization import tokenize
-from mtl.encoding import Encoding
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.scoring import Scored, score
-from mtl.evaluation.summary import GroupRow, PlanRow
+from mtl.evaluation.summary import PlanRow
 from mtl.evaluation.tables import console, group_table, plan_table
 from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
 from mtl.inference import UNLIMITED
-from mtl.inputs import Inputs, absolute, load_inputs
+from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
+from mtl.setting import Setting, settle
 from mtl.training import callbacks
 from mtl.training.freezing import FreezePlan, apply_freezing
-from mtl.training.learning_rates import ParameterGroup
 
 log = logging.getLogger(__name__)
 Splits = dict[str, dict[str, EncodedSplit]]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Everything that a run has settled before its first step."""
-
-    config: Config
-    folder: Path
-    tasks: dict[str, TaskData]
-    start: build.Start
-    plan: FreezePlan
-    groups: list[ParameterGroup]
-    device: torch.device
-    precision: str
-    encoding: Encoding
 
 
 def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None) -> dict[str, dict[str, Scored]]:
@@ -73,7 +56,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         MtlError: Data, weights or flags cannot be used; nothing was trained.
     """
     _quiet()
-    setting = _settle(config, folder, load_inputs(config))
+    setting = settle(config, folder, load_inputs(config))
     write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))
     splits = _tokenize(setting)
     activations = _frozen(setting, splits)
@@ -85,42 +68,15 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         choices=dict(choices or {}),
         tasks=setting.tasks,
         start=setting.start,
-        groups=_group_rows(setting),
+        groups=facts.group_rows(setting),
         cost=cost,
         scored=scored,
-        facts=_facts(setting),
-        warnings=_warnings(setting),
+        facts=facts.facts(setting),
+        warnings=facts.warnings(setting),
     )
     write(run)
     show(run)
     return scored
-
-
-def _settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
-    pl.seed_everything(config.seed, verbose=False)
-    device = build.device(config.trainer)
-    start = build.start(config, inputs.tasks, inputs.weights)
-    start.network.to(device)
-    plan = build.freeze_plan(config, start.network)
-    precision = build.precision(config.trainer, device)
-    build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed
-    return Setting(
-        config=config,
-        folder=folder,
-        tasks=inputs.tasks,
-        start=start,
-        plan=plan,
-        groups=build.groups(config, start.network, plan),
-        device=device,
-        precision=precision,
-        encoding=Encoding(
-            pad_id=start.tokenizer.pad_token_id or 0,
-            batch_size=config.data.eval_batch_size,
-            max_tokens=2 * config.data.max_tokens,
-            precision="bf16" if precision.startswith("bf16") else "fp32",
-            progress="encoding" if config.callbacks.progress else None,
-        ),
-    )
 
 
 def _tokenize(setting: Setting) -> Splits:
@@ -244,7 +200,7 @@ def _announce(setting: Setting, sampler: StepSampler) -> None:
         for task, count in sampler.plan.counts.items()
     ]
     out = console()
-    out.print(group_table(_group_rows(setting)))
+    out.print(group_table(facts.group_rows(setting)))
     out.print()
     out.print(plan_table(plan))
     out.print(f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
@@ -280,64 +236,6 @@ def _score(setting: Setting, splits: Splits, activations: FrozenActivations) -> 
         }
         for name, task in setting.tasks.items()
     }
-
-
-def _group_rows(setting: Setting) -> list[GroupRow]:
-    rows = [
-        GroupRow(
-            name=group.name,
-            layers=group.layers,
-            learning_rate=group.rate,
-            weight_decay=group.weight_decay,
-            parameters=sum(parameter.numel() for parameter in group.parameters.values()),
-            tensors=len(group.parameters),
-            state=_state(group.first_epoch),
-        )
-        for group in setting.groups
-    ]
-    network = setting.start.network
-    frozen = [layer for layer in network.layer_names if layer not in setting.plan.first_epoch]
-    tensors = [parameter for layer in frozen for _, parameter in network.layer_parameters(layer)]
-    if frozen:
-        count = sum(parameter.numel() for parameter in tensors)
-        rows.append(GroupRow("frozen", frozen, None, None, count, len(tensors), state="frozen"))
-    return rows
-
-
-def _state(first_epoch: tuple[int, int]) -> str:
-    first, last = (epoch + 1 for epoch in first_epoch)
-    if last == 1:
-        return "trained"
-    return f"trained from epoch {first}" if first == last else f"trained from epochs {first} to {last} on"
-
-
-def _facts(setting: Setting) -> dict[str, str]:
-    config = setting.config
-    return {
-        "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
-        "training rows": ", ".join(f"{name} {len(task.train):,}" for name, task in setting.tasks.items()),
-        "precision": f"{setting.precision} on {setting.device.type}",
-        "seed": str(config.seed),
-    }
-
-
-def _warnings(setting: Setting) -> list[str]:
-    config = setting.config
-    found = [warning for task in setting.tasks.values() for warning in task.warnings]
-    fresh = [
-        task
-        for task in setting.tasks
-        if f"heads.{task}" not in setting.plan.first_epoch and task not in setting.start.trained_heads
-    ]
-    if fresh:
-        found.append(
-            f"The heads of {', '.join(fresh)} are untrained: they are frozen at random weights, so their figures say "
-            "nothing about the task unless the encoder could adapt to them. Start from a trained model with "
-            "model.init_from=<run folder>."
-        )
-    if config.trainer.fast_dev_run or config.trainer.limit_train_batches or config.trainer.overfit_batches:
-        found.append("Trained on a part of the rows only (fast_dev_run, limit_train_batches or overfit_batches).")
-    return found
 
 
 def _peak_memory(device: torch.device) -> int:
