@@ -288,8 +288,8 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
     values = _plain(cfg, (), problems)
     config, wrong = schema.check(Config, values)
     for found in (wrong, cross_checks(values)):
-        known = {problem.place for problem in problems}
-        problems += [problem for problem in found if problem.place not in known]
+        known = [f"{problem.place}." for problem in problems]
+        problems += [each for each in found if not any(place.startswith(f"{each.place}.") for place in known)]
     if problems or config is None:
         raise ConfigError(problems)
     return config

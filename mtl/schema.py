@@ -89,7 +89,8 @@ def _problem(kind: Any, detail: ErrorDetails) -> Problem:
 
 
 def _unknown_word(place: str, value: Any, allowed: list[str]) -> Problem:
-    return Problem(place, shown(value), listed(allowed), did_you_mean(str(value), allowed))
+    repair = did_you_mean(value, allowed) if isinstance(value, str) else ""
+    return Problem(place, shown(value), listed(allowed), repair)
 
 
 def _expectation(detail: ErrorDetails) -> str:
