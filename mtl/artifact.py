@@ -108,7 +108,7 @@ def save_model(
         write_text_atomically(partial / "README.md", card)
         files = {path.relative_to(partial).as_posix(): _checksum(path) for path in _files_in(partial)}
         manifest = Manifest(format=FORMAT, tasks=dict(tasks), files=files)
-        write_json(partial / MANIFEST, asdict(manifest))  # type: ignore[call-overload]
+        write_json(partial / MANIFEST, asdict(manifest))
         _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -73,10 +73,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def show() -> None:
     """Print the folder, each kind with entries, rows, bytes and age, each source of activations, and strangers."""
-    from mtl.activations import cache_limit, cache_root
+    from mtl.activations import cache_limit
     from mtl.activations.limits import VARIABLE, size_text
     from mtl.cache_entries import entries, unknown
     from mtl.evaluation.tables import console
+    from mtl.files import cache_root
 
     limit = cache_limit()
     found = entries()

@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_root() -> Path:
+    """Return the folder of everything that is cached: ``$MTL_CACHE_DIR``, or ``~/.cache/mtl`` if that is not set."""
+    return Path(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl").expanduser()
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Lend a temporary path to a writer and rename it to ``path`` once the block has ended well.

@@ -4,7 +4,7 @@ from mtl.activations.fingerprint import Source, tensors_fingerprint, tokenizer_f
 from mtl.activations.keys import row_key, row_keys
 from mtl.activations.limits import cache_limit
 from mtl.activations.rows import Rows
-from mtl.activations.sources import cache_root, default_folder
+from mtl.activations.sources import default_folder
 from mtl.activations.store import ActivationStore
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Rows",
     "Source",
     "cache_limit",
-    "cache_root",
     "default_folder",
     "row_key",
     "row_keys",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from mtl.activations.layout import Layout
 from mtl.activations.locks import file_lock, held, users
 from mtl.activations.segments import INDEX, VALUES
-from mtl.files import write_text_atomically
+from mtl.files import cache_root, write_text_atomically
 
 log = logging.getLogger(__name__)
 DESCRIPTION: Final = "source.json"
@@ -26,11 +26,6 @@ WRITER: Final = ".writer.lock"
 PARTIAL: Final = ".partial-*"
 _VERSION: Final = 1  # raise it when the files or an encoder's figures change: older entries are then not found
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
-
-
-def cache_root() -> Path:
-    """Return the folder of everything that is cached: ``$MTL_CACHE_DIR``, or ``~/.cache/mtl`` if that is not set."""
-    return Path(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl").expanduser()
 
 
 def default_folder() -> Path:

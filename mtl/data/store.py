@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from mtl.data.problems import Columns
 from mtl.errors import DataError, Problem
-from mtl.files import replacing
+from mtl.files import cache_root, replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,8 +30,7 @@ _BLOCK_BYTES = 1 << 20
 
 def default_folder() -> Path:
     """Return the cache folder: ``$MTL_CACHE_DIR/examples``, or ``~/.cache/mtl/examples`` if that is not set."""
-    root = os.environ.get("MTL_CACHE_DIR")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "mtl") / "examples"
+    return cache_root() / "examples"
 
 
 def cache_file(folder: Path, path: Path, columns: Columns) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import string
 import tempfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mtl.errors import ModelError, Problem
+from mtl.files import cache_root
 from mtl.model.layout import SentenceLayout, layout_files
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def cached_tiny() -> Path:
     Raises:
         ModelError: The cache cannot be written.
     """
-    root = Path(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl").expanduser()
+    root = cache_root()
     folder = root / f"tiny-{VERSION}"
     if folder.is_dir():
         return folder
