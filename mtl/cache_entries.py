@@ -15,6 +15,7 @@ from mtl.activations import sources
 from mtl.activations.locks import users
 from mtl.activations.segments import INDEX, count_rows
 from mtl.data import store as examples
+from mtl.files import cache_root
 
 _EXAMPLES: Final = re.compile(r"[0-9a-f]{64}\.arrow")
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}\.arrow")
@@ -55,7 +56,7 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 def unknown() -> list[Path]:
     """Return what lies in the cache folder and is none of ours."""
-    root = sources.cache_root()
+    root = cache_root()
     known = {entry.path for entry in entries()}
     folders = {sources.default_folder(), examples.default_folder()}
     strangers = [path for path in _children(root) if path not in known | folders and not _in_progress(path)]
@@ -103,7 +104,7 @@ def _examples() -> list[Entry]:
 
 
 def _tiny() -> list[Entry]:
-    folders = [path for path in _children(sources.cache_root()) if path.is_dir() and not path.is_symlink()]
+    folders = [path for path in _children(cache_root()) if path.is_dir() and not path.is_symlink()]
     whole = [path for path in folders if _TINY.fullmatch(path.name)]
     partial = [path for path in folders if _PARTIAL_TINY.fullmatch(path.name) and _is_left(path)]
     return [
