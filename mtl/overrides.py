@@ -142,9 +142,7 @@ def _unexpected_sweep(argument: Argument, is_group: bool) -> Problem:
     key, found = argument.key, argument.line.partition("=")[2]
     repair = "add -m for a sweep"
     if "," in found and "(" not in found and not is_group:
-        repair += (
-            f"; a text with a comma goes into quotes: {_quoted(key, found)}; a list into brackets: {key}=[{found}]"
-        )
+        repair += f"; for a text with a comma: {_quoted(key, found)}; for a list: {key}=[{found}]"
     return Problem(key, found, "one value", repair)
 
 
@@ -164,7 +162,7 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
         return line
     if isinstance(argument.override.value(), Glob) and value is None:
         line = f"{argument.key}={','.join(argument.values)}"
-    if (CONF / argument.key).is_dir():
+    if (CONF / argument.key).is_dir() and argument.override.package is None:
         return line.lstrip("+")
-    hydras_own = "/" in argument.key or "@" in line.partition("=")[0] or argument.key.split(".")[0] == "hydra"
-    return line if hydras_own or argument.key in groups else f"++{line.lstrip('+')}"
+    as_it_is = argument.key in groups or "/" in argument.key or argument.key.split(".")[0] == "hydra"
+    return line if as_it_is else f"++{line.lstrip('+')}"

@@ -8,7 +8,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from mtl.config import Config, Decay, Layerwise, Uniform, load
-from mtl.config_checks import SHOWN
 from mtl.errors import ConfigError, Problem
 from tests.support.configs import changed, composed
 
@@ -436,9 +435,3 @@ def test_nothing_at_all_names_every_section() -> None:
         load({})
     assert [problem.place for problem in caught.value.problems] == list(Config.__dataclass_fields__)
     assert {problem.found for problem in caught.value.problems} == {"nothing"}
-
-
-def test_the_figures_that_can_be_monitored_are_those_that_are_logged() -> None:
-    from mtl.training import module
-
-    assert module.SHOWN is SHOWN
