@@ -246,7 +246,7 @@ def trainer(
         chosen_precision: Lightning's precision flag.
         callbacks: What runs beside training, in addition to checkpoints, early stopping and the progress bar.
         validated: Whether there are validation rows.
-        steps: Steps of an epoch; figures are logged once per epoch at least.
+        steps: Batches of an epoch; figures are logged once per epoch at least.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -290,6 +290,7 @@ def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callb
             monitor=settings.monitor,
             mode="max",
             save_weights_only=True,
+            save_on_train_epoch_end=False,  # but after each validation: max_steps may end an epoch without one
             enable_version_counter=False,
         )
         found.append(best)

@@ -121,7 +121,6 @@ def _learning(plan: FreezePlan, task: str) -> bool:
 def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Cost:
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
-    trainable = sum(parameter.numel() for group in setting.groups for parameter in group.parameters.values())
     if not setting.groups:
         log.info("everything is frozen: nothing to train")
         return Cost(trainable_parameters=0, total_parameters=total)
@@ -150,8 +149,9 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Co
     lines = callbacks.EpochLines(tuple(data.val), log.info)
     validated = bool(data.val) and config.trainer.limit_val_batches != 0
     extra = [meter, lines]
-    trainer = build.trainer(config, setting.folder, setting.precision, extra, validated=validated, steps=len(sampler))
-    _check_interval(config.trainer, len(sampler))
+    steps = epoch_batches(config.trainer, len(sampler))
+    trainer = build.trainer(config, setting.folder, setting.precision, extra, validated=validated, steps=steps)
+    _check_interval(config.trainer, steps)
     _announce(setting, sampler)
     try:
         trainer.fit(module, datamodule=data)
@@ -164,32 +164,40 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Co
     apply_freezing(network, FreezePlan({}), 0)
     return Cost(
         train_seconds=meter.seconds,
-        trainable_parameters=trainable,
+        trainable_parameters=_trained(setting, meter.last_epoch),
         total_parameters=total,
         sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
         peak_memory_bytes=_peak_memory(setting.device),
     )
 
 
+def _trained(setting: Setting, last_epoch: int) -> int:
+    """Return the number of parameters that have learned in some epoch up to the last one."""
+    network, layers = setting.start.network, setting.plan.trainable(last_epoch)
+    return sum(parameter.numel() for layer in layers for _, parameter in network.layer_parameters(layer))
+
+
 def _check_interval(flags: TrainerConfig, batches: int) -> None:
-    if isinstance(flags.limit_train_batches, int):
-        batches = min(batches, flags.limit_train_batches)
     interval = flags.val_check_interval
     if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
         expected = f"at most the {batches} batches of an epoch, or a share of them"
         raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
 
 
+def epoch_batches(flags: TrainerConfig, batches: int) -> int:
+    """Return the batches of an epoch of which the data has ``batches``, with all flags that shorten it."""
+    if flags.fast_dev_run:
+        return min(batches, int(flags.fast_dev_run))
+    limit = flags.overfit_batches or flags.limit_train_batches
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def total_steps(flags: TrainerConfig, batches: int) -> int:
     """Return the optimizer steps of a whole training of ``batches`` per epoch, with all flags that shorten it."""
-    limit = flags.overfit_batches or flags.limit_train_batches
-    if flags.fast_dev_run:
-        batches, epochs = min(batches, int(flags.fast_dev_run)), 1
-    else:
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epochs = flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
-    steps = math.ceil(batches / (flags.accumulate_grad_batches or 1)) * epochs
+    epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
+    steps = math.ceil(epoch_batches(flags, batches) / (flags.accumulate_grad_batches or 1)) * epochs
     return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
 
 

@@ -19,11 +19,13 @@ class Cost(Callback):
     Attributes:
         seconds: Wall-clock seconds from the start of the fit to its end.
         rows: Training rows of all tasks that this process went through.
+        last_epoch: The epoch (from 0) of the last step.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.rows = 0
+        self.last_epoch = 0
         self._start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,8 +37,9 @@ class Cost(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the rows of a step."""
-        del trainer, pl_module, outputs, batch_idx
+        del pl_module, outputs, batch_idx
         self.rows += len(batch)
+        self.last_epoch = trainer.current_epoch
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

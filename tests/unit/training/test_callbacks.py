@@ -40,10 +40,10 @@ def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: Sim
     clock.now = 10.0
     cost.on_fit_start(trainer(), nothing)
     for at, rows in enumerate([4, 3]):
-        cost.on_train_batch_end(trainer(), nothing, None, batch({"mood": 2, "topic": 3}, rows=rows), at)
+        cost.on_train_batch_end(trainer(current_epoch=at), nothing, None, batch({"mood": 2, "topic": 3}, rows), at)
     clock.now = 12.5
     cost.on_fit_end(trainer(), nothing)
-    assert (cost.seconds, cost.rows) == (2.5, 14)
+    assert (cost.seconds, cost.rows, cost.last_epoch) == (2.5, 14, 1)
 
 
 def lines_after(*losses: float | dict[str, torch.Tensor], clock: SimpleNamespace, **state: Any) -> list[str]:
