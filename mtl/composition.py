@@ -150,9 +150,7 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         return
     reason = obstacle(folder)
     if reason:
-        yield Problem(
-            f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made", f"hydra.{kind}.dir=…"
-        )
+        yield Problem(f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made")
 
 
 def _problems_of_jobs(jobs: Iterable[list[str]], source: _Source) -> list[Problem]:
