@@ -1,4 +1,4 @@
-"""Features: every distinct row is encoded once, and each gets what plain encoding gives it."""
+"""Frozen activations: every distinct row is computed once, and each gets what the frozen layers give it by itself."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.tokenization import TokenTable
 from mtl.encoding import Encoding, encode_table
-from mtl.features import encode_distinct
+from mtl.features import Boundary, FrozenActivations
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 HOW = Encoding(pad_id=1, batch_size=4)
 ROWS = ([0, 17, 2], [0, 2], [0, 17, 18, 2], [0, 18, 17, 2], [0, 99, 2])
 """Token ids of some rows; two have the same tokens in another order."""
+TRAIN, VAL = ("mood", "train"), ("mood", "val")
 
 
 @pytest.fixture(scope="module")
@@ -27,52 +31,115 @@ def encoder(tiny_folder: Path) -> Encoder:
     return Encoder.from_folder(tiny_folder)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own, empty."""
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
 def table(*rows: list[int]) -> TokenTable:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return TokenTable(np.array([each for row in rows for each in row], dtype=np.int32), offsets)
 
 
-def encoded_rows(encoder: Encoder, tables: list[TokenTable]) -> int:
-    """Return how many rows reach the encoder."""
-    counts: list[int] = []
-    hook = encoder.register_forward_hook(lambda *call: counts.append(len(call[2])))
-    try:
-        encode_distinct(encoder, tables, HOW)
-    finally:
-        hook.remove()
-    return sum(counts)
+def by_itself(encoder: Encoder, row: list[int], boundary: Boundary) -> NDArray[np.float32]:
+    """Return the embedding of a row ``(1, H)``, or its hidden states ``(S, H)``."""
+    ids = torch.tensor([row])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    with torch.inference_mode():
+        found = encoder(ids, mask) if boundary == "embedding" else encoder.hidden_at(ids, mask, boundary)[0]
+    values: NDArray[np.float32] = found.numpy()
+    return values
 
 
-tables = st.lists(st.lists(st.sampled_from(ROWS), max_size=6), max_size=3)
+class Counted:
+    """Counts the rows that reach an encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.rows = 0
+        self._encoder = encoder
+
+    def __enter__(self) -> Counted:
+        first = self._encoder.layer_modules("layer.0")[0]
+        self._hook = first.register_forward_hook(self._count)
+        return self
+
+    def _count(self, _: object, inputs: tuple[torch.Tensor, ...], __: object) -> None:
+        self.rows += len(inputs[0])
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
 
 
-@given(drawn=tables)
+@pytest.mark.parametrize("boundary", [1, 2, "embedding"])
+def test_rows_get_what_the_layers_give_them_by_themselves(encoder: Encoder, cache: Path, boundary: Boundary) -> None:
+    given_rows = {TRAIN: [ROWS[0], ROWS[2], ROWS[0], ROWS[1]], VAL: [ROWS[4], ROWS[2]]}
+    with Counted(encoder) as counted:
+        frozen = FrozenActivations(encoder, {each: table(*rows) for each, rows in given_rows.items()}, HOW)
+        found = frozen.at(boundary)
+    assert found is not None
+    assert counted.rows == 4  # distinct ones
+    for each, rows in given_rows.items():
+        order = np.arange(len(rows))[::-1]
+        values, lengths = found[each].gather(order)
+        expected = [by_itself(encoder, rows[at], boundary) for at in order]
+        assert values == pytest.approx(np.concatenate(expected), abs=1e-6)
+        expected_lengths = None if boundary == "embedding" else [len(rows[at]) for at in order]
+        assert (None if lengths is None else lengths.tolist()) == expected_lengths
+
+
+@pytest.mark.parametrize("boundary", [1, "embedding"])
+def test_the_next_run_computes_nothing(encoder: Encoder, cache: Path, boundary: Boundary) -> None:
+    FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(boundary)
+    with Counted(encoder) as counted:
+        FrozenActivations(encoder, {VAL: table(ROWS[3], ROWS[0])}, HOW).at(boundary)
+    assert counted.rows == 0
+
+
+def test_other_weights_are_computed_anew(tiny_folder: Path, cache: Path) -> None:
+    encoder = Encoder.from_folder(tiny_folder)
+    FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(1)
+    with torch.no_grad():
+        encoder.layer_parameters("layer.2")[0][1].add_(1.0)
+    with Counted(encoder) as counted:
+        FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(1)
+    assert counted.rows == 0  # layer.2 is above the boundary
+    with torch.no_grad():
+        encoder.layer_parameters("layer.0")[0][1].add_(1.0)
+    with Counted(encoder) as counted:
+        FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(1)
+    assert counted.rows == len(ROWS)
+
+
+def test_a_boundary_is_asked_for_many_times_and_computed_once(encoder: Encoder, cache: Path) -> None:
+    frozen = FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW)
+    first = frozen.at(1)
+    assert frozen.at(1) is first
+    assert frozen.at("embedding") is not first
+
+
+def test_without_a_cache_embeddings_are_kept_in_memory_and_hidden_states_not_at_all(
+    encoder: Encoder, cache: Path
+) -> None:
+    frozen = FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW, cached=False)
+    assert frozen.at(1) is None
+    found = frozen.at("embedding")
+    assert found is not None
+    assert found[TRAIN].gather(np.array([2, 0]))[0] == pytest.approx(
+        np.concatenate([by_itself(encoder, ROWS[at], "embedding") for at in (2, 0)]), abs=1e-6
+    )
+    assert not list(cache.iterdir())
+
+
+@given(drawn=st.lists(st.lists(st.sampled_from(ROWS), min_size=1, max_size=6), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=30)
-def test_it_equals_plain_encoding(encoder: Encoder, drawn: list[list[list[int]]]) -> None:
-    given_tables = [table(*rows) for rows in drawn]
-    found = encode_distinct(encoder, given_tables, HOW)
-    assert len(found) == len(given_tables)
-    for features, each in zip(found, given_tables, strict=True):
-        assert features.dtype == np.float32
-        assert features.shape == (len(each), 32)
-        assert features == pytest.approx(encode_table(encoder, each, HOW), abs=1e-6)
-
-
-@given(drawn=tables)
-@settings(deadline=None, max_examples=30)
-def test_each_distinct_row_reaches_the_encoder_once(encoder: Encoder, drawn: list[list[list[int]]]) -> None:
-    distinct = {tuple(row) for rows in drawn for row in rows}
-    assert encoded_rows(encoder, [table(*rows) for rows in drawn]) == len(distinct)
-
-
-def test_rows_that_are_the_same_have_the_same_bits(encoder: Encoder) -> None:
-    one, other = encode_distinct(encoder, [table(ROWS[0], ROWS[2], ROWS[0]), table(ROWS[4], ROWS[0])], HOW)
-    assert np.array_equal(one[0], one[2])
-    assert np.array_equal(one[0], other[1])
-    assert not np.allclose(one[0], one[1])
-
-
-def test_rows_of_one_table_do_not_share_memory(encoder: Encoder) -> None:
-    (found,) = encode_distinct(encoder, [table(ROWS[0], ROWS[0])], HOW)
-    found[0] = 0.0
-    assert found[1].any()
+def test_embeddings_equal_plain_encoding(encoder: Encoder, drawn: list[list[list[int]]]) -> None:
+    tables = {("mood", str(at)): table(*rows) for at, rows in enumerate(drawn)}
+    with Counted(encoder) as counted:
+        found = FrozenActivations(encoder, tables, HOW, cached=False).at("embedding")
+    assert found is not None
+    assert counted.rows == len({tuple(row) for rows in drawn for row in rows})
+    for each, rows in tables.items():
+        values, _ = found[each].gather(np.arange(len(rows)))
+        assert values == pytest.approx(encode_table(encoder, rows, HOW), abs=1e-6)
