@@ -1,0 +1,148 @@
+"""The LightningDataModule: which batches training and validation get, of token ids or of activations."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from mtl.data.activations import ArrayActivations
+from mtl.data.bucketing import Budget
+from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
+from mtl.data.sampling import StepSampler
+from mtl.data.tokenization import TokenTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from mtl.data.batching import Batch
+
+
+def split(*lengths: int, start: int = 0) -> EncodedSplit:
+    """Return rows of these lengths; the first id of row ``i`` is ``start + i``, its class ``i`` modulo 2."""
+    rows = [[start + at, *[7] * (length - 1)] for at, length in enumerate(lengths)]
+    ids = np.array([each for row in rows for each in row], dtype=np.int32)
+    return EncodedSplit(TokenTable(ids, np.cumsum([0, *lengths], dtype=np.int64)), np.arange(len(lengths)) % 2)
+
+
+TRAIN = {"mood": split(2, 3, 4, 5, start=100), "topic": split(2, 2, 3, 3, 4, 4, start=200)}
+VAL = {"mood": split(2, 5, 3, start=300), "topic": split(start=400)}
+
+
+def datamodule(
+    budget: Budget | None = None, frozen: Callable[[int], FrozenBelow | None] = lambda _: None
+) -> MultiTaskDataModule:
+    lengths = {task: each.table.lengths for task, each in TRAIN.items()}
+    sampler = StepSampler(lengths, batch_size=2, seed=1)
+    return MultiTaskDataModule(TRAIN, VAL, sampler, pad_id=9, eval_batch=budget or Budget(2), frozen=frozen)
+
+
+def rows_of(batch: Batch, task: str) -> list[int]:
+    return batch.indices[task].tolist()
+
+
+def test_training_batches_are_the_steps_of_the_sampler() -> None:
+    batches = list(datamodule().train_dataloader())
+    assert len(batches) == len(datamodule().train_dataloader()) == 3
+    assert all(batch.tasks == ("mood", "topic") for batch in batches)
+    assert sorted(row for batch in batches for row in rows_of(batch, "topic")) == [0, 1, 2, 3, 4, 5]
+    for batch in batches:
+        assert batch.ids is not None
+        for task, span in batch.slices.items():
+            first = TRAIN[task].table.rows(rows_of(batch, task))
+            assert batch.ids[span, 0].tolist() == [int(row[0]) for row in first]
+            assert batch.labels[task].tolist() == [row % 2 for row in rows_of(batch, task)]
+
+
+def test_tasks_without_validation_rows_are_left_out() -> None:
+    data = datamodule()
+    assert list(data.val) == ["mood"]
+    (loader,) = data.val_dataloader()
+    assert [rows_of(batch, "mood") for batch in loader] == [[1, 2], [0]]  # from long to short
+    assert len(loader) == 2
+    assert [rows_of(batch, "mood") for batch in loader] == [[1, 2], [0]]  # again
+
+
+def test_validation_batches_keep_to_their_budget() -> None:
+    (loader,) = datamodule(Budget(8, max_tokens=6)).val_dataloader()
+    assert [rows_of(batch, "mood") for batch in loader] == [[1], [2, 0]]
+
+
+def embeddings(task: str, split_name: str, rows: EncodedSplit) -> NDArray[np.float32]:
+    seed = sum(map(ord, task + split_name))
+    return np.random.default_rng(seed).normal(size=(len(rows.labels), 4)).astype(np.float32)
+
+
+ALL = {(task, name): rows for name, splits in (("train", TRAIN), ("val", VAL)) for task, rows in splits.items()}
+VECTORS = {each: embeddings(*each, rows) for each, rows in ALL.items()}
+
+
+def test_a_frozen_encoder_is_stood_for_by_embeddings() -> None:
+    below = FrozenBelow(None, {each: ArrayActivations(values) for each, values in VECTORS.items()})
+    data = datamodule(frozen=lambda _: below)
+    for batch in data.train_dataloader():
+        assert batch.ids is None
+        assert batch.features is not None
+        for task, span in batch.slices.items():
+            assert np.array_equal(batch.features[span].numpy(), VECTORS[task, "train"][rows_of(batch, task)])
+    (loader,) = data.val_dataloader()
+    for batch in loader:
+        assert batch.features is not None
+        assert np.array_equal(batch.features.numpy(), VECTORS["mood", "val"][rows_of(batch, "mood")])
+
+
+class Hidden:
+    """Hidden states of one row after the other: each token's id, twice."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        found = self._table.rows(rows)
+        values = np.concatenate([np.stack([row, row], axis=1) for row in found]).astype(np.float32)
+        return values, np.array([len(row) for row in found])
+
+
+def test_frozen_layers_are_stood_for_by_hidden_states() -> None:
+    below = FrozenBelow(2, {each: Hidden(rows.table) for each, rows in ALL.items()})
+    for batch in datamodule(frozen=lambda _: below).train_dataloader():
+        assert batch.boundary == 2
+        assert batch.features is not None
+        assert batch.mask is not None
+        for task, span in batch.slices.items():
+            for at, row in zip(range(span.start, span.stop), rows_of(batch, task), strict=True):
+                ids = TRAIN[task].table.row(row)
+                assert batch.mask[at].sum() == len(ids)
+                assert batch.features[at, : len(ids), 0].tolist() == ids.tolist()
+                assert not batch.features[at, len(ids) :].any()
+
+
+def test_the_epoch_decides_what_stands_for_the_frozen_layers() -> None:
+    below = FrozenBelow(None, {each: ArrayActivations(values) for each, values in VECTORS.items()})
+    data: Any = datamodule(frozen=lambda epoch: below if epoch < 2 else None)
+    kinds = []
+    for epoch in range(4):
+        data.trainer = SimpleNamespace(current_epoch=epoch)
+        kinds.append(next(iter(data.train_dataloader())).ids is None)
+    assert kinds == [True, True, False, False]
+
+
+def test_a_batch_moves_to_the_device() -> None:
+    data = datamodule()
+    batch = data.transfer_batch_to_device(next(iter(data.train_dataloader())), torch.device("meta"), 0)
+    assert batch.ids is not None
+    assert {tensor.device.type for tensor in (batch.ids, *batch.labels.values())} == {"meta"}
+
+
+def test_no_validation_rows_at_all() -> None:
+    lengths = {task: each.table.lengths for task, each in TRAIN.items()}
+    data = MultiTaskDataModule(TRAIN, {}, StepSampler(lengths, batch_size=2), pad_id=9, eval_batch=Budget(2))
+    assert data.val == {}
+    assert list(data.val_dataloader()) == []
+    with pytest.raises(StopIteration):
+        next(iter(data.val_dataloader()))
