@@ -1,0 +1,42 @@
+"""Every experiment that is shipped runs to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtl.backbones import CONF
+from mtl.evaluation.metrics_file import read_metrics
+from tests.support.runs import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def test_the_experiments() -> None:
+    assert EXPERIMENTS == [
+        "all_frozen",
+        "backbone_frozen",
+        "classification_head_frozen",
+        "full_finetune",
+        "gradual_unfreezing",
+        "quickstart",
+        "sentiment_head_frozen",
+    ]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_runs_to_its_end(experiment: str, tmp_path: Path) -> None:
+    run(tmp_path, f"experiment={experiment}", "trainer=debug", "trainer.max_epochs=2")
+    metrics = read_metrics(tmp_path / "metrics.json")
+    assert {(task, split) for task, splits in metrics.tasks.items() for split in splits} == {
+        ("classification", "val"),
+        ("classification", "test"),
+        ("sentiment", "val"),
+        ("sentiment", "test"),
+    }
+    assert (metrics.cost.trainable_parameters == 0) == (experiment == "all_frozen")
+    assert (tmp_path / "model" / "mtl.json").is_file()

@@ -1,0 +1,74 @@
+"""Sweeps: a folder per job, and a job that fails does not stop the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from mtl.evaluation.metrics_file import read_metrics
+from tests.support.commands import call
+from tests.support.runs import data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEBUG = ["backbone=tiny", "trainer=debug", "logger=none"]
+
+
+def test_a_sweep_over_what_is_frozen_leaves_a_run_for_each_job(tmp_path: Path) -> None:
+    scenarios = ["none", "backbone", "all", "classification_head", "sentiment_head"]
+    done = call("mtl.train", "-m", f"freeze={','.join(scenarios)}", *DEBUG, "hydra.sweep.dir=sweep", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["0", "1", "2", "3", "4"]
+    trainable = {}
+    for job, scenario in enumerate(scenarios):
+        folder = tmp_path / "sweep" / str(job)
+        metrics = read_metrics(folder / "metrics.json")
+        assert metrics.run["choices"]["freeze"] == scenario
+        assert metrics.tasks.keys() == {"classification", "sentiment"}
+        assert (folder / "model" / "mtl.json").is_file()
+        assert (folder / "report.md").is_file()
+        trainable[scenario] = metrics.cost.trainable_parameters
+    heads = 32 * 4 + 4, 32 * 2 + 2
+    everything = 42048 + sum(heads)
+    assert trainable == {
+        "none": everything,
+        "backbone": sum(heads),
+        "all": 0,
+        "classification_head": everything - heads[0],
+        "sentiment_head": everything - heads[1],
+    }
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_at_its_end(tmp_path: Path) -> None:
+    swept = "data.tasks.sentiment.label_column=mood,label"
+    done = call("mtl.train", "-m", swept, *data(tmp_path), *DEBUG, "hydra.sweep.dir=sweep", folder=tmp_path)
+    assert done.returncode == 2
+    assert [(tmp_path / "sweep" / str(job) / "metrics.json").is_file() for job in (0, 1)] == [False, True]
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    assert "this job failed, the sweep goes on\nData: 3 problems\n" in output
+    assert "sentiment_train.csv:1" in output
+    assert "1 of the sweep's jobs failed" in output
+
+
+def test_a_value_that_no_job_could_take_stops_the_sweep_before_its_first_job(tmp_path: Path) -> None:
+    done = call("mtl.train", "-m", "freeze=none,bakbone", "seed=1,-1", *DEBUG, "hydra.sweep.dir=sweep", folder=tmp_path)
+    assert done.returncode == 2
+    assert not (tmp_path / "sweep").exists()
+    assert done.stdout == ""
+    assert done.stderr.startswith("Configuration: 2 problems\n")
+    assert "'bakbone'" in done.stderr
+    assert "did you mean backbone?" in done.stderr
+    assert "  seed\n      found:    -1\n" in done.stderr
+
+
+def test_one_run_from_the_command_line(tmp_path: Path) -> None:
+    done = call("mtl.train", *data(tmp_path), *DEBUG, "hydra.run.dir=run", "seed=7", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "run" / "metrics.json").run["seed"] == 7
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["seed"] == 7
+    assert "report   run/report.md\nmodel    run/model\nall      run\n" in done.stdout
+    assert "Warning" not in done.stderr
+    assert "epoch 1/1" in done.stdout
