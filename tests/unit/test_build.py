@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 
 def tasks_of(folder: Path, *names: str) -> dict[str, TaskData]:
     data(folder, names)
-    splits = ("train", "val", "test")
-    specs = [TaskSpec(name, *(folder / f"{name}_{split}.csv" for split in splits)) for name in names]
+    specs = [
+        TaskSpec(
+            name,
+            train=folder / f"{name}_train.csv",
+            val=folder / f"{name}_val.csv",
+            test=folder / f"{name}_test.csv",
+        )
+        for name in names
+    ]
     return load_tasks(specs, seed=0)
 
 
