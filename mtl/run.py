@@ -180,7 +180,7 @@ def _trained(setting: Setting, last_epoch: int) -> int:
 def _check_interval(flags: TrainerConfig, batches: int) -> None:
     interval = flags.val_check_interval
     if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
-        expected = f"at most the {batches} batches of an epoch, or a share of them"
+        expected = f"at most {batches}, all batches of an epoch, or a share of them"
         raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
 
 
