@@ -15,7 +15,9 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from mtl.errors import ModelError, Problem
 from mtl.files import write_json
+from mtl.model import plain_attention
 from mtl.model.attention import Implementation, fuse_mpnet, is_mpnet
+from mtl.model.dropout import use_fast_dropout
 from mtl.model.layers import main_list, parameters_by_layer, partition
 from mtl.model.layout import SentenceLayout, layout_files
 from mtl.model.layout import layout as read_layout
@@ -47,6 +49,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: PreTrainedModel, layout: SentenceLayout | None = None) -> None:
         super().__init__()
         self.backbone = fuse_mpnet(backbone) if is_mpnet(backbone) else backbone
+        use_fast_dropout(self.backbone)
         self.layout = layout or SentenceLayout()
         self.hidden_size: int = backbone.config.hidden_size
         self.supports_split: bool = backbone.config.model_type in _SPLIT_FAMILIES and not getattr(
@@ -183,11 +186,15 @@ class Encoder(nn.Module):
         return parameters_by_layer(self.backbone, self._parts, prefix="backbone.")[name]
 
     def set_attention(self, implementation: Implementation) -> None:
-        """Choose how attention is computed, "sdpa" or "eager", where the family has both; the results are the same."""
+        """Choose how attention is computed, where the family has a choice; the results are the same.
+
+        Args:
+            implementation: "sdpa", fused, or "eager", plain operations, which train faster on a CPU.
+        """
         if is_mpnet(self.backbone):
             fuse_mpnet(self.backbone, implementation)
-        else:
-            self.backbone.set_attn_implementation(implementation)
+        elif getattr(self.backbone, "_supports_attention_backend", False):
+            self.backbone.set_attn_implementation(plain_attention.NAME if implementation == "eager" else "sdpa")
 
     def save(self, folder: Path) -> None:
         """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder.
