@@ -60,7 +60,7 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     Raises:
         ConfigError: All problems of all jobs together.
     """
-    parsed = get_args_parser().parse_args(list(arguments))
+    parsed = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
     if any(getattr(parsed, flag, None) for flag in _SHOWS_ONLY):
         return CommandLine(list(arguments), multirun=False)
     source = _source(parsed, config_name)
@@ -76,7 +76,8 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
         raise ConfigError(dict.fromkeys(problems))
     as_in_file = {each.key for each in swept}  # the sweeper must see one key, not one with ++ beside it
     lines = {each.line: each.line if each.key in as_in_file else overrides.forced(each, groups) for each in given}
-    return CommandLine([lines.get(each, each) for each in arguments], bool(parsed.multirun))
+    flags = [each for each in arguments if each not in lines]
+    return CommandLine([*flags, *(lines[each] for each in arguments if each in lines)], bool(parsed.multirun))
 
 
 def _source(parsed: Namespace, config_name: str) -> _Source:

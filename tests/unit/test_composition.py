@@ -49,6 +49,12 @@ def test_a_sweep_is_handed_on_as_one() -> None:
     assert command == CommandLine(["-m", "freeze=classification_head,sentiment_head", "++seed=1,2"], multirun=True)
 
 
+def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
+    own = str(folder(tmp_path, data__mine=MINE))
+    command = check_command_line(["backbone=tiny", "-m", "seed=1,2", "--config-dir", own, "data=mine"])
+    assert command == CommandLine(["-m", "--config-dir", own, "backbone=tiny", "++seed=1,2", "data=mine"], True)
+
+
 @pytest.mark.parametrize("flag", [["--help"], ["-h"], ["--hydra-help"], ["--info", "all"]])
 def test_what_only_shows_something_is_not_checked(flag: list[str]) -> None:
     assert check_command_line([*flag, "nonsense"]).arguments == [*flag, "nonsense"]
