@@ -27,7 +27,7 @@ class _Dropout(torch.autograd.Function):
         return x * noise
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (noise,) = ctx.saved_tensors
         return gradient * noise, None
 
@@ -46,7 +46,7 @@ def fast_dropout(x: Tensor, p: float) -> Tensor:
         return x
     if p >= 1 or x.device.type != "cpu" or x.dtype == torch.float64:
         return nn.functional.dropout(x, p)
-    found: Tensor = _Dropout.apply(x, p)
+    found: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -74,10 +74,16 @@ class MultiTaskModule(LightningModule):
         del batch_idx
         losses = self.losses(self(batch), batch.labels)
         total: Tensor = self.losses.combine(losses)
-        for task, loss in losses.items():
-            self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
-        self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
+        if self._logs_this_step():
+            for task, loss in losses.items():
+                self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
+            self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
         return total if total.requires_grad else total + self._nothing_to_learn()
+
+    def _logs_this_step(self) -> bool:
+        """Whether the loggers take this step's figures; noting them costs as much as a step of a head alone."""
+        every: int = 1 if self._trainer is None else self._trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.global_step + 1) % every == 0
 
     def _nothing_to_learn(self) -> Tensor:
         """Return 0 with a gradient of 0: a step may hold only tasks whose heads, and the encoder so far, are frozen."""
