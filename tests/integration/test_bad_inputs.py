@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support import runs
-from tests.support.bad_files import write_bad_files
 from tests.support.commands import Outcome, call, run
 
 TRAINER = (
     "accelerator, devices, num_nodes, strategy, precision, max_epochs, min_epochs, max_steps, min_steps, max_time, "
-    "limit_train_batches, limit_val_batches, overfit_batches, fast_dev_run, val_check_interval, "
+    "limit_train_batches, limit_val_batches, fast_dev_run, val_check_interval, "
     "check_val_every_n_epoch, num_sanity_val_steps, accumulate_grad_batches, gradient_clip_val, "
     "gradient_clip_algorithm, log_every_n_steps, deterministic, benchmark, detect_anomaly, profiler, sync_batchnorm"
 )
@@ -497,12 +495,6 @@ WRONG_FOR_THIS_RUN = {
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data files that are wrong in every way, and with good ones."""
-    return write_bad_files(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, empty."""
@@ -546,37 +538,37 @@ def test_a_wrong_configuration_leaves_nothing(arguments: str, problems: str, her
 
 
 @pytest.mark.parametrize(("arguments", "problems"), WRONG_DATA.values(), ids=list(WRONG_DATA))
-def test_wrong_data_is_placed_by_file_and_line(arguments: str, problems: str, data: Path, here: Path) -> None:
-    outcome = train(f"data=files {arguments}", data=data)
-    assert_refused(outcome, whole("Data", problems, data=data))
+def test_wrong_data_is_placed_by_file_and_line(arguments: str, problems: str, bad_files: Path, here: Path) -> None:
+    outcome = train(f"data=files {arguments}", data=bad_files)
+    assert_refused(outcome, whole("Data", problems, data=bad_files))
     assert left_behind(here) == {"train.log"}
 
 
 @pytest.mark.parametrize(("arguments", "problems"), WRONG_WEIGHTS.values(), ids=list(WRONG_WEIGHTS))
 def test_wrong_weights_are_refused(
-    arguments: str, problems: str, data: Path, here: Path, tiny_folder: Path, minilm_folder: Path
+    arguments: str, problems: str, bad_files: Path, here: Path, tiny_folder: Path, minilm_folder: Path
 ) -> None:
-    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {arguments}", data=data)
-    assert_refused(outcome, whole("Model", problems, data=data, tiny=tiny_folder, minilm=minilm_folder))
+    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {arguments}", data=bad_files)
+    assert_refused(outcome, whole("Model", problems, data=bad_files, tiny=tiny_folder, minilm=minilm_folder))
     assert left_behind(here) == {"train.log"}
 
 
 @pytest.mark.parametrize(("arguments", "problems"), WRONG_FOR_THIS_RUN.values(), ids=list(WRONG_FOR_THIS_RUN))
 def test_what_does_not_fit_the_encoder_the_device_or_the_data(
-    arguments: str, problems: str, data: Path, here: Path
+    arguments: str, problems: str, bad_files: Path, here: Path
 ) -> None:
-    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {arguments}", data=data)
+    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {arguments}", data=bad_files)
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) <= {"train.log", "config.yaml"}
 
 
-def test_data_and_weights_are_refused_together(data: Path, here: Path) -> None:
-    outcome = train("data=files data.tasks.mood.path={data}/header.csv backbone.path={data}/nowhere", data=data)
+def test_data_and_weights_are_refused_together(bad_files: Path, here: Path) -> None:
+    outcome = train("data=files data.tasks.mood.path={data}/header.csv backbone.path={data}/nowhere", data=bad_files)
     problems = f"""
   backbone.path
-      found:    there is no folder {data}/nowhere
+      found:    there is no folder {bad_files}/nowhere
       expected: {LAYOUT}
-  {data}/header.csv
+  {bad_files}/header.csv
       found:    no rows
       expected: at least one row
       repair:   add rows, or name another file"""
@@ -594,20 +586,22 @@ def test_faults_in_all_sections_are_refused_together(here: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(data: Path, here: Path) -> None:
+def test_a_gpu_that_is_not_there(bad_files: Path, here: Path) -> None:
     problems = f"""
   trainer.accelerator
       found:    gpu, and PyTorch {torch.__version__} finds none
       expected: a device that is there
       repair:   trainer=cpu, or install a CUDA build of PyTorch"""
-    outcome = run("mtl.train", "backbone=tiny", "data=files", f"data.tasks.mood.path={data}/good.csv", "trainer=gpu")
+    outcome = run(
+        "mtl.train", "backbone=tiny", "data=files", f"data.tasks.mood.path={bad_files}/good.csv", "trainer=gpu"
+    )
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) == {"train.log"}
 
 
 @pytest.mark.parametrize("flag", ["strategy=nonsense", "strategy=deepspeed"])
-def test_a_flag_that_lightning_refuses(flag: str, data: Path, here: Path) -> None:
-    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv trainer.{flag}", data=data)
+def test_a_flag_that_lightning_refuses(flag: str, bad_files: Path, here: Path) -> None:
+    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv trainer.{flag}", data=bad_files)
     assert outcome.code == 2
     head, place, found, expected = outcome.err.splitlines()
     assert (head, place) == ("Configuration: 1 problem", "  trainer")
@@ -617,8 +611,8 @@ def test_a_flag_that_lightning_refuses(flag: str, data: Path, here: Path) -> Non
 
 
 @pytest.mark.parametrize("flag", ["limit_train_batches", "limit_val_batches"])
-def test_a_share_of_less_than_one_batch(flag: str, data: Path, here: Path) -> None:
-    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv trainer.{flag}=0.01", data=data)
+def test_a_share_of_less_than_one_batch(flag: str, bad_files: Path, here: Path) -> None:
+    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv trainer.{flag}=0.01", data=bad_files)
     loader = flag.split("_")[1]
     problems = (
         f"""
@@ -631,34 +625,30 @@ def test_a_share_of_less_than_one_batch(flag: str, data: Path, here: Path) -> No
     assert left_behind(here) == {"train.log", "config.yaml"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with the model of a task ``sentiment``, good or bad."""
-    folder = tmp_path_factory.mktemp("model")
-    runs.run(folder / "run", *runs.data(folder, ["sentiment"]), "freeze=all")
-    return folder / "run"
-
-
-def test_a_model_with_other_labels(model: Path, data: Path, here: Path) -> None:
+def test_a_model_with_other_labels(untrained_run: Path, bad_files: Path, here: Path) -> None:
     outcome = train(
-        "data=files data.tasks.sentiment.path={data}/good.csv model.init_from={model}", data=data, model=model
+        "data=files data.tasks.sentiment.path={data}/good.csv model.init_from={model}",
+        data=bad_files,
+        model=untrained_run,
     )
     problems = f"""
   data.tasks.sentiment.labels
       found:    negative, positive in the data
-      expected: bad, good, in this order, as in {model}/model
+      expected: bad, good, in this order, as in {untrained_run}/model
       repair:   data.tasks.sentiment.labels=[bad, good]"""
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) == {"train.log"}
 
 
-def test_a_model_that_was_damaged(model: Path, data: Path, here: Path) -> None:
-    heads = model / "model" / "heads.safetensors"
+def test_a_model_that_was_damaged(untrained_run: Path, bad_files: Path, here: Path) -> None:
+    heads = untrained_run / "model" / "heads.safetensors"
     content = heads.read_bytes()
     heads.write_bytes(content[:-1])
     try:
         outcome = train(
-            "data=files data.tasks.mood.path={data}/good.csv model.init_from={model}", data=data, model=model
+            "data=files data.tasks.mood.path={data}/good.csv model.init_from={model}",
+            data=bad_files,
+            model=untrained_run,
         )
     finally:
         heads.write_bytes(content)
@@ -687,9 +677,9 @@ def test_the_shell_sees_the_message_and_exit_code_2(arguments: str, text: str, t
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_hub_that_cannot_be_reached(data: Path, tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached(bad_files: Path, tmp_path: Path) -> None:
     cache = tmp_path / "huggingface"
-    arguments = ["backbone=mpnet", "data=files", f"data.tasks.mood.path={data}/empty.csv"]
+    arguments = ["backbone=mpnet", "data=files", f"data.tasks.mood.path={bad_files}/empty.csv"]
     done = call("mtl.train", *arguments, folder=tmp_path, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache))
     assert (done.returncode, done.stdout) == (2, "")
     name = "sentence-transformers/all-mpnet-base-v2"
@@ -702,7 +692,7 @@ def test_a_hub_that_cannot_be_reached(data: Path, tmp_path: Path) -> None:
         "        - backbone=minilm (its weights come in a Python package; no hub needed)\n"
         "        - backbone.path=<folder> with a copy of the model, made where the hub answers by\n"
         f"          hf download {name} --local-dir <folder>\n"
-        f"  {data}/empty.csv\n"
+        f"  {bad_files}/empty.csv\n"
         "      found:    an empty file (0 bytes)\n"
         "      expected: rows\n"
         "      repair:   write it again, or name another file\n"
