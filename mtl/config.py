@@ -192,7 +192,6 @@ class TrainerConfig:
     max_time: Duration | None = None
     limit_train_batches: Batches | None = None
     limit_val_batches: BatchesOrNone | None = None
-    overfit_batches: BatchesOrNone | None = None
     fast_dev_run: bool | Count | None = None
     val_check_interval: Batches | None = None
     check_val_every_n_epoch: Count | None = None

@@ -62,6 +62,6 @@ def warnings(setting: Setting) -> list[str]:
             "nothing about the task unless the encoder could adapt to them. Start from a trained model with "
             "model.init_from=<run folder>."
         )
-    if config.trainer.fast_dev_run or config.trainer.limit_train_batches or config.trainer.overfit_batches:
-        found.append("Trained on a part of the rows only (fast_dev_run, limit_train_batches or overfit_batches).")
+    if config.trainer.fast_dev_run or config.trainer.limit_train_batches:
+        found.append("Trained on a part of the rows only (fast_dev_run or limit_train_batches).")
     return found

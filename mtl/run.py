@@ -188,7 +188,7 @@ def epoch_batches(flags: TrainerConfig, batches: int) -> int:
     """Return the batches of an epoch of which the data has ``batches``, with all flags that shorten it."""
     if flags.fast_dev_run:
         return min(batches, int(flags.fast_dev_run))
-    limit = flags.overfit_batches or flags.limit_train_batches
+    limit = flags.limit_train_batches
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)

@@ -41,7 +41,7 @@ def test_the_text_of_an_error_is_whole() -> None:
         "  trainer.max_epoch\n"
         "      found:    an unknown key\n"
         "      expected: accelerator, devices, num_nodes, strategy, precision, max_epochs, min_epochs, max_steps, "
-        "min_steps, max_time, limit_train_batches, limit_val_batches, overfit_batches, fast_dev_run, "
+        "min_steps, max_time, limit_train_batches, limit_val_batches, fast_dev_run, "
         "val_check_interval, check_val_every_n_epoch, num_sanity_val_steps, accumulate_grad_batches, "
         "gradient_clip_val, gradient_clip_algorithm, log_every_n_steps, deterministic, benchmark, detect_anomaly, "
         "profiler, sync_batchnorm\n"
