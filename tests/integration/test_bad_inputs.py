@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
+from mtl.config import Config, TrainerConfig
 from tests.support.commands import Outcome, call, run
 
-TRAINER = (
-    "accelerator, devices, num_nodes, strategy, precision, max_epochs, min_epochs, max_steps, min_steps, max_time, "
-    "limit_train_batches, limit_val_batches, fast_dev_run, val_check_interval, "
-    "check_val_every_n_epoch, num_sanity_val_steps, accumulate_grad_batches, gradient_clip_val, "
-    "gradient_clip_algorithm, log_every_n_steps, deterministic, benchmark, detect_anomaly, profiler, sync_batchnorm"
-)
-SECTIONS = (
-    "seed, backbone, data, heads, model, freeze, learning_rates, loss, optimizer, trainer, callbacks, logger, cache"
-)
+TRAINER = ", ".join(field.name for field in fields(TrainerConfig))
+SECTIONS = ", ".join(field.name for field in fields(Config))
 FREEZE = "all, backbone, classification_head, gradual, lower_layers, none, sentiment_head"
 FIGURES = (
     "val/accuracy, val/macro_f1, val/weighted_f1, val/classification/accuracy, val/classification/macro_f1, "
