@@ -40,6 +40,7 @@ SET_BY_MTL = {
     "use_distributed_sampler": "the sampler shares rows among processes itself",
     "reload_dataloaders_every_n_epochs": "the loader is stateful and must not be made again",
     "limit_test_batches": "all test rows are always evaluated",
+    "overfit_batches": "it takes apart loaders that ours is not; a small file does the same",
     "limit_predict_batches": "python -m mtl.predict predicts",
     "plugins": "objects, not values",
     "model_registry": "a service of Lightning's company",
