@@ -180,7 +180,7 @@ class TrainerConfig:
     """Lightning's trainer flags under their own names; ``null`` leaves Lightning's default."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Devices = "auto"
+    devices: Devices = 1
     num_nodes: Count | None = None
     strategy: str | None = None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", 32] = "auto"

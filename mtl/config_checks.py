@@ -17,7 +17,7 @@ SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 
 def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong across the keys of a configuration."""
-    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _validation, _monitor)
+    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _processes, _validation, _monitor)
     return [problem for check in checks for problem in check(values)]
 
 
@@ -131,6 +131,15 @@ def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:
         low, high = trainer.get(least), trainer.get(most)
         if isinstance(low, int) and isinstance(high, int) and low > high:
             yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
+
+
+def _processes(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Refuse more than one process: each would train on the same rows."""
+    for key, alone in (("devices", (1, None)), ("num_nodes", (1, None)), ("strategy", ("auto", None))):
+        value = _at(values, "trainer", key)
+        if value not in alone and not (key == "devices" and isinstance(value, list) and len(value) == 1):
+            expected = "one process on one device: training in parallel is not there yet"
+            yield Problem(f"trainer.{key}", shown(value), expected, f"give trainer.{key}={alone[0]}")
 
 
 def _validation(values: Mapping[str, Any]) -> Iterator[Problem]:

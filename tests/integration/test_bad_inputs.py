@@ -474,7 +474,7 @@ WRONG_FOR_THIS_RUN = {
       expected: auto, 32-true or bf16-mixed""",
     ),
     "one CPU by its number": (
-        "trainer.devices=[0,1]",
+        "trainer.devices=[0]",
         """
   trainer
       found:    `devices` selected with `CPUAccelerator` should be an int > 0.

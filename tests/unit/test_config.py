@@ -388,9 +388,9 @@ def test_numeric_names_are_texts() -> None:
         {"trainer.limit_train_batches": 1.0},
         {"trainer.limit_val_batches": 0},
         {"trainer.limit_val_batches": 0.0},
-        {"trainer.devices": -1},
-        {"trainer.devices": [0, 2]},
-        {"trainer.devices": "auto"},
+        {"trainer.devices": 1},
+        {"trainer.devices": [2]},
+        {"trainer.strategy": "auto"},
         {"trainer.precision": 32},
         {"trainer.max_time": "00:12:00:00"},
         {"trainer.max_time": {"days": 1, "hours": 2}},
@@ -435,3 +435,22 @@ def test_nothing_at_all_names_every_section() -> None:
         load({})
     assert [problem.place for problem in caught.value.problems] == list(Config.__dataclass_fields__)
     assert {problem.found for problem in caught.value.problems} == {"nothing"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"trainer.devices": 2}, ("trainer.devices", "2", "trainer.devices=1")),
+        ({"trainer.devices": -1}, ("trainer.devices", "-1", "trainer.devices=1")),
+        ({"trainer.devices": "auto"}, ("trainer.devices", "'auto'", "trainer.devices=1")),
+        ({"trainer.devices": [0, 1]}, ("trainer.devices", "[0, 1]", "trainer.devices=1")),
+        ({"trainer.num_nodes": 2}, ("trainer.num_nodes", "2", "trainer.num_nodes=1")),
+        ({"trainer.strategy": "ddp"}, ("trainer.strategy", "'ddp'", "trainer.strategy=auto")),
+    ],
+)
+def test_more_than_one_process_is_refused_as_each_would_train_on_the_same_rows(
+    changes: dict[str, Any], problem: tuple[str, str, str]
+) -> None:
+    place, found, repair = problem
+    expected = "one process on one device: training in parallel is not there yet"
+    assert problems(changes) == [Problem(place, found, expected, f"give {repair}")]
