@@ -118,9 +118,9 @@ def epoch_clock() -> Iterator[EpochClock]:
     original = build.trainer
 
     def with_clock(
-        config: Any, folder: Path, precision: str, callbacks: Sequence[pl.Callback], validated: bool
+        config: Any, folder: Path, precision: str, callbacks: Sequence[pl.Callback], **flags: Any
     ) -> pl.Trainer:
-        return original(config, folder, precision, [*callbacks, clock], validated)
+        return original(config, folder, precision, [*callbacks, clock], **flags)
 
     with mock.patch.object(build, "trainer", with_clock):
         yield clock

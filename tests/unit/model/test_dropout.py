@@ -15,7 +15,7 @@ def test_the_share_that_is_dropped_and_the_mean_are_right(p: float) -> None:
     dropped = fast_dropout(torch.ones(1_000_003), p)  # not a multiple of four
     assert (dropped == 0).double().mean().item() == pytest.approx(p, abs=0.003)
     assert dropped.double().mean().item() == pytest.approx(1.0, abs=0.01)
-    assert dropped[dropped != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=1e-3)
+    assert sorted(set(dropped[dropped != 0].tolist())) == pytest.approx([1 / (1 - p)], rel=1e-3)
 
 
 def test_neighbours_are_independent() -> None:
@@ -30,7 +30,7 @@ def test_neighbours_are_independent() -> None:
 def test_the_gradient_is_dropped_where_the_value_is(dtype: torch.dtype) -> None:
     x = torch.ones(64, 33, dtype=dtype, requires_grad=True)
     found = fast_dropout(x, 0.3)
-    found.backward(torch.ones_like(found))
+    torch.autograd.backward(found, torch.ones_like(found))
     assert x.grad is not None
     assert found.dtype == dtype
     assert torch.equal(x.grad, found.detach())
