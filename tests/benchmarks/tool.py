@@ -117,10 +117,10 @@ def epoch_clock() -> Iterator[EpochClock]:
     clock = EpochClock()
     original = build.trainer
 
-    def with_clock(
-        config: Any, folder: Path, precision: str, callbacks: Sequence[pl.Callback], **flags: Any
-    ) -> pl.Trainer:
-        return original(config, folder, precision, [*callbacks, clock], **flags)
+    def with_clock(*arguments: Any, **named: Any) -> pl.Trainer:
+        trainer = original(*arguments, **named)
+        trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+        return trainer
 
     with mock.patch.object(build, "trainer", with_clock):
         yield clock
