@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
+from mtl.model.plain_attention import plain_attention
+
 if TYPE_CHECKING:
     from transformers import MPNetModel
 
@@ -67,20 +69,20 @@ class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
             The new hidden states, (B, S, H), and with ``output_attentions`` also the probabilities, which only the
             plain operations can give.
         """
-        if self.implementation == "eager" or output_attentions:
+        if output_attentions:
             result: tuple[Tensor, ...] = super().forward(
                 hidden_states, attention_mask, position_bias, output_attentions, **kwargs
             )
             return result
         query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))
         given = [bias for bias in (position_bias, attention_mask) if bias is not None]
-        context = F.scaled_dot_product_attention(  # (B, heads, S, H / heads)
-            query,
-            key,
-            value,
-            attn_mask=sum(given[1:], given[0]).to(query.dtype) if given else None,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
+        bias = sum(given[1:], given[0]) if given else None
+        dropout = self.dropout.p if self.training else 0.0
+        if self.implementation == "eager":
+            context, _ = plain_attention(self, query, key, value, bias, dropout=dropout)  # (B, S, heads, H / heads)
+            return (self.o(context.flatten(2)),)
+        mask = None if bias is None else bias.to(query.dtype)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         return (self.o(context.transpose(1, 2).flatten(2)),)
 
     def _heads(self, projected: Tensor) -> Tensor:

@@ -1,0 +1,51 @@
+"""Two groups of rows by length: the fewest padded tokens, every row once, the same embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl.model.encoder import Encoder
+from mtl.model.grouping import LEAST_SAVING, length_groups
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=24))
+def test_the_groups_hold_every_row_once_and_no_other_cut_is_better(lengths: list[int]) -> None:
+    groups = length_groups(torch.tensor(lengths))
+    descending = sorted(lengths, reverse=True)
+    together = len(lengths) * descending[0]
+    best = min(
+        (cut * descending[0] + (len(lengths) - cut) * descending[cut] for cut in range(1, len(lengths))),
+        default=together,
+    )
+    if groups is None:
+        assert best > (1 - LEAST_SAVING) * together or len(lengths) == 1
+        return
+    assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(len(lengths)))
+    assert all(max(lengths[row] for row in rows.tolist()) == longest for rows, longest in groups)
+    assert sum(len(rows) * longest for rows, longest in groups) == best
+
+
+def test_grouped_and_joint_rows_have_the_same_embeddings_and_gradients(
+    minilm_folder: Path, mpnet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 20_000, (6, 31), generator=generator)
+    mask = torch.arange(31) < torch.tensor([31, 3, 30, 5, 1, 4])[:, None]
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder)
+        found = []
+        for grouping in (length_groups, lambda lengths: None):
+            monkeypatch.setattr("mtl.model.encoder.length_groups", grouping)
+            encoder.zero_grad()
+            embeddings = encoder(ids, mask)
+            (embeddings * torch.linspace(-1, 1, embeddings.numel()).view_as(embeddings)).sum().backward()
+            gradients = {name: each.grad.clone() for name, each in encoder.named_parameters() if each.grad is not None}
+            found.append((embeddings.detach(), gradients))
+        torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-5)
+        for name, gradient in found[1][1].items():
+            torch.testing.assert_close(found[0][1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
