@@ -53,13 +53,12 @@ def by_hand(module: MultiTaskModule, batch: Batch, weights: dict[str, float]) ->
     state = torch.get_rng_state()
     assert batch.ids is not None
     assert batch.mask is not None
-    with torch.no_grad():
-        embeddings = module.network.encoder(batch.ids, batch.mask)
-        losses = {}
-        for task, span in batch.slices.items():
-            probabilities = torch.softmax(module.network.head(task)(embeddings[span]), dim=1)
-            right = probabilities[torch.arange(len(probabilities)), batch.labels[task]]
-            losses[f"train/{task}/loss"] = -right.log().mean().item()
+    embeddings = module.network.encoder(batch.ids, batch.mask)  # with gradients: rows run in groups then
+    losses = {}
+    for task, span in batch.slices.items():
+        probabilities = torch.softmax(module.network.head(task)(embeddings[span]), dim=1)
+        right = probabilities[torch.arange(len(probabilities)), batch.labels[task]]
+        losses[f"train/{task}/loss"] = -right.log().mean().item()
     torch.set_rng_state(state)
     total = sum(weights.get(name.split("/")[1], 1.0) * loss for name, loss in losses.items())
     return {**losses, "train/loss": total}
@@ -140,9 +139,9 @@ def test_the_labels_of_the_configuration_keep_their_order(tmp_path: Path) -> Non
 
 
 def test_one_task_learns_what_gives_its_labels_away(tmp_path: Path) -> None:
-    scored = run(tmp_path / "run", *data(tmp_path, ["sentiment"]), *FAST, "trainer.max_epochs=12")
+    scored = run(tmp_path / "run", *data(tmp_path, ["sentiment"], train=48), *FAST, "trainer.max_epochs=12")
     assert scored.keys() == {"sentiment"}
-    assert scored["sentiment"]["test"].report.accuracy == 1.0
+    assert scored["sentiment"]["val"].report.accuracy == 1.0  # rows it has not seen; so with each of ten seeds
 
 
 def test_heads_with_a_hidden_layer(tmp_path: Path) -> None:
