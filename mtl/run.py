@@ -157,8 +157,8 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Co
         trainer.fit(module, datamodule=data)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise build.refused(error) from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except SystemExit:  # what Lightning makes of Ctrl-C, with exit code 1 and no word
+        raise KeyboardInterrupt from None
     _load_best(trainer, module)
     network.to(setting.device)
     apply_freezing(network, FreezePlan({}), 0)
