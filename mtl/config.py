@@ -253,6 +253,18 @@ class CacheConfig:
 
 
 @dataclass(config=schema.STRICT)
+class RetentionConfig:
+    """Sentence pairs that tell how much of its general ability the encoder keeps."""
+
+    path: Name | None
+    """A file of pairs; ``null``: not measured."""
+    first_column: Name
+    second_column: Name
+    score_column: Name
+    """How similar the two are, a number; only the order of the numbers counts."""
+
+
+@dataclass(config=schema.STRICT)
 class Config:
     """A whole training run."""
 
@@ -269,6 +281,7 @@ class Config:
     callbacks: CallbacksConfig
     logger: LoggerConfig
     cache: CacheConfig
+    retention: RetentionConfig
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:

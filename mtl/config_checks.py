@@ -17,7 +17,18 @@ SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 
 def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong across the keys of a configuration."""
-    checks = (_backbone, _tasks, _names_of_tasks, _heads, _freeze, _epochs, _processes, _validation, _monitor)
+    checks = (
+        _backbone,
+        _tasks,
+        _names_of_tasks,
+        _heads,
+        _freeze,
+        _epochs,
+        _processes,
+        _validation,
+        _monitor,
+        _retention,
+    )
     return [problem for check in checks for problem in check(values)]
 
 
@@ -155,3 +166,11 @@ def _monitor(values: Mapping[str, Any]) -> Iterator[Problem]:
     allowed += [f"val/{task}/{figure}" for task in tasks for figure in SHOWN]
     if tasks and isinstance(monitor, str) and monitor not in allowed:
         yield Problem("callbacks.monitor", repr(monitor), listed(allowed, most=40), did_you_mean(monitor, allowed))
+
+
+def _retention(values: Mapping[str, Any]) -> Iterator[Problem]:
+    names = ("first_column", "second_column", "score_column")
+    columns = [_at(values, "retention", name) for name in names]
+    for at, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if column is not None and column in columns[:at]:
+            yield Problem(f"retention.{name}", repr(column), f"another column than {names[columns.index(column)]}")

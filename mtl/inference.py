@@ -12,7 +12,7 @@ import torch
 
 from mtl.artifact import SavedModel, find_model, load_model
 from mtl.backbones import backbone_spec
-from mtl.data.tokenization import tokenize
+from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision, encode_table
 from mtl.errors import ConfigError, ModelError, Problem, listed
 from mtl.model.encoder import Encoder
@@ -22,9 +22,6 @@ from mtl.model.weights import locate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
-
-UNLIMITED = 512
-"""Tokens per sentence where neither the checkpoint nor the family sets a limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mtl.backbones import spec_of
-from mtl.config import Config, DataConfig, TaskConfig
+from mtl.config import Config, DataConfig, RetentionConfig, TaskConfig
+from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.errors import MtlError
 from mtl.model.weights import locate
@@ -27,10 +28,12 @@ class Inputs:
     Attributes:
         tasks: The data of each task.
         weights: The encoder's folder in the hub's layout, or the saved model to start from.
+        pairs: Sentence pairs for the encoder's retention, or nothing.
     """
 
     tasks: dict[str, TaskData]
     weights: Path
+    pairs: Pairs | None = None
 
 
 def load_inputs(config: Config) -> Inputs:
@@ -42,11 +45,12 @@ def load_inputs(config: Config) -> Inputs:
     problems: list[MtlError] = []
     weights = _attempt(lambda: _weights(config), problems)
     tasks = _attempt(lambda: load_tasks(task_specs(config.data), config.seed), problems)
+    pairs = _attempt(lambda: _pairs(config.retention), problems)
     if len(problems) == 1:
         raise problems[0]
     if weights is None or tasks is None:
         raise MtlError([problem for error in problems for problem in error.problems])
-    return Inputs(tasks, weights)
+    return Inputs(tasks, weights, pairs)
 
 
 def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
@@ -66,6 +70,13 @@ def _weights(config: Config) -> Path:
         return find_model(Path(config.model.init_from).expanduser())
     except MtlError as error:
         raise type(error)(replace(each, place=f"model.init_from: {each.place}") for each in error.problems) from None
+
+
+def _pairs(retention: RetentionConfig) -> Pairs | None:
+    path = _file(retention.path)
+    if path is None:
+        return None
+    return read_pairs(path, retention.first_column, retention.second_column, retention.score_column)
 
 
 def task_specs(data: DataConfig) -> list[TaskSpec]:
@@ -101,7 +112,8 @@ def absolute(config: Config) -> Config:
     backbone = replace(config.backbone, path=_absolute(config.backbone.path))
     model = replace(config.model, init_from=_absolute(config.model.init_from))
     data = replace(config.data, tasks=tasks)
-    return replace(config, data=data, backbone=backbone, model=model)
+    retention = replace(config.retention, path=_absolute(config.retention.path))
+    return replace(config, data=data, backbone=backbone, model=model, retention=retention)
 
 
 def _absolute_task(task: TaskConfig) -> TaskConfig:

@@ -15,13 +15,13 @@ from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog
 from mtl.data.tasks import load_tasks
-from mtl.data.tokenization import tokenize
+from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.evaluation.metrics_file import RunMetrics, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.scoring import Scored, score
-from mtl.inference import UNLIMITED, choose_device
+from mtl.inference import choose_device
 from mtl.inputs import task_specs
 
 AllScored = dict[str, dict[str, Scored]]

@@ -16,6 +16,7 @@ from mtl.data.tasks import TaskData
 from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.report import write_report
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.evaluation.summary import GroupRow, RunSummary
 from mtl.evaluation.tables import class_table, console, cost_table, results_table
@@ -45,6 +46,7 @@ class Run:
         scored: Figures and predictions of each task and split.
         facts: Short facts for the report.
         warnings: What a reader must know before trusting the figures.
+        retention: How much of its general ability the encoder kept, if it was measured.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Run:
     scored: dict[str, dict[str, Scored]]
     facts: dict[str, str]
     warnings: list[str]
+    retention: Retention | None = None
 
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
@@ -83,7 +86,7 @@ def write(run: Run) -> None:
         for split, each in splits.items():
             write_predictions(predictions_path(run.folder, task, split), each.predictions)
     write_report(run.folder / "report.md", summary)
-    write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run)))
+    write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run), run.retention))
 
 
 def _run_facts(run: Run) -> dict[str, object]:
@@ -122,6 +125,7 @@ def _summary(run: Run) -> RunSummary:
         cost=run.cost,
         examples=examples,
         files=_FILES,
+        retention=run.retention,
     )
 
 
@@ -136,7 +140,7 @@ def show(run: Run) -> None:
     out.print()
     out.print(results_table(run.reports))
     out.print()
-    out.print(cost_table(run.cost))
+    out.print(cost_table(run.cost, run.retention))
     for warning in run.warnings:
         out.print(f"\nwarning: {warning}", markup=False)
     folder = _shown(run.folder)

@@ -21,16 +21,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mtl import build, facts
 from mtl.config import Config, TrainerConfig
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
+from mtl.data.pairs import Pairs
 from mtl.data.sampling import StepSampler
-from mtl.data.tokenization import tokenize
+from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.retention import pair_correlation
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored, score
 from mtl.evaluation.summary import PlanRow
 from mtl.evaluation.tables import console, group_table, plan_table
 from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
-from mtl.inference import UNLIMITED
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
 from mtl.setting import Setting, settle
@@ -56,10 +58,12 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         MtlError: Data, weights or flags cannot be used; nothing was trained.
     """
     _quiet()
-    setting = settle(config, folder, load_inputs(config))
+    inputs = load_inputs(config)
+    setting = settle(config, folder, inputs)
     write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))
     splits = _tokenize(setting)
     activations = _frozen(setting, splits)
+    ability = _ability(setting, inputs.pairs)
     cost = _fit(setting, splits, activations)
     scored = _score(setting, splits, activations)
     run = Run(
@@ -73,6 +77,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         scored=scored,
         facts=facts.facts(setting),
         warnings=facts.warnings(setting),
+        retention=_retention(setting, inputs.pairs, ability),
     )
     write(run)
     show(run)
@@ -89,6 +94,23 @@ def _tokenize(setting: Setting) -> Splits:
         }
         for name, task in setting.tasks.items()
     }
+
+
+def _ability(setting: Setting, pairs: Pairs | None) -> float | None:
+    """Return how well the encoder, as it is now, ranks sentence pairs by their similarity."""
+    if pairs is None:
+        return None
+    how = setting.encoding
+    return pair_correlation(
+        setting.start.network.encoder, setting.start.tokenizer, pairs, pad_id=how.pad_id, batch_size=how.batch_size
+    )
+
+
+def _retention(setting: Setting, pairs: Pairs | None, before: float | None) -> Retention | None:
+    after = _ability(setting, pairs)
+    if pairs is None or before is None or after is None:
+        return None
+    return Retention(before, after, len(pairs))
 
 
 def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:

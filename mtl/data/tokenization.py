@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK_TEXTS = 4096
 CHUNK_CHARACTERS = 4_000_000
+UNLIMITED = 512
+"""Tokens per sentence where neither the checkpoint nor the family sets a limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

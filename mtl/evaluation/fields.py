@@ -39,6 +39,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def missing(self, name: str) -> bool:
+        """Tell whether a field is null or not there."""
+        return self._values.get(name) is None
+
     def number(self, name: str) -> float:
         """Return a number, whole or not."""
         value = self._values.get(name)
@@ -57,11 +61,11 @@ class Fields:
 
     def optional_number(self, name: str) -> float | None:
         """Return a number, or None where the field is null or misses."""
-        return None if self._values.get(name) is None else self.number(name)
+        return None if self.missing(name) else self.number(name)
 
     def optional_integer(self, name: str) -> int | None:
         """Return a whole number from 0 upwards, or None where the field is null or misses."""
-        return None if self._values.get(name) is None else self.integer(name)
+        return None if self.missing(name) else self.integer(name)
 
     def counts(self, name: str, size: int) -> list[list[int]]:
         """Return a square table of ``size`` rows of whole numbers."""

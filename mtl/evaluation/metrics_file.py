@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl.errors import DataError, Problem
 from mtl.evaluation.fields import Fields
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport, read_report
 from mtl.files import write_json
 
@@ -41,11 +42,13 @@ class RunMetrics:
         tasks: The report of each task (outer key) on each split (inner key: ``val``, ``test``).
         cost: What the run took.
         run: Free facts of the run, all of them valid JSON: experiment, backbone, seed, data.
+        retention: How much of its general ability the encoder kept; None where it was not measured.
     """
 
     tasks: Mapping[str, Mapping[str, TaskReport]]
     cost: Cost = field(default_factory=Cost)
     run: Mapping[str, Any] = field(default_factory=dict)
+    retention: Retention | None = None
 
 
 def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
@@ -58,7 +61,8 @@ def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
     tasks = {
         task: {split: report.to_dict() for split, report in splits.items()} for task, splits in metrics.tasks.items()
     }
-    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), "run": metrics.run})
+    kept = {} if metrics.retention is None else {"retention": asdict(metrics.retention)}
+    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, "run": metrics.run})
 
 
 def read_metrics(path: str | Path) -> RunMetrics:
@@ -76,7 +80,8 @@ def read_metrics(path: str | Path) -> RunMetrics:
         for task, splits in fields.fields("tasks").entries()
     }
     run = fields.fields("run").plain() if "run" in fields else {}
-    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run)
+    retention = None if fields.missing("retention") else Retention.read(fields.fields("retention"))
+    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention)
     fields.finish()
     return metrics
 

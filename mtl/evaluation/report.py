@@ -8,6 +8,7 @@ from pathlib import Path
 from mtl.evaluation import formatting
 from mtl.evaluation.markdown import code, escaped, folded, link, table
 from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.summary import (
     RARE_SUPPORT,
     Confusion,
@@ -17,6 +18,7 @@ from mtl.evaluation.summary import (
     RunSummary,
     cost_rows,
     frequent_confusions,
+    retention_row,
 )
 from mtl.evaluation.task_report import TaskReport
 from mtl.files import write_text_atomically
@@ -58,9 +60,19 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
         yield from _groups(summary)
     if summary.cost != Cost():
         yield from ("## Cost", "\n".join(f"- {name}: {value}" for name, value in cost_rows(summary.cost)))
+    if summary.retention is not None:
+        yield from ("## Retention", *_retention(summary.retention))
     if summary.files:
         lines = [f"- {link(path)}: {escaped(what)}" for path, what in summary.files.items()]
         yield from ("## Files", "\n".join(lines))
+
+
+def _retention(retention: Retention) -> Iterator[str]:
+    yield f"- {': '.join(retention_row(retention))}"
+    yield (
+        "How well the cosine of two embeddings ranks sentence pairs by their similarity: what the encoder still knows "
+        "beside the tasks. A loss here matters where the embeddings also serve search or clustering."
+    )
 
 
 def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:

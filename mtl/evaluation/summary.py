@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mtl.evaluation import formatting
 from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport
 
 RARE_SUPPORT = 20
@@ -102,6 +103,7 @@ class RunSummary:
         cost: What the run took.
         examples: For each task and split, example sentences of its confusions.
         files: What lies where: path relative to the report, and what it is.
+        retention: How much of its general ability the encoder kept, if it was measured.
     """
 
     title: str
@@ -112,6 +114,7 @@ class RunSummary:
     cost: Cost = field(default_factory=Cost)
     examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    retention: Retention | None = None
 
 
 def frequent_confusions(report: TaskReport, most: int = 5) -> list[Confusion]:
@@ -128,6 +131,15 @@ def frequent_confusions(report: TaskReport, most: int = 5) -> list[Confusion]:
         if count and predicted != label
     ]
     return sorted(found, key=lambda confusion: confusion.count, reverse=True)[:most]
+
+
+def retention_row(retention: Retention) -> tuple[str, str]:
+    """Return what is said of the encoder's retention: what it is, and the figures in words."""
+    before, after = formatting.score(retention.before), formatting.score(retention.after)
+    pairs = f"Spearman on {formatting.count(retention.pairs)} sentence pairs"
+    if retention.change == 0:
+        return "retention", f"{after}, unchanged ({pairs})"
+    return "retention", f"{before} before, {after} after: {retention.change:+.3f} ({pairs})"
 
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:

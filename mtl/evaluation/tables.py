@@ -13,7 +13,8 @@ from rich.text import Text
 
 from mtl.evaluation import formatting
 from mtl.evaluation.metrics_file import Cost
-from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, cost_rows
+from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, cost_rows, retention_row
 from mtl.evaluation.task_report import ClassReport, TaskReport
 
 MOST_CLASSES = 20
@@ -100,14 +101,15 @@ def plan_table(plan: Sequence[PlanRow]) -> Table:
     return table
 
 
-def cost_table(cost: Cost) -> Table:
+def cost_table(cost: Cost, retention: Retention | None = None) -> Table:
     """Return what a run took, as far as it was measured.
 
     Args:
         cost: What was measured.
+        retention: What it took from the encoder's general ability.
     """
     table = Table(title="Cost", title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
-    for name, value in cost_rows(cost):
+    for name, value in (*cost_rows(cost), *([] if retention is None else [retention_row(retention)])):
         table.add_row(name, value)
     return table
 

@@ -13,6 +13,7 @@ import torch
 from mtl.errors import DataError
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.metrics_file import Cost, RunMetrics, read_metrics, write_metrics
+from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import OVERALL, TaskReport
 
 
@@ -25,6 +26,7 @@ def metrics() -> RunMetrics:
         tasks={"sentiment": {"val": report(), "test": report()}},
         cost=Cost(12.5, 10, 100, 321.0, 2**30),
         run={"experiment": "full_finetune", "seed": 0},
+        retention=Retention(0.9, 0.8, 108),
     )
 
 
@@ -36,7 +38,7 @@ def written(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 
 def test_layout(tmp_path: Path) -> None:
     _, values = written(tmp_path)
-    assert list(values) == ["tasks", "cost", "run"]
+    assert list(values) == ["tasks", "cost", "retention", "run"]
     assert list(values["tasks"]["sentiment"]) == ["val", "test"]
     test = values["tasks"]["sentiment"]["test"]
     assert list(test) == [*OVERALL, "per_class", "confusion"]
@@ -51,6 +53,7 @@ def test_layout(tmp_path: Path) -> None:
         "sentences_per_second": 321.0,
         "peak_memory_bytes": 2**30,
     }
+    assert values["retention"] == {"before": 0.9, "after": 0.8, "pairs": 108}
     assert values["run"] == {"experiment": "full_finetune", "seed": 0}
 
 
