@@ -47,7 +47,8 @@ def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[n
     one, other = first.astype(np.float64), second.astype(np.float64)
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     products: NDArray[np.float64] = np.einsum("nh,nh->n", one, other)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    similarities: NDArray[np.float64] = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return similarities
 
 
 def correlation(similarities: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
