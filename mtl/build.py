@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProg
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model
-from mtl.config import Config, Decay, HeadConfig, Layerwise, TrainerConfig
+from mtl.config import Config, Decay, Layerwise, TrainerConfig
 from mtl.data.bucketing import Budget
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.sampling import StepSampler
@@ -99,7 +99,7 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
 
 
 def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
-    head: HeadConfig = config.heads.tasks.get(task, config.heads.default)
+    head = config.heads.of(task)
     return TaskHead(labels=list(labels), head=HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden))
 
 
@@ -185,7 +185,7 @@ def module(
     return MultiTaskModule(
         network,
         classes,
-        TaskLosses(config.loss.weights, config.loss.label_smoothing),
+        TaskLosses(config.loss.weights, config.loss.default.label_smoothing),
         plan,
         optimizer=partial(
             build_adamw,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mtl.config import Config, load
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.files import obstacle
 from mtl.overrides import Argument, Groups
+from mtl.task_settings import task_of
 
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
@@ -71,7 +72,9 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     swept, found = _swept_in_files(good, groups, source, parsed.multirun)
     own = {each.key for each in good}
     jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
-    problems += [*(problem for _, problem in wrong), *found, *_problems_of_jobs(jobs, source)]
+    words = {f"{each.key}.kind": each.key for each in good if each.is_word_for_kind}
+    of_jobs = [replace(each, place=words.get(each.place, each.place)) for each in _problems_of_jobs(jobs, source)]
+    problems += [*(problem for _, problem in wrong), *found, *of_jobs]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     as_in_file = {each.key for each in swept}  # the sweeper must see one key, not one with ++ beside it
@@ -159,9 +162,27 @@ def _problems_of_jobs(jobs: Iterable[list[str]], source: _Source) -> list[Proble
     for job in jobs:
         try:
             _checked(_compose(job, source))
+            problems += _replaced_words(job, source)
         except ConfigError as error:
             problems += error.problems
     return problems
+
+
+def _replaced_words(job: Sequence[str], source: _Source) -> Iterator[Problem]:
+    """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
+
+    They would replace the word, and nobody would see it.
+    """
+    keys = {line: line.partition("=")[0].lstrip("+") for line in job}
+    below = {line: task for line, key in keys.items() if (task := task_of(key))}
+    if not below:
+        return
+    files = _compose([line for line in job if line not in below], source)
+    for task in dict.fromkeys(below.values()):
+        word = OmegaConf.select(files, task)
+        if isinstance(word, str) and f"{task}.kind" not in keys.values():
+            found = f"keys below {task}, which a file gives as the word {word!r}: they would replace it"
+            yield Problem(task, found, "the kind as a key beside them", f"add {task}.kind={word}")
 
 
 def _jobs(given: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:

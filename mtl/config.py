@@ -26,6 +26,7 @@ from mtl.config_types import (
     Steps,
 )
 from mtl.errors import ConfigError, Problem
+from mtl.task_settings import settle_tasks
 
 
 @dataclass(config=schema.STRICT)
@@ -94,10 +95,14 @@ class HeadConfig:
 
 @dataclass(config=schema.STRICT)
 class HeadsConfig:
-    """Heads: the default, and what single tasks have instead."""
+    """Heads: the default, and what single tasks have instead; see `mtl.task_settings` for the short form."""
 
     default: HeadConfig
     tasks: dict[str, HeadConfig]
+
+    def of(self, task: str) -> HeadConfig:
+        """Return the head of ``task``."""
+        return self.tasks.get(task, self.default)
 
 
 @dataclass(config=schema.STRICT)
@@ -153,13 +158,37 @@ class Uniform:
 
 
 @dataclass(config=schema.STRICT)
+class TaskLossConfig:
+    """One task's loss; formulas and sources in `mtl.training.losses` and `mtl.training.class_weights`."""
+
+    kind: Literal["cross_entropy", "focal"]
+    weighting: Literal["none", "balanced", "effective_number", "logit_adjustment"]
+    """What makes up for rare classes."""
+    weighting_power: Annotated[float, Field(ge=0, le=1)]
+    """``balanced``: exponent of the weights; 1 makes up for the whole imbalance, 0.5 for its square root."""
+    beta: Share
+    """``effective_number``: how slowly further rows of a class stop to count; towards 1 it becomes ``balanced``."""
+    tau: Annotated[float, Field(ge=0)]
+    """``logit_adjustment``: factor of the log frequencies; 1 is consistent with the balanced error."""
+    gamma: Annotated[float, Field(ge=0)]
+    """``focal``: how much rows that are right already count less; 0 is cross-entropy."""
+    label_smoothing: Share
+    """Share of the target that is spread over all classes."""
+
+
+@dataclass(config=schema.STRICT)
 class LossConfig:
-    """How the tasks' losses become one."""
+    """The tasks' losses, and how they become one; see `mtl.task_settings` for the short form."""
 
     combine: Literal["sum"]
     weights: dict[str, Annotated[float, Field(gt=0)]]
     """Factors of the tasks' losses in the sum; 1 for a task that is not named."""
-    label_smoothing: Share
+    default: TaskLossConfig
+    tasks: dict[str, TaskLossConfig]
+
+    def of(self, task: str) -> TaskLossConfig:
+        """Return the loss of ``task``."""
+        return self.tasks.get(task, self.default)
 
 
 @dataclass(config=schema.STRICT)
@@ -297,9 +326,9 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
         ConfigError: All problems together, each with its full key.
     """
     problems: list[Problem] = []
-    values = _plain(cfg, (), problems)
-    config, wrong = schema.check(Config, values)
-    for found in (wrong, cross_checks(values)):
+    settled = settle_tasks(_plain(cfg, (), problems))
+    config, wrong = schema.check(Config, settled.values)
+    for found in map(settled.as_written, (wrong, [*settled.problems, *cross_checks(settled.values)])):
         known = [f"{problem.place}." for problem in problems]
         problems += [each for each in found if not any(place.startswith(f"{each.place}.") for place in known)]
     if problems or config is None:

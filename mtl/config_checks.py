@@ -10,9 +10,13 @@ from typing import Any
 
 from mtl.errors import Problem, did_you_mean, listed
 from mtl.schema import shown
+from mtl.task_settings import RESERVED
 
 SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 """The figures of a task that are logged after each validation."""
+
+NO_TASKS = ("all", *sorted(RESERVED))
+"""Words that mean something else where tasks are named."""
 
 
 def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
@@ -68,8 +72,8 @@ def _tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
     if shares and (len(split) != 3 or abs(sum(split) - 1) > 1e-6):
         yield Problem("data.split", str(split), "three shares (train, val, test) that sum to 1")
     for name in _keys(tasks):
-        if not name.isidentifier() or name == "all":
-            allowed = "letters, digits and underscores, not starting with a digit, and not `all`"
+        if not name.isidentifier() or name in NO_TASKS:
+            allowed = "letters, digits and underscores, not starting with a digit, and none of " + listed(NO_TASKS)
             yield Problem(f"data.tasks.{name}", f"the task name {name!r}", allowed)
         if isinstance(tasks[name], Mapping):
             yield from _task(tasks[name], f"data.tasks.{name}")
@@ -96,6 +100,7 @@ def _names_of_tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
     frozen = _at(values, "freeze", "heads")
     used = [("freeze.heads", str(name)) for name in frozen] if isinstance(frozen, list) else []
     used += [(f"heads.tasks.{name}", name) for name in _keys(values, "heads", "tasks")]
+    used += [(f"loss.tasks.{name}", name) for name in _keys(values, "loss", "tasks")]
     used += [(f"loss.weights.{name}", name) for name in _keys(values, "loss", "weights")]
     for place, name in used:
         if tasks and name not in tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from hydra.errors import HydraException
 
 from mtl.backbones import CONF
 from mtl.errors import Problem, did_you_mean, listed
+from mtl.task_settings import takes_a_word
 
 MOST_VALUES = 1000
 """Values of one swept key that are checked beforehand."""
 Groups = Mapping[str, Sequence[str]]
 """The options of each configuration group."""
+_WORD = re.compile(r"(?!(null|true|false)$)[A-Za-z_]\w*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,12 @@ class Argument:
     def sweeps(self) -> bool:
         """Whether it stands for several jobs."""
         return self.override.is_sweep_override()
+
+    @property
+    def is_word_for_kind(self) -> bool:
+        """Whether it gives the kind of one task's settings as a word, as in ``heads.sentiment=mlp``."""
+        words = [value for value in self.values if _WORD.fullmatch(value)]
+        return takes_a_word(self.key) and len(words) == len(self.values) > 0
 
 
 def groups_in(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -150,14 +159,18 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
     """Return an argument for Hydra: ``++`` before a plain key, so that keys that no file mentions can be given.
 
     Whether they exist is checked afterwards. Our groups need no ``+``, each has a choice already. Groups of the user
-    and Hydra's own keys stay as they are.
+    and Hydra's own keys stay as they are. A word that stands for the kind (``heads.sentiment=mlp``) gets its full key,
+    so that it can stand beside others (``heads.sentiment.dropout=0.2``), which would replace it.
 
     Args:
         argument: The argument.
         groups: The options of each group.
         value: One value in place of its own.
     """
-    line = argument.line if value is None else f"{argument.line.partition('=')[0]}={value}"
+    key, _, own = argument.line.partition("=")
+    if argument.is_word_for_kind:
+        key = f"{key}.kind"
+    line = f"{key}={own if value is None else value}" if argument.values else argument.line
     if argument.override.type is OverrideType.DEL:
         return line
     if isinstance(argument.override.value(), Glob) and value is None:

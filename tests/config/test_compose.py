@@ -17,6 +17,7 @@ from mtl import schema
 from mtl.backbones import CONF
 from mtl.composition import compose_config
 from mtl.config import Config, TrainerConfig
+from mtl.task_settings import canonical
 from tests.support.commands import outside
 from tests.support.configs import GROUPS
 
@@ -114,7 +115,7 @@ def test_each_key_that_a_file_sets_is_in_the_schema(file: Path) -> None:
     for path in leaves(values):
         if path[:1] == ("hydra",):
             continue
-        full = (*section, *path)
+        full = canonical((*section, *path))
         known = [schema.keys(Config, full[:depth], branch=branch) for depth in range(len(full))]
         for key, allowed in zip(full, known, strict=True):
             assert not allowed or key in allowed, f"{file.relative_to(CONF)} sets {schema.key(full)}"

@@ -19,7 +19,7 @@ LAYERS = "a number of layers from 1 on, or a share of all (0.0 < share < 1.0)"
 DEVICES = "auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]"
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
 FILES = "train= (with or without val= and test=) or path="
-NAME = "letters, digits and underscores, not starting with a digit, and not `all`"
+NAME = "letters, digits and underscores, not starting with a digit, and none of all, combine, default, tasks, weights"
 SENTIMENT = "data.tasks.sentiment"
 
 
@@ -172,6 +172,14 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             Problem("data.split", "[0.8, 0.1, 0.2]", "three shares (train, val, test) that sum to 1"),
         ),
         ((), {"data.tasks.all": {"path": "a.csv"}}, Problem("data.tasks.all", "the task name 'all'", NAME)),
+        *(
+            (
+                (),
+                {f"data.tasks.{name}": {"path": "a.csv"}},
+                Problem(f"data.tasks.{name}", f"the task name '{name}'", NAME),
+            )
+            for name in ("combine", "default", "tasks", "weights")
+        ),
         ((), {"data.tasks.my-task": {"path": "a.csv"}}, Problem("data.tasks.my-task", "the task name 'my-task'", NAME)),
         ((), {"data.tasks.0": {"path": "a.csv"}}, Problem("data.tasks.0", "the task name '0'", NAME)),
         ((), {"data.tasks.new": {}}, Problem("data.tasks.new", "no file", FILES, "give data.tasks.new.path=…")),

@@ -217,6 +217,17 @@ def test_an_endless_sweep_is_cut() -> None:
         ("+experiment=quickstart", "experiment=quickstart"),
         ("freeze=glob(*_head)", "freeze=classification_head,sentiment_head"),
         ("~trainer.max_epochs", "~trainer.max_epochs"),
+        ("heads.mood=mlp", "++heads.mood.kind=mlp"),
+        ("+heads.mood='mlp'", "++heads.mood.kind='mlp'"),
+        ("heads.mood=mlp,linear", "++heads.mood.kind=mlp,linear"),
+        ("heads.default=mlp", "++heads.default.kind=mlp"),
+        ("heads.mood={kind:mlp}", "++heads.mood={kind:mlp}"),
+        ("heads.mood=null", "++heads.mood=null"),
+        ("~heads.mood", "~heads.mood"),
+        ("heads.tasks=mlp", "++heads.tasks=mlp"),
+        ("loss.combine=sum", "++loss.combine=sum"),
+        ("loss.mood=focal", "++loss.mood.kind=focal"),
+        ("loss.mood.weighting=balanced", "++loss.mood.weighting=balanced"),
         ("hydra.run.dir=x", "hydra.run.dir=x"),
         ("hydra/launcher=basic", "hydra/launcher=basic"),
         ("+backbone@other=tiny", "+backbone@other=tiny"),
@@ -228,6 +239,7 @@ def test_keys_are_forced_and_groups_are_not(line: str, forced: str) -> None:
 
 def test_one_value_of_a_sweep_is_forced_alike() -> None:
     assert overrides.forced(one("seed=1,2"), OPTIONS, "2") == "++seed=2"
+    assert overrides.forced(one("heads.mood=mlp,linear"), OPTIONS, "mlp") == "++heads.mood.kind=mlp"
     assert overrides.forced(one("freeze=glob(*_head)"), OPTIONS, "sentiment_head") == "freeze=sentiment_head"
 
 
