@@ -42,6 +42,7 @@ class HeadSpec:
     kind: HeadKind
     dropout: float = 0.0
     hidden: int | None = None
+    scale: float = 1.0
 
 
 @checked(config=schema.STRICT)
@@ -75,7 +76,12 @@ def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskN
     """Return a network of ``encoder`` and fresh heads."""
     heads = {
         name: build_head(
-            task.head.kind, encoder.hidden_size, len(task.labels), dropout=task.head.dropout, hidden=task.head.hidden
+            task.head.kind,
+            encoder.hidden_size,
+            len(task.labels),
+            dropout=task.head.dropout,
+            hidden=task.head.hidden,
+            scale=task.head.scale,
         )
         for name, task in tasks.items()
     }

@@ -100,7 +100,8 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
 
 def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
     head = config.heads.of(task)
-    return TaskHead(labels=list(labels), head=HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden))
+    spec = HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden, scale=head.scale)
+    return TaskHead(labels=list(labels), head=spec)
 
 
 def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:

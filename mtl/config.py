@@ -89,6 +89,8 @@ class HeadConfig:
 
     kind: Literal["linear", "mlp"]
     dropout: Share
+    scale: Annotated[float, Field(gt=0)]
+    """Fixed factor of the embedding before the head: embeddings of length 1 need large weights before logits differ."""
     hidden: Count | None = None
     """Units of the hidden layer of ``mlp``; ``null``: the embedding's size."""
 

@@ -16,16 +16,18 @@ class LinearHead(nn.Module):
         in_features: ``H``, the size of an embedding.
         num_classes: ``C``, the number of classes.
         dropout: Share of the embedding that is dropped in training.
+        scale: Fixed factor of the embeddings, see `build_head`.
     """
 
-    def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, in_features: int, num_classes: int, dropout: float, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(in_features, num_classes)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        logits: Tensor = self.out(self.dropout(embeddings))
+        logits: Tensor = self.out(self.dropout(embeddings * self.scale))
         return logits
 
 
@@ -37,23 +39,30 @@ class MlpHead(nn.Module):
         num_classes: ``C``, the number of classes.
         dropout: Share of its input that each linear layer loses in training.
         hidden: Units of the hidden layer.
+        scale: Fixed factor of the embeddings, see `build_head`.
     """
 
-    def __init__(self, in_features: int, num_classes: int, dropout: float, hidden: int) -> None:
+    def __init__(self, in_features: int, num_classes: int, dropout: float, hidden: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(in_features, hidden)
         self.out = nn.Linear(hidden, num_classes)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        hidden = nn.functional.gelu(self.hidden(self.dropout(embeddings)))
+        hidden = nn.functional.gelu(self.hidden(self.dropout(embeddings * self.scale)))
         logits: Tensor = self.out(self.dropout(hidden))
         return logits
 
 
 def build_head(
-    kind: HeadKind, in_features: int, num_classes: int, dropout: float = 0.0, hidden: int | None = None
+    kind: HeadKind,
+    in_features: int,
+    num_classes: int,
+    dropout: float = 0.0,
+    hidden: int | None = None,
+    scale: float = 1.0,
 ) -> nn.Module:
     """Return a fresh head.
 
@@ -63,7 +72,9 @@ def build_head(
         num_classes: ``C``, the number of classes.
         dropout: Share of its input that a linear layer loses in training.
         hidden: Units of the hidden layer of ``mlp``; ``None``: as many as the embedding has.
+        scale: Fixed factor of the embeddings before the head. Embeddings of length 1 bound the logits by the norms of
+            the weights, and a softmax over such logits can hardly fall (Wang et al. 2017, NormFace, section 3.3).
     """
     if kind == "mlp":
-        return MlpHead(in_features, num_classes, dropout, hidden or in_features)
-    return LinearHead(in_features, num_classes, dropout)
+        return MlpHead(in_features, num_classes, dropout, hidden or in_features, scale)
+    return LinearHead(in_features, num_classes, dropout, scale)
