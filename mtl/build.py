@@ -26,6 +26,7 @@ from mtl.errors import ConfigError, Problem, listed
 from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
+from mtl.training.averaging import AveragedWeights
 from mtl.training.freezing import FreezePlan, plan_freezing
 from mtl.training.learning_rates import (
     LayerRate,
@@ -279,7 +280,7 @@ def refused(error: Exception) -> ConfigError:
 def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callback]:
     settings = config.callbacks
     where = folder / "checkpoints"
-    found: list[pl.Callback] = []
+    found: list[pl.Callback] = [] if settings.average is None else [AveragedWeights(settings.average.decay)]
     if settings.save_last:
         found.append(
             ModelCheckpoint(where, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)

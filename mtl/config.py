@@ -247,12 +247,21 @@ class EarlyStoppingConfig:
 
 
 @dataclass(config=schema.STRICT)
+class AverageConfig:
+    """Validate and save a running average of the weights, see `mtl.training.averaging`."""
+
+    decay: Share
+    """What the average keeps of itself in a step: it reaches over about ``1 / (1 - decay)`` steps."""
+
+
+@dataclass(config=schema.STRICT)
 class CallbacksConfig:
     """What runs beside training."""
 
     monitor: str
     """Logged figure, larger is better, that picks the best checkpoint and stops early."""
     early_stopping: EarlyStoppingConfig | None
+    average: AverageConfig | None
     save_last: bool
     """Write `checkpoints/last.ckpt` after every epoch, to resume from."""
     keep_best: bool
