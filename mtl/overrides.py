@@ -33,11 +33,13 @@ class Argument:
         line: As it was given.
         override: What Hydra makes of it.
         values: Its values as text: one, those of a sweep, or none if it deletes a key.
+        in_file: Whether it stands in a file's sweep, where Hydra takes it as it is.
     """
 
     line: str
     override: Override
     values: tuple[str, ...]
+    in_file: bool = False
 
     @property
     def key(self) -> str:
@@ -65,7 +67,7 @@ def groups_in(folders: Sequence[Path]) -> dict[str, list[str]]:
     return {group: sorted(options - {"base"}) for group, options in sorted(found.items())}
 
 
-def parse(lines: Sequence[str], groups: Groups) -> tuple[list[Argument], list[Problem]]:
+def parse(lines: Sequence[str], groups: Groups, *, in_file: bool = False) -> tuple[list[Argument], list[Problem]]:
     """Return the arguments that can be parsed, and what is wrong with the others."""
     found, problems = [], []
     for line in lines:
@@ -75,7 +77,7 @@ def parse(lines: Sequence[str], groups: Groups) -> tuple[list[Argument], list[Pr
             problems.append(_unreadable(line, groups, str(error).splitlines()[0]))
             continue
         try:
-            found.append(Argument(line, override, tuple(_values(override, groups))))
+            found.append(Argument(line, override, tuple(_values(override, groups)), in_file))
         except (HydraException, ValueError) as error:  # a range with a step of 0
             value = f"{line.partition('=')[2]}: {error}"
             problems.append(Problem(override.key_or_group, value, "values to sweep over"))
@@ -168,6 +170,8 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
         value: One value in place of its own.
     """
     key, _, own = argument.line.partition("=")
+    if argument.in_file:
+        return f"{key}={own if value is None else value}"
     if argument.is_word_for_kind:
         key = f"{key}.kind"
     line = f"{key}={own if value is None else value}" if argument.values else argument.line
