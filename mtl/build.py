@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
@@ -39,6 +40,9 @@ from mtl.training.learning_rates import (
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +141,22 @@ def groups(config: Config, network: MultiTaskNetwork, plan: FreezePlan) -> list[
     return parameter_groups(network, rates(config, network), plan, config.optimizer.weight_decay)
 
 
-def sampler(config: Config, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:
-    """Return the order of the training rows.
+def sampler(
+    config: Config, train: Mapping[str, EncodedSplit], slots: Mapping[str, NDArray[np.int64]], *, padded: bool
+) -> StepSampler:
+    """Return the order of the slots of all tasks.
 
     Args:
         config: The run's configuration.
         train: The training rows of each task that learns.
+        slots: The row in each slot.
         padded: Whether rows differ in length; embeddings do not.
     """
-    lengths = {task: split.table.lengths if padded else [1] * len(split.labels) for task, split in train.items()}
+    lengths = {
+        task: train[task].table.lengths[rows] if padded else np.ones(len(rows), dtype=np.int64)
+        for task, rows in slots.items()
+        if task in train
+    }
     return StepSampler(
         lengths,
         mode=config.data.interleave,
@@ -166,6 +177,7 @@ def eval_batch(config: Config, *, padded: bool) -> Budget:
 def module(
     config: Config,
     network: MultiTaskNetwork,
+    losses: TaskLosses,
     classes: Mapping[str, int],
     plan: FreezePlan,
     parameter_groups: Sequence[ParameterGroup],
@@ -177,6 +189,7 @@ def module(
     Args:
         config: The run's configuration.
         network: Encoder and heads.
+        losses: The tasks' losses.
         classes: The number of classes of each task that is validated.
         plan: What learns when.
         parameter_groups: All parameters that ever learn.
@@ -187,7 +200,7 @@ def module(
     return MultiTaskModule(
         network,
         classes,
-        TaskLosses(config.loss.weights, config.loss.default.label_smoothing),
+        losses,
         plan,
         optimizer=partial(
             build_adamw,

@@ -64,6 +64,8 @@ class TaskConfig:
     label_column: Name = "label"
     labels: list[Name] | None = None
     """The labels in the order of the head's outputs; ``null``: those found in training, sorted."""
+    oversample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far rows of rare classes are repeated in training: 0 not at all, 1 until all classes are equally frequent."""
 
 
 @dataclass(config=schema.STRICT)

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from mtl.build_losses import class_offsets, class_weights
+from mtl.errors import listed
 from mtl.evaluation.summary import GroupRow
 from mtl.setting import Setting
+
+_WEIGHTINGS = {
+    "balanced": "balanced class weights (power {weighting_power:g}):",
+    "effective_number": "class weights by effective number (beta {beta:g}):",
+    "logit_adjustment": "logits adjusted in training (tau {tau:g}) by",
+}
+"""What each weighting is called in front of its values."""
 
 
 def group_rows(setting: Setting) -> list[GroupRow]:
@@ -41,10 +52,65 @@ def facts(setting: Setting) -> dict[str, str]:
     config = setting.config
     return {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
-        "training rows": ", ".join(f"{name} {len(task.train):,}" for name, task in setting.tasks.items()),
+        "training rows": ", ".join(_rows(setting, name) for name in setting.tasks),
+        **{f"loss of {task}": text for task, text in loss_texts(setting).items()},
         "precision": f"{setting.precision} on {setting.device.type}",
         "seed": str(config.seed),
     }
+
+
+def _rows(setting: Setting, task: str) -> str:
+    rows = len(setting.tasks[task].train)
+    repeated = len(setting.slots[task]) - rows
+    return f"{task} {rows:,}" + (f" (+ {repeated:,} repeated)" if repeated else "")
+
+
+def losses(setting: Setting) -> dict[str, dict[str, object]]:
+    """Return how each task that learns is taught, as plain values.
+
+    For each task its settings, how often rows of each class come in a pass over the training rows, and the weight of
+    each class or what is added to its logits.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for task, counts in setting.class_counts.items():
+        if not setting.groups or not setting.learns(task):
+            continue
+        labels, settings = setting.tasks[task].labels.names, setting.config.loss.of(task)
+        evened = {
+            "class_weights": class_weights(settings, counts),
+            "logit_offsets": class_offsets(settings, counts),
+        }
+        found[task] = {
+            **asdict(settings),
+            "oversample": setting.config.data.tasks[task].oversample,
+            "rows": dict(zip(labels, counts.tolist(), strict=True)),
+            **{
+                name: None if values is None else dict(zip(labels, values.tolist(), strict=True))
+                for name, values in evened.items()
+            },
+        }
+    return found
+
+
+def loss_texts(setting: Setting) -> dict[str, str]:
+    """Return the losses that are not plain cross-entropy, by task, each with its weights as a line."""
+    texts = {}
+    for task, loss in losses(setting).items():
+        settings = setting.config.loss.of(task)
+        parts = [f"focal, gamma {settings.gamma:g}" if settings.kind == "focal" else "cross-entropy"]
+        if settings.label_smoothing:
+            parts.append(f"label smoothing {settings.label_smoothing:g}")
+        if settings.weighting != "none":
+            parts.append(f"{_WEIGHTINGS[settings.weighting].format(**asdict(settings))} {_values(loss)}")
+        if parts != ["cross-entropy"]:
+            texts[task] = "; ".join(parts)
+    return texts
+
+
+def _values(loss: dict[str, object]) -> str:
+    values = loss["class_weights"] or loss["logit_offsets"]
+    assert isinstance(values, dict)  # noqa: S101 - narrows for mypy: a weighting has either
+    return listed(f"{label} {value:.3g}" for label, value in values.items())
 
 
 def warnings(setting: Setting) -> list[str]:

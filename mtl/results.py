@@ -45,6 +45,7 @@ class Run:
         cost: What training took.
         scored: Figures and predictions of each task and split.
         facts: Short facts for the report.
+        losses: What each task's loss was, plain values for metrics.json.
         warnings: What a reader must know before trusting the figures.
         retention: How much of its general ability the encoder kept, if it was measured.
     """
@@ -58,6 +59,7 @@ class Run:
     cost: Cost
     scored: dict[str, dict[str, Scored]]
     facts: dict[str, str]
+    losses: dict[str, dict[str, object]]
     warnings: list[str]
     retention: Retention | None = None
 
@@ -95,6 +97,7 @@ def _run_facts(run: Run) -> dict[str, object]:
         "choices": run.choices,
         "seed": run.config.seed,
         "backbone": backbone_name(run.config),
+        "losses": run.losses,
         "warnings": run.warnings,
         "groups": [asdict(group) for group in run.groups],
         "versions": {"mtl": mtl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},

@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build, facts
+from mtl.build_losses import losses
 from mtl.config import Config, TrainerConfig
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
 from mtl.data.pairs import Pairs
@@ -76,6 +77,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         cost=cost,
         scored=scored,
         facts=facts.facts(setting),
+        losses=facts.losses(setting),
         warnings=facts.warnings(setting),
         retention=_retention(setting, inputs.pairs, ability),
     )
@@ -120,7 +122,7 @@ def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
         (name, split): each.table
         for name, found in splits.items()
         for split, each in found.items()
-        if (split == "train" and _learning(setting.plan, name)) or split == "val" or (split == "test" and whole)
+        if (split == "train" and setting.learns(name)) or split == "val" or (split == "test" and whole)
     }
     encoder = setting.start.network.encoder
     return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations)
@@ -135,11 +137,6 @@ def _below(setting: Setting, activations: FrozenActivations, epoch: int) -> Froz
     return FrozenBelow(None if boundary == "embedding" else boundary, rows)
 
 
-def _learning(plan: FreezePlan, task: str) -> bool:
-    """Whether rows of the task can teach anything: its head learns, or the encoder below does."""
-    return not plan.encoder_is_frozen or f"heads.{task}" in plan.first_epoch
-
-
 def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Cost:
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
@@ -147,20 +144,23 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Co
         log.info("everything is frozen: nothing to train")
         return Cost(trainable_parameters=0, total_parameters=total)
     config = setting.config
-    learning = [task for task in setting.tasks if _learning(setting.plan, task)]
+    learning = [task for task in setting.tasks if setting.learns(task)]
     padded = not setting.plan.encoder_is_frozen
-    sampler = build.sampler(config, {task: splits[task]["train"] for task in learning}, padded=padded)
+    train = {task: splits[task]["train"] for task in learning}
+    sampler = build.sampler(config, train, setting.slots, padded=padded)
     data = MultiTaskDataModule(
-        {task: splits[task]["train"] for task in learning},
+        train,
         {task: found["val"] for task, found in splits.items()},
         sampler,
         pad_id=setting.encoding.pad_id,
         eval_batch=build.eval_batch(config, padded=padded),
+        slots=setting.slots,
         frozen=lambda epoch: _below(setting, activations, epoch),
     )
     module = build.module(
         config,
         network,
+        losses(config, setting.class_counts),
         {task: len(setting.tasks[task].labels) for task in data.val},
         setting.plan,
         setting.groups,
@@ -226,13 +226,15 @@ def total_steps(flags: TrainerConfig, batches: int) -> int:
 def _announce(setting: Setting, sampler: StepSampler) -> None:
     """Print what learns at which rate, and what an epoch does."""
     plan = [
-        PlanRow(task, len(setting.tasks[task].train), count.batches, count.passes)
+        PlanRow(task, len(setting.tasks[task].train), count.batches, count.passes, len(setting.slots[task]))
         for task, count in sampler.plan.counts.items()
     ]
     out = console()
     out.print(group_table(facts.group_rows(setting)))
     out.print()
     out.print(plan_table(plan))
+    for task, text in facts.loss_texts(setting).items():
+        out.print(f"loss of {task}: {text}", markup=False)
     out.print(f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
 
 

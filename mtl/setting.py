@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 
 from mtl import build
+from mtl.build_losses import class_counts, slots
 from mtl.config import Config
 from mtl.data.tasks import TaskData
 from mtl.encoding import Encoding
@@ -16,10 +18,27 @@ from mtl.inputs import Inputs
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import ParameterGroup
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Everything that a run has settled before its first step."""
+    """Everything that a run has settled before its first step.
+
+    Attributes:
+        config: The configuration.
+        folder: The run folder.
+        tasks: The data of each task.
+        start: The network that training starts from.
+        plan: What learns when.
+        groups: The parameter groups.
+        device: Where it runs.
+        precision: Lightning's precision flag.
+        encoding: How sentences go through the encoder where nothing is trained.
+        slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.oversampling`.
+    """
 
     config: Config
     folder: Path
@@ -30,6 +49,16 @@ class Setting:
     device: torch.device
     precision: str
     encoding: Encoding
+    slots: dict[str, NDArray[np.int64]]
+
+    def learns(self, task: str) -> bool:
+        """Whether rows of the task can teach anything: its head learns, or the encoder below does."""
+        return not self.plan.encoder_is_frozen or f"heads.{task}" in self.plan.first_epoch
+
+    @property
+    def class_counts(self) -> dict[str, NDArray[np.int64]]:
+        """How often rows of each class come in a pass over each task's training rows, int64, ``(C,)``."""
+        return {name: class_counts(task, self.slots[name]) for name, task in self.tasks.items()}
 
 
 def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
@@ -53,6 +82,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
         tasks=inputs.tasks,
         start=start,
         plan=plan,
+        slots=slots(config, inputs.tasks),
         groups=build.groups(config, start.network, plan),
         device=device,
         precision=precision,

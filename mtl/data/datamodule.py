@@ -57,6 +57,7 @@ class MultiTaskDataModule(LightningDataModule):
         sampler: Owns the order of the training rows.
         pad_id: The tokenizer's padding id.
         eval_batch: The most rows and padded tokens of a validation batch.
+        slots: For each task the row behind each number that the sampler gives, int64; by default that row itself.
         frozen: Tells for an epoch what stands for the frozen layers; nothing where all layers are to run.
     """
 
@@ -68,6 +69,7 @@ class MultiTaskDataModule(LightningDataModule):
         *,
         pad_id: int,
         eval_batch: Budget,
+        slots: Mapping[str, NDArray[np.int64]] | None = None,
         frozen: Callable[[int], FrozenBelow | None] = lambda _: None,
     ) -> None:
         super().__init__()
@@ -76,11 +78,16 @@ class MultiTaskDataModule(LightningDataModule):
         self.sampler = sampler
         self._pad_id = pad_id
         self._eval_batch = eval_batch
+        self._slots = dict(slots or {})
         self._frozen = frozen
 
     def train_dataloader(self) -> TrainLoader:
         """Return the interleaved training batches, one epoch for each iteration."""
-        return TrainLoader(self.sampler, lambda step: self._collate("train", self.train, step))
+        return TrainLoader(self.sampler, lambda step: self._collate("train", self.train, self._rows(step)))
+
+    def _rows(self, step: Step) -> Step:
+        """Return the rows in the sampler's slots."""
+        return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in step.items()}
 
     def val_dataloader(self) -> Sequence[ValLoader]:
         """Return one loader per task, from long rows to short ones."""

@@ -45,13 +45,15 @@ class PlanRow:
         task: Its name.
         rows: Rows of its training data.
         batches: Batches of it in an epoch.
-        passes: How often an epoch goes through its rows (1.0: each row once).
+        passes: How often an epoch goes through its rows (1.0: each row once, and repeated ones as often as meant).
+        slots: Rows of a pass with those that oversampling repeats; None: no row is repeated.
     """
 
     task: str
     rows: int
     batches: int
     passes: float
+    slots: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

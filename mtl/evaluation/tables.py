@@ -97,7 +97,9 @@ def plan_table(plan: Sequence[PlanRow]) -> Table:
     """
     table = _table("Plan of an epoch", ["task"], ["rows", "batches per epoch", "passes over the rows"])
     for row in plan:
-        table.add_row(_text(row.task), formatting.count(row.rows), formatting.count(row.batches), f"{row.passes:.2f}")
+        repeated = (row.slots or row.rows) - row.rows
+        rows = formatting.count(row.rows) + (f" + {formatting.count(repeated)} repeated" if repeated else "")
+        table.add_row(_text(row.task), rows, formatting.count(row.batches), f"{row.passes:.2f}")
     return table
 
 

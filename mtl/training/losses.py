@@ -2,24 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+LossKind = Literal["cross_entropy", "focal"]
+
+
+class TaskLoss(nn.Module):
+    r"""The loss of one task: cross-entropy or focal loss, with what makes up for rare classes.
+
+    With ``z`` the logits plus the offsets, ``p = softmax(z)``, ``q`` the smoothed target and ``w`` the weights:
+
+    .. math:: \frac{1}{B} \sum_i w_{y_i} \sum_c q_{ic} (1 - p_{ic})^{\gamma} (-\log p_{ic})
+
+    where gamma is 0 for cross-entropy. Without label smoothing only ``c = y_i`` remains, which is the focal loss of Lin
+    et al. 2017 (equation 5, with the weights in the place of its alpha).
+
+    The sum is divided by the number of rows, not by the sum of their weights as `torch.nn.functional.cross_entropy`
+    does: a row then counts the same whichever batch it is in. Divided by the weights, a batch with rows of one class
+    only would not be weighted at all, and accumulated small batches would give another gradient than a large one.
+
+    Args:
+        kind: ``cross_entropy`` or ``focal``.
+        weights: The weight of the rows of each class, ``(C,)``; nothing for 1.
+        offsets: What is added to the logits, ``(C,)``; only here, in training: predictions take the logits as they are.
+        gamma: How much rows that are right already count less; only for ``focal``.
+        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
+    """
+
+    def __init__(
+        self,
+        kind: LossKind = "cross_entropy",
+        *,
+        weights: Sequence[float] | None = None,
+        offsets: Sequence[float] | None = None,
+        gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.gamma = gamma if kind == "focal" else 0.0
+        self.label_smoothing = label_smoothing
+        self.weights: Tensor | None
+        self.offsets: Tensor | None
+        for name, values in (("weights", weights), ("offsets", offsets)):
+            tensor = None if values is None else torch.tensor(values, dtype=torch.float32)
+            self.register_buffer(name, tensor, persistent=False)  # a function of the data, never loaded
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss over the rows, a scalar; 0 if there are none.
+
+        Args:
+            logits: ``(B, C)``.
+            labels: Class ids ``(B,)``.
+        """
+        if not len(labels):
+            return logits.sum()  # 0, and still a part of the graph
+        adjusted = logits if self.offsets is None else logits + self.offsets
+        if self.weights is None and not self.gamma:
+            return nn.functional.cross_entropy(adjusted, labels, label_smoothing=self.label_smoothing)
+        rows = self._rows(adjusted.log_softmax(dim=-1), labels)
+        return (rows if self.weights is None else rows * self.weights[labels]).mean()
+
+    def _rows(self, logs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss ``(B,)`` of each row without its weight, from log-probabilities ``(B, C)``."""
+        losses = -logs
+        if self.gamma:
+            missing = -torch.expm1(logs)  # 1 - p
+            losses = losses * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # 0 has no slope for < 1
+        own = losses.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        return own + self.label_smoothing * (losses.mean(dim=-1) - own)
+
 
 class TaskLosses(nn.Module):
-    """Cross-entropy of every task of a batch, and their weighted sum.
+    """The loss of every task of a batch, and their weighted sum.
 
     Args:
         weights: Factor of each task's loss in the sum; 1 for a task that is not named.
-        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016).
+        tasks: The loss of each task; plain cross-entropy for a task that is not named.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(self, weights: Mapping[str, float] | None = None, tasks: Mapping[str, TaskLoss] | None = None) -> None:
         super().__init__()
         self.weights = dict(weights or {})
-        self.label_smoothing = label_smoothing
+        self.plain = TaskLoss()
+        self.tasks = nn.ModuleDict({_key(task): loss for task, loss in (tasks or {}).items()})
 
     def forward(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss over the rows of each task, a scalar; 0 for a task without rows in this process.
@@ -28,13 +97,17 @@ class TaskLosses(nn.Module):
             logits: ``(B_task, C_task)`` of each task.
             labels: Class ids ``(B_task,)`` of each task.
         """
-        return {task: self._loss(values.float(), labels[task]) for task, values in logits.items()}
+        return {task: self._loss(task)(values.float(), labels[task]) for task, values in logits.items()}
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if not len(labels):
-            return logits.sum()  # 0, and still a part of the graph
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _loss(self, task: str) -> nn.Module:
+        key = _key(task)
+        return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum of the tasks' losses, a scalar."""
         return torch.stack([self.weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
+
+
+def _key(task: str) -> str:
+    """Return a task's key in a module dictionary, see `mtl.model.multitask`."""
+    return f"{task}_"

@@ -13,7 +13,7 @@ ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
     ("files", "schema"),
-    ("config_types", "config_checks", "config", "cli"),
+    ("task_settings", "config_types", "config_checks", "config", "cli"),
     ("activations", "data"),
     ("model",),
     ("encoding",),
@@ -21,7 +21,7 @@ FLOORS = (
     ("training",),
     ("artifact", "backbones"),
     ("inference", "inputs", "model_card", "overrides"),
-    ("build", "bulk", "composition", "reevaluation", "cache_entries"),
+    ("build_losses", "build", "bulk", "composition", "reevaluation", "cache_entries"),
     ("setting", "results"),
     ("facts",),
     ("run",),

@@ -46,6 +46,17 @@ def rows_of(batch: Batch, task: str) -> list[int]:
     return batch.indices[task].tolist()
 
 
+def test_the_sampler_hands_out_slots_with_rows_behind_them() -> None:
+    slots = {"topic": np.array([0, 0, 3, 5, 5, 5])}
+    sampler = StepSampler({"topic": TRAIN["topic"].table.lengths[slots["topic"]]}, batch_size=2, seed=1)
+    train = {"topic": TRAIN["topic"]}
+    data = MultiTaskDataModule(train, VAL, sampler, pad_id=9, eval_batch=Budget(2), slots=slots)
+    batches = list(data.train_dataloader())
+    assert sorted(row for batch in batches for row in rows_of(batch, "topic")) == [0, 0, 3, 5, 5, 5]
+    for batch in batches:
+        assert batch.labels["topic"].tolist() == [row % 2 for row in rows_of(batch, "topic")]
+
+
 def test_training_batches_are_the_steps_of_the_sampler() -> None:
     batches = list(datamodule().train_dataloader())
     assert len(batches) == len(datamodule().train_dataloader()) == 3

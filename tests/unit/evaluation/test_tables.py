@@ -104,6 +104,19 @@ sentiment       6,400                300                  1.50"""
     )
 
 
+def test_plan_table_with_repeated_rows() -> None:
+    plan = [PlanRow("classification", 9600, 450, 1.0, slots=14_400), PlanRow("sentiment", 6400, 200, 1.0, slots=6400)]
+    assert (
+        shown(tables.plan_table(plan))
+        == """\
+Plan of an epoch
+task                              rows  batches per epoch  passes over the rows
+───────────────────────────────────────────────────────────────────────────────
+classification  9,600 + 4,800 repeated                450                  1.00
+sentiment                        6,400                200                  1.00"""
+    )
+
+
 def test_cost_table() -> None:
     assert (
         shown(tables.cost_table(Cost(203.4, 43_711_492, 109_486_464, 1234.0, 2**31)))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mtl.training.losses import TaskLosses
+from mtl.training.losses import TaskLoss, TaskLosses
 
 LOGITS = {
     "mood": torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),  # probabilities 1/2, 1/2 and 3/4, 1/4
@@ -37,7 +37,7 @@ def test_weights_leave_the_losses_of_the_tasks_as_they_are() -> None:
 
 def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
     """With a share of 0.3 the target of three classes is 0.1, 0.1, 0.8."""
-    loss = TaskLosses(label_smoothing=0.3)({"topic": LOGITS["topic"]}, LABELS)["topic"]
+    loss = TaskLosses(tasks={"topic": TaskLoss(label_smoothing=0.3)})({"topic": LOGITS["topic"]}, LABELS)["topic"]
     assert loss.item() == pytest.approx(0.2 * math.log(4) + 0.8 * math.log(2))
 
 
@@ -64,3 +64,62 @@ def test_each_task_gets_the_gradient_of_its_own_rows() -> None:
     assert logits["topic"].grad is not None
     assert logits["mood"].grad.tolist() == [pytest.approx([-0.25, 0.25]), pytest.approx([0.375, -0.375])]
     assert logits["topic"].grad.tolist() == [pytest.approx([0.5, 0.5, -1.0])]
+
+
+def probabilities(*rows: list[float]) -> torch.Tensor:
+    """Return logits whose softmax are these rows."""
+    return torch.tensor(rows).log()
+
+
+def test_weights_count_rows_and_divide_by_their_number() -> None:
+    logits = probabilities([0.5, 0.25, 0.25], [0.1, 0.1, 0.8])
+    loss = TaskLoss(weights=[1.0, 2.0, 5.0])(logits, torch.tensor([1, 2]))
+    assert loss.item() == pytest.approx((2 * math.log(4) + 5 * math.log(1 / 0.8)) / 2)
+
+
+def test_a_batch_of_one_class_is_weighted_too() -> None:
+    logits, labels = probabilities([0.5, 0.5], [0.25, 0.75]), torch.tensor([0, 0])
+    assert TaskLoss(weights=[3.0, 1.0])(logits, labels).item() == pytest.approx(3 * TaskLoss()(logits, labels).item())
+
+
+def test_focal_loss_by_hand() -> None:
+    logits = probabilities([0.5, 0.5], [0.9, 0.1])
+    labels = torch.tensor([0, 0])
+    expected = (0.5**2 * math.log(2) + 0.1**2 * math.log(1 / 0.9)) / 2
+    assert TaskLoss("focal", gamma=2.0)(logits, labels).item() == pytest.approx(expected)
+    weighted = TaskLoss("focal", gamma=2.0, weights=[4.0, 1.0])(logits, labels)
+    assert weighted.item() == pytest.approx(4 * expected)
+
+
+def test_focal_loss_with_smoothed_labels_by_hand() -> None:
+    logits = probabilities([0.6, 0.3, 0.1])
+    terms = [(1 - p) * -math.log(p) for p in (0.6, 0.3, 0.1)]
+    expected = 0.7 * terms[1] + 0.3 * sum(terms) / 3
+    loss = TaskLoss("focal", gamma=1.0, label_smoothing=0.3)(logits, torch.tensor([1]))
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_only_focal_loss_has_a_gamma() -> None:
+    logits, labels = LOGITS["mood"], LABELS["mood"]
+    assert TaskLoss("cross_entropy", gamma=5.0)(logits, labels) == TaskLoss()(logits, labels)
+
+
+def test_logit_adjustment_by_hand_with_its_gradient() -> None:
+    logits = torch.zeros(1, 3, requires_grad=True)
+    offsets = [math.log(0.6), math.log(0.3), math.log(0.1)]
+    loss = TaskLoss(offsets=offsets)(logits, torch.tensor([2]))
+    assert loss.item() == pytest.approx(math.log(10))
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([0.6, 0.3, 0.1 - 1])  # softmax less target
+
+
+def test_each_task_has_its_own_loss() -> None:
+    losses = TaskLosses(tasks={"mood": TaskLoss(weights=[2.0, 2.0])})(LOGITS, LABELS)
+    plain = TaskLosses()(LOGITS, LABELS)
+    assert losses["mood"].item() == pytest.approx(2 * plain["mood"].item())
+    assert losses["topic"] == plain["topic"]
+
+
+def test_weights_are_no_state_of_a_checkpoint() -> None:
+    assert TaskLosses(tasks={"mood": TaskLoss(weights=[2.0, 2.0], offsets=[0.0, 1.0])}).state_dict() == {}
