@@ -11,10 +11,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from mtl import schema
@@ -23,9 +24,11 @@ from mtl.files import write_json, write_text_atomically
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
 from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.stage_specs import MultiStageSpec, build_multi_stage, spec_problems
 from mtl.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
 from pydantic.dataclasses import dataclass as checked
@@ -37,7 +40,7 @@ FORMAT = 1
 
 @checked(config=schema.STRICT)
 class HeadSpec:
-    """How a task's head is built."""
+    """How a task's head of one stage is built."""
 
     kind: HeadKind
     dropout: float = 0.0
@@ -50,7 +53,7 @@ class TaskHead:
     """A task of a saved model: its labels in the order of the logits, and its head."""
 
     labels: list[str]
-    head: HeadSpec
+    head: Annotated[HeadSpec | MultiStageSpec, Field(discriminator="kind")]
 
 
 @checked(config=schema.STRICT)
@@ -74,18 +77,29 @@ class SavedModel:
 
 def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskNetwork:
     """Return a network of ``encoder`` and fresh heads."""
-    heads = {
-        name: build_head(
-            task.head.kind,
-            encoder.hidden_size,
-            len(task.labels),
-            dropout=task.head.dropout,
-            hidden=task.head.hidden,
-            scale=task.head.scale,
-        )
-        for name, task in tasks.items()
-    }
-    return MultiTaskNetwork(encoder, heads)
+    heads: dict[str, nn.Module] = {}
+
+    def head_of(name: str) -> nn.Module:
+        """Return the head of a task, built once and after the head that it borrows."""
+        if name not in heads:
+            task, size = tasks[name], encoder.hidden_size
+            spec, labels = task.head, task.labels
+            if isinstance(spec, MultiStageSpec):
+                other = spec.first_stage.task if spec.first_stage else None
+                lender = None if other is None else (head_of(other), tasks[other].labels)
+                heads[name] = build_multi_stage(spec, labels, size, lender)
+            else:
+                heads[name] = build_head(
+                    spec.kind, size, len(labels), dropout=spec.dropout, hidden=spec.hidden, scale=spec.scale
+                )
+        return heads[name]
+
+    return MultiTaskNetwork(encoder, {name: head_of(name) for name in tasks})
+
+
+def multi_stage_specs(tasks: Mapping[str, TaskHead]) -> dict[str, MultiStageSpec]:
+    """Return the tasks whose heads have several stages, with their descriptions."""
+    return {name: task.head for name, task in tasks.items() if isinstance(task.head, MultiStageSpec)}
 
 
 def save_model(
@@ -193,6 +207,10 @@ def read_manifest(folder: Path) -> Manifest:
     manifest, problems = schema.check(Manifest, content)
     if manifest is None:
         raise ModelError([Problem(f"{place}: {each.place}", each.found, each.expected, repair) for each in problems])
+    labels = {name: task.labels for name, task in manifest.tasks.items()}
+    wrong = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
+    if wrong:
+        raise ModelError([replace(each, place=f"{place}: {each.place}", repair=repair) for each in wrong])
     return manifest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model
-from mtl.config import Config, Decay, Layerwise, TrainerConfig
+from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model, multi_stage_specs
+from mtl.config import Config, Decay, Layerwise, MultiStageConfig, TrainerConfig
 from mtl.data.bucketing import Budget
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.sampling import StepSampler
 from mtl.data.tasks import TaskData
 from mtl.encoding import native_bf16
 from mtl.errors import ConfigError, Problem, listed
+from mtl.head_specs import multi_stage_spec
 from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
@@ -95,6 +96,7 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
             expected = f"{listed(known.labels)}, in this order, as in {saved.folder}"
             repair = f"data.tasks.{name}.labels=[{', '.join(known.labels)}]"
             problems.append(Problem(f"data.tasks.{name}.labels", found, expected, repair))
+    problems += _lenders_that_miss(heads, saved)
     if problems:
         raise ConfigError(problems)
     network = build_network(saved.network.encoder, heads)
@@ -103,8 +105,20 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
     return Start(network, saved.tokenizer, heads, frozenset(heads) & frozenset(saved.tasks))
 
 
+def _lenders_that_miss(heads: Mapping[str, TaskHead], saved: SavedModel) -> Iterator[Problem]:
+    """Yield the saved heads whose first stage is the head of a task that the data does not have."""
+    for name, spec in multi_stage_specs(heads).items():
+        lender = spec.first_stage.task if spec.first_stage else None
+        if lender is not None and lender not in heads:
+            found = f"{listed(heads)}: in {saved.folder} the first stage of {name} is the head of {lender}"
+            repair = f"give data.tasks.{lender}.path=… too, or start from another model"
+            yield Problem("data.tasks", found, f"the task {lender} too", repair)
+
+
 def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
     head = config.heads.of(task)
+    if isinstance(head, MultiStageConfig):
+        return TaskHead(labels=list(labels), head=multi_stage_spec(head, labels))
     spec = HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden, scale=head.scale)
     return TaskHead(labels=list(labels), head=spec)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -98,13 +99,42 @@ class HeadConfig:
 
 
 @dataclass(config=schema.STRICT)
+class FirstStageConfig:
+    """Another task whose head decides the coarse class."""
+
+    task: Name
+    map: dict[str, Name] = field(default_factory=dict)
+    """What coarse classes are called among its labels; those that are not named are called the same."""
+
+
+@dataclass(config=schema.STRICT)
+class MultiStageConfig:
+    """One task's head of two stages: the first decides the coarse class, the second the label within it."""
+
+    kind: Literal["multi_stage"]
+    dropout: Share
+    scale: Annotated[float, Field(gt=0)]
+    """Fixed factor of the embedding before each stage, see `HeadConfig`."""
+    tree: dict[str, list[Name]] | None = None
+    """For each coarse class its labels; each label of the task stands in one of them."""
+    separator: Name | None = None
+    """In place of ``tree``: what stands behind the coarse class in a label, ``:`` in ``negative: late flight``."""
+    stage_kind: Literal["linear", "mlp"] = "linear"
+    """What each stage is."""
+    hidden: Count | None = None
+    """Units of the hidden layer of a stage of kind ``mlp``; ``null``: the embedding's size."""
+    first_stage: FirstStageConfig | None = None
+    """Another task whose head is the first stage; ``null``: one of its own."""
+
+
+@dataclass(config=schema.STRICT)
 class HeadsConfig:
     """Heads: the default, and what single tasks have instead; see `mtl.task_settings` for the short form."""
 
     default: HeadConfig
-    tasks: dict[str, HeadConfig]
+    tasks: dict[str, Annotated[HeadConfig | MultiStageConfig, Field(discriminator="kind")]]
 
-    def of(self, task: str) -> HeadConfig:
+    def of(self, task: str) -> HeadConfig | MultiStageConfig:
         """Return the head of ``task``."""
         return self.tasks.get(task, self.default)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from mtl.artifact import multi_stage_specs
 from mtl.build_losses import class_offsets, class_weights
+from mtl.data.problems import plural
 from mtl.errors import listed
 from mtl.evaluation.summary import GroupRow
+from mtl.model.stage_specs import MultiStageSpec
 from mtl.setting import Setting
 
 _WEIGHTINGS = {
@@ -50,9 +53,11 @@ def _state(first_epoch: tuple[int, int]) -> str:
 def facts(setting: Setting) -> dict[str, str]:
     """Return short facts by name."""
     config = setting.config
+    stages = {name: _stages(setting, name, spec) for name, spec in multi_stage_specs(setting.start.heads).items()}
     return {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
         "training rows": ", ".join(_rows(setting, name) for name in setting.tasks),
+        **({"stages": "; ".join(stages.values())} if stages else {}),
         **{f"loss of {task}": text for task, text in loss_texts(setting).items()},
         "precision": f"{setting.precision} on {setting.device.type}",
         "seed": str(config.seed),
@@ -113,6 +118,16 @@ def _values(loss: dict[str, object]) -> str:
     return listed(f"{label} {value:.3g}" for label, value in values.items())
 
 
+def _stages(setting: Setting, task: str, spec: MultiStageSpec) -> str:
+    """Return the branches of a multi-stage head, and whose head its first stage is."""
+    branches = ", ".join(f"{name} ({plural(len(leaves), 'label')})" for name, leaves in spec.tree.items())
+    if spec.first_stage is None:
+        return f"{task}: {branches}"
+    lender = spec.first_stage.task
+    learns = "learns from both" if f"heads.{lender}" in setting.plan.first_epoch else "is frozen"
+    return f"{task}: {branches}, decided by the head of {lender}, which {learns}"
+
+
 def warnings(setting: Setting) -> list[str]:
     """Return what a reader must know before trusting the figures."""
     config = setting.config
@@ -128,6 +143,9 @@ def warnings(setting: Setting) -> list[str]:
             "nothing about the task unless the encoder could adapt to them. Start from a trained model with "
             "model.init_from=<run folder>."
         )
+    for task, spec in multi_stage_specs(setting.start.heads).items():
+        if spec.first_stage is not None and spec.first_stage.task in fresh:
+            found.append(f"The first stage of {task} is the head of {spec.first_stage.task}, which is untrained.")
     if config.trainer.fast_dev_run or config.trainer.limit_train_batches:
         found.append("Trained on a part of the rows only (fast_dev_run or limit_train_batches).")
     return found

@@ -12,6 +12,7 @@ from mtl.config import Config, DataConfig, RetentionConfig, TaskConfig
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.errors import MtlError
+from mtl.head_specs import check_stages
 from mtl.model.weights import locate
 
 BUNDLED = "bundled:"
@@ -40,11 +41,11 @@ def load_inputs(config: Config) -> Inputs:
     """Find the weights and read the data.
 
     Raises:
-        MtlError: What is wrong with the data files and the weights, together.
+        MtlError: What is wrong with the data files, the heads that need their labels, and the weights, together.
     """
     problems: list[MtlError] = []
     weights = _attempt(lambda: _weights(config), problems)
-    tasks = _attempt(lambda: load_tasks(task_specs(config.data), config.seed), problems)
+    tasks = _attempt(lambda: _tasks(config), problems)
     pairs = _attempt(lambda: _pairs(config.retention), problems)
     if len(problems) == 1:
         raise problems[0]
@@ -59,6 +60,12 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
     except MtlError as error:
         problems.append(error)
         return None
+
+
+def _tasks(config: Config) -> dict[str, TaskData]:
+    tasks = load_tasks(task_specs(config.data), config.seed)
+    check_stages(config, tasks)
+    return tasks
 
 
 def _weights(config: Config) -> Path:

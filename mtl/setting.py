@@ -52,8 +52,9 @@ class Setting:
     slots: dict[str, NDArray[np.int64]]
 
     def learns(self, task: str) -> bool:
-        """Whether rows of the task can teach anything: its head learns, or the encoder below does."""
-        return not self.plan.encoder_is_frozen or f"heads.{task}" in self.plan.first_epoch
+        """Whether rows of the task can teach anything: its head learns, or one that it borrows, or the encoder below."""
+        layers = self.start.network.head_layers(task)
+        return not self.plan.encoder_is_frozen or any(layer in self.plan.first_epoch for layer in layers)
 
     @property
     def class_counts(self) -> dict[str, NDArray[np.int64]]:

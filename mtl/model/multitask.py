@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mtl.data.batching import Batch
 from mtl.model.encoder import Encoder
+from mtl.model.stages import BorrowedStage, MultiStageHead
 
 
 class MultiTaskNetwork(nn.Module):
@@ -27,6 +28,14 @@ class MultiTaskNetwork(nn.Module):
     def head(self, task: str) -> nn.Module:
         """Return the head of ``task``."""
         return self.heads[_key(task)]
+
+    def head_layers(self, task: str) -> tuple[str, ...]:
+        """Return the layers that give the logits of ``task``: ``heads.<task>``, and those of heads that it borrows."""
+        names = {id(self.head(each)): each for each in self.tasks}
+        used = [task]
+        while isinstance(head := self.head(used[-1]), MultiStageHead) and isinstance(head.first, BorrowedStage):
+            used.append(names[id(head.first.head)])
+        return tuple(f"heads.{each}" for each in used)
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""

@@ -23,6 +23,7 @@ def test_the_experiments() -> None:
         "classification_head_frozen",
         "full_finetune",
         "gradual_unfreezing",
+        "multi_stage",
         "quickstart",
         "sentiment_head_frozen",
     ]

@@ -12,15 +12,15 @@ import mtl
 ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
-    ("files", "schema"),
-    ("task_settings", "config_types", "config_checks", "config", "cli"),
+    ("files", "schema", "label_tree"),
+    ("task_settings", "config_types", "config_stages", "config_checks", "config", "cli"),
     ("activations", "data"),
     ("model",),
     ("encoding",),
     ("features", "evaluation"),
     ("training",),
     ("artifact", "backbones"),
-    ("inference", "inputs", "model_card", "overrides"),
+    ("inference", "inputs", "head_specs", "model_card", "overrides"),
     ("build_losses", "build", "bulk", "composition", "reevaluation", "cache_entries"),
     ("setting", "results"),
     ("facts",),
