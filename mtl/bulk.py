@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -65,14 +65,17 @@ def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Pre
 
 
 def _json_writer(file: TextIO) -> Callable[[list[str], Predictions], None]:
-    """Return a writer of one object per line: the text, and for each task its label and probabilities."""
+    """Return a writer of one object per line: the text, and for each task its label, probabilities, coarse class."""
 
     def write(texts: list[str], predictions: Predictions) -> None:
         for at, text in enumerate(texts):
-            row: dict[str, object] = {"text": _encodable(text)}
+            row: dict[str, Any] = {"text": _encodable(text)}
             for task, found in predictions.items():
                 probabilities = {label: round(value, 6) for label, value in found[at].probabilities.items()}
                 row[task] = {"label": found[at].label, "probabilities": probabilities}
+                if (coarse := found[at].coarse) is not None:
+                    shares = {name: round(value, 6) for name, value in coarse.probabilities.items()}
+                    row[task] |= {"coarse": {"label": coarse.label, "probabilities": shares}}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     return write

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE)
     _check_together(options)
 
-    from mtl.evaluation.tables import class_table, console, results_table
+    from mtl.evaluation.tables import class_table, console, results_table, stage_table
     from mtl.reevaluation import evaluate_file, evaluate_run, write_scored
 
     if options.input is not None:
@@ -71,6 +71,9 @@ def main(arguments: Sequence[str]) -> None:
         for split, report in splits.items():
             out.print(class_table(f"{task}, {split}", report))
             out.print()
+            if report.stages is not None:
+                out.print(stage_table(f"{task}, {split}, by stage", report.stages))
+                out.print()
     out.print(results_table(reports))
     if options.output is not None:
         write_scored(options.output, scored)

@@ -15,7 +15,9 @@ from mtl.backbones import backbone_spec
 from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision, encode_table
 from mtl.errors import ConfigError, ModelError, Problem, listed
+from mtl.label_tree import LabelTree
 from mtl.model.encoder import Encoder
+from mtl.model.stages import MultiStageHead
 from mtl.model.tokenizer import load_tokenizer
 from mtl.model.weights import locate
 
@@ -31,10 +33,13 @@ class Prediction:
     Attributes:
         label: The most probable label.
         probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
+        coarse: Of a head with several stages: the most probable coarse class, and the probability of each, which is the
+            sum of those of its labels. ``label`` may be in another one: many labels share the probability of theirs.
     """
 
     label: str
     probabilities: dict[str, float]
+    coarse: Prediction | None = None
 
 
 class SentenceEncoder:
@@ -182,7 +187,20 @@ class MultiTaskModel:
             progress: Whether to show a progress bar.
         """
         probabilities = self.predict_proba(texts, precision=precision, batch_size=batch_size, progress=progress)
-        return {task: _predictions(rows, self.labels[task]) for task, rows in probabilities.items()}
+        found = {task: _predictions(rows, self.labels[task]) for task, rows in probabilities.items()}
+        return {task: self._with_coarse(task, rows) for task, rows in found.items()}
+
+    def _with_coarse(self, task: str, found: list[Prediction]) -> list[Prediction]:
+        """Return the predictions with their coarse classes, where the head of the task has several stages."""
+        head = self._saved.network.head(task)
+        if not isinstance(head, MultiStageHead):
+            return found
+        return [replace(each, coarse=_coarse(each, head.tree)) for each in found]
+
+
+def _coarse(found: Prediction, tree: LabelTree) -> Prediction:
+    sums = {name: sum(found.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
+    return Prediction(max(sums, key=sums.__getitem__), sums)
 
 
 def _predictions(rows: NDArray[np.float32], labels: Sequence[str]) -> list[Prediction]:

@@ -90,9 +90,15 @@ def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
 
     table = Table("sentence", *predictions, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, text in enumerate(texts):
-        cells = [f"{found[at].label} {found[at].probabilities[found[at].label]:.3f}" for found in predictions.values()]
+        cells = [_cell(found[at]) for found in predictions.values()]
         table.add_row(*(Text(one_line(cell)) for cell in (text, *cells)))
     console().print(table)
+
+
+def _cell(found: Prediction) -> str:
+    """Return the label with its probability, behind it the coarse class of a head with several stages."""
+    text = f"{found.label} {found.probabilities[found.label]:.3f}"
+    return text if found.coarse is None else f"{text} ({_cell(found.coarse)})"
 
 
 if __name__ == "__main__":

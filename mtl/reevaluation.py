@@ -23,6 +23,7 @@ from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.scoring import Scored, score
 from mtl.inference import choose_device
 from mtl.inputs import task_specs
+from mtl.stage_scores import with_stages
 
 AllScored = dict[str, dict[str, Scored]]
 
@@ -57,10 +58,11 @@ def evaluate_run(
     ]
     tasks = load_tasks(specs, config.seed)
     wanted = ("val", "test") if split == "all" else (split,)
-    return {
+    scored = {
         name: {each: _score(saved, name, task.splits[each], precision) for each in wanted if len(task.splits[each])}
         for name, task in tasks.items()
     }
+    return with_stages(scored, saved.tasks)
 
 
 def evaluate_file(
@@ -97,7 +99,7 @@ def evaluate_file(
     log = ProblemLog(Path(file))
     LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, log)
     log.raise_if_any()
-    return {name: {Path(file).stem: _score(saved, name, examples, precision)}}
+    return with_stages({name: {Path(file).stem: _score(saved, name, examples, precision)}}, saved.tasks)
 
 
 def _score(saved: SavedModel, task: str, examples: Examples, precision: Precision) -> Scored:

@@ -19,7 +19,7 @@ from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.evaluation.summary import GroupRow, RunSummary
-from mtl.evaluation.tables import class_table, console, cost_table, results_table
+from mtl.evaluation.tables import class_table, console, cost_table, results_table, stage_table
 from mtl.evaluation.task_report import TaskReport
 from mtl.model_card import model_card
 
@@ -140,6 +140,9 @@ def show(run: Run) -> None:
         if split is not None:
             out.print()
             out.print(class_table(f"{task}, {split}", splits[split]))
+            if stages := splits[split].stages:
+                out.print()
+                out.print(stage_table(f"{task}, {split}, by stage", stages))
     out.print()
     out.print(results_table(run.reports))
     out.print()

@@ -37,6 +37,7 @@ from mtl.files import write_text_atomically
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
 from mtl.setting import Setting, settle
+from mtl.stage_scores import with_stages
 from mtl.training import callbacks
 from mtl.training.freezing import FreezePlan, apply_freezing
 
@@ -66,7 +67,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     activations = _frozen(setting, splits)
     ability = _ability(setting, inputs.pairs)
     cost = _fit(setting, splits, activations)
-    scored = _score(setting, splits, activations)
+    scored = with_stages(_score(setting, splits, activations), setting.start.heads)
     run = Run(
         folder=folder,
         config=config,

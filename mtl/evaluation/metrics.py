@@ -97,7 +97,7 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
         for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
     }
     overall = {name: value.item() for name, value in overall_scores(confusion).items()}
-    return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist())
+    return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist(), stages=None)
 
 
 class TaskMetrics(Metric):

@@ -9,6 +9,7 @@ from mtl.evaluation import formatting
 from mtl.evaluation.markdown import code, escaped, folded, link, table
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.stage_blocks import confusion_table, stage_blocks
 from mtl.evaluation.summary import (
     RARE_SUPPORT,
     Confusion,
@@ -123,6 +124,8 @@ def _split(report: TaskReport, examples: ConfusionExamples) -> Iterator[str]:
     else:
         yield "No row was taken for another class."
     yield from _matrix(report)
+    if report.stages is not None:
+        yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
 
 
 def _classes(report: TaskReport) -> str:
@@ -162,12 +165,8 @@ def _matrix(report: TaskReport) -> Iterator[str]:
     if classes > MATRIX_CLASSES:
         yield f"The confusion matrix of the {classes} classes stands in `metrics.json`."
         return
-    rows = [
-        [escaped(label), *(f"**{cell:,}**" if at == column else f"{cell:,}" for column, cell in enumerate(cells))]
-        for at, (label, cells) in enumerate(zip(report.labels, report.confusion, strict=True))
-    ]
     yield "**Confusion matrix** (a row for each true class, a column for each predicted one)"
-    yield table(["true \\ predicted", *map(escaped, report.labels)], rows)
+    yield confusion_table(report)
 
 
 def _groups(summary: RunSummary) -> Iterator[str]:

@@ -14,8 +14,9 @@ from rich.text import Text
 from mtl.evaluation import formatting
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.stage_blocks import HEADER, stage_rows
 from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, cost_rows, retention_row
-from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
 
 MOST_CLASSES = 20
 """A terminal shows at most so many classes of a task: those with the lowest F1."""
@@ -65,6 +66,20 @@ def class_table(title: str, report: TaskReport, most: int = MOST_CLASSES) -> Tab
     table.add_row("weighted average", *map(formatting.score, weighted), rows)
     table.add_row("accuracy", "", "", formatting.score(report.accuracy), rows)
     table.caption = "\n".join(_notes(report, shown)) or None
+    return table
+
+
+def stage_table(title: str, stages: StageReports) -> Table:
+    """Return rows, accuracy and macro-F1 of each stage of a multi-stage head.
+
+    Args:
+        title: What is evaluated: the task and the split.
+        stages: The figures.
+    """
+    table = _table(title, HEADER[:2], HEADER[2:])
+    for cells in stage_rows(stages):
+        table.add_row(*map(_text, cells))
+    table.caption = "second: among the rows of a coarse class, with that class given"
     return table
 
 

@@ -42,6 +42,7 @@ class TaskReport:
         weighted_f1: Mean F1, each class weighted by its support.
         per_class: The figures of each class by label, in the order of the confusion matrix.
         confusion: Counts of rows, one list for each true class, in it one count for each predicted class.
+        stages: The figures of each stage, where the head has several.
     """
 
     accuracy: float
@@ -53,6 +54,7 @@ class TaskReport:
     weighted_f1: float
     per_class: dict[str, ClassReport]
     confusion: list[list[int]]
+    stages: StageReports | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ class TaskReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in the layout of ``metrics.json``: plain numbers, texts, lists and dictionaries."""
-        return asdict(self)
+        return _without_stages(asdict(self))
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "report") -> TaskReport:
@@ -90,6 +92,45 @@ class TaskReport:
         return report
 
 
+@dataclass(frozen=True, slots=True)
+class StageReports:
+    """The figures of a multi-stage head by stage; see `mtl.evaluation.stages`.
+
+    Attributes:
+        first: The coarse classes. Predicted is the one of greatest probability, the sum over its labels, so it may be
+            another than that of the most probable label.
+        second: For each coarse class with several labels: its true rows, the coarse class given, which of its labels.
+        first_loss: Mean of ``-log p(coarse class)`` of the true classes, in nats.
+        second_loss: Mean of ``-log p(label | coarse class)`` over all rows; the sum of both is the loss of the labels.
+    """
+
+    first: TaskReport
+    second: dict[str, TaskReport]
+    first_loss: float
+    second_loss: float
+
+    @property
+    def second_rows(self) -> int:
+        """The number of rows that the second stage decides on."""
+        return sum(report.rows for report in self.second.values())
+
+    @property
+    def second_accuracy(self) -> float:
+        """Share of those rows to which it gives the right label, the coarse class given; 0.0 without rows."""
+        right = sum(row[at] for report in self.second.values() for at, row in enumerate(report.confusion))
+        return right / max(self.second_rows, 1)
+
+
+def _without_stages(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out ``stages`` where there are none, also in the reports of the stages themselves."""
+    stages = values.pop("stages")
+    if stages is not None:
+        first, second = _without_stages(stages["first"]), stages["second"]
+        second = {name: _without_stages(report) for name, report in second.items()}
+        values["stages"] = {**stages, "first": first, "second": second}
+    return values
+
+
 def read_report(fields: Fields) -> TaskReport:
     """Return the report that ``fields`` hold; worthless where they note a problem, which ``fields.finish`` raises."""
     per_class = {label: _read_class(entry) for label, entry in fields.fields("per_class").entries()}
@@ -97,6 +138,16 @@ def read_report(fields: Fields) -> TaskReport:
         **{name: fields.number(name) for name in OVERALL},
         per_class=per_class,
         confusion=fields.counts("confusion", size=len(per_class)) if per_class else [],
+        stages=_read_stages(fields.fields("stages")) if "stages" in fields else None,
+    )
+
+
+def _read_stages(fields: Fields) -> StageReports:
+    return StageReports(
+        first=read_report(fields.fields("first")),
+        second={name: read_report(report) for name, report in fields.fields("second").entries()},
+        first_loss=fields.number("first_loss"),
+        second_loss=fields.number("second_loss"),
     )
 
 

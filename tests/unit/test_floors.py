@@ -21,7 +21,7 @@ FLOORS = (
     ("training",),
     ("artifact", "backbones"),
     ("inference", "inputs", "head_specs", "model_card", "overrides"),
-    ("build_losses", "build", "bulk", "composition", "reevaluation", "cache_entries"),
+    ("build_losses", "build", "bulk", "composition", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results"),
     ("facts",),
     ("run",),

@@ -146,3 +146,16 @@ def test_the_package_offers_the_public_classes_and_nothing_else() -> None:
     assert str(caught.value) == (
         "module 'mtl' has no attribute 'Model'; it has MultiTaskModel, Prediction, SentenceEncoder"
     )
+
+
+def test_the_table_shows_the_coarse_class_behind_the_label(capsys: pytest.CaptureFixture[str]) -> None:
+    from mtl.predict import _show
+
+    coarse = Prediction("bad", {"bad": 0.6, "good": 0.4})
+    found = Prediction("fine", {"late": 0.3, "fine": 0.4, "lost": 0.3}, coarse)
+    _show(["a phone"], {"topic": [found], "mood": [Prediction("0", {"0": 0.75, "1": 0.25})]})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["sentence", "topic", "mood"],
+        ["a", "phone", "fine", "0.400", "(bad", "0.600)", "0", "0.750"],
+    ]

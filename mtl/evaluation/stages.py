@@ -1,0 +1,67 @@
+"""The figures of each stage of a multi-stage head, from the probabilities of the labels.
+
+Notation: ``N`` rows, ``C`` labels, ``K`` coarse classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mtl.evaluation.metrics import task_report
+from mtl.evaluation.task_report import StageReports, TaskReport
+from mtl.label_tree import LabelTree
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def coarse_probabilities(tree: LabelTree, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probabilities ``(N, K)`` of the coarse classes: the sums of those of their labels, ``(N, C)``."""
+    coarse = np.zeros((len(probabilities), len(tree.branches)))
+    for label, branch in enumerate(tree.branch_of):
+        coarse[:, branch] += probabilities[:, label]
+    return coarse
+
+
+def stage_reports(tree: LabelTree, probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> StageReports:
+    """Return the figures of both stages.
+
+    Args:
+        tree: The coarse classes and their labels.
+        probabilities: Those of the labels, ``(N, C)``.
+        labels: The true class ids ``(N,)``.
+    """
+    coarse = coarse_probabilities(tree, probabilities)
+    branches = np.array(tree.branch_of)[labels]
+    second = {}
+    for name, ids in tree.divided.items():
+        rows = np.flatnonzero(np.isin(labels, ids))
+        place = {label: at for at, label in enumerate(ids)}
+        truth = np.array([place[label] for label in labels[rows].tolist()], dtype=np.int64)
+        second[name] = _report(probabilities[rows][:, ids], truth, tree.branches[name])
+    first_loss = _log_loss(coarse, branches)
+    return StageReports(
+        first=_report(coarse, branches, list(tree.branches)),
+        second=second,
+        first_loss=first_loss,
+        second_loss=max(0.0, _log_loss(probabilities, labels) - first_loss),
+    )
+
+
+def _report(probabilities: NDArray[np.floating], truth: NDArray[np.int64], names: Sequence[str]) -> TaskReport:
+    """Return the report of the rows whose greatest probability is taken for their class."""
+    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(confusion, (truth, probabilities.argmax(axis=1)), 1)
+    return task_report(torch.from_numpy(confusion), names)
+
+
+def _log_loss(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
+    """Return the mean of ``-log p`` of the true classes, 0 without rows; no probability counts as less than 1e-38."""
+    if not len(truth):
+        return 0.0
+    found = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return float(-np.log(np.maximum(found, 1e-38)).mean())
