@@ -52,7 +52,7 @@ class Setting:
     slots: dict[str, NDArray[np.int64]]
 
     def learns(self, task: str) -> bool:
-        """Whether rows of the task can teach anything: its head learns, or one that it borrows, or the encoder below."""
+        """Whether rows of the task can teach anything: its head, one that it borrows, or the encoder learns."""
         layers = self.start.network.head_layers(task)
         return not self.plan.encoder_is_frozen or any(layer in self.plan.first_epoch for layer in layers)
 

@@ -31,6 +31,7 @@ def test_a_head_with_everything() -> None:
     assert load(changed({PLACE: settings})).heads.tasks["classification"] == MultiStageConfig(
         kind="multi_stage",
         dropout=0.1,
+        scale=1.0,
         tree=TREE,
         stage_kind="mlp",
         hidden=5,
@@ -91,7 +92,7 @@ def test_labels_that_look_like_numbers() -> None:
             Problem(
                 f"{PLACE}.stages",
                 "an unknown key",
-                "kind, dropout, tree, separator, stage_kind, hidden, first_stage",
+                "kind, dropout, scale, tree, separator, stage_kind, hidden, first_stage",
                 f"did you mean {PLACE}.stage_kind?",
             ),
         ),

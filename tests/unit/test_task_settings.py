@@ -82,7 +82,7 @@ def test_the_short_form_in_a_file_of_the_user(tmp_path: Path) -> None:
     check_command_line(["backbone=tiny", *own, "heads.sentiment=linear"])
     check_command_line(["backbone=tiny", *own, "heads.sentiment.kind=linear", "heads.sentiment.dropout=0.2"])
     assert problems(*own, "loss.classification.weighting=x", "heads.classification=y") == [
-        Problem("heads.classification", "'y'", "linear, mlp"),
+        Problem("heads.classification", "'y'", "linear, mlp, multi_stage"),
         Problem("loss.classification.weighting", "'x'", WEIGHTINGS),
     ]
     assert problems(*own, "heads.sentiment.dropout=0.2") == [
@@ -100,7 +100,7 @@ def test_every_job_of_a_sweep_is_checked() -> None:
     assert command.arguments == ["-m", "backbone=tiny", "++loss.classification.weighting=none,balanced"]
     assert problems("-m", "loss.classification.weighting=none,balancd", "heads.sentiment=mlp,linar") == [
         Problem("loss.classification.weighting", "'balancd'", WEIGHTINGS, "did you mean balanced?"),
-        Problem("heads.sentiment", "'linar'", "linear, mlp", "did you mean linear?"),
+        Problem("heads.sentiment", "'linar'", "linear, mlp, multi_stage", "did you mean linear?"),
     ]
 
 
@@ -139,8 +139,11 @@ def test_every_job_of_a_sweep_is_checked() -> None:
                 "loss.tasks.sentimnt", "the task 'sentimnt'", "classification, sentiment", "did you mean sentiment?"
             ),
         ),
-        ("heads.sentiment=mpl", Problem("heads.sentiment", "'mpl'", "linear, mlp", "did you mean mlp?")),
-        ("heads.sentiment.kind=mpl", Problem("heads.sentiment.kind", "'mpl'", "linear, mlp", "did you mean mlp?")),
+        ("heads.sentiment=mpl", Problem("heads.sentiment", "'mpl'", "linear, mlp, multi_stage", "did you mean mlp?")),
+        (
+            "heads.sentiment.kind=mpl",
+            Problem("heads.sentiment.kind", "'mpl'", "linear, mlp, multi_stage", "did you mean mlp?"),
+        ),
         ("heads.sentimnt=mlp", Problem("heads.sentimnt", "an unknown key", HEADS, "did you mean heads.sentiment?")),
         ("heads.dropout=0.2", Problem("heads.dropout", "an unknown key", HEADS, "did you mean heads.default.dropout?")),
         ("heads.tasks=mlp", Problem("heads.tasks", "'mlp'", "keys with values")),
