@@ -87,6 +87,15 @@ class Fields:
         inside._known_broken = True
         return inside
 
+    def objects(self, name: str) -> list[Fields]:
+        """Return the objects of a list; none, with the problem noted, where there is no list."""
+        value = self._values.get(name)
+        if isinstance(value, list):
+            keys = (*self._keys, name)
+            return [Fields(each, self._source, (*keys, str(at)), self._problems) for at, each in enumerate(value)]
+        self._note_field(name, "a list")
+        return []
+
     def entries(self) -> Iterator[tuple[str, Fields]]:
         """Yield every key with the object that it holds."""
         for name in self._values:

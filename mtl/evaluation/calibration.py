@@ -1,0 +1,204 @@
+"""Calibration: how far probabilities can be trusted, and the temperature that makes them more trustworthy.
+
+Pure functions on arrays. Notation: ``N`` rows, ``C`` classes, ``B`` bins; logits ``z`` and probabilities have shape
+``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``. All sums run in float64. A head whose outputs are
+log-probabilities fits in as it is: they are logits of the same probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl.evaluation.calibration_report import ReliabilityBin
+
+LOWEST, HIGHEST = 0.1, 10.0
+"""The range of a temperature: without an end it would run to 0 where all rows are right, and to infinity for noise."""
+
+_HALVINGS = 50  # of the range of log T: to the last bits of a float
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What stands between a head's logits and the probabilities that are given out: ``softmax((z + bias) / T)``.
+
+    The predicted class is the greatest of ``z + bias``, so the temperature never changes it.
+
+    Attributes:
+        temperature: ``T``.
+        bias: What is added to the logits, one number for each class; ``None``: nothing.
+        tau: How much of the log-prior the bias takes out; for the report.
+    """
+
+    temperature: float = 1.0
+    bias: tuple[float, ...] | None = None
+    tau: float = 0.0
+
+    def adjusted(self, logits: Floats) -> NDArray[np.float64]:
+        """Return ``z + bias``, float64 ``(N, C)``; their greatest is the predicted class."""
+        found = logits.astype(np.float64)
+        return found if self.bias is None else found + np.asarray(self.bias)
+
+    def predicted(self, logits: Floats) -> NDArray[np.int64]:
+        """Return the class of each row, ``(N,)``; the first of several that are equal.
+
+        It is not read off the probabilities: rounded, two of them may be equal where the logits are not.
+        """
+        classes: NDArray[np.int64] = self.adjusted(logits).argmax(axis=1)
+        return classes
+
+    def probabilities(self, logits: Floats) -> NDArray[np.float64]:
+        """Return ``softmax((z + bias) / T)``, float64 ``(N, C)``."""
+        found: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
+        return found
+
+
+def log_softmax(logits: Floats) -> NDArray[np.float64]:
+    """Return log-probabilities, float64 ``(N, C)``, finite for finite logits of any size."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
+def temperature_for(logits: Floats, labels: Integers) -> float:
+    """Return the temperature that gives the rows the least mean negative log-likelihood.
+
+    Temperature scaling: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. As a function of
+    ``b = 1 / T`` the likelihood ``mean(logsumexp(b z) - b z_y)`` is convex, and its slope ``mean(E_p[z] - z_y)`` rises
+    with ``b``: halving the range of ``log T`` finds where it is 0, whatever the logits are.
+
+    Args:
+        logits: ``(N, C)``; with the bias, where there is one.
+        labels: ``(N,)``.
+
+    Returns:
+        The temperature from `LOWEST` to `HIGHEST`: an end where the likelihood still rises there, and 1.0 where no
+        temperature changes it, as without rows or where all logits of each row are equal.
+
+    Raises:
+        ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
+    """
+    _check(logits, labels)
+    z = logits.astype(np.float64)
+    z -= z[:, :1]  # changes no probability, and leaves nothing where all logits of a row are equal
+    if not z.any():
+        return 1.0
+    true = z[np.arange(len(z)), labels]
+
+    def too_sure(log_temperature: float) -> bool:
+        """Whether a greater temperature is more likely: the slope in ``b`` is positive."""
+        probabilities = np.exp(log_softmax(z * math.exp(-log_temperature)))
+        return bool(np.mean((probabilities * z).sum(axis=1) - true) > 0)
+
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    if not too_sure(low):
+        return LOWEST
+    if too_sure(high):
+        return HIGHEST
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_sure(middle) else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def reliability_bins(probabilities: Floats, labels: Integers, bins: int) -> list[ReliabilityBin]:
+    """Return how often the rows of each confidence are right: the bars of a reliability diagram.
+
+    The confidence of a row is the probability of its most probable class. The bins have equal widths; a row on the
+    border of two belongs to the lower one: ``(lower, upper]``, as in Guo et al. 2017, equation 2.
+
+    Args:
+        probabilities: ``(N, C)``.
+        labels: ``(N,)``.
+        bins: ``B``.
+
+    Returns:
+        All ``B`` bins from 0 to 1, also those without rows.
+
+    Raises:
+        ValueError: There is no bin, the shapes do not fit, a label is no class, or a value is no probability.
+    """
+    if bins < 1:
+        raise ValueError(f"expected at least 1 bin, found {bins}")
+    _check_probabilities(probabilities, labels)
+    confidence = probabilities.max(axis=1, initial=0.0).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels if len(labels) else np.empty(0, dtype=bool)
+    edges = np.linspace(0, 1, bins + 1)
+    at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(at, minlength=bins)
+    sums = [np.bincount(at, weights=values, minlength=bins) for values in (confidence, right)]
+    means = [(total / np.maximum(counts, 1)).tolist() for total in sums]
+    return [
+        ReliabilityBin(*values)
+        for values in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), *means, strict=True)
+    ]
+
+
+def ece(bins: list[ReliabilityBin]) -> float:
+    """Return the expected calibration error: the mean gap of accuracy and confidence, each bin weighted by its rows.
+
+    Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", with the confidence of the
+    predicted class as in Guo et al. 2017, equation 3. It is 0.0 without rows.
+
+    Args:
+        bins: What `reliability_bins` gave.
+    """
+    rows = sum(each.count for each in bins)
+    return sum(each.count * abs(each.accuracy - each.confidence) for each in bins) / max(rows, 1)
+
+
+def nll(logits: Floats, labels: Integers) -> float:
+    """Return the mean negative log-likelihood of the true classes in nats; 0.0 without rows.
+
+    From logits and not from probabilities: where one of those is rounded to 0 the likelihood is still finite.
+
+    Args:
+        logits: ``(N, C)``, or log-probabilities.
+        labels: ``(N,)``.
+
+    Raises:
+        ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
+    """
+    _check(logits, labels)
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum() / max(len(labels), 1))
+
+
+def brier(probabilities: Floats, labels: Integers) -> float:
+    """Return the Brier score, 0 (best) to 2: the mean over rows of ``sum_c (p_c - [c = y])^2``; 0.0 without rows.
+
+    Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2, with all classes summed.
+
+    Args:
+        probabilities: ``(N, C)``.
+        labels: ``(N,)``.
+
+    Raises:
+        ValueError: The shapes do not fit, a label is no class, or a value is no probability.
+    """
+    _check_probabilities(probabilities, labels)
+    gaps = probabilities.astype(np.float64)
+    gaps[np.arange(len(labels)), labels] -= 1
+    return float((gaps**2).sum() / max(len(labels), 1))
+
+
+def _check(values: Floats, labels: Integers) -> None:
+    if values.ndim != 2 or values.shape[1] < 1 or labels.shape != values.shape[:1]:
+        raise ValueError(f"expected values (N, C) and labels (N,), found {values.shape} and {labels.shape}")
+    classes = values.shape[1]
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(f"expected labels from 0 to {classes - 1}, found {labels.min()} to {labels.max()}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite values, found {np.count_nonzero(~np.isfinite(values))} that are not")
+
+
+def _check_probabilities(probabilities: Floats, labels: Integers) -> None:
+    _check(probabilities, labels)
+    if len(labels) and not (probabilities.min() >= 0 and probabilities.max() <= 1):
+        lowest, highest = probabilities.min(), probabilities.max()
+        raise ValueError(f"expected probabilities from 0 to 1, found {lowest:g} to {highest:g}")
