@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from mtl import schema
 from mtl.errors import ModelError, Problem, listed
+from mtl.evaluation.calibration import Calibration
 from mtl.files import write_json, write_text_atomically
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
@@ -50,10 +51,21 @@ class HeadSpec:
 
 @checked(config=schema.STRICT)
 class TaskHead:
-    """A task of a saved model: its labels in the order of the logits, and its head."""
+    """A task of a saved model: its labels in the order of the logits, its head, and how the head is calibrated."""
 
     labels: list[str]
     head: Annotated[HeadSpec | MultiStageSpec, Field(discriminator="kind")]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """What the logits, with the bias, are divided by before they become probabilities."""
+    bias: list[float] | None = None
+    """What is added to the logits, one number for each label."""
+    tau: float = 0.0
+    """How much of the log-prior the bias takes out."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """What stands between the head's logits and the probabilities that are given out."""
+        return Calibration(self.temperature, None if self.bias is None else tuple(self.bias), self.tau)
 
 
 @checked(config=schema.STRICT)
@@ -208,9 +220,20 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest is None:
         raise ModelError([Problem(f"{place}: {each.place}", each.found, each.expected, repair) for each in problems])
     labels = {name: task.labels for name, task in manifest.tasks.items()}
-    wrong = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
+    stages = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
+    wrong = [replace(each, place=f"{place}: {each.place}", repair=repair) for each in stages]
+    wrong += [
+        Problem(
+            f"{place}: tasks.{name}.bias",
+            f"a list of {len(task.bias)}",
+            f"null, or a list of {len(task.labels)} numbers, one for each label",
+            repair,
+        )
+        for name, task in manifest.tasks.items()
+        if task.bias is not None and len(task.bias) != len(task.labels)
+    ]
     if wrong:
-        raise ModelError([replace(each, place=f"{place}: {each.place}", repair=repair) for each in wrong])
+        raise ModelError(wrong)
     return manifest
 
 

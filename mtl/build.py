@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,8 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
     heads = {}
     for name, task in tasks.items():
         known = saved.tasks.get(name)
-        heads[name] = known or _head(config, name, task.labels.names)
+        fresh = _head(config, name, task.labels.names)
+        heads[name] = fresh if known is None else replace(known, temperature=1.0, bias=None, tau=0.0)  # to fit again
         if known is not None and tuple(known.labels) != task.labels.names:
             found = f"{listed(task.labels.names)} in the data"
             expected = f"{listed(known.labels)}, in this order, as in {saved.folder}"

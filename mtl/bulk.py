@@ -31,7 +31,9 @@ def chunks(texts: Sequence[str], title: str | None) -> Iterator[list[str]]:
         yield list(texts[start : start + CHUNK])
 
 
-def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision) -> None:
+def predict_to_file(
+    model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision, *, calibrated: bool = True
+) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
     Args:
@@ -39,11 +41,13 @@ def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, pre
         texts: The sentences.
         path: ``.csv`` or ``.jsonl``; see `check_output`.
         precision: As in `MultiTaskModel.predict`.
+        calibrated: As in `MultiTaskModel.predict`.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
         for chunk in chunks(texts, "predicting"):
-            write(chunk, model.predict(chunk, precision=precision, progress=len(texts) <= CHUNK))
+            progress = len(texts) <= CHUNK
+            write(chunk, model.predict(chunk, precision=precision, progress=progress, calibrated=calibrated))
 
 
 def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Predictions], None]:

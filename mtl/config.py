@@ -317,6 +317,18 @@ class ModelConfig:
 
 
 @dataclass(config=schema.STRICT)
+class CalibrationConfig:
+    """What is fitted on the validation rows once training is done, per task."""
+
+    temperature: bool
+    """Scale the logits so that probabilities say how often the model is right; changes no predicted label."""
+    prior: Literal["none", "tuned"]
+    """``tuned``: take the training rows' class frequencies out of the logits as far as macro-F1 gains by it."""
+    bins: Annotated[int, Field(ge=2, le=100)]
+    """Bins of the calibration error and of the reliability diagram."""
+
+
+@dataclass(config=schema.STRICT)
 class CacheConfig:
     """What is kept from run to run, in the folder of the environment variable ``MTL_CACHE_DIR`` (``~/.cache/mtl``)."""
 
@@ -351,6 +363,7 @@ class Config:
     optimizer: OptimizerConfig
     trainer: TrainerConfig
     callbacks: CallbacksConfig
+    calibration: CalibrationConfig
     logger: LoggerConfig
     cache: CacheConfig
     retention: RetentionConfig

@@ -26,6 +26,7 @@ usage: python -m mtl.evaluate run=FOLDER
   output=FOLDER       also write metrics.json and the predictions there
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   device=NAME         cpu or cuda (default: the GPU if there is one)
+  calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
 """
 _COLUMNS = {"text_column": "text", "label_column": "label"}
 
@@ -43,6 +44,7 @@ class Options:
     output: Name | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["cpu", "cuda", "mps"] | None = None
+    calibrated: bool = True
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.evaluation.tables import class_table, console, results_table, stage_table
     from mtl.reevaluation import evaluate_file, evaluate_run, write_scored
+    from mtl.results import show_calibration
 
     if options.input is not None:
         scored = evaluate_file(
@@ -62,9 +65,16 @@ def main(arguments: Sequence[str]) -> None:
             label_column=options.label_column,
             precision=options.precision,
             device=options.device,
+            calibrated=options.calibrated,
         )
     else:
-        scored = evaluate_run(options.run, options.split, precision=options.precision, device=options.device)
+        scored = evaluate_run(
+            options.run,
+            options.split,
+            precision=options.precision,
+            device=options.device,
+            calibrated=options.calibrated,
+        )
     reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
     out = console()
     for task, splits in reports.items():
@@ -75,6 +85,7 @@ def main(arguments: Sequence[str]) -> None:
                 out.print(stage_table(f"{task}, {split}, by stage", report.stages))
                 out.print()
     out.print(results_table(reports))
+    show_calibration(out, reports)
     if options.output is not None:
         write_scored(options.output, scored)
         out.print(f"\nwritten to {options.output}", markup=False)

@@ -15,6 +15,8 @@ from mtl.backbones import backbone_spec
 from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision, encode_table
 from mtl.errors import ConfigError, ModelError, Problem, listed
+from mtl.evaluation.calibration import Calibration
+from mtl.evaluation.scoring import head_logits
 from mtl.label_tree import LabelTree
 from mtl.model.encoder import Encoder
 from mtl.model.stages import MultiStageHead
@@ -31,7 +33,7 @@ class Prediction:
     """What a task's head says of a sentence.
 
     Attributes:
-        label: The most probable label.
+        label: The most probable label; where rounding makes two equal, the one whose logit is greater.
         probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
         coarse: Of a head with several stages: the most probable coarse class, and the probability of each, which is the
             sum of those of its labels. ``label`` may be in another one: many labels share the probability of theirs.
@@ -159,16 +161,18 @@ class MultiTaskModel:
         precision: Precision = "fp32",
         batch_size: int = 128,
         progress: bool = False,
+        calibrated: bool = True,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``."""
+        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``.
+
+        The arguments are those of `predict`.
+        """
         texts = [texts] if isinstance(texts, str) else texts
-        embeddings = self.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
-        inputs = torch.from_numpy(embeddings).to(self._device)
-        with torch.inference_mode():
-            return {
-                task: torch.softmax(self._saved.network.head(task)(inputs), dim=-1).cpu().numpy()
-                for task in self._saved.tasks
-            }
+        logits = self._logits(texts, precision=precision, batch_size=batch_size, progress=progress)
+        return {
+            task: self._calibration(task, calibrated).probabilities(rows).astype(np.float32)
+            for task, rows in logits.items()
+        }
 
     def predict(
         self,
@@ -177,6 +181,7 @@ class MultiTaskModel:
         precision: Precision = "fp32",
         batch_size: int = 128,
         progress: bool = False,
+        calibrated: bool = True,
     ) -> dict[str, list[Prediction]]:
         """Return each task's prediction for every sentence.
 
@@ -185,9 +190,16 @@ class MultiTaskModel:
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
             batch_size: The most sentences of a batch.
             progress: Whether to show a progress bar.
+            calibrated: Whether to use what the run fitted on its validation rows: the temperature, which makes
+                probabilities more trustworthy and changes no label, and the decision rule where one was tuned. False
+                gives the heads' own labels and probabilities.
         """
-        probabilities = self.predict_proba(texts, precision=precision, batch_size=batch_size, progress=progress)
-        found = {task: _predictions(rows, self.labels[task]) for task, rows in probabilities.items()}
+        texts = [texts] if isinstance(texts, str) else texts
+        logits = self._logits(texts, precision=precision, batch_size=batch_size, progress=progress)
+        found = {
+            task: _predictions(rows, self._calibration(task, calibrated), self.labels[task])
+            for task, rows in logits.items()
+        }
         return {task: self._with_coarse(task, rows) for task, rows in found.items()}
 
     def _with_coarse(self, task: str, found: list[Prediction]) -> list[Prediction]:
@@ -197,16 +209,27 @@ class MultiTaskModel:
             return found
         return [replace(each, coarse=_coarse(each, head.tree)) for each in found]
 
+    def _logits(
+        self, texts: Sequence[str], *, precision: Precision, batch_size: int, progress: bool
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the logits ``(N, C_task)`` of each task's head."""
+        embeddings = self.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
+        return {task: head_logits(self._saved.network, task, embeddings) for task in self._saved.tasks}
+
+    def _calibration(self, task: str, calibrated: bool) -> Calibration:
+        return self._saved.tasks[task].calibration if calibrated else Calibration()
+
 
 def _coarse(found: Prediction, tree: LabelTree) -> Prediction:
     sums = {name: sum(found.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
     return Prediction(max(sums, key=sums.__getitem__), sums)
 
 
-def _predictions(rows: NDArray[np.float32], labels: Sequence[str]) -> list[Prediction]:
+def _predictions(logits: NDArray[np.float32], calibration: Calibration, labels: Sequence[str]) -> list[Prediction]:
+    probabilities = calibration.probabilities(logits).astype(np.float32).tolist()
     return [
         Prediction(labels[best], dict(zip(labels, row, strict=True)))
-        for best, row in zip(rows.argmax(axis=1).tolist(), rows.tolist(), strict=True)
+        for best, row in zip(calibration.predicted(logits).tolist(), probabilities, strict=True)
     ]
 
 

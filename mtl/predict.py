@@ -26,6 +26,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   output=FILE         .csv or .jsonl with all probabilities; without it a table is printed
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   device=NAME         cpu or cuda (default: the GPU if there is one)
+  calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
   --                  everything behind it is a sentence
 """
 
@@ -40,6 +41,7 @@ class Options:
     output: Name | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["cpu", "cuda", "mps"] | None = None
+    calibrated: bool = True
     sentences: list[str] = field(default_factory=list)
 
 
@@ -59,9 +61,10 @@ def main(arguments: Sequence[str]) -> None:
         texts = read_texts(Path(options.input), options.text_column).texts
     model = MultiTaskModel.from_pretrained(options.model, device=options.device)
     if options.output is None:
-        _show(list(texts), model.predict(list(texts), precision=options.precision, progress=True))
+        found = model.predict(list(texts), precision=options.precision, progress=True, calibrated=options.calibrated)
+        _show(list(texts), found)
         return
-    predict_to_file(model, texts, Path(options.output), options.precision)
+    predict_to_file(model, texts, Path(options.output), options.precision, calibrated=options.calibrated)
     print(f"{len(texts):,} sentences -> {options.output}")
 
 

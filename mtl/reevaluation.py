@@ -18,9 +18,11 @@ from mtl.data.tasks import load_tasks
 from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
+from mtl.evaluation.calibrate import BINS
+from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.metrics_file import RunMetrics, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
-from mtl.evaluation.scoring import Scored, score
+from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.inference import choose_device
 from mtl.inputs import task_specs
 from mtl.stage_scores import with_stages
@@ -34,6 +36,7 @@ def evaluate_run(
     *,
     precision: Precision = "auto",
     device: str | None = None,
+    calibrated: bool = True,
 ) -> AllScored:
     """Evaluate a run's saved model on the data that its configuration names.
 
@@ -42,6 +45,7 @@ def evaluate_run(
         split: Which split, or all but the training rows.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
         device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+        calibrated: As in `MultiTaskModel.predict`.
 
     Returns:
         For each task and split its figures and predictions.
@@ -58,8 +62,13 @@ def evaluate_run(
     ]
     tasks = load_tasks(specs, config.seed)
     wanted = ("val", "test") if split == "all" else (split,)
+    bins = config.calibration.bins
     scored = {
-        name: {each: _score(saved, name, task.splits[each], precision) for each in wanted if len(task.splits[each])}
+        name: {
+            each: _score(saved, name, task.splits[each], precision, calibrated, bins)
+            for each in wanted
+            if len(task.splits[each])
+        }
         for name, task in tasks.items()
     }
     return with_stages(scored, saved.tasks)
@@ -74,6 +83,7 @@ def evaluate_file(
     label_column: str = "label",
     precision: Precision = "auto",
     device: str | None = None,
+    calibrated: bool = True,
 ) -> AllScored:
     """Evaluate a saved model on a labelled file.
 
@@ -85,6 +95,7 @@ def evaluate_file(
         label_column: Its column of labels.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
         device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+        calibrated: As in `MultiTaskModel.predict`.
 
     Raises:
         MtlError: The model or the file cannot be read, or the model does not know the task or a label.
@@ -99,17 +110,22 @@ def evaluate_file(
     log = ProblemLog(Path(file))
     LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, log)
     log.raise_if_any()
-    return with_stages({name: {Path(file).stem: _score(saved, name, examples, precision)}}, saved.tasks)
+    scored = _score(saved, name, examples, precision, calibrated, BINS)
+    return with_stages({name: {Path(file).stem: scored}}, saved.tasks)
 
 
-def _score(saved: SavedModel, task: str, examples: Examples, precision: Precision) -> Scored:
+def _score(
+    saved: SavedModel, task: str, examples: Examples, precision: Precision, calibrated: bool, bins: int
+) -> Scored:
     labels = LabelSet(tuple(saved.tasks[task].labels))
     encoder = saved.network.encoder
     split = EncodedSplit(
         tokenize(examples.texts, saved.tokenizer, encoder.max_length or UNLIMITED), labels.ids(examples)
     )
     how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
-    return score(saved.network, task, labels.names, split, examples, how)
+    logits = logits_of(saved.network, task, split, how)
+    calibration = saved.tasks[task].calibration if calibrated else Calibration()
+    return score(logits, labels.names, split.labels, examples, calibration, bins)
 
 
 def _on_device(saved: SavedModel, device: str | None) -> SavedModel:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import transformers
+from rich.console import Console
 
 import mtl
 from mtl.artifact import save_model
@@ -19,7 +21,15 @@ from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.evaluation.summary import GroupRow, RunSummary
-from mtl.evaluation.tables import class_table, console, cost_table, results_table, stage_table
+from mtl.evaluation.tables import (
+    calibration_table,
+    class_table,
+    console,
+    cost_table,
+    decision_table,
+    results_table,
+    stage_table,
+)
 from mtl.evaluation.task_report import TaskReport
 from mtl.model_card import model_card
 
@@ -145,6 +155,7 @@ def show(run: Run) -> None:
                 out.print(stage_table(f"{task}, {split}, by stage", stages))
     out.print()
     out.print(results_table(run.reports))
+    show_calibration(out, run.reports)
     out.print()
     out.print(cost_table(run.cost, run.retention))
     for warning in run.warnings:
@@ -154,6 +165,14 @@ def show(run: Run) -> None:
         f"\nreport   {folder}/report.md\nmodel    {folder}/model\nall      {folder}", markup=False, soft_wrap=True
     )
     out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
+
+
+def show_calibration(out: Console, reports: Mapping[str, Mapping[str, TaskReport]]) -> None:
+    """Print how far the probabilities can be trusted, and what a tuned decision rule changes."""
+    decisions = decision_table(reports)
+    for table in (calibration_table(reports), *([] if decisions is None else [decisions])):
+        out.print()
+        out.print(table)
 
 
 def _shown(folder: Path) -> Path:

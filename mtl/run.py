@@ -8,11 +8,10 @@ import resource
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -29,20 +28,20 @@ from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.scoring import Scored, score
+from mtl.evaluation.scoring import Scored
 from mtl.evaluation.summary import PlanRow
 from mtl.evaluation.tables import console, group_table, plan_table
 from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
+from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
 from mtl.training.freezing import FreezePlan, apply_freezing
 
 log = logging.getLogger(__name__)
-Splits = dict[str, dict[str, EncodedSplit]]
 
 
 def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None) -> dict[str, dict[str, Scored]]:
@@ -67,19 +66,21 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     activations = _frozen(setting, splits)
     ability = _ability(setting, inputs.pairs)
     cost = _fit(setting, splits, activations)
-    scored = with_stages(_score(setting, splits, activations), setting.start.heads)
+    logits = logits_of_all(setting, splits, activations)
+    heads, notes = calibrated(setting, splits, logits)
+    scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
     run = Run(
         folder=folder,
         config=config,
         choices=dict(choices or {}),
         tasks=setting.tasks,
-        start=setting.start,
+        start=replace(setting.start, heads=heads),
         groups=facts.group_rows(setting),
         cost=cost,
         scored=scored,
         facts=facts.facts(setting),
         losses=facts.losses(setting),
-        warnings=facts.warnings(setting),
+        warnings=[*facts.warnings(setting), *notes],
         retention=_retention(setting, inputs.pairs, ability),
     )
     write(run)
@@ -249,26 +250,6 @@ def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
-
-
-def _score(setting: Setting, splits: Splits, activations: FrozenActivations) -> dict[str, dict[str, Scored]]:
-    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
-    return {
-        name: {
-            split: score(
-                setting.start.network,
-                name,
-                task.labels.names,
-                splits[name][split],
-                task.splits[split],
-                setting.encoding,
-                None if frozen is None else frozen[name, split].gather(np.arange(len(task.splits[split])))[0],
-            )
-            for split in ("val", "test")
-            if len(task.splits[split])
-        }
-        for name, task in setting.tasks.items()
-    }
 
 
 def _peak_memory(device: torch.device) -> int:

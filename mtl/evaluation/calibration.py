@@ -84,7 +84,7 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
     Raises:
         ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
     """
-    _check(logits, labels)
+    check_rows(logits, labels)
     z = logits.astype(np.float64)
     z -= z[:, :1]  # changes no probability, and leaves nothing where all logits of a row are equal
     if not z.any():
@@ -165,7 +165,7 @@ def nll(logits: Floats, labels: Integers) -> float:
     Raises:
         ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
     """
-    _check(logits, labels)
+    check_rows(logits, labels)
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum() / max(len(labels), 1))
 
 
@@ -187,7 +187,12 @@ def brier(probabilities: Floats, labels: Integers) -> float:
     return float((gaps**2).sum() / max(len(labels), 1))
 
 
-def _check(values: Floats, labels: Integers) -> None:
+def check_rows(values: Floats, labels: Integers) -> None:
+    """Check that values ``(N, C)`` and labels ``(N,)`` belong together and can be computed with.
+
+    Raises:
+        ValueError: The shapes do not fit, a label is no class, or a value is not finite.
+    """
     if values.ndim != 2 or values.shape[1] < 1 or labels.shape != values.shape[:1]:
         raise ValueError(f"expected values (N, C) and labels (N,), found {values.shape} and {labels.shape}")
     classes = values.shape[1]
@@ -198,7 +203,7 @@ def _check(values: Floats, labels: Integers) -> None:
 
 
 def _check_probabilities(probabilities: Floats, labels: Integers) -> None:
-    _check(probabilities, labels)
+    check_rows(probabilities, labels)
     if len(labels) and not (probabilities.min() >= 0 and probabilities.max() <= 1):
         lowest, highest = probabilities.min(), probabilities.max()
         raise ValueError(f"expected probabilities from 0 to 1, found {lowest:g} to {highest:g}")

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mtl.evaluation.fields import Fields
 
+MEASURES = ("ece", "nll", "brier")
+"""The figures of probabilities."""
+DECISIONS = ("accuracy", "macro_f1")
+"""The figures of predicted classes, which only a tuned decision rule changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
@@ -78,13 +83,7 @@ def read_calibration(fields: Fields) -> CalibrationReport:
 
 
 def _read_scores(fields: Fields) -> CalibrationScores:
-    return CalibrationScores(
-        ece=fields.number("ece"),
-        nll=fields.number("nll"),
-        brier=fields.number("brier"),
-        accuracy=fields.number("accuracy"),
-        macro_f1=fields.number("macro_f1"),
-    )
+    return CalibrationScores(**{name: fields.number(name) for name in (*MEASURES, *DECISIONS)})
 
 
 def _read_bin(fields: Fields) -> ReliabilityBin:

@@ -17,6 +17,11 @@ def score(value: float | None) -> str:
     return f"{value:.3f}" if _known(value) else NOTHING
 
 
+def change(before: float, after: float) -> str:
+    """Return a metric without and with something; once where both read the same."""
+    return score(after) if score(before) == score(after) else f"{score(before)} → {score(after)}"
+
+
 def count(value: float | None) -> str:
     """Return a number of things, whole, with thousands separators."""
     return f"{value:,.0f}" if _known(value) else NOTHING

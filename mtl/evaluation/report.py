@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mtl.evaluation import formatting
+from mtl.evaluation.calibration_section import calibration_section
 from mtl.evaluation.markdown import code, escaped, folded, link, table
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
@@ -57,6 +58,7 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
     yield from _results(summary.tasks)
     for task, splits in summary.tasks.items():
         yield from _task(task, splits, summary.examples)
+    yield from calibration_section(summary.tasks)
     if summary.groups:
         yield from _groups(summary)
     if summary.cost != Cost():

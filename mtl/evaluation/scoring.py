@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
 from mtl.encoding import Encoding, encode_table
+from mtl.evaluation.calibrate import calibration_report
+from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.task_report import TaskReport
@@ -29,49 +31,66 @@ class Scored:
 
 
 def score(
-    network: MultiTaskNetwork,
-    task: str,
+    logits: NDArray[np.float32],
     labels: tuple[str, ...],
-    split: EncodedSplit,
+    truth: NDArray[np.int64],
     examples: Examples,
-    how: Encoding,
-    embeddings: NDArray[np.float32] | None = None,
+    calibration: Calibration,
+    bins: int,
 ) -> Scored:
     """Predict all rows of a split and count.
 
     Args:
+        logits: Those of the rows, ``(N, C)``, as the head gives them.
+        labels: The ``C`` labels, in the order of the logits.
+        truth: Class ids of the rows, ``(N,)``.
+        examples: The same rows as text.
+        calibration: What stands between logits and probabilities.
+        bins: Bins of the calibration error.
+    """
+    predicted = calibration.predicted(logits)
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, (truth, predicted), 1)
+    names = np.array(labels, dtype=object)
+    predictions = Predictions(
+        classes=list(labels),
+        texts=examples.texts,
+        labels=names[truth].tolist(),
+        predicted=names[predicted].tolist(),
+        probabilities=calibration.probabilities(logits),
+        sources=examples.sources(),
+    )
+    report = task_report(torch.from_numpy(confusion), labels)
+    return Scored(replace(report, calibration=calibration_report(logits, truth, calibration, bins)), predictions)
+
+
+def logits_of(
+    network: MultiTaskNetwork,
+    task: str,
+    split: EncodedSplit,
+    how: Encoding,
+    embeddings: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` of all rows of a split.
+
+    Args:
         network: Encoder and heads, on their device.
         task: The task.
-        labels: The ``C`` labels, in the order of the logits.
-        split: Token ids and class ids of the rows.
-        examples: The same rows as text.
+        split: Token ids of the rows.
         how: Batches, precision, progress bar.
         embeddings: Those of the rows, ``(N, H)``, if they are known.
     """
     if embeddings is None:
         embeddings = encode_table(network.encoder, split.table, how)
-    probabilities = head_probabilities(network, task, embeddings)
-    predicted = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, dtype=np.int64)
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(confusion, (split.labels, predicted), 1)
-    names = np.array(labels, dtype=object)
-    predictions = Predictions(
-        classes=list(labels),
-        texts=examples.texts,
-        labels=names[split.labels].tolist(),
-        predicted=names[predicted].tolist(),
-        probabilities=probabilities.astype(np.float64),
-        sources=examples.sources(),
-    )
-    return Scored(task_report(torch.from_numpy(confusion), labels), predictions)
+    return head_logits(network, task, embeddings)
 
 
-def head_probabilities(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probabilities ``(N, C)`` that a task's head gives embeddings ``(N, H)``."""
+def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``."""
     head = network.head(task)
     inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
     mode = head.training
     with torch.inference_mode():
-        found: NDArray[np.float32] = torch.softmax(head.eval()(inputs).float(), dim=-1).cpu().numpy()
+        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
     head.train(mode)
     return found

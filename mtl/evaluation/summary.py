@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mtl.evaluation import formatting
+from mtl.evaluation.calibration_report import CalibrationReport
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport
@@ -142,6 +143,16 @@ def retention_row(retention: Retention) -> tuple[str, str]:
     if retention.change == 0:
         return "retention", f"{after}, unchanged ({pairs})"
     return "retention", f"{before} before, {after} after: {retention.change:+.3f} ({pairs})"
+
+
+def calibrations(tasks: Mapping[str, Mapping[str, TaskReport]]) -> list[tuple[str, str, CalibrationReport]]:
+    """Return task, split and calibration of each report that has one."""
+    return [
+        (task, split, report.calibration)
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+        if report.calibration is not None
+    ]
 
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:

@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mtl.evaluation import formatting
+from mtl.evaluation.calibration_report import DECISIONS, MEASURES
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.stage_blocks import HEADER, stage_rows
-from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, cost_rows, retention_row
+from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, calibrations, cost_rows, retention_row
 from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
 
 MOST_CLASSES = 20
@@ -39,6 +40,37 @@ def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
             scores = (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)
             table.add_row(_text(task), _text(split), formatting.count(report.rows), *map(formatting.score, scores))
     table.caption = "majority: accuracy of always answering the most frequent class"
+    return table
+
+
+def calibration_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
+    """Return for each task and split its temperature, and how far its probabilities can be trusted without and with it.
+
+    Args:
+        tasks: The report of each task (outer key) on each split (inner key).
+    """
+    table = _table("Calibration", ["task", "split"], ["T", "ECE", "NLL", "Brier score"])
+    for task, split, found in calibrations(tasks):
+        pairs = [formatting.change(getattr(found.before, name), getattr(found.after, name)) for name in MEASURES]
+        table.add_row(_text(task), _text(split), f"{found.temperature:.2f}", *pairs)
+    table.caption = "without → with what was fitted on val; lower is better"
+    return table
+
+
+def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
+    """Return what the tuned decision rule changes; None where no task has one.
+
+    Args:
+        tasks: The report of each task (outer key) on each split (inner key).
+    """
+    tuned = [row for row in calibrations(tasks) if row[2].tau]
+    if not tuned:
+        return None
+    table = _table("Decision rule", ["task", "split"], ["tau", "accuracy", "macro-F1"])
+    for task, split, found in tuned:
+        pairs = [formatting.change(getattr(found.before, name), getattr(found.after, name)) for name in DECISIONS]
+        table.add_row(_text(task), _text(split), f"{found.tau:g}", *pairs)
+    table.caption = "without → with tau times the training rows' log-frequencies taken out of the logits"
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mtl.evaluation.calibration_report import CalibrationReport, read_calibration
 from mtl.evaluation.fields import Fields
 
 OVERALL = (
@@ -43,6 +44,7 @@ class TaskReport:
         per_class: The figures of each class by label, in the order of the confusion matrix.
         confusion: Counts of rows, one list for each true class, in it one count for each predicted class.
         stages: The figures of each stage, where the head has several.
+        calibration: How far the probabilities can be trusted; None where only classes were counted.
     """
 
     accuracy: float
@@ -55,6 +57,7 @@ class TaskReport:
     per_class: dict[str, ClassReport]
     confusion: list[list[int]]
     stages: StageReports | None = None
+    calibration: CalibrationReport | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ class TaskReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in the layout of ``metrics.json``: plain numbers, texts, lists and dictionaries."""
-        return _without_stages(asdict(self))
+        return _without_absent(asdict(self))
 
     @classmethod
     def from_dict(cls, values: Any, source: str = "report") -> TaskReport:
@@ -121,14 +124,13 @@ class StageReports:
         return right / max(self.second_rows, 1)
 
 
-def _without_stages(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out ``stages`` where there are none, also in the reports of the stages themselves."""
-    stages = values.pop("stages")
+def _without_absent(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the parts that a report has not, also in the reports of the stages."""
+    stages = values["stages"]
     if stages is not None:
-        first, second = _without_stages(stages["first"]), stages["second"]
-        second = {name: _without_stages(report) for name, report in second.items()}
-        values["stages"] = {**stages, "first": first, "second": second}
-    return values
+        second = {name: _without_absent(report) for name, report in stages["second"].items()}
+        values["stages"] = {**stages, "first": _without_absent(stages["first"]), "second": second}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def read_report(fields: Fields) -> TaskReport:
@@ -139,6 +141,7 @@ def read_report(fields: Fields) -> TaskReport:
         per_class=per_class,
         confusion=fields.counts("confusion", size=len(per_class)) if per_class else [],
         stages=_read_stages(fields.fields("stages")) if "stages" in fields else None,
+        calibration=read_calibration(fields.fields("calibration")) if "calibration" in fields else None,
     )
 
 

@@ -1,0 +1,105 @@
+"""The decision rule on validation: how far to take the class frequencies of training out of the logits.
+
+A head that was trained on rare classes learns how rare they are, and answers them seldom. Post-hoc logit adjustment
+(Menon et al. 2021, "Long-Tail Learning via Logit Adjustment", section 4.1) subtracts ``tau * log(prior)`` from the
+logits: ``tau = 1`` is right for balanced error, and macro-F1 wants something between. Below 0 it answers rare classes
+more seldom: what helps a head that was trained with weighted classes. Notation as in `mtl.evaluation.calibration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl.evaluation.calibration import Floats, Integers, check_rows
+
+TAUS = tuple(step / 4 for step in range(-4, 7))
+"""The values that are tried, -1.0 to 1.5: a finer grid finds the noise of the validation rows."""
+
+_RESAMPLES = 500  # a standard error to within 3 %
+
+
+def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
+    """Return what is added to the logits, ``-tau * log(prior)``, ``(C,)``.
+
+    Args:
+        counts: The training rows of each class, ``(C,)``.
+        tau: How much of the log-prior is taken out.
+
+    Raises:
+        ValueError: A class has no training row.
+    """
+    if counts.ndim != 1 or (counts < 1).any():
+        raise ValueError(f"expected at least one training row of each class, found {counts.tolist()}")
+    bias: NDArray[np.float64] = -tau * np.log(counts / counts.sum())
+    return bias
+
+
+def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int, taus: Sequence[float] = TAUS) -> float:
+    """Return the ``tau`` of the grid for the macro-F1 of the rows: the weakest that is not clearly worse than the best.
+
+    Macro-F1 hangs on a few rows of the rare classes, so the best of a grid is often the luckiest. What is taken is the
+    ``tau`` nearest to 0 whose macro-F1 lies within one standard error of the best one, the rule of Breiman et al. 1984
+    ("Classification and Regression Trees", section 3.4.3). The standard error is that of the difference of the two
+    on the same rows, from a bootstrap over rows: what makes both better or worse at once does not count.
+
+    Args:
+        logits: ``(N, C)`` of the validation rows.
+        labels: ``(N,)``.
+        counts: The training rows of each class, ``(C,)``.
+        seed: Draws the bootstrap.
+        taus: The grid; with 0.0, so that doing nothing is among the choices.
+
+    Raises:
+        ValueError: The shapes do not fit, a value is not finite, a class has no training row, or the grid has no 0.
+    """
+    check_rows(logits, labels)
+    if 0.0 not in taus:
+        raise ValueError(f"expected 0.0 among the values of tau, found {list(taus)}")
+    nearest = sorted(taus, key=lambda tau: (abs(tau), -tau))
+    if not len(labels):
+        return 0.0
+    predicted = [(logits.astype(np.float64) + prior_bias(counts, tau)).argmax(axis=1) for tau in nearest]
+    scores = [macro_f1(labels, classes, logits.shape[1]) for classes in predicted]
+    best = int(np.argmax(scores))  # of several the nearest to 0
+    for tau, classes, score in zip(nearest, predicted, scores, strict=True):
+        if scores[best] - score <= _standard_error(labels, predicted[best], classes, logits.shape[1], seed):
+            return tau
+    raise AssertionError("the best is within any distance of itself")
+
+
+def macro_f1(labels: Integers, predicted: Integers, classes: int) -> float:
+    """Return the mean F1 of all classes, with the conventions of `mtl.evaluation.metrics`.
+
+    Args:
+        labels: The true classes, ``(N,)``.
+        predicted: The predicted ones, ``(N,)``.
+        classes: ``C``.
+    """
+    right, support, answers = (
+        np.bincount(found, minlength=classes) for found in (labels[labels == predicted], labels, predicted)
+    )
+    return float((2 * right / np.maximum(support + answers, 1)).mean())
+
+
+def _standard_error(labels: Integers, one: Integers, other: Integers, classes: int, seed: int) -> float:
+    """Return the bootstrap's standard error of the difference in macro-F1 of two predictions of the same rows.
+
+    Rows with the same label and the same two predictions are one kind: a resample draws how often each kind occurs.
+    """
+    kinds, counts = np.unique(np.stack([labels, one, other]), axis=1, return_counts=True)
+    rows = len(labels)
+    drawn = np.random.default_rng(seed).multinomial(rows, counts / rows, size=_RESAMPLES)
+    gain = _resampled_f1(drawn, kinds[0], kinds[1], classes) - _resampled_f1(drawn, kinds[0], kinds[2], classes)
+    return float(gain.std())
+
+
+def _resampled_f1(drawn: Integers, labels: Integers, predicted: Integers, classes: int) -> NDArray[np.float64]:
+    """Return the macro-F1 ``(R,)`` of ``R`` resamples ``(R, K)``, counts of ``K`` kinds of rows."""
+    counts = drawn.astype(np.float64)  # whole numbers, which BLAS takes only as floats
+    true, answered = (np.eye(classes)[found] for found in (labels, predicted))  # (K, C)
+    right, both = counts @ (true * answered), counts @ (true + answered)  # (R, C)
+    found: NDArray[np.float64] = (2 * right / np.maximum(both, 1)).mean(axis=1)
+    return found
