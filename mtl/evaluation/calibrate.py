@@ -22,7 +22,8 @@ from mtl.evaluation.prior_tuning import macro_f1, prior_bias, tune_prior
 BINS = 15
 """Of a report on rows that no run's configuration speaks of; the number that the literature uses."""
 MIN_ROWS = 30
-"""With fewer validation rows a fitted temperature is as often worse than none as it is better."""
+"""With fewer validation rows a fitted temperature is no better than none: measured by the likelihood of test rows, over
+draws from the validation rows of two public data sets with 2 and 12 classes."""
 
 
 def calibrate(
@@ -63,8 +64,8 @@ def calibrate(
 def _at_an_end(temperature: float) -> list[str]:
     if temperature == LOWEST:
         return [
-            f"the temperature stands at its lower end, {LOWEST:g}: the head is right on (nearly) all validation rows, "
-            "and they cannot say how sure it may be. Its probabilities may be too sure."
+            f"the temperature stands at its lower end, {LOWEST:g}: on validation the head is right far more often than "
+            "its probabilities say. Train it longer, or at a higher rate."
         ]
     if temperature == HIGHEST:
         return [

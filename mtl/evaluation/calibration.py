@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mtl.evaluation.calibration_report import ReliabilityBin
 
-LOWEST, HIGHEST = 0.1, 10.0
-"""The range of a temperature: without an end it would run to 0 where all rows are right, and to infinity for noise."""
+LOWEST, HIGHEST = 0.05, 20.0
+"""The range of a temperature, which would run to infinity where logits are noise."""
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
 
@@ -67,11 +67,15 @@ def log_softmax(logits: Floats) -> NDArray[np.float64]:
 
 
 def temperature_for(logits: Floats, labels: Integers) -> float:
-    """Return the temperature that gives the rows the least mean negative log-likelihood.
+    """Return the temperature that makes the labels of the rows most likely.
 
     Temperature scaling: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. As a function of
-    ``b = 1 / T`` the likelihood ``mean(logsumexp(b z) - b z_y)`` is convex, and its slope ``mean(E_p[z] - z_y)`` rises
-    with ``b``: halving the range of ``log T`` finds where it is 0, whatever the logits are.
+    ``b = 1 / T`` the mean negative log-likelihood ``logsumexp(b z) - b z_y`` is convex, and its slope
+    ``mean(E_p[z] - z_y)`` rises with ``b``: halving the range of ``log T`` finds where it is 0, whatever the logits are.
+
+    The targets are those of Platt 1999 ("Probabilistic Outputs for Support Vector Machines", section 2.2): the true
+    class has ``(N + 1) / (N + 2)``, the others share the rest. With targets of 1 the temperature runs to 0 where all
+    rows are right, as some dozens of rows easily are; with hundreds of rows the two hardly differ.
 
     Args:
         logits: ``(N, C)``; with the bias, where there is one.
@@ -89,12 +93,14 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
     z -= z[:, :1]  # changes no probability, and leaves nothing where all logits of a row are equal
     if not z.any():
         return 1.0
+    rest = 1 / (len(z) + 2)
     true = z[np.arange(len(z)), labels]
+    target = (1 - rest) * true + rest * (z.sum(axis=1) - true) / (z.shape[1] - 1)
 
     def too_sure(log_temperature: float) -> bool:
         """Whether a greater temperature is more likely: the slope in ``b`` is positive."""
         probabilities = np.exp(log_softmax(z * math.exp(-log_temperature)))
-        return bool(np.mean((probabilities * z).sum(axis=1) - true) > 0)
+        return bool(np.mean((probabilities * z).sum(axis=1) - target) > 0)
 
     low, high = math.log(LOWEST), math.log(HIGHEST)
     if not too_sure(low):

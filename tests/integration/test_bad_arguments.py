@@ -12,8 +12,8 @@ import torch
 
 from tests.support.commands import call, run
 
-KEYS = "model, input, text_column, output, precision, device"
-FLAGS = "model=…, input=…, text_column=…, output=…, precision=…, device=…"
+KEYS = "model, input, text_column, output, precision, device, calibrated"
+FLAGS = "model=…, input=…, text_column=…, output=…, precision=…, device=…, calibrated=…"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
 COLUMN = "name the column that holds the texts with text_column=, or add a header line"
@@ -181,7 +181,7 @@ EVALUATE = {
         """
   {model}
       found:    no key=value
-      expected: run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…
+      expected: run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…
   run
       found:    nothing
       expected: a value

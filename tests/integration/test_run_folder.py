@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from mtl import MultiTaskModel
 from mtl.config import load
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
+from mtl.evaluation.task_report import TaskReport
 from tests.support.commands import call
 from tests.support.runs import config, data, rows, run
 
@@ -23,14 +26,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TASKS = ("classification", "sentiment")
+FAST = ["learning_rates=uniform", "learning_rates.heads=0.01", "learning_rates.backbone=0.003"]
+OTHER = 16
+"""Validation rows of each label, enough to calibrate on, and test rows."""
+
+Reports = Mapping[str, Mapping[str, TaskReport]]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run. Do not write into it."""
     folder = tmp_path_factory.mktemp("runs")
-    fast = ["learning_rates=uniform", "learning_rates.heads=0.01", "learning_rates.backbone=0.003"]
-    run(folder / "run", *data(folder / "data"), *fast, "logger=csv", "trainer.max_epochs=4")
+    run(folder / "run", *data(folder / "data", other=OTHER), *FAST, "logger=csv", "trainer.max_epochs=4")
     return folder / "run"
 
 
@@ -80,7 +87,7 @@ def test_the_figures_can_be_worked_out_again_from_the_predictions(finished: Path
 @pytest.mark.parametrize("task", TASKS)
 def test_the_predictions_are_those_of_the_rows_in_their_order(finished: Path, task: str) -> None:
     found = read_predictions(finished / "predictions" / f"{task}_test.csv")
-    texts, labels = zip(*rows(task, 4, start=16), strict=True)
+    texts, labels = zip(*rows(task, OTHER, start=12 + OTHER), strict=True)
     assert tuple(found.texts) == texts
     assert tuple(found.labels) == labels
     assert list(found.sources) == [f"{task}_test.csv:{line}" for line in range(2, len(texts) + 2)]
@@ -147,9 +154,8 @@ def test_the_curves_have_the_losses_of_the_tasks_and_the_figures_of_each_epoch(f
 
 def test_the_kept_configuration_is_that_of_the_run(finished: Path) -> None:
     kept = load(yaml.safe_load((finished / "config.yaml").read_text(encoding="utf-8")))
-    fast = ["learning_rates=uniform", "learning_rates.heads=0.01", "learning_rates.backbone=0.003"]
-    files = data(finished.parent / "data")
-    assert kept == config(*files, *fast, "logger=csv", "trainer.max_epochs=4")
+    files = data(finished.parent / "data", other=OTHER)
+    assert kept == config(*files, *FAST, "logger=csv", "trainer.max_epochs=4")
 
 
 def test_a_moved_run_is_of_use_in_another_process_and_folder(finished: Path, tmp_path: Path) -> None:
@@ -171,7 +177,20 @@ def test_a_moved_run_is_of_use_in_another_process_and_folder(finished: Path, tmp
     assert np.load(elsewhere / "found.npy") == pytest.approx(model.encode(texts), abs=1e-6)
     check("mtl.evaluate", "run=../moved/run", "output=figures", "precision=fp32")
     expected, found = (read_metrics(folder / "metrics.json").tasks for folder in (finished, elsewhere / "figures"))
-    assert found == expected
+    assert_same_figures(found, expected)
+
+
+def assert_same_figures(found: Reports, expected: Reports) -> None:
+    """The same counts, and probabilities that are the same but for the batches in which they were computed."""
+    assert {task: list(splits) for task, splits in found.items()} == {task: [*each] for task, each in expected.items()}
+    for task, splits in expected.items():
+        for split, report in splits.items():
+            other = found[task][split]
+            assert replace(other, calibration=None) == replace(report, calibration=None)
+            assert report.calibration is not None
+            assert other.calibration is not None
+            assert asdict(other.calibration.after) == pytest.approx(asdict(report.calibration.after), abs=1e-5)
+            assert (other.calibration.temperature, other.calibration.tau) == (report.calibration.temperature, 0.0)
 
 
 def probabilities(path: Path) -> NDArray[np.float64]:

@@ -81,7 +81,7 @@ def test_half_batches_accumulated_are_as_many_steps_of_the_same_rows(
 
 def test_a_fast_run_writes_everything_and_says_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = probed(monkeypatch, Probe())
-    run(tmp_path / "run", *data(tmp_path), "trainer.fast_dev_run=true", "logger=csv")
+    run(tmp_path / "run", *data(tmp_path), "trainer.fast_dev_run=true", "logger=csv", "calibration=none")
     assert (probe.optimizer_steps, len(probe.figures)) == (1, 1)
     warnings = read_metrics(tmp_path / "run" / "metrics.json").run["warnings"]
     assert warnings == ["Trained on a part of the rows only (fast_dev_run or limit_train_batches)."]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     "topic": TaskHead(["price", "größe", "other"], HeadSpec("mlp", dropout=0.2, hidden=7)),
-    "mood": TaskHead(["0", "1"], HeadSpec("linear", dropout=0.1)),
+    "mood": TaskHead(["0", "1"], HeadSpec("linear", dropout=0.1), temperature=1.25, bias=[0.5, -0.125], tau=0.5),
 }
 
 
@@ -225,6 +225,26 @@ def test_a_manifest_that_is_none(copy: Path, content: str, place: str, found: st
     assert problem_of(copy) == (
         f"Model: 1 problem\n  {copy / 'mtl.json'}{place}\n"
         f"      found:    {found}\n      expected: {expected}\n      repair:   {repair}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "found", "expected"),
+    [
+        ({"temperature": 0}, "temperature", "0", "greater than 0"),
+        ({"temperature": -1.5}, "temperature", "-1.5", "greater than 0"),
+        ({"temperature": "warm"}, "temperature", "'warm'", "a number"),
+        ({"bias": [0.5]}, "bias", "a list of 1", "null, or a list of 2 numbers, one for each label"),
+        ({"bias": []}, "bias", "a list of 0", "null, or a list of 2 numbers, one for each label"),
+        ({"bias": [0.5, None]}, "bias.1", "null", "a number"),
+    ],
+)
+def test_a_calibration_that_is_none(copy: Path, change: dict[str, Any], key: str, found: str, expected: str) -> None:
+    edit(copy, lambda content: content["tasks"]["mood"].update(change))
+    assert problem_of(copy) == (
+        f"Model: 1 problem\n  {copy / 'mtl.json'}: tasks.mood.{key}\n"
+        f"      found:    {found}\n      expected: {expected}\n"
+        "      repair:   copy the model again or train it again"
     )
 
 

@@ -74,6 +74,15 @@ def test_a_saved_model_gives_its_encoder_and_the_heads_that_it_has(saved: Path, 
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_a_calibration_is_fitted_again(saved: Path, tmp_path: Path) -> None:
+    start = build.start(chosen(tmp_path), tasks_of(tmp_path, "sentiment"), saved)
+    calibrated = {name: replace(head, temperature=2.0, bias=[1.0, 0.0], tau=0.5) for name, head in start.heads.items()}
+    save_model(saved, start.network, start.tokenizer, calibrated, "")
+    assert load_model(saved).tasks == calibrated
+    again = build.start(chosen(tmp_path, f"model.init_from={saved}"), tasks_of(tmp_path, "sentiment"), saved)
+    assert again.heads == start.heads
+
+
 def test_a_saved_model_with_other_labels(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     tasks = tasks_of(tmp_path / "other", "stars")

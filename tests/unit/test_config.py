@@ -137,6 +137,17 @@ def test_the_text_of_an_error_is_whole() -> None:
             Problem(f"{SENTIMENT}.labels", "'bad'", "a list", f"give {SENTIMENT}.labels=[bad]"),
         ),
         ({f"{SENTIMENT}.labels": [None, "a"]}, Problem(f"{SENTIMENT}.labels.0", "null", "a text")),
+        ({"calibration.temperature": 1.5}, Problem("calibration.temperature", "1.5", "true or false")),
+        (
+            {"calibration.prior": "tune"},
+            Problem("calibration.prior", "'tune'", "none, tuned", "did you mean tuned?"),
+        ),
+        ({"calibration.bins": 1}, Problem("calibration.bins", "1", "greater than or equal to 2")),
+        ({"calibration.bins": 1000}, Problem("calibration.bins", "1000", "less than or equal to 100")),
+        (
+            {"calibration.bin": 10},
+            Problem("calibration.bin", "an unknown key", "temperature, prior, bins", "did you mean calibration.bins?"),
+        ),
         ({"nothing": 1}, Problem("nothing", "an unknown key", ", ".join(composed()))),
     ],
 )
