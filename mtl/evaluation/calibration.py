@@ -71,7 +71,7 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
 
     Temperature scaling: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. As a function of
     ``b = 1 / T`` the mean negative log-likelihood ``logsumexp(b z) - b z_y`` is convex, and its slope
-    ``mean(E_p[z] - z_y)`` rises with ``b``: halving the range of ``log T`` finds where it is 0, whatever the logits are.
+    ``mean(E_p[z] - z_y)`` rises with ``b``: halving the range of ``log T`` finds where it is 0.
 
     The targets are those of Platt 1999 ("Probabilistic Outputs for Support Vector Machines", section 2.2): the true
     class has ``(N + 1) / (N + 2)``, the others share the rest. With targets of 1 the temperature runs to 0 where all

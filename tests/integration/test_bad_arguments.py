@@ -13,6 +13,9 @@ import torch
 from tests.support.commands import call, run
 
 KEYS = "model, input, text_column, output, precision, device, calibrated"
+EVALUATE_FLAGS = (
+    "run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…"
+)
 FLAGS = "model=…, input=…, text_column=…, output=…, precision=…, device=…, calibrated=…"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
@@ -178,10 +181,10 @@ ENCODE = {
 EVALUATE = {
     "no key": (
         "{model}",
-        """
-  {model}
+        f"""
+  {{model}}
       found:    no key=value
-      expected: run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…
+      expected: {EVALUATE_FLAGS}
   run
       found:    nothing
       expected: a value

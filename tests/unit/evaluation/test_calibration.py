@@ -1,0 +1,166 @@
+"""Calibration by hand: temperatures, reliability bins and the figures of probabilities, at their edges too."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from mtl.evaluation.calibration import (
+    HIGHEST,
+    LOWEST,
+    Calibration,
+    brier,
+    ece,
+    log_softmax,
+    nll,
+    reliability_bins,
+    temperature_for,
+)
+from mtl.evaluation.calibration_report import ReliabilityBin
+
+
+def test_a_temperature_by_hand() -> None:
+    """Two classes, logits (1, 0), right in 8 of 10 rows: the smoothed share sets the logit ``1 / T``."""
+    labels = np.array([0] * 8 + [1] * 2)
+    share = (8 * 11 / 12 + 2 * 1 / 12) / 10
+    expected = 1 / math.log(share / (1 - share))
+    assert temperature_for(np.array([[1.0, 0.0]] * 10), labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_temperature_that_was_put_on_is_found() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 5)) * 2
+    labels = np.array([random.choice(5, p=row) for row in np.exp(log_softmax(logits))])
+    for factor in (0.25, 1.0, 4.0):
+        assert temperature_for(logits * factor, labels) == pytest.approx(factor, rel=0.04)
+
+
+def test_all_rows_right_is_no_reason_to_be_sure_without_end() -> None:
+    logits = np.array([[2.0, 0.0]] * 40)
+    found = temperature_for(logits, np.zeros(40, dtype=int))
+    assert Calibration(found).probabilities(logits)[0, 0] == pytest.approx(41 / 42)
+
+
+@pytest.mark.parametrize(("scale", "right", "expected"), [(1e-3, True, LOWEST), (1e3, False, HIGHEST)])
+def test_a_temperature_stays_in_its_range(scale: float, right: bool, expected: float) -> None:
+    labels = np.arange(90) % 3
+    predicted = labels if right else (labels + 1) % 3
+    assert temperature_for(np.eye(3)[predicted] * scale, labels) == expected
+
+
+@pytest.mark.parametrize("logits", [np.empty((0, 3)), np.full((4, 3), 0.1), np.array([[7.0], [1.0]])])
+def test_where_no_temperature_changes_anything_it_is_1(logits: np.ndarray) -> None:
+    assert temperature_for(logits, np.zeros(len(logits), dtype=int)) == 1.0
+
+
+def test_one_row_and_a_class_without_rows() -> None:
+    assert LOWEST <= temperature_for(np.array([[1.0, 0.5, -1.0]]), np.array([1])) <= HIGHEST
+    logits = np.array([[2.0, 0.0, 5.0], [0.0, 1.0, -5.0], [3.0, 0.0, 0.0]])
+    assert LOWEST < temperature_for(logits, np.array([0, 1, 0])) < HIGHEST
+
+
+def test_log_probabilities_are_logits() -> None:
+    random = np.random.default_rng(1)
+    logits, labels = random.normal(size=(50, 4)) * 3, random.integers(0, 4, 50)
+    assert temperature_for(log_softmax(logits), labels) == pytest.approx(temperature_for(logits, labels))
+    assert nll(log_softmax(logits), labels) == pytest.approx(nll(logits, labels))
+
+
+def test_reliability_bins_by_hand() -> None:
+    """0.5 lies on a border and belongs to the bin below; 1.0 lies in the last one."""
+    probabilities = np.array([[0.5, 0.5], [0.4, 0.6], [0.2, 0.8], [1.0, 0.0], [0.0, 1.0]])
+    assert reliability_bins(probabilities, np.array([0, 1, 0, 0, 0]), bins=2) == [
+        ReliabilityBin(0.0, 0.5, 1, 0.5, 1.0),
+        ReliabilityBin(0.5, 1.0, 4, pytest.approx(0.85), 0.5),
+    ]
+
+
+def test_ece_by_hand() -> None:
+    bins = [
+        ReliabilityBin(0.0, 0.5, 1, 0.5, 1.0),
+        ReliabilityBin(0.5, 0.9, 0, 0.0, 0.0),
+        ReliabilityBin(0.9, 1.0, 3, 0.95, 0.75),
+    ]
+    assert ece(bins) == pytest.approx((1 * 0.5 + 3 * 0.2) / 4)
+    assert ece([]) == 0.0
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+@pytest.mark.parametrize("bins", [2, 10, 15])
+def test_ece_equals_a_plain_computation_and_torchmetrics(classes: int, bins: int) -> None:
+    random = np.random.default_rng(classes)
+    logits = random.normal(size=(400, classes)) * 3
+    labels = np.where(random.random(400) < 0.7, logits.argmax(axis=1), random.integers(0, classes, 400))
+    probabilities = np.exp(log_softmax(logits))
+    found = ece(reliability_bins(probabilities, labels, bins))
+    plain = 0.0
+    for at in range(bins):
+        rows = [row for row in range(400) if at / bins < probabilities[row].max() <= (at + 1) / bins]
+        right = sum(probabilities[row].argmax() == labels[row] for row in rows)
+        plain += abs(right - sum(probabilities[row].max() for row in rows)) / 400
+    assert found == pytest.approx(plain)
+    peer = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(labels), classes, bins, "l1")
+    assert found == pytest.approx(peer.item(), abs=1e-6)  # it sums in float32
+
+
+def test_nll_and_brier_by_hand() -> None:
+    probabilities, labels = np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
+    assert nll(np.log(probabilities), labels) == pytest.approx(-(math.log(0.8) + math.log(0.4)) / 2)
+    assert brier(probabilities, labels) == pytest.approx((0.08 + 0.72) / 2)
+    assert brier(np.array([[1.0, 0.0], [0.0, 1.0]]), labels) == 1.0
+    assert nll(np.array([[1e4, 0.0]]), np.array([1])) == 1e4  # where the probability itself is 0
+    assert nll(np.empty((0, 2)), np.empty(0, dtype=int)) == brier(np.empty((0, 2)), np.empty(0, dtype=int)) == 0.0
+
+
+def test_bins_without_rows() -> None:
+    found = reliability_bins(np.empty((0, 3)), np.empty(0, dtype=int), bins=4)
+    assert [(each.lower, each.upper, each.count) for each in found] == [
+        (0.0, 0.25, 0),
+        (0.25, 0.5, 0),
+        (0.5, 0.75, 0),
+        (0.75, 1.0, 0),
+    ]
+    assert ece(found) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "bins", "expected"),
+    [
+        ([[0.5, 0.5]], [0], 0, "expected at least 1 bin, found 0"),
+        ([[0.5, 0.5]], [0, 1], 5, r"expected values \(N, C\) and labels \(N,\), found \(1, 2\) and \(2,\)"),
+        ([[0.5, 0.5]], [2], 5, "expected labels from 0 to 1, found 2 to 2"),
+        ([[0.5, math.nan]], [0], 5, "expected finite values, found 1 that are not"),
+        ([[-0.5, 1.5]], [0], 5, "expected probabilities from 0 to 1, found -0.5 to 1.5"),
+    ],
+)
+def test_what_is_no_probability_is_refused(
+    values: list[list[float]], labels: list[int], bins: int, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        reliability_bins(np.array(values), np.array(labels), bins)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match=r"^expected finite values, found 1 that are not$"):
+        temperature_for(np.array([[0.0, bad], [0.0, 1.0]]), np.array([0, 1]))
+
+
+def test_the_label_comes_from_the_logits_where_rounding_makes_probabilities_equal() -> None:
+    logits = np.array([[1.0, np.nextafter(np.float32(1), np.float32(2))]], dtype=np.float32)
+    calibration = Calibration(temperature=HIGHEST)
+    rounded = calibration.probabilities(logits).astype(np.float32)
+    assert rounded[0, 0] == rounded[0, 1]
+    assert calibration.predicted(logits).tolist() == [1]
+
+
+def test_a_bias_moves_labels_and_probabilities_alike() -> None:
+    logits = np.array([[1.0, 0.0, -1.0]])
+    calibration = Calibration(temperature=2.0, bias=(0.0, 3.0, 0.0))
+    assert calibration.predicted(logits).tolist() == [1]
+    weights = [math.exp(0.5), math.exp(1.5), math.exp(-0.5)]
+    assert calibration.probabilities(logits)[0].tolist() == pytest.approx([each / sum(weights) for each in weights])
