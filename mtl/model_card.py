@@ -45,6 +45,7 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
             "",
             *labels,
             "",
+            *_calibration(heads),
             "## Use",
             "",
             _USE,
@@ -57,3 +58,20 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
             "",
         ]
     )
+
+
+def _calibration(heads: Mapping[str, TaskHead]) -> list[str]:
+    """Return what was fitted on validation rows; nothing where nothing was."""
+    fitted = [
+        f"{task} T = {head.temperature:.3f}" + (f" after tau = {head.tau:g}" if head.tau else "")
+        for task, head in heads.items()
+        if head.temperature != 1 or head.tau
+    ]
+    if not fitted:
+        return []
+    return [
+        "Probabilities are calibrated on validation rows: the logits are divided by a temperature T"
+        + (", after tau times the log-prior was taken out" if any(head.tau for head in heads.values()) else "")
+        + f" ({', '.join(fitted)}). `calibrated=False` gives the heads' own.",
+        "",
+    ]

@@ -72,6 +72,8 @@ def test_the_predictions_of_the_run_are_calibrated(calibrated: Path, model: Mult
 def test_the_metrics_and_the_report_have_both(calibrated: Path, model: MultiTaskModel) -> None:
     report = (calibrated / "report.md").read_text(encoding="utf-8")
     assert "## Calibration" in report
+    card = (calibrated / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"classification T = {manifest(calibrated)['classification']['temperature']:.3f}" in card
     for task, splits in read_metrics(calibrated / "metrics.json").tasks.items():
         for split, each in splits.items():
             found = each.calibration
