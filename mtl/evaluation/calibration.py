@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from mtl.evaluation.calibration_report import ReliabilityBin
 
-LOWEST, HIGHEST = 0.05, 20.0
-"""The range of a temperature, which would run to infinity where logits are noise."""
+LOWEST, HIGHEST = 0.01, 100.0
+"""The range of a temperature: wide, since a young head on normalised embeddings has small logits and needs 0.02, while
+logits that are noise would have it run to infinity."""
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
 

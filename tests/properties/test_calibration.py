@@ -70,7 +70,7 @@ def smoothed_nll(logits: NDArray[np.float32], labels: NDArray[np.int64], tempera
     rest = 1 / (rows + 2)
     targets = np.full((rows, classes), rest / (classes - 1))
     targets[np.arange(rows), labels] = 1 - rest
-    return float(-(targets * log_softmax(logits / temperature)).sum() / rows)
+    return float(-(targets * log_softmax(logits.astype(np.float64) / temperature)).sum() / rows)
 
 
 @given(scored_rows(), st.floats(-50, 50))
