@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from mtl.model.multitask import MultiTaskNetwork
 
 TASKS = {
-    "topic": TaskHead(["price", "größe", "other"], HeadSpec("mlp", dropout=0.2, hidden=7)),
-    "mood": TaskHead(["0", "1"], HeadSpec("linear", dropout=0.1), temperature=1.25, bias=[0.5, -0.125], tau=0.5),
+    "topic": TaskHead(
+        ["price", "größe", "other"], HeadSpec("mlp", dropout=0.2, hidden=7), 1.5, [0.5, -0.125, 0.0], 0.5
+    ),
+    "mood": TaskHead(["0", "1"], HeadSpec("linear", dropout=0.1)),
 }
 
 
