@@ -96,8 +96,8 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
         label: ClassReport(precision, recall, f1, int(support))
         for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
     }
-    overall = {name: value.item() for name, value in overall_scores(confusion).items()}
-    return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist(), stages=None)
+    overall: dict[str, Any] = {name: value.item() for name, value in overall_scores(confusion).items()}
+    return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist())
 
 
 class TaskMetrics(Metric):

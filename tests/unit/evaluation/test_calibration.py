@@ -73,10 +73,10 @@ def test_log_probabilities_are_logits() -> None:
 def test_reliability_bins_by_hand() -> None:
     """0.5 lies on a border and belongs to the bin below; 1.0 lies in the last one."""
     probabilities = np.array([[0.5, 0.5], [0.4, 0.6], [0.2, 0.8], [1.0, 0.0], [0.0, 1.0]])
-    assert reliability_bins(probabilities, np.array([0, 1, 0, 0, 0]), bins=2) == [
-        ReliabilityBin(0.0, 0.5, 1, 0.5, 1.0),
-        ReliabilityBin(0.5, 1.0, 4, pytest.approx(0.85), 0.5),
-    ]
+    below, above = reliability_bins(probabilities, np.array([0, 1, 0, 0, 0]), bins=2)
+    assert below == ReliabilityBin(0.0, 0.5, 1, 0.5, 1.0)
+    assert (above.lower, above.upper, above.count, above.accuracy) == (0.5, 1.0, 4, 0.5)
+    assert above.confidence == pytest.approx(0.85)
 
 
 def test_ece_by_hand() -> None:
