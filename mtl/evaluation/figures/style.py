@@ -1,0 +1,111 @@
+"""What all pictures share: a canvas, colours that everybody can tell apart, and texts that are no markup."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mtl.evaluation import formatting
+from mtl.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The palette of Okabe and Ito (2008), https://jfly.uni-koeln.de/color/: safe for every kind of colour blindness.
+BLUE: Final = "#0072B2"
+ORANGE: Final = "#E69F00"
+GREEN: Final = "#009E73"
+VERMILLION: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
+SKY: Final = "#56B4E9"
+BLACK: Final = "#000000"
+CYCLE: Final = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+
+TEXT: Final = "#222222"
+FAINT: Final = "#6B6B6B"  # contrast 5.3 on white: enough for small text
+GRID: Final = "#E4E4E4"
+WIDTH: Final = 9.5
+"""Inches of a picture over the whole width of a report: 912 pixels in a browser."""
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "text.parse_math": False,  # a dollar sign in a label is one
+    "text.usetex": False,
+    "svg.fonttype": "none",  # text stays text: it can be searched, selected, and read out
+    "svg.hashsalt": "mtl",  # else the ids of clip paths are random
+    "font.size": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": "#9A9A9A",
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "text.color": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+# What XML 1.0 cannot hold, even escaped.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@contextmanager
+def picture(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+    """Lend an empty figure and write it to ``path``, whole or not at all.
+
+    The settings of the user's own matplotlib take no part, and afterwards they are as before.
+
+    Args:
+        path: The file; its suffix tells the format: ``.svg`` or ``.png``.
+        width: Inches.
+        height: Inches.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The text stays text, and who looks at it may have the glyphs.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr]
+        yield figure
+        metadata = {"Date": None} if Path(path).suffix == ".svg" else None
+        with replacing(path) as temporary:
+            figure.savefig(temporary, metadata=metadata, facecolor="white", dpi=144)
+
+
+def shown(text: str, most: int = 32) -> str:
+    """Return a data text for a picture: in one line of at most about ``most`` characters, without what XML forbids."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    most = max(8, round(most * len(text) / (len(text) + wide))) if wide else most
+    return _NOT_IN_XML.sub("\ufffd", formatting.shortened(text, most))
+
+
+def wrapped(text: str, width: int, lines: int = 2) -> str:
+    """Return a data text as `shown` does, in up to ``lines`` lines of ``width`` characters."""
+    return "\n".join(textwrap.wrap(shown(text, width * lines), width, max_lines=lines, placeholder="…")) or " "
+
+
+def share_axis(axes: Axes, axis: str) -> None:
+    """Let an axis run from 0 to 1 with a tick at each fifth."""
+    limits, ticks = {"x": (axes.set_xlim, axes.set_xticks), "y": (axes.set_ylim, axes.set_yticks)}[axis]
+    limits(0, 1)
+    ticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
