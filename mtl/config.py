@@ -67,6 +67,8 @@ class TaskConfig:
     """The labels in the order of the head's outputs; ``null``: those found in training, sorted."""
     oversample: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far rows of rare classes are repeated in training: 0 not at all, 1 until all classes are equally frequent."""
+    slices: list[Name] = field(default_factory=list)
+    """Further columns of the files: the error analysis gives the figures for each of their values."""
 
 
 @dataclass(config=schema.STRICT)
@@ -349,6 +351,20 @@ class RetentionConfig:
 
 
 @dataclass(config=schema.STRICT)
+class EvaluationConfig:
+    """What a report has beside the figures."""
+
+    error_analysis: bool
+    """Slices, and the surest mistakes with the nearest training rows."""
+    most_mistakes: Count
+    """Mistakes of a task that are listed, the surest first."""
+    nearest_rows: Annotated[int, Field(ge=0)]
+    """Training rows of a task among which the nearest are looked for, a sample of more; 0: none."""
+    figures: bool
+    """Pictures in the folder ``figures``."""
+
+
+@dataclass(config=schema.STRICT)
 class Config:
     """A whole training run."""
 
@@ -367,6 +383,7 @@ class Config:
     logger: LoggerConfig
     cache: CacheConfig
     retention: RetentionConfig
+    evaluation: EvaluationConfig
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:

@@ -92,9 +92,21 @@ def _task(task: Mapping[str, Any], place: str) -> Iterator[Problem]:
     text, label = task.get("text_column", "text"), task.get("label_column", "label")
     if text == label:
         yield Problem(f"{place}.label_column", repr(label), "another column than text_column")
+    yield from _slices(task.get("slices"), {"text_column": text, "label_column": label}, f"{place}.slices")
     labels = task.get("labels")
     if isinstance(labels, list) and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
         yield Problem(f"{place}.labels", str(labels), "at least two labels, each once")
+
+
+def _slices(columns: Any, used: Mapping[str, Any], place: str) -> Iterator[Problem]:
+    if not isinstance(columns, list):
+        return
+    names = list(map(str, columns))
+    if len(set(names)) < len(names):
+        yield Problem(place, listed(names), "each column once")
+    for role, column in used.items():
+        if str(column) in names:
+            yield Problem(place, f"{column!r}, the {role}", "other columns of the files", f"take {column!r} out")
 
 
 def _names_of_tasks(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -100,6 +100,7 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             label_column=task.label_column,
             labels=None if task.labels is None else tuple(task.labels),
             fractions=shares,
+            slices=tuple(task.slices),
         )
         for name, task in data.tasks.items()
     ]

@@ -34,11 +34,13 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
             return
         text_at = header.index(columns.text)
         label_at = None if columns.label is None else header.index(columns.label)
+        extra_at = [header.index(name) for name in columns.extra]
         for line, fields in rows:
             if fields is None:
                 continue
             if len(fields) == len(header):
-                yield line, fields[text_at], Cell.MISSING if label_at is None else fields[label_at]
+                label = Cell.MISSING if label_at is None else fields[label_at]
+                yield line, fields[text_at], label, *(fields[at] for at in extra_at)
             else:
                 _add_wrong_count(line, fields, header, delimiter, log)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from mtl.data.problems import Columns, ProblemLog
 from mtl.data.readers import READERS, TEXT_READERS, reader_of
 from mtl.data.rows import Reader, Row
 from mtl.data.table import Column, IntArray, Table
-from mtl.data.validation import text_key, valid_rows
+from mtl.data.validation import ValidRow, text_key, valid_rows
 from mtl.errors import DataError
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ class Examples(Table):
         """The label of each row."""
         return Column(self.column("label"), self._indices)
 
+    @property
+    def extra(self) -> dict[str, Column]:
+        """The values of the extra columns that were read, by name; empty texts where a row has none."""
+        names = [name for name in self._rows.column_names if name.startswith(store.EXTRA)]
+        return {name.removeprefix(store.EXTRA): Column(self.column(name), self._indices) for name in names}
+
     def distinct_labels(self) -> list[str]:
         """Return the labels that occur, each once, sorted as texts."""
         names: list[str] = sorted(pc.unique(self.column("label")).to_pylist())
@@ -88,6 +94,7 @@ def read_examples(
     text_column: str = "text",
     label_column: str = "label",
     *,
+    extra: Sequence[str] = (),
     config_key: str = "",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Examples:
@@ -100,6 +107,7 @@ def read_examples(
         path: The file; its suffix tells the format.
         text_column: The column with the sentences.
         label_column: The column with the labels: texts, integers or booleans.
+        extra: Further columns to keep, of any values; see `Examples.extra`.
         config_key: Where the columns are configured (``data.tasks.sentiment``), for the repairs in error messages.
         cache_dir: Where cache files lie; default ``$MTL_CACHE_DIR/examples`` or ``~/.cache/mtl/examples``.
 
@@ -109,7 +117,7 @@ def read_examples(
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
-    file, rows = _load(path, Columns(text_column, label_column, config_key), READERS, cache_dir)
+    file, rows = _load(path, Columns(text_column, label_column, config_key, extra=tuple(extra)), READERS, cache_dir)
     return Examples(file, rows)
 
 
@@ -151,15 +159,17 @@ def _load(
         _add_unreadable(error, log)
         raise DataError(log.problems()) from error
     if not store.is_whole(target):
-        store.write(target, _batches(reader(file, columns, log), file, state, log))
+        store.write(target, _batches(reader(file, columns, log), columns.extra, file, state, log), columns.extra)
     return file, store.mapped(target)
 
 
-def _batches(rows: Iterator[Row], file: Path, before: tuple[int, int], log: ProblemLog) -> Iterator[Any]:
+def _batches(
+    rows: Iterator[Row], extra: Sequence[str], file: Path, before: tuple[int, int], log: ProblemLog
+) -> Iterator[Any]:
     """Yield the valid rows in record batches; at the end of the file raise a `DataError` if a row was not valid."""
     count = 0
     try:
-        for batch in _grouped(valid_rows(rows, log)):
+        for batch in _grouped(valid_rows(rows, log), extra):
             count += batch.num_rows
             yield batch
         if not log and _state(file) != before:
@@ -171,13 +181,14 @@ def _batches(rows: Iterator[Row], file: Path, before: tuple[int, int], log: Prob
     log.raise_if_any()
 
 
-def _grouped(rows: Iterator[tuple[str, str, int]]) -> Iterator[Any]:
+def _grouped(rows: Iterator[ValidRow], extra: Sequence[str]) -> Iterator[Any]:
     while batch := list(_portion(rows)):
-        texts, labels, lines = map(list, zip(*batch, strict=True))
-        yield store.record_batch(texts, labels, lines, b"".join(text_key(text) for text in texts))
+        texts, labels, lines, *values = map(list, zip(*batch, strict=True))
+        keys = b"".join(text_key(text) for text in texts)
+        yield store.record_batch(texts, labels, lines, keys, dict(zip(extra, values, strict=True)))
 
 
-def _portion(rows: Iterator[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
+def _portion(rows: Iterator[ValidRow]) -> Iterator[ValidRow]:
     """Yield the next rows up to a number of rows and of characters: what may be in memory at a time."""
     characters = 0
     for row in islice(rows, _MOST_ROWS_PER_BATCH):

@@ -90,4 +90,5 @@ def _row(item: dict[str, Any], columns: Columns, line: int, log: ProblemLog) -> 
         for name in item.repeated.intersection(columns.by_role.values()):
             log.add(line, f"the key {name!r} more than once", "once", "remove the others")
     label = Cell.MISSING if columns.label is None else item.get(columns.label, Cell.MISSING)
-    return line, item.get(columns.text, Cell.MISSING), label
+    extra = (item.get(name, Cell.MISSING) for name in columns.extra)
+    return line, item.get(columns.text, Cell.MISSING), label, *extra

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl.data.problems import Columns, ProblemLog, shown
 from mtl.data.readers import READERS, reader_of
-from mtl.data.rows import Cell
+from mtl.data.rows import Cell, Row
 from mtl.data.validation import checked_text
 from mtl.errors import DataError
 
@@ -88,10 +88,8 @@ def read_pairs(path: Path, first_column: str, second_column: str, score_column: 
     return Pairs(list(first), list(second), np.array(scores, dtype=np.float64))
 
 
-def _checked(
-    rows: list[tuple[int, object, object]], scored: list[tuple[int, object, object]], log: ProblemLog
-) -> Iterator[tuple[str, str, float]]:
-    for (line, first, second), (_, _, score) in zip(rows, scored, strict=True):
+def _checked(rows: list[Row], scored: list[Row], log: ProblemLog) -> Iterator[tuple[str, str, float]]:
+    for (line, first, second, *_), (_, _, score, *_) in zip(rows, scored, strict=True):
         good = checked_text(first, line, log), checked_text(second, line, log), _number(score, line, log)
         if good[0] is not None and good[1] is not None and good[2] is not None:
             yield good[0], good[1], good[2]

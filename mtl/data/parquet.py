@@ -59,12 +59,13 @@ def _is_label(kind: Any) -> bool:
 
 
 def _rows(file: Any, columns: Columns) -> Iterator[Row]:
-    wanted = list(columns.by_role.values())
+    wanted = list(dict.fromkeys([*columns.by_role.values(), *columns.extra]))
     done = 0
     for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=wanted):
         texts = _values(batch.column(columns.text))
         labels = repeat(Cell.MISSING) if columns.label is None else _values(batch.column(columns.label))
-        yield from zip(range(done + 1, done + batch.num_rows + 1), texts, labels, strict=False)
+        extra = [_values(batch.column(name)) for name in columns.extra]
+        yield from zip(range(done + 1, done + batch.num_rows + 1), texts, labels, *extra, strict=False)
         done += batch.num_rows
 
 

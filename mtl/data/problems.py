@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtl.errors import DataError, Problem, did_you_mean, listed
@@ -20,11 +20,13 @@ class Columns:
         text: Name of the column with the sentences.
         label: Name of the column with the labels; ``None`` where labels are not read.
         config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
+        extra: Further columns whose values are kept as they are, for the figures of parts of the rows.
     """
 
     text: str
     label: str | None = None
     config_key: str = ""
+    extra: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -110,7 +112,22 @@ def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line:
             _add_missing(names, columns, role, log, line)
         elif count > 1:
             log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
+    for name in columns.extra:
+        if (count := names.count(name)) != 1:
+            wrong.add(name)
+        if count == 0:
+            _add_missing_extra(names, name, columns, log, line)
+        elif count > 1:
+            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
     return wrong
+
+
+def _add_missing_extra(names: Sequence[str], name: str, columns: Columns, log: ProblemLog, line: int | None) -> None:
+    found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
+    setting = f"{columns.config_key}.slices" if columns.config_key else "slices"
+    hint = did_you_mean(name, names)
+    repair = f"{hint} mend {setting}" if hint else f"name columns of the file in {setting}, or take {name!r} out"
+    log.add(line, found, f"a column {name!r}, which {setting} names", repair)
 
 
 def _add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemLog, line: int | None) -> None:

@@ -16,8 +16,8 @@ class Cell(Enum):
     UNDECODABLE = "undecodable"  # the bytes are not UTF-8
 
 
-Row = tuple[int, object, object]
-"""Line (1 is the first; of a Parquet file: the row), text, label."""
+Row = tuple[int, object, object, *tuple[object, ...]]
+"""Line (1 is the first; of a Parquet file: the row), text, label, then the values of the extra columns."""
 
 Reader = Callable[[Path, Columns, ProblemLog], Iterator[Row]]
 """Yields the rows of a file; a row whose structure is broken goes to the log instead."""

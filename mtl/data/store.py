@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.int64()), ("key", pa.uint64())])
+EXTRA = "extra:"
+"""How the names of extra columns begin."""
 
 _VERSION = 1  # raise it when the checks, the schema or the keys change: older cache files are then not found
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -37,23 +39,29 @@ def cache_file(folder: Path, path: Path, columns: Columns) -> Path:
     """Return where the rows of a data file are cached: named after its content, its format and the columns."""
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    identity = json.dumps([_VERSION, content, path.suffix.lower(), columns.text, columns.label])
+    identity = json.dumps([_VERSION, content, path.suffix.lower(), columns.text, columns.label, *columns.extra])
     return folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.arrow"
 
 
-def write(target: Path, batches: Iterator[pa.RecordBatch]) -> None:
+def schema(extra: Sequence[str] = ()) -> Any:
+    """Return the Arrow schema of rows with extra columns, whose names begin with `EXTRA` so that none hides ours."""
+    return pa.schema([*SCHEMA, *((f"{EXTRA}{name}", pa.string()) for name in extra)])
+
+
+def write(target: Path, batches: Iterator[pa.RecordBatch], extra: Sequence[str] = ()) -> None:
     """Write the batches, followed by their checksum, so that ``target`` is seen whole or not at all.
 
     Args:
         target: The cache file.
-        batches: Record batches of `SCHEMA`; an exception that they raise leaves no file.
+        batches: Record batches of `schema`; an exception that they raise leaves no file.
+        extra: The names of the extra columns.
 
     Raises:
         DataError: The folder cannot be written to, or the disk is full.
     """
     try:
         with replacing(target) as temporary:
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema(extra)) as stream:
                 for batch in batches:
                     stream.write_batch(batch)
             with temporary.open("r+b") as file:
@@ -86,12 +94,16 @@ def mapped(target: Path) -> Dataset:
     return Dataset.from_file(str(target))
 
 
-def record_batch(texts: list[str], labels: list[str], lines: list[int], keys: bytes) -> Any:
-    """Return a batch of `SCHEMA`; ``keys`` are 8 little-endian bytes per row."""
+def record_batch(
+    texts: list[str], labels: list[str], lines: list[int], keys: bytes, extra: Mapping[str, list[str]] | None = None
+) -> Any:
+    """Return a batch of `schema`; ``keys`` are 8 little-endian bytes per row, ``extra`` the extra columns by name."""
+    extra = extra or {}
     columns = [
         pa.array(texts, pa.string()),
         pa.array(labels, pa.string()),
         pa.array(lines, pa.int64()),
         pa.Array.from_buffers(pa.uint64(), len(texts), [None, pa.py_buffer(keys)]),
+        *(pa.array(values, pa.string()) for values in extra.values()),
     ]
-    return pa.record_batch(columns, schema=SCHEMA)
+    return pa.record_batch(columns, schema=schema(list(extra)))

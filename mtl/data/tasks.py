@@ -37,6 +37,7 @@ class TaskSpec:
         labels: The labels in the order of their class ids; ``None`` for those of the training rows, sorted.
         fractions: The shares of train, val and test where a file is split; those of given files fall away and the
             others keep their proportions. A share of 0 for val or test leaves it empty.
+        slices: Further columns of the files, by whose values the figures are divided.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TaskSpec:
     label_column: str = "label"
     labels: tuple[str, ...] | None = None
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    slices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.path is None):
@@ -154,7 +156,12 @@ def _read(spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str,
     for split, file in spec.files.items():
         try:
             examples[split] = read_examples(
-                file, spec.text_column, spec.label_column, config_key=spec.config_key, cache_dir=cache_dir
+                file,
+                spec.text_column,
+                spec.label_column,
+                extra=spec.slices,
+                config_key=spec.config_key,
+                cache_dir=cache_dir,
             )
         except DataError as error:
             problems += error.problems

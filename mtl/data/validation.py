@@ -9,11 +9,16 @@ from hashlib import blake2b
 from mtl.data.problems import ProblemLog, shown
 from mtl.data.rows import Cell, Row
 
+ValidRow = tuple[str, str, int, *tuple[str, ...]]
+"""Text, label, line, then the values of the extra columns."""
+
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[str, str, int]]:
+def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[ValidRow]:
     """Yield text, label and line of the rows whose values are good; the log receives what is wrong with the others.
+
+    Behind them come the values of the extra columns as text: they only name parts of the rows, so none is refused.
 
     A label that is not read is yielded as an empty text. Once there is a problem nothing is yielded any more, since the
     file as a whole is refused; the other rows are still checked.
@@ -22,11 +27,21 @@ def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[str, str,
         rows: The rows as a reader yields them.
         log: Receives the problems.
     """
-    for line, text, label in rows:
+    for line, text, label, *extra in rows:
         good_text = checked_text(text, line, log)
         good_label = checked_label(label, line, log)
         if not log and good_text is not None:
-            yield good_text, good_label or "", line
+            yield good_text, good_label or "", line, *map(value_text, extra)
+
+
+def value_text(value: object) -> str:
+    """Return a value of an extra column as text: empty where there is none, in well-formed characters, without NUL."""
+    if value is None or value is Cell.MISSING:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = "\ufffd" if value is Cell.UNDECODABLE else str(value)
+    return text if text.isascii() and "\0" not in text else _SURROGATE.sub("\ufffd", text.replace("\0", "\ufffd"))
 
 
 def checked_text(value: object, line: int, log: ProblemLog) -> str | None:

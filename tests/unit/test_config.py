@@ -216,6 +216,16 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
         ),
         (
             (),
+            {f"{SENTIMENT}.slices": ["b", "a", "a"]},
+            Problem(f"{SENTIMENT}.slices", "b, a, a", "each column once"),
+        ),
+        (
+            (),
+            {f"{SENTIMENT}.slices": ["a", "text"]},
+            Problem(f"{SENTIMENT}.slices", "'text', the text_column", "other columns of the files", "take 'text' out"),
+        ),
+        (
+            (),
             {f"{SENTIMENT}.labels": ["bad"]},
             Problem(f"{SENTIMENT}.labels", "['bad']", "at least two labels, each once"),
         ),
