@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,12 +15,15 @@ from mtl.artifact import save_model
 from mtl.build import Start
 from mtl.config import Config
 from mtl.data.tasks import TaskData
+from mtl.evaluation.curves import EpochFigures
+from mtl.evaluation.error_analysis import ErrorAnalysis
+from mtl.evaluation.error_files import write_errors
 from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
-from mtl.evaluation.summary import GroupRow, RunSummary
+from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary
 from mtl.evaluation.tables import (
     calibration_table,
     class_table,
@@ -39,6 +42,7 @@ _FILES = {
     "predictions": "each sentence with its label, predicted class and probabilities",
     "config.yaml": "the whole configuration",
 }
+_ERROR_FILES = {"errors": "the surest mistakes with the training rows nearest to them, and the figures of each slice"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Run:
         losses: What each task's loss was, plain values for metrics.json.
         warnings: What a reader must know before trusting the figures.
         retention: How much of its general ability the encoder kept, if it was measured.
+        errors: What goes wrong with each task.
+        epochs: The figures of each epoch of the training.
     """
 
     folder: Path
@@ -72,6 +78,8 @@ class Run:
     losses: dict[str, dict[str, object]]
     warnings: list[str]
     retention: Retention | None = None
+    errors: dict[str, ErrorAnalysis] = field(default_factory=dict)
+    epochs: list[EpochFigures] = field(default_factory=list)
 
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
@@ -86,7 +94,6 @@ class Run:
 
 def write(run: Run) -> None:
     """Write model, predictions, report and, last, metrics.json: where it is, the run is complete."""
-    summary = _summary(run)
     save_model(
         run.folder / "model",
         run.start.network,
@@ -97,8 +104,21 @@ def write(run: Run) -> None:
     for task, splits in run.scored.items():
         for split, each in splits.items():
             write_predictions(predictions_path(run.folder, task, split), each.predictions)
-    write_report(run.folder / "report.md", summary)
+    for task, analysis in run.errors.items():
+        write_errors(run.folder, task, analysis)
+    write_report(run.folder / "report.md", _summary(run, _draw(run)))
     write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run), run.retention))
+
+
+def _draw(run: Run) -> RunPictures:
+    if not run.config.evaluation.figures:
+        return RunPictures()
+    from mtl.evaluation.figures.drawing import draw_run
+
+    predictions = {
+        task: {split: each.predictions for split, each in splits.items()} for task, splits in run.scored.items()
+    }
+    return draw_run(run.folder, run.reports, predictions, run.epochs)
 
 
 def _run_facts(run: Run) -> dict[str, object]:
@@ -122,7 +142,7 @@ def backbone_name(config: Config) -> str:
     return backbone.path or backbone.package or backbone.name or "random weights"
 
 
-def _summary(run: Run) -> RunSummary:
+def _summary(run: Run, pictures: RunPictures) -> RunSummary:
     choices = {group: choice for group, choice in run.choices.items() if group in ("data", "freeze", "learning_rates")}
     examples = {
         (task, split): confusion_examples(each.predictions)
@@ -137,8 +157,10 @@ def _summary(run: Run) -> RunSummary:
         groups=run.groups,
         cost=run.cost,
         examples=examples,
-        files=_FILES,
         retention=run.retention,
+        files={**_FILES, **_ERROR_FILES} if run.errors else _FILES,
+        errors=run.errors,
+        pictures=pictures,
     )
 
 

@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build, facts
+from mtl.analysis import analyse_errors
 from mtl.build_losses import losses
 from mtl.config import Config, TrainerConfig
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
@@ -65,10 +66,12 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     splits = _tokenize(setting)
     activations = _frozen(setting, splits)
     ability = _ability(setting, inputs.pairs)
-    cost = _fit(setting, splits, activations)
+    history = callbacks.History()
+    cost = _fit(setting, splits, activations, history)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
+    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     run = Run(
         folder=folder,
         config=config,
@@ -82,6 +85,8 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         losses=facts.losses(setting),
         warnings=[*facts.warnings(setting), *notes],
         retention=_retention(setting, inputs.pairs, ability),
+        errors=analyse_errors(setting, splits, scored, frozen),
+        epochs=history.epochs,
     )
     write(run)
     show(run)
@@ -139,7 +144,7 @@ def _below(setting: Setting, activations: FrozenActivations, epoch: int) -> Froz
     return FrozenBelow(None if boundary == "embedding" else boundary, rows)
 
 
-def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Cost:
+def _fit(setting: Setting, splits: Splits, activations: FrozenActivations, history: callbacks.History) -> Cost:
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
     if not setting.groups:
@@ -172,7 +177,7 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations) -> Co
     meter = callbacks.Cost()
     lines = callbacks.EpochLines(tuple(data.val), log.info)
     validated = bool(data.val) and config.trainer.limit_val_batches != 0
-    extra = [meter, lines]
+    extra = [meter, lines, history]
     steps = epoch_batches(config.trainer, len(sampler))
     trainer = build.trainer(config, setting.folder, setting.precision, extra, validated=validated, steps=steps)
     _check_interval(config.trainer, steps)

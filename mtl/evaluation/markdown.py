@@ -33,6 +33,11 @@ def link(path: str) -> str:
     return f"[{code(path)}](<{quote(path)}>)"
 
 
+def image(path: str, caption: str) -> str:
+    """Return an image from a file beside the document, with a caption for who cannot see it."""
+    return f"![{escaped(caption)}](<{quote(path)}>)"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return a table of finished Markdown cells, its columns padded so that the source reads as a table too.
 

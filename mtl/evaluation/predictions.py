@@ -105,21 +105,24 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(_classes(header), texts, labels, predicted, probabilities, sources)
 
 
-def confusion_examples(predictions: Predictions) -> dict[tuple[str, str], ConfusionExample]:
-    """Return for each pair (true class, predicted class) that differ the row that was most surely taken for the other.
+def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[str, str], list[ConfusionExample]]:
+    """Return for each pair (true class, predicted class) that differ the rows most surely taken for the other.
 
     Args:
         predictions: The predictions of one task on one split.
+        most: How many rows for each pair at most; the surest comes first.
     """
     column = {name: at for at, name in enumerate(predictions.classes)}
-    surest: dict[tuple[str, str], tuple[float, int]] = {}
+    rows: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
-        probability = float(predictions.probabilities[at, column[pair[1]]])
-        if pair[0] != pair[1] and (pair not in surest or probability > surest[pair][0]):
-            surest[pair] = (probability, at)
+        if pair[0] != pair[1]:
+            rows.setdefault(pair, []).append((float(predictions.probabilities[at, column[pair[1]]]), at))
     return {
-        pair: ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
-        for pair, (probability, at) in surest.items()
+        pair: [
+            ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
+            for probability, at in sorted(found, key=lambda each: -each[0])[:most]
+        ]
+        for pair, found in rows.items()
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mtl.evaluation import formatting
 from mtl.evaluation.calibration_section import calibration_section
-from mtl.evaluation.markdown import code, escaped, folded, link, table
+from mtl.evaluation.error_section import error_blocks
+from mtl.evaluation.markdown import code, escaped, folded, image, link, table
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.stage_blocks import confusion_table, stage_blocks
@@ -17,9 +18,11 @@ from mtl.evaluation.summary import (
     ConfusionExample,
     ConfusionExamples,
     GroupRow,
+    Picture,
     RunSummary,
     cost_rows,
     frequent_confusions,
+    reported_split,
     retention_row,
 )
 from mtl.evaluation.task_report import TaskReport
@@ -57,8 +60,10 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
     yield from (f"> **Warning:** {escaped(warning)}" for warning in summary.warnings)
     yield from _results(summary.tasks)
     for task, splits in summary.tasks.items():
-        yield from _task(task, splits, summary.examples)
+        yield from _task(task, splits, summary)
     yield from calibration_section(summary.tasks)
+    if summary.pictures.training:
+        yield from ("## Training", _image(summary.pictures.training))
     if summary.groups:
         yield from _groups(summary)
     if summary.cost != Cost():
@@ -98,36 +103,41 @@ def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
     )
 
 
-def _task(
-    task: str, splits: Mapping[str, TaskReport], examples: Mapping[tuple[str, str], ConfusionExamples]
-) -> Iterator[str]:
+def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> Iterator[str]:
     """Yield the figures on the test split, those of the other splits folded below; on the last if there is no test."""
-    if not splits:
-        return
-    shown = "test" if "test" in splits else list(splits)[-1]
+    shown = reported_split(splits)
     for split in sorted(splits, key=lambda split: split != shown):
         report = splits[split]
         heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
-        blocks = list(_split(report, examples.get((task, split), {})))
+        pictures = summary.pictures.tasks.get(task, {}) if split == shown else {}
+        blocks = list(_split(report, summary.examples.get((task, split), {}), pictures))
         if split == shown:
             yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
+            if task in summary.errors:
+                yield from error_blocks(task, summary.errors[task])
         else:
             yield folded(f"On {heading}", *blocks)
 
 
-def _split(report: TaskReport, examples: ConfusionExamples) -> Iterator[str]:
+def _split(report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]) -> Iterator[str]:
     yield _classes(report)
     if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
         yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
+    if "classes" in pictures:
+        yield _image(pictures["classes"])
     confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
     if confusions:
-        lines = [_in_words(confusion, examples.get((confusion.label, confusion.predicted))) for confusion in confusions]
+        lines = [
+            _in_words(confusion, examples.get((confusion.label, confusion.predicted), ())) for confusion in confusions
+        ]
         yield from ("**Most frequent confusions**", "\n".join(lines))
     else:
         yield "No row was taken for another class."
-    yield from _matrix(report)
+    yield from _matrix(report, pictures.get("confusion"))
     if report.stages is not None:
         yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
+    if "reliability" in pictures:
+        yield from ("**Reliability**: how often it is right where it is so sure", _image(pictures["reliability"]))
 
 
 def _classes(report: TaskReport) -> str:
@@ -150,25 +160,38 @@ def _support(support: int) -> str:
     return ("\\* " if support < RARE_SUPPORT else "") + formatting.count(support)
 
 
-def _in_words(confusion: Confusion, example: ConfusionExample | None) -> str:
+def _in_words(confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
     words = (
         f"- **{escaped(confusion.label)}** taken for **{escaped(confusion.predicted)}**: "
         f"{formatting.count(confusion.count)} of {formatting.count(confusion.support)} rows "
         f"({formatting.share(confusion.count, confusion.support)})"
     )
-    if example is None:
-        return words
+    return "\n".join([words, *(f"  - {_sentence(example)}" for example in examples)])
+
+
+def _sentence(example: ConfusionExample) -> str:
     sentence = escaped(formatting.shortened(example.text, _SENTENCE))
-    return f"{words}  \n  “{sentence}” ({code(example.source)}, p = {formatting.score(example.probability)})"
+    return f"“{sentence}” ({code(example.source)}, p = {formatting.score(example.probability)})"
 
 
-def _matrix(report: TaskReport) -> Iterator[str]:
+def _image(picture: Picture) -> str:
+    return image(picture.path, picture.caption)
+
+
+def _matrix(report: TaskReport, picture: Picture | None) -> Iterator[str]:
+    """Yield the confusion matrix: its picture with the table folded below, or the table."""
     classes = len(report.labels)
+    if picture is not None:
+        yield from ("**Confusion matrix**", _image(picture))
     if classes > MATRIX_CLASSES:
         yield f"The confusion matrix of the {classes} classes stands in `metrics.json`."
         return
+    found = confusion_table(report)
+    if picture is not None:
+        yield folded("The confusion matrix as a table", found)
+        return
     yield "**Confusion matrix** (a row for each true class, a column for each predicted one)"
-    yield confusion_table(report)
+    yield found
 
 
 def _groups(summary: RunSummary) -> Iterator[str]:

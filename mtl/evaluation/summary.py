@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation import formatting
 from mtl.evaluation.calibration_report import CalibrationReport
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport
+
+if TYPE_CHECKING:
+    from mtl.evaluation.error_analysis import ErrorAnalysis
 
 RARE_SUPPORT = 20
 """A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
@@ -89,8 +93,34 @@ class ConfusionExample:
     probability: float
 
 
-ConfusionExamples = Mapping[tuple[str, str], ConfusionExample]
-"""One example for a pair (true class, predicted class)."""
+ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
+"""Some examples for a pair (true class, predicted class), the surest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture beside the report.
+
+    Attributes:
+        path: Where it lies, from the report.
+        caption: What it shows, for who cannot see it.
+    """
+
+    path: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPictures:
+    """The pictures of a run.
+
+    Attributes:
+        tasks: Those of each task on the split that is reported, by kind: ``classes``, ``confusion``, ``reliability``.
+        training: The one of the training; None where nothing was trained.
+    """
+
+    tasks: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
+    training: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +137,8 @@ class RunSummary:
         examples: For each task and split, example sentences of its confusions.
         files: What lies where: path relative to the report, and what it is.
         retention: How much of its general ability the encoder kept, if it was measured.
+        errors: What goes wrong with each task on the split that is reported.
+        pictures: The pictures that lie beside the report.
     """
 
     title: str
@@ -118,6 +150,13 @@ class RunSummary:
     examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     retention: Retention | None = None
+    errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)
+    pictures: RunPictures = field(default_factory=RunPictures)
+
+
+def reported_split(splits: Mapping[str, Any]) -> str | None:
+    """Return the split that a report shows first: test, the last one where there is no test, None without any."""
+    return "test" if "test" in splits else next(reversed(list(splits)), None)
 
 
 def frequent_confusions(report: TaskReport, most: int = 5) -> list[Confusion]:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mtl.data.batching import Batch
+from mtl.evaluation.curves import EpochFigures
 from mtl.training.freezing import FreezePlan
 
 
@@ -45,6 +46,43 @@ class Cost(Callback):
         """Stop the clock."""
         del trainer, pl_module
         self.seconds = time.perf_counter() - self._start
+
+
+class History(Callback):
+    """Keeps the figures of each epoch.
+
+    Attributes:
+        epochs: Them, in order.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[EpochFigures] = []
+        self._scores: dict[str, float] = {}
+        self._sum: torch.Tensor | float = 0.0
+        self._steps = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add the loss of a step, still on its device."""
+        del trainer, pl_module, batch, batch_idx
+        self._sum = self._sum + (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self._steps += 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note each task's macro-F1."""
+        del pl_module
+        if not trainer.sanity_checking:
+            figures = {tuple(name.split("/")): value for name, value in trainer.callback_metrics.items()}
+            scores = {name[1]: value for name, value in figures.items() if name[::2] == ("val", "macro_f1")}
+            self._scores = {task: float(value) for task, value in scores.items()}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the mean loss, and the figures of the epoch's last validation, which is over by now."""
+        del pl_module
+        loss = float(self._sum) / max(self._steps, 1)
+        self.epochs.append(EpochFigures(trainer.current_epoch + 1, loss, self._scores))
+        self._scores, self._sum, self._steps = {}, 0.0, 0
 
 
 class EpochLines(Callback):

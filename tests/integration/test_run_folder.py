@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -37,7 +38,8 @@ Reports = Mapping[str, Mapping[str, TaskReport]]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run. Do not write into it."""
     folder = tmp_path_factory.mktemp("runs")
-    run(folder / "run", *data(folder / "data", other=OTHER), *FAST, "logger=csv", "trainer.max_epochs=4")
+    files = data(folder / "data", other=OTHER)
+    run(folder / "run", *files, *FAST, "logger=csv", "trainer.max_epochs=4", "evaluation.figures=true")
     return folder / "run"
 
 
@@ -63,6 +65,9 @@ def test_all_files_are_there(finished: Path) -> None:
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         *(f"predictions/{task}_{split}.csv" for task in TASKS for split in ("val", "test")),
+        *(f"errors/{task}_test{what}.csv" for task in TASKS for what in ("", "_slices")),
+        *(f"figures/{task}_test_{kind}.svg" for task in TASKS for kind in ("classes", "confusion", "reliability")),
+        "figures/training.svg",
     }
     assert {f"model/{name}" for name in model} <= files
     assert not [name for name in files if "partial" in name]
@@ -106,9 +111,15 @@ def test_the_report_shows_the_figures(finished: Path) -> None:
         for split, each in splits.items():
             cells = [task, split, str(each.rows), f"{each.accuracy:.3f}", f"{each.macro_f1:.3f}"]
             assert "|".join(cells) in report.replace(" ", "")
-    for link in ("model", "metrics.json", "predictions", "config.yaml"):
+    for link in ("model", "metrics.json", "predictions", "config.yaml", "errors"):
         assert f"](<{link}>)" in report
-        assert (finished / link).exists()
+
+
+def test_what_the_report_links_to_is_there(finished: Path) -> None:
+    report = (finished / "report.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(<([^>]*)>\)", report)
+    assert len([each for each in links if each.endswith(".svg")]) == 7
+    assert all((finished / each).exists() for each in links)
 
 
 def test_the_card_of_the_model_shows_the_figures(finished: Path) -> None:
@@ -155,7 +166,7 @@ def test_the_curves_have_the_losses_of_the_tasks_and_the_figures_of_each_epoch(f
 def test_the_kept_configuration_is_that_of_the_run(finished: Path) -> None:
     kept = load(yaml.safe_load((finished / "config.yaml").read_text(encoding="utf-8")))
     files = data(finished.parent / "data", other=OTHER)
-    assert kept == config(*files, *FAST, "logger=csv", "trainer.max_epochs=4")
+    assert kept == config(*files, *FAST, "logger=csv", "trainer.max_epochs=4", "evaluation.figures=true")
 
 
 def test_a_moved_run_is_of_use_in_another_process_and_folder(finished: Path, tmp_path: Path) -> None:

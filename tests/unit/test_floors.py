@@ -23,7 +23,7 @@ FLOORS = (
     ("inference", "inputs", "head_specs", "model_card", "overrides"),
     ("build_losses", "build", "bulk", "composition", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results"),
-    ("facts", "scores"),
+    ("analysis", "facts", "scores"),
     ("run",),
     ("train", "evaluate", "predict", "encode", "cache"),
 )

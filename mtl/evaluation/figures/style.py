@@ -6,15 +6,16 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mtl.evaluation import formatting
 from mtl.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -34,7 +35,7 @@ GRID: Final = "#E4E4E4"
 WIDTH: Final = 9.5
 """Inches of a picture over the whole width of a report: 912 pixels in a browser."""
 
-_SETTINGS: Final[dict[str, Any]] = {
+_SETTINGS: Final[Any] = {  # matplotlib types each key, which no dictionary of ours can
     "text.parse_math": False,  # a dollar sign in a label is one
     "text.usetex": False,
     "svg.fonttype": "none",  # text stays text: it can be searched, selected, and read out
@@ -60,6 +61,8 @@ _SETTINGS: Final[dict[str, Any]] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
 }
 # What XML 1.0 cannot hold, even escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -85,7 +88,6 @@ def picture(path: str | Path, width: float, height: float) -> Iterator[Figure]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr]
         yield figure
         metadata = {"Date": None} if Path(path).suffix == ".svg" else None
         with replacing(path) as temporary:
@@ -104,8 +106,19 @@ def wrapped(text: str, width: int, lines: int = 2) -> str:
     return "\n".join(textwrap.wrap(shown(text, width * lines), width, max_lines=lines, placeholder="…")) or " "
 
 
-def share_axis(axes: Axes, axis: str) -> None:
+def legend(axes: Axes, lines: Mapping[str, Artist], loc: Literal["best", "upper left"] = "best") -> None:
+    """Draw a legend with every name, also one that begins with an underscore, which matplotlib would leave out."""
+    drawn = axes.legend(list(lines.values()), [str(at) for at in range(len(lines))], loc=loc)
+    for text, name in zip(drawn.get_texts(), lines, strict=True):
+        text.set_text(name)
+
+
+def share_axis(axes: Axes, axis: Literal["x", "y"]) -> None:
     """Let an axis run from 0 to 1 with a tick at each fifth."""
-    limits, ticks = {"x": (axes.set_xlim, axes.set_xticks), "y": (axes.set_ylim, axes.set_yticks)}[axis]
-    limits(0, 1)
-    ticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    if axis == "x":
+        axes.set_xlim(0, 1)
+        axes.set_xticks(ticks)
+    else:
+        axes.set_ylim(0, 1)
+        axes.set_yticks(ticks)

@@ -190,7 +190,7 @@ def test_columns_of_different_length_are_refused() -> None:
     )
 
 
-def test_the_surest_wrong_row_stands_for_a_confusion() -> None:
+def test_the_surest_wrong_rows_stand_for_a_confusion() -> None:
     rows = Predictions(
         classes=["a", "b"],
         texts=["right", "unsure", "sure", "other"],
@@ -199,7 +199,9 @@ def test_the_surest_wrong_row_stands_for_a_confusion() -> None:
         probabilities=np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9], [0.7, 0.3]]),
         sources=["x:1", "x:2", "x:3", "x:4"],
     )
-    assert confusion_examples(rows) == {
-        ("a", "b"): ConfusionExample("sure", "x:3", 0.9),
-        ("b", "a"): ConfusionExample("other", "x:4", 0.7),
+    surest = {
+        ("a", "b"): [ConfusionExample("sure", "x:3", 0.9), ConfusionExample("unsure", "x:2", 0.6)],
+        ("b", "a"): [ConfusionExample("other", "x:4", 0.7)],
     }
+    assert confusion_examples(rows) == surest
+    assert confusion_examples(rows, most=1) == {pair: examples[:1] for pair, examples in surest.items()}

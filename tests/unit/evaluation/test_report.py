@@ -42,7 +42,7 @@ def summary() -> RunSummary:
             GroupRow("upper", ["layer.10", "layer.11"], 1.6234e-5, 0.01, 14_175_744),
         ],
         cost=Cost(203.4, 14_175_744, 109_486_464, 1234.0, 3_650_722_201),
-        examples={("sentiment", "test"): {("negative", "very_positive"): example}},
+        examples={("sentiment", "test"): {("negative", "very_positive"): [example]}},
         files={"metrics.json": "all figures"},
     )
 
@@ -91,7 +91,7 @@ def test_data_texts_change_nothing_but_themselves(summary: RunSummary) -> None:
         tasks={NASTY: {"val": report, "test": report}},
         groups=[replace(group, name=NASTY, layers=[NASTY], state=NASTY) for group in summary.groups],
         cost=summary.cost,
-        examples={(NASTY, "test"): {(labels[0], labels[1]): example}},
+        examples={(NASTY, "test"): {(labels[0], labels[1]): [example]}},
         files={NASTY: NASTY},
     )
     assert blocks(render_report(nasty)) == blocks(render_report(summary))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from mtl.evaluation.curves import EpochFigures
 from mtl.training import callbacks
-from mtl.training.callbacks import Cost, EpochLines
+from mtl.training.callbacks import Cost, EpochLines, History
 from mtl.training.freezing import FreezePlan
 from tests.support.networks import batch
 
@@ -111,3 +112,23 @@ def test_one_stage_alone_is_not_told(clock: SimpleNamespace) -> None:
     lines = EpochLines((), written.append)
     lines.on_train_epoch_start(trainer(), module(FreezePlan({"layer.0": 0, "heads.mood": 0})))
     assert written == []
+
+
+def test_the_history_keeps_each_epoch_with_its_own_validation_only() -> None:
+    history = History()
+    for epoch, validated in ((0, True), (1, False)):
+        for loss in (1.0, 2.0 + epoch):
+            history.on_train_batch_end(trainer(), module(FreezePlan({})), torch.tensor(loss), batch(), 0)
+        if validated:
+            history.on_validation_end(trainer(), module(FreezePlan({})))
+        history.on_train_epoch_end(trainer(current_epoch=epoch), module(FreezePlan({})))
+    scores = {"mood": float(torch.tensor(0.81234)), "topic": 0.5}
+    assert history.epochs == [EpochFigures(1, 1.5, scores), EpochFigures(2, 2.0, {})]
+
+
+def test_the_history_knows_nothing_of_the_check_before_training() -> None:
+    history = History()
+    history.on_validation_end(trainer(sanity_checking=True), module(FreezePlan({})))
+    history.on_train_batch_end(trainer(), module(FreezePlan({})), torch.tensor(1.0), batch(), 0)
+    history.on_train_epoch_end(trainer(), module(FreezePlan({})))
+    assert history.epochs[0].val_macro_f1 == {}

@@ -1,0 +1,193 @@
+"""Slices: parts of the rows that have something in common, and whether a task does worse there than elsewhere.
+
+Pure functions on texts and classes. What makes a slice:
+
+- **length**: the terciles of the number of words (what stands between white space) of the evaluated rows.
+- **negation**, **contrast**, **mixed polarity**: by short lists of English words, see `mtl.evaluation.slice_words`.
+- **columns** of the user's files: each value, or the terciles of a column of numbers with many values; of more than
+  `MOST_VALUES` values the most frequent ones, and the others together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mtl.evaluation.slice_words import Signs, signs_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+
+MOST_VALUES: Final = 10
+"""A column has at most so many slices, the rest aside."""
+EMPTY: Final = "(empty)"
+REST: Final = "(all other values)"
+_Z = 1.959964  # of 95 %
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFigures:
+    """The figures of a slice.
+
+    Attributes:
+        kind: What it is made by: ``length``, ``negation``, …, or the column.
+        value: Which part of it.
+        support: Its rows.
+        accuracy: The share of them that was predicted right.
+        macro_f1: The mean F1 over the classes that have rows in the slice.
+        difference: Its accuracy less that of all rows.
+        low: Lower end of the 95 % interval of its accuracy, see `wilson`.
+        high: Upper end.
+        extra_errors: The mistakes beyond those that the accuracy of all rows would make; negative for fewer.
+        beyond_noise: Whether the accuracy of all rows lies outside the interval.
+    """
+
+    kind: str
+    value: str
+    support: int
+    accuracy: float
+    macro_f1: float
+    difference: float
+    low: float
+    high: float
+    extra_errors: float
+    beyond_noise: bool
+
+
+def slice_figures(
+    texts: Sequence[str], labels: Sequence[str], predicted: Sequence[str], columns: Mapping[str, Sequence[str]]
+) -> list[SliceFigures]:
+    """Return the figures of each slice in the order in which to look at them.
+
+    First those where the task does worse than can be chance, then the others, then those where it does better; within
+    each the slice with the most extra mistakes first. A slice of all rows is left out, it says nothing.
+
+    Args:
+        texts: The ``N`` sentences.
+        labels: Their true classes.
+        predicted: Their predicted classes.
+        columns: The user's columns, ``N`` values each.
+    """
+    names = {name: at for at, name in enumerate(dict.fromkeys([*labels, *predicted]))}
+    truth, found = (np.array([names[name] for name in each], dtype=np.int64) for each in (labels, predicted))
+    overall = float((truth == found).mean()) if len(truth) else 0.0
+    figures = [
+        _figures(kind, value, truth[mask], found[mask], overall)
+        for kind, value, mask in slices(texts, columns)
+        if 0 < mask.sum() < len(truth)
+    ]
+    return sorted(figures, key=lambda each: (_place(each), -each.extra_errors))
+
+
+def slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, Mask]]:
+    """Yield kind, value and rows ``(N,)`` of each slice, also of those without rows."""
+    lengths = np.array([len(text.split()) for text in texts], dtype=np.float64)
+    yield from (("length", value, mask) for value, mask in terciles(lengths, "words"))
+    signs = np.array([signs_of(text) for text in texts], dtype=bool).reshape(len(texts), len(Signs._fields))
+    yield "negation", "a negating word", signs[:, 0]
+    yield "contrast", "but, although, …", signs[:, 1]
+    yield "mixed polarity", "positive and negative words", signs[:, 2]
+    for name, values in columns.items():
+        yield from ((name, value, mask) for value, mask in _column(values))
+
+
+def terciles(values: NDArray[np.float64], unit: str = "") -> Iterator[tuple[str, Mask]]:
+    """Yield a name and the rows ``(N,)`` of the lower, middle and upper third of ``values`` ``(N,)``.
+
+    Equal values stand in one part, so the parts may differ in size, and some may be empty.
+    """
+    if not len(values):
+        return
+    first, second = np.quantile(values, [1 / 3, 2 / 3], method="lower")
+    unit = f" {unit}" if unit else ""
+    yield f"up to {first:g}{unit}", values <= first
+    yield f"above {first:g} up to {second:g}{unit}", (values > first) & (values <= second)
+    yield f"above {second:g}{unit}", values > second
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson 1927, doi:10.2307/2276774, in the form of Agresti and Coull).
+
+    Unlike the normal approximation it stays within 0 and 1, and is of use for few rows and shares near 0 or 1.
+
+    Args:
+        right: The rows that count.
+        rows: All rows, at least 1.
+    """
+    share, z2 = right / rows, _Z * _Z
+    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = _Z * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _figures(kind: str, value: str, truth: NDArray[np.int64], found: NDArray[np.int64], overall: float) -> SliceFigures:
+    right, rows = int((truth == found).sum()), len(truth)
+    low, high = wilson(right, rows)
+    return SliceFigures(
+        kind=kind,
+        value=value,
+        support=rows,
+        accuracy=right / rows,
+        macro_f1=_macro_f1(truth, found),
+        difference=right / rows - overall,
+        low=low,
+        high=high,
+        extra_errors=rows * overall - right,
+        beyond_noise=not low <= overall <= high,
+    )
+
+
+def _macro_f1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
+    """Return the mean F1 of the classes in ``truth``; ``2 TP / (support + predicted)`` for each."""
+    size = int(max(truth.max(), found.max())) + 1
+    support, predicted = np.bincount(truth, minlength=size), np.bincount(found, minlength=size)
+    both = np.bincount(truth[truth == found], minlength=size)
+    present = support > 0
+    return float((2 * both[present] / (support + predicted)[present]).mean())
+
+
+def _place(figures: SliceFigures) -> int:
+    if not figures.beyond_noise:
+        return 1
+    return 0 if figures.difference < 0 else 2
+
+
+def _column(values: Sequence[str]) -> Iterator[tuple[str, Mask]]:
+    texts = np.array([value if value.strip() else EMPTY for value in values], dtype=object)
+    counts = Counter(texts.tolist())
+    numbers = _numbers(list(counts))
+    if len(counts) > MOST_VALUES and numbers is not None:
+        given = texts != EMPTY
+        row_numbers = np.array([numbers[text] for text in texts[given]], dtype=np.float64)
+        for name, mask in terciles(row_numbers):
+            yield name, _spread(given, mask)
+        yield EMPTY, ~given
+        return
+    shown = [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_VALUES]]
+    for value in shown:
+        yield value, texts == value
+    if len(counts) > len(shown):
+        yield REST, ~np.isin(texts.astype(str), np.array(shown, dtype=str))
+
+
+def _numbers(values: Sequence[str]) -> dict[str, float] | None:
+    """Return the values as numbers; None if one is none."""
+    try:
+        found = {value: float(value) for value in values if value != EMPTY}
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found.values())) else None
+
+
+def _spread(given: Mask, mask: Mask) -> Mask:
+    """Return a mask over the given rows as one over all rows."""
+    rows = np.zeros(len(given), dtype=bool)
+    rows[np.flatnonzero(given)[mask]] = True
+    return rows
