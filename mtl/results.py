@@ -115,10 +115,7 @@ def _draw(run: Run) -> RunPictures:
         return RunPictures()
     from mtl.evaluation.figures.drawing import draw_run
 
-    predictions = {
-        task: {split: each.predictions for split, each in splits.items()} for task, splits in run.scored.items()
-    }
-    return draw_run(run.folder, run.reports, predictions, run.epochs)
+    return draw_run(run.folder, run.reports, run.epochs)
 
 
 def _run_facts(run: Run) -> dict[str, object]:

@@ -88,9 +88,9 @@ def calibration_report(
     """
     if not np.isfinite(logits).all():
         return None
-    before, _ = _scores(logits, labels, Calibration(), bins)
+    before, of_the_head = _scores(logits, labels, Calibration(), bins)
     after, reliability = _scores(logits, labels, calibration, bins)
-    return CalibrationReport(before, after, calibration.temperature, calibration.tau, reliability)
+    return CalibrationReport(before, after, calibration.temperature, calibration.tau, reliability, of_the_head)
 
 
 def _scores(

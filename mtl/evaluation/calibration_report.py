@@ -62,6 +62,7 @@ class CalibrationReport:
         temperature: What the adjusted logits are divided by; 1.0 changes nothing.
         tau: How far the training rows' class frequencies are taken out of the logits; 0.0 changes nothing.
         bins: The reliability of the probabilities ``after``, bins of equal width from 0 to 1.
+        bins_before: The same of the head's own.
     """
 
     before: CalibrationScores
@@ -69,6 +70,7 @@ class CalibrationReport:
     temperature: float
     tau: float
     bins: list[ReliabilityBin]
+    bins_before: list[ReliabilityBin]
 
 
 def read_calibration(fields: Fields) -> CalibrationReport:
@@ -79,6 +81,7 @@ def read_calibration(fields: Fields) -> CalibrationReport:
         temperature=fields.number("temperature"),
         tau=fields.number("tau"),
         bins=[_read_bin(each) for each in fields.objects("bins")],
+        bins_before=[_read_bin(each) for each in fields.objects("bins_before")],
     )
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 BEFORE = CalibrationScores(ece=0.1234, nll=0.8, brier=0.41, accuracy=0.75, macro_f1=0.5)
 AFTER = CalibrationScores(ece=0.02, nll=0.7, brier=0.41, accuracy=0.74, macro_f1=0.55)
 BINS = [ReliabilityBin(0.0, 0.5, 0, 0.0, 0.0), ReliabilityBin(0.5, 1.0, 8, 0.8, 0.75)]
-TUNED = CalibrationReport(BEFORE, AFTER, 1.3456, 0.5, BINS)
-PLAIN = CalibrationReport(BEFORE, replace(AFTER, accuracy=0.75, macro_f1=0.5), 1.3456, 0.0, BINS)
+TUNED = CalibrationReport(BEFORE, AFTER, 1.3456, 0.5, BINS, BINS)
+PLAIN = CalibrationReport(BEFORE, replace(AFTER, accuracy=0.75, macro_f1=0.5), 1.3456, 0.0, BINS, BINS)
 
 
 def report(calibration: CalibrationReport | None) -> TaskReport:
@@ -101,7 +101,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     metrics = RunMetrics({"mood": {"val": report(PLAIN), "test": report(TUNED), "extra": report(None)}})
     write_metrics(path, metrics)
     values = json.loads(path.read_text(encoding="utf-8"))["tasks"]["mood"]
-    assert list(values["test"]["calibration"]) == ["before", "after", "temperature", "tau", "bins"]
+    assert list(values["test"]["calibration"]) == ["before", "after", "temperature", "tau", "bins", "bins_before"]
     assert values["test"]["calibration"]["bins"][1] == {
         "lower": 0.5,
         "upper": 1.0,

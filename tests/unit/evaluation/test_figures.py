@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.evaluation.curves import EpochFigures
 from mtl.evaluation.figures import draw_learning_curves
 from mtl.evaluation.figures.class_bars import draw_class_bars
@@ -21,7 +22,6 @@ from mtl.evaluation.figures.drawing import draw_run
 from mtl.evaluation.figures.reliability import draw_reliability, expected_calibration_error
 from mtl.evaluation.figures.style import shown, wrapped
 from mtl.evaluation.figures.training import draw_training
-from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.summary import Picture
 from mtl.evaluation.task_report import ClassReport, TaskReport
 from tests.support.commands import outside
@@ -162,14 +162,14 @@ def test_texts_are_shortened_and_hold_what_xml_can() -> None:
 
 
 def test_all_pictures_of_a_run(tmp_path: Path) -> None:
-    found = Predictions(
-        ["a", "b"], ["x", "y"], ["a", "b"], ["a", "a"], np.array([[0.9, 0.1], [0.6, 0.4]]), ["x:1", "x:2"]
-    )
     per_class = {"a": ClassReport(0.5, 1.0, 2 / 3, 1), "b": ClassReport(0.0, 0.0, 0.0, 1)}
-    figures = TaskReport(0.5, 0.25, 0.5, 1 / 3, 0.25, 0.5, 1 / 3, per_class, [[1, 0], [1, 0]])
-    predictions = {"topic": {"val": found, "test": found}, "mood": {"val": found}}
-    reports = {"topic": {"val": figures, "test": figures}, "mood": {"val": figures}, "none": {}}
-    pictures = draw_run(tmp_path, reports, predictions, [EpochFigures(1, 0.5)])
+    counted = TaskReport(0.5, 0.25, 0.5, 1 / 3, 0.25, 0.5, 1 / 3, per_class, [[1, 0], [1, 0]])
+    scores = CalibrationScores(ece=0.35, nll=0.5, brier=0.4, accuracy=0.5, macro_f1=1 / 3)
+    sure, calibrated = [ReliabilityBin(0.0, 1.0, 2, 0.85, 0.5)], [ReliabilityBin(0.0, 1.0, 2, 0.6, 0.5)]
+    figures = replace(counted, calibration=CalibrationReport(scores, scores, 1.0, 0.0, sure, sure))
+    mended = replace(counted, calibration=CalibrationReport(scores, scores, 1.4, 0.0, calibrated, sure))
+    reports = {"topic": {"val": figures, "test": mended}, "mood": {"val": figures}, "none": {}}
+    pictures = draw_run(tmp_path, reports, [EpochFigures(1, 0.5)])
     assert {task: [each.path for each in kinds.values()] for task, kinds in pictures.tasks.items()} == {
         task: [f"figures/{task}_{split}_{kind}.svg" for kind in ("classes", "confusion", "reliability")]
         for task, split in (("topic", "test"), ("mood", "val"))
@@ -178,7 +178,14 @@ def test_all_pictures_of_a_run(tmp_path: Path) -> None:
     paths = [each.path for kinds in pictures.tasks.values() for each in kinds.values()] + [pictures.training.path]
     assert sorted(paths) == sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.svg"))
     assert "this model (ECE 0.350)" in texts(tmp_path / "figures" / "mood_val_reliability.svg")
-    assert draw_run(tmp_path, {}, {}, []).training is None
+    topic = texts(tmp_path / "figures" / "topic_test_reliability.svg")
+    assert {"before calibration (ECE 0.350)", "calibrated (ECE 0.100)"} <= set(topic)
+    assert draw_run(tmp_path, {}, []).training is None
+
+
+def test_without_probabilities_nothing_is_said_of_them(tmp_path: Path) -> None:
+    counted = TaskReport(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, {"a": ClassReport(1.0, 1.0, 1.0, 1)}, [[1]])
+    assert set(draw_run(tmp_path, {"mood": {"val": counted}}, []).tasks["mood"]) == {"classes", "confusion"}
 
 
 def test_matplotlib_is_not_imported_before_a_picture_is_drawn() -> None:
