@@ -18,14 +18,14 @@ FLOORS = (
     ("model",),
     ("encoding",),
     ("features", "evaluation"),
-    ("training",),
+    ("training", "diagnosis"),
     ("artifact", "backbones"),
     ("inference", "inputs", "head_specs", "model_card", "overrides"),
     ("build_losses", "build", "bulk", "composition", "reevaluation", "stage_scores", "cache_entries"),
-    ("setting", "results"),
+    ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),
     ("run",),
-    ("train", "evaluate", "predict", "encode", "cache"),
+    ("train", "evaluate", "predict", "encode", "cache", "diagnose"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -60,7 +60,13 @@ def test_a_module_imports_nothing_from_above(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("floor", "never"),
-    [("data", "model"), ("model", "training"), ("evaluation", "training"), ("artifact", "training")],
+    [
+        ("data", "model"),
+        ("model", "training"),
+        ("evaluation", "training"),
+        ("artifact", "training"),
+        ("diagnosis", "training"),
+    ],
 )
 def test_what_a_floor_never_imports(floor: str, never: str) -> None:
     assert never not in {name for path in MODULES if top(path) == floor for name in imported(path)}

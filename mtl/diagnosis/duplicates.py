@@ -1,0 +1,86 @@
+"""Texts that stand more than once, word for word or nearly so, within the training rows and across the splits."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK = 256
+"""Rows that are compared with all others at a time: 256 x 100,000 similarities are 100 MB in float32."""
+MOST_PAIRS = 100_000
+"""More are not listed: texts that stand so often are one finding and not a million."""
+_NO_WORD = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rows with the same or nearly the same text, ``first < second``.
+
+    Attributes:
+        first: Number of a row.
+        second: Number of the other.
+        cosine: The cosine of their embeddings.
+        same_text: Whether the texts are equal but for case, white space and punctuation.
+    """
+
+    first: int
+    second: int
+    cosine: float
+    same_text: bool
+
+
+def normalized(text: str) -> str:
+    """Return the text without case, punctuation and the width of its letters; without case only if nothing is left."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _NO_WORD.sub(" ", folded).strip() or folded.strip()
+
+
+def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
+    """Return a number for each text, the same for those that are equal once `normalized`; ``(N,)``."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(normalized(text), len(known)) for text in texts], dtype=np.int64)
+
+
+def duplicates(
+    embeddings: NDArray[np.float32], groups: NDArray[np.int64], first_rows: int, threshold: float
+) -> list[Pair]:
+    """Return the pairs of rows that are the same or nearly so, at least one of each pair among the first rows.
+
+    Embeddings are compared in chunks, so memory grows with ``N`` and not with its square. A row is paired with the rows
+    of the same normalised text whatever their cosine.
+
+    Args:
+        embeddings: ``(N, H)``, any lengths.
+        groups: The number of each row's text ``(N,)``, see `text_groups`.
+        first_rows: The training rows, which stand first; pairs of two later rows are not sought.
+        threshold: The least cosine of a pair.
+
+    Returns:
+        The pairs, those of the same text first, then by descending cosine; at most `MOST_PAIRS`.
+    """
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    units = embeddings / np.maximum(lengths, np.float32(1e-12))
+    pairs: list[Pair] = []
+    for start in range(0, first_rows, CHUNK):
+        stop = min(start + CHUNK, first_rows)
+        cosines = units[start:stop] @ units[start:].T
+        same = groups[start:stop, None] == groups[None, start:]
+        later = np.arange(len(units) - start)[None, :] > np.arange(stop - start)[:, None]
+        rows, columns = np.nonzero(later & (same | (cosines >= threshold)))
+        found = zip(rows, columns, cosines[rows, columns], same[rows, columns], strict=True)
+        pairs += [
+            Pair(start + int(a), start + int(b), float(cosine), bool(equal))
+            for a, b, cosine, equal in islice(found, MOST_PAIRS - len(pairs))
+        ]
+        if len(pairs) >= MOST_PAIRS:
+            break
+    return sorted(pairs, key=lambda pair: (-pair.same_text, -pair.cosine, pair.first, pair.second))[:MOST_PAIRS]

@@ -1,0 +1,166 @@
+"""The diagnosis of one task: data need, confusions, label suspects and duplicates, from rows and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mtl.data.tasks import TaskData
+from mtl.diagnosis.cross_validation import Rows, out_of_sample
+from mtl.diagnosis.data_need import ClassNeed, data_need
+from mtl.diagnosis.duplicates import Pair, duplicates, text_groups
+from mtl.diagnosis.suspects import Suspects, rank_suspects
+from mtl.evaluation.metrics import task_report
+from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.task_report import TaskReport
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row of a task's data.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        text: The sentence.
+        label: Its class.
+        source: Its file and line.
+    """
+
+    split: str
+    text: str
+    label: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two rows with the same or nearly the same text; the first is a training row.
+
+    Attributes:
+        first: The training row.
+        second: A later training row, or one of another split.
+        cosine: The cosine of their embeddings.
+        same_text: Whether the texts are equal but for case, white space and punctuation.
+    """
+
+    first: Place
+    second: Place
+    cosine: float
+    same_text: bool
+
+    @property
+    def kind(self) -> str:
+        """What is wrong: ``leak`` between splits, ``different labels``, or ``repeated``."""
+        if self.second.split != "train":
+            return "leak"
+        return "repeated" if self.first.label == self.second.label else "different labels"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDiagnosis:
+    """What was found about one task.
+
+    Attributes:
+        task: The task.
+        sizes: Rows of each split.
+        more: The number of rows that `needs` speak of.
+        needs: What more rows of each class would bring, the largest gain first.
+        unseen: What heads that have not seen a training row say of it.
+        report: The figures of ``unseen``.
+        suspects: The training rows, the most suspicious label first.
+        duplicates: Pairs of rows that are the same or nearly so.
+    """
+
+    task: str
+    sizes: dict[str, int]
+    more: int
+    needs: list[ClassNeed]
+    unseen: Predictions
+    report: TaskReport
+    suspects: Suspects
+    duplicates: list[Duplicate]
+
+    def of_kind(self, kind: str) -> list[Duplicate]:
+        """Return the duplicates of a kind, see `Duplicate.kind`."""
+        return [each for each in self.duplicates if each.kind == kind]
+
+
+def diagnose_task(
+    data: TaskData,
+    embeddings: Mapping[str, NDArray[np.float32]],
+    views: Sequence[NDArray[np.float32]] = (),
+    *,
+    more: int,
+    similar: float,
+    seed: int,
+) -> TaskDiagnosis:
+    """Diagnose one task.
+
+    Args:
+        data: Its rows.
+        embeddings: Those of each split's rows ``(N, H)``, by an encoder that has not been trained on these rows.
+        views: Other embeddings of the training rows, see `mtl.diagnosis.cross_validation.out_of_sample`.
+        more: The number of further rows of a class whose worth is estimated.
+        similar: The least cosine of near-duplicates.
+        seed: Decides folds, draws and bootstrap samples; the same seed gives the same findings.
+    """
+    random = np.random.default_rng(seed)
+    train, val = (_rows(data, split, embeddings[split]) for split in ("train", "val"))
+    names = data.labels.names
+    unseen = out_of_sample(train, len(names), random, views)
+    predicted = unseen.probabilities.argmax(axis=1)
+    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(confusion, (train.labels, predicted), 1)
+    return TaskDiagnosis(
+        task=data.name,
+        sizes={split: len(rows) for split, rows in data.splits.items()},
+        more=more,
+        needs=data_need(train, val, names, unseen.penalties[0], more, random),
+        unseen=Predictions(
+            classes=list(names),
+            texts=data.train.texts,
+            labels=[names[label] for label in train.labels.tolist()],
+            predicted=[names[label] for label in predicted.tolist()],
+            probabilities=unseen.probabilities,
+            sources=data.train.sources(),
+        ),
+        report=task_report(torch.from_numpy(confusion), names),
+        suspects=rank_suspects(unseen.probabilities, train.labels),
+        duplicates=_duplicates(data, embeddings, similar),
+    )
+
+
+def _rows(data: TaskData, split: str, embeddings: NDArray[np.float32]) -> Rows:
+    rows = data.splits[split]
+    return Rows(embeddings, data.labels.ids(rows), rows.keys)
+
+
+def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], similar: float) -> list[Duplicate]:
+    texts = [text for rows in data.splits.values() for text in rows.texts]
+    vectors = np.concatenate([embeddings[split] for split in data.splits])
+    starts = dict(zip(data.splits, np.cumsum([0, *map(len, data.splits.values())]).tolist(), strict=False))
+    pairs = duplicates(vectors, text_groups(texts), len(data.train), similar)
+    return [_duplicate(pair, data, starts) for pair in pairs]
+
+
+def _duplicate(pair: Pair, data: TaskData, starts: Mapping[str, int]) -> Duplicate:
+    return Duplicate(_place(pair.first, data, starts), _place(pair.second, data, starts), pair.cosine, pair.same_text)
+
+
+def _place(row: int, data: TaskData, starts: Mapping[str, int]) -> Place:
+    split = next(name for name in reversed(list(starts)) if starts[name] <= row and len(data.splits[name]))
+    example = data.splits[split][row - starts[split]]
+    return Place(split, example.text, example.label, example.source)
+
+
+def suspected_rows(diagnosis: TaskDiagnosis, most: int) -> Sequence[int]:
+    """Return the numbers of the training rows that confident learning holds for wrong, ``most`` at most."""
+    rows: list[int] = diagnosis.suspects.order[: min(most, diagnosis.suspects.count)].tolist()
+    return rows

@@ -1,0 +1,88 @@
+"""The findings of a diagnosis in plain words, which follow from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mtl.data.problems import plural
+from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
+from mtl.diagnosis.task import TaskDiagnosis
+from mtl.evaluation import formatting
+from mtl.evaluation.summary import frequent_confusions
+
+SURE = 0.8
+"""From this share of the bootstrap samples on the class with the largest gain is named alone."""
+
+
+def sentences(diagnosis: TaskDiagnosis) -> list[str]:
+    """Return what was found about a task, the most useful first, a sentence or two each."""
+    return [*need_sentences(diagnosis), *_confused(diagnosis), *_duplicates(diagnosis), *_suspects(diagnosis)]
+
+
+def need_sentences(diagnosis: TaskDiagnosis) -> list[str]:
+    """Return what to collect: one class, several that cannot be told apart, or that nothing is above noise."""
+    known = [need for need in diagnosis.needs if need.enough]
+    worth = [need for need in known if need.low > 0]
+    few = [need for need in diagnosis.needs if not need.enough]
+    found = list(_recommended(worth, diagnosis.more)) if worth else []
+    if known and not worth:
+        found.append(
+            f"no class's gain from {diagnosis.more} more examples is above the noise: "
+            f"the largest is {_gain(known[0])} for {known[0].label!r}"
+        )
+    found += [
+        f"{need.label!r} has {plural(need.rows, 'training row')}, too few to tell: collect at least {LEAST_ROWS}"
+        for need in few
+    ]
+    return found
+
+
+def _recommended(worth: list[ClassNeed], more: int) -> Iterator[str]:
+    first, *others = worth
+    yield (
+        f"collect more {first.label!r}: {more} more examples are worth about {_gain(first)}; "
+        f"it has {plural(first.rows, 'training row')}"
+    )
+    rivals = [need for need in others if need.high > first.low and need.best >= 1 - SURE]
+    if first.best < SURE and rivals:
+        near = ", ".join(f"{need.label!r} ({_gain(need)})" for need in rivals)
+        yield f"nearly as much may come from {near}: the figures do not tell them apart for certain"
+
+
+def _gain(need: ClassNeed) -> str:
+    return f"{need.gain:+.3f} macro-F1 ({need.low:.3f} to {need.high:.3f})"
+
+
+def _confused(diagnosis: TaskDiagnosis) -> Iterator[str]:
+    for confusion in frequent_confusions(diagnosis.report, most=1):
+        yield (
+            f"most often confused: {confusion.label!r} taken for {confusion.predicted!r}, {confusion.count:,} of "
+            f"{confusion.support:,} training rows ({formatting.share(confusion.count, confusion.support)}) "
+            "when a head has not seen them"
+        )
+
+
+def _duplicates(diagnosis: TaskDiagnosis) -> Iterator[str]:
+    leaks = diagnosis.of_kind("leak")
+    if leaks:
+        rows = len({each.second.source for each in leaks})
+        yield f"{plural(rows, 'validation or test row')} nearly repeat a training row: the figures on them are too good"
+    different = diagnosis.of_kind("different labels")
+    if different:
+        yield f"{plural(len(different), 'pair')} of training rows say nearly the same under different labels"
+    repeated = diagnosis.of_kind("repeated")
+    if repeated:
+        yield f"{plural(len(repeated), 'pair')} of training rows say nearly the same under the same label"
+    if not diagnosis.duplicates:
+        yield "no near-duplicates"
+
+
+def _suspects(diagnosis: TaskDiagnosis) -> Iterator[str]:
+    count, rows = diagnosis.suspects.count, diagnosis.sizes["train"]
+    if not count:
+        yield "no label looks wrong"
+        return
+    yield (
+        f"{plural(count, 'label')} of {rows:,} may be wrong or hard to tell ({formatting.share(count, rows)}): "
+        f"review suspects_{diagnosis.task}.csv from the top"
+    )

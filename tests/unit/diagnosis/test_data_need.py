@@ -1,0 +1,109 @@
+"""Learning curves per class, on Gaussians whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from mtl.diagnosis.bootstrap import Draw, balance, bootstrapped_f1, f1_scores
+from mtl.diagnosis.cross_validation import Rows
+from mtl.diagnosis.data_need import FRACTIONS, ClassNeed, data_need, draws_within
+
+LABELS = ("many", "plenty", "few")
+CENTRES = np.array([[0.0, 0.0], [6.0, 0.0], [1.5, 1.5]])
+"""``few`` overlaps with ``many``; ``plenty`` lies apart."""
+
+
+def rows(counts: tuple[int, ...], seed: int, centres: np.ndarray = CENTRES) -> Rows:
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    noise = random.normal(size=(len(labels), 12))
+    noise[:, :2] += centres[labels]
+    return Rows(noise.astype(np.float32), labels, np.arange(len(labels), dtype=np.uint64))
+
+
+def needs(train: tuple[int, ...], val: tuple[int, ...], seed: int = 0, **kwargs: np.ndarray) -> list[ClassNeed]:
+    random = np.random.default_rng(seed)
+    return data_need(rows(train, seed, **kwargs), rows(val, seed + 1, **kwargs), LABELS, 0.3, 50, random)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_rare_class_that_overlaps_gains_most(seed: int) -> None:
+    first, *others = needs((200, 200, 20), (60, 60, 60), seed)
+    assert first.label == "few"
+    assert first.low > 0
+    assert first.low <= first.gain <= first.high
+    assert first.best > 0.8
+    assert first.own_gain > first.gain
+    assert all(need.gain < first.gain / 3 for need in others)
+
+
+def test_a_rare_class_that_lies_apart_gains_little() -> None:
+    apart = np.array([[0.0, 0.0], [1.5, 1.5], [0.0, 12.0]])
+    by_label = {need.label: need for need in needs((100, 100, 30), (60, 60, 60), centres=apart)}
+    assert by_label["few"].gain < 0.01
+
+
+def test_a_class_with_too_few_rows_says_so() -> None:
+    enough = {need.label: need.enough for need in needs((100, 100, 4), (20, 20, 20))}
+    assert enough == {"many": True, "plenty": True, "few": False}
+
+
+def test_the_curve_ends_at_the_rows_that_heads_were_fitted_on() -> None:
+    by_label = {need.label: need for need in needs((100, 50, 20), (20, 20, 20))}
+    np.testing.assert_allclose(by_label["many"].curve_rows, 80 * np.array(FRACTIONS))
+    assert by_label["few"].curve.shape == (3, len(FRACTIONS))
+    assert by_label["few"].tested == 40
+    for need in by_label.values():
+        assert need.macro[0, -1] == pytest.approx(by_label["many"].macro[0, -1])  # the whole is one point
+
+
+def test_without_validation_rows_the_held_out_ones_tell() -> None:
+    first = needs((200, 200, 20), (0, 0, 0))[0]
+    assert first.label == "few"
+    assert first.tested == first.rows
+
+
+def test_the_same_seed_gives_the_same_figures() -> None:
+    one, two = (needs((60, 60, 20), (20, 20, 20)) for _ in range(2))
+    assert [(need.gain, need.low, need.high) for need in one] == [(need.gain, need.low, need.high) for need in two]
+
+
+def test_many_rows_get_fewer_draws() -> None:
+    assert [draws_within(count, 12) for count in (500, 10_000, 1_000_000)] == [20, 6, 4]
+
+
+def test_f1_is_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    true, predicted = random.integers(4, size=(2, 100))
+    confusion = np.zeros((5, 5))
+    np.add.at(confusion, (true, predicted), 1)
+    expected = f1_score(true, predicted, average=None, labels=range(5), zero_division=0)
+    np.testing.assert_allclose(f1_scores(confusion), expected)
+
+
+def test_the_first_sample_is_f1_on_all_rows() -> None:
+    random = np.random.default_rng(0)
+    train, val = np.repeat([0, 1], 50), np.repeat([0, 1], 20)
+    predicted = random.integers(2, size=(5, 3, 100))  # 5 draws, 3 points
+    folds = np.arange(100) % 5
+    draws = [
+        Draw(np.flatnonzero(folds == at), each[:, folds == at], np.tile(val, (3, 1)))
+        for at, each in enumerate(predicted)
+    ]
+    found = bootstrapped_f1(draws, train, val, 2, random, samples=50)
+    assert found.shape == (51, 3, 2)
+    for point in range(3):
+        held_out = predicted[folds, point, np.arange(100)]
+        true, guess = np.concatenate([train, val]), np.concatenate([held_out, val])
+        expected = f1_score(true, guess, average=None)
+        np.testing.assert_allclose(found[0, point], expected, rtol=1e-5)
+        assert found[1:, point].std() > 0.005
+        assert found[1:, point].mean() == pytest.approx(expected.mean(), abs=0.02)
+
+
+def test_classes_count_as_in_validation_whatever_training_has() -> None:
+    train, val = np.repeat([0, 1], [90, 10]), np.repeat([0, 1], [5, 5])
+    assert balance(train, val, 2).tolist() == [0.5, 0.5]
+    assert balance(train, val[:5], 2).tolist() == pytest.approx([95 / 105, 10 / 105])
