@@ -10,11 +10,12 @@ import numpy as np
 
 from mtl.config import Config
 from mtl.data.tasks import SPLITS, TaskData
-from mtl.data.tokenization import tokenize
+from mtl.data.tokenization import TokenTable, tokenize
 from mtl.diagnosis.files import write_csv_files, write_findings
 from mtl.diagnosis.layers import inner_layers, layer_embeddings
 from mtl.diagnosis.report import write_diagnosis
 from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
+from mtl.diagnosis.views import joined_views
 from mtl.encoding import Encoding, Precision, native_bf16
 from mtl.errors import ConfigError, DataError, Problem, did_you_mean, listed
 from mtl.evaluation.figures.learning_curves import draw_learning_curves
@@ -38,7 +39,7 @@ class Embedded:
 
     Attributes:
         splits: Those of each split's rows ``(N, H)``.
-        views: For inner layers of the encoder those of the training rows ``(N, H)``.
+        views: What further heads judge the training rows by, see `mtl.diagnosis.views`.
     """
 
     splits: dict[str, NDArray[np.float32]]
@@ -83,7 +84,7 @@ def diagnose_run(
     inputs = load_inputs(config)
     tasks = {name: data for name, data in inputs.tasks.items() if task in (None, name)}
     _check_rows(tasks)
-    embedded = embed(tasks, encoder_of(config, inputs, encoder, device), config, precision)
+    embedded = embed(inputs.tasks, encoder_of(config, inputs, encoder, device), config, precision)
     found = [
         diagnose_task(data, embedded[name].splits, embedded[name].views, more=more, similar=similar, seed=config.seed)
         for name, data in tasks.items()
@@ -159,16 +160,26 @@ def embed(
     }
     rows = FrozenActivations(encoder.encoder, tables, how, cached=config.cache.activations).at("embedding")
     assert rows is not None  # noqa: S101 - narrows for mypy: embeddings are always kept
-    layers = inner_layers(encoder.encoder)
+    views = _views(tasks, encoder, {name: tables[name, "train"] for name in tasks}, how)
     found = {}
     for name in tasks:
         splits = dict.fromkeys(SPLITS, np.empty((0, encoder.dimension), dtype=np.float32))
         for split in SPLITS:
             if (name, split) in tables:
                 splits[split] = rows[name, split].gather(np.arange(len(tables[name, split])))[0]
-        views = layer_embeddings(encoder.encoder, tables[name, "train"], layers, how)
-        found[name] = Embedded(splits, list(views.values()))
+        found[name] = Embedded(splits, views[name])
     return found
+
+
+def _views(
+    tasks: dict[str, TaskData], encoder: SentenceEncoder, train: dict[str, TokenTable], how: Encoding
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Return for each task a view of its training rows for each of the encoder's inner layers."""
+    layers = inner_layers(encoder.encoder)
+    labels = {name: data.labels.ids(data.train) for name, data in tasks.items()}
+    inner = {name: layer_embeddings(encoder.encoder, table, layers, how) for name, table in train.items()}
+    joined = [joined_views({name: found[layer] for name, found in inner.items()}, labels) for layer in layers]
+    return {name: [each[name] for each in joined] for name in tasks}
 
 
 def _facts(config: Config, inputs: Inputs, run: str | Path, encoder: str | None) -> dict[str, str]:

@@ -33,8 +33,8 @@ FRACTIONS = (0.4, 0.65, 1.0)
 together to tell a slope from noise."""
 LEAST_ROWS = 10
 """Training rows that a class needs before its curve says anything."""
-_WORK = 1.5e6
-"""Rows times heads that are fitted: about two minutes on two CPU cores at 384 dimensions and 12 classes."""
+_WORK = 1e6
+"""Rows times heads that are fitted: about a minute on two CPU cores at 384 dimensions and 12 classes."""
 _MOST_DRAWS = 20
 _LEAST_DRAWS = 4
 
