@@ -31,13 +31,14 @@ def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float
 
     Such inverse power laws describe how errors fall with data (Hestness et al. 2017, "Deep Learning Scaling is
     Predictable, Empirically"; Figueroa et al. 2012, "Predicting sample size required for classification performance").
-    Few noisy points do not tell the exponent, so it is not fitted freely: the gain is the mean over those of
-    `EXPONENTS`, each weighted by how well it fits, ``1 / (its squared error + the mean squared error)``; ``a`` and
-    ``b`` are least squares.
+    Few noisy points do not tell the exponent, so the gain is the mean over those of `EXPONENTS`, each weighted by the
+    likelihood of the points, ``exp(-squared error / (2 * noise))``; ``a`` and ``b`` are least squares. The noise is
+    what the best of them leave over in the mean of the ``M`` curves: where points lie on a curve exactly its exponent
+    alone counts, and where they scatter all count about the same.
 
     Args:
         rows: Numbers of rows ``(K,)``, two different ones at least.
-        scores: A score at each number of rows for ``M`` curves ``(M, K)``.
+        scores: A score at each number of rows for ``M`` curves ``(M, K)``, samples of one.
         start: Rows that are there.
         stop: Rows that would be there.
 
@@ -52,8 +53,9 @@ def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float
         slope = scores @ centred / (centred @ centred)
         rest = scores - scores.mean(axis=1, keepdims=True) - slope[:, None] * centred
         found.append(slope * (basis(np.array(stop), exponent) - basis(np.array(start), exponent)))
-        errors.append((rest**2).mean(axis=1))
+        errors.append((rest**2).sum(axis=1))
     error = np.array(errors)
-    weight = 1.0 / (error + error.mean(axis=0) + 1e-12)
+    least = error.min(axis=0)
+    weight = np.exp((least - error) / (2 * least.mean() + 1e-12))
     gained: NDArray[np.float64] = (np.array(found) * weight).sum(axis=0) / weight.sum(axis=0)
     return gained

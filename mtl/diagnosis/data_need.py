@@ -111,7 +111,7 @@ def data_need(
             low=float(np.quantile(gained[1:, at], 0.05)),
             high=float(np.quantile(gained[1:, at], 0.95)),
             best=float(best[at]),
-            own_gain=float(gains(rows[at], own[:1, at], *ends[at])[0]),
+            own_gain=float(gains(rows[at], own[:, at], *ends[at])[0]),
             curve_rows=rows[at],
             curve=_band(own[:, at]),
             macro=_band(macro[:, at]),

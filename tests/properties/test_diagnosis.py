@@ -60,10 +60,10 @@ def test_normalising_twice_is_normalising_once_for_case_and_spaces(text: str) ->
     assert normalized(f"  {once}\n") == normalized(once)
 
 
-@given(arrays(np.float64, (4, 3), elements=st.floats(0, 1)), st.floats(-1, 1), st.floats(0.1, 10))
-def test_gains_move_with_the_scores(scores: np.ndarray, shift: float, factor: float) -> None:
-    """A constant added to a curve changes no gain, and a factor stretches it."""
+@given(arrays(np.float64, (4, 3), elements=st.floats(0, 1)), st.floats(-1, 1))
+def test_gains_are_those_of_the_curves_shape(scores: np.ndarray, shift: float) -> None:
+    """A constant added to all curves changes no gain, and turned curves lose what the others gain."""
     rows = np.array([16.0, 26.0, 40.0])
     found = gains(rows, scores, 50, 100)
-    np.testing.assert_allclose(gains(rows, scores + shift, 50, 100), found, atol=1e-6)
-    np.testing.assert_allclose(gains(rows, scores * factor, 50, 100), found * factor, atol=1e-5)
+    np.testing.assert_allclose(gains(rows, scores + shift, 50, 100), found, atol=1e-4)
+    np.testing.assert_allclose(gains(rows, -scores, 50, 100), -found, atol=1e-9)
