@@ -66,13 +66,16 @@ def _duplicates(diagnosis: TaskDiagnosis) -> Iterator[str]:
     leaks = diagnosis.of_kind("leak")
     if leaks:
         rows = len({each.second.source for each in leaks})
-        yield f"{plural(rows, 'validation or test row')} nearly repeat a training row: the figures on them are too good"
+        yield (
+            f"{plural(rows, 'validation or test row')} with the text of a training row, or nearly so: "
+            "the figures on them are too good"
+        )
     different = diagnosis.of_kind("different labels")
     if different:
-        yield f"{plural(len(different), 'pair')} of training rows say nearly the same under different labels"
+        yield f"{plural(len(different), 'pair')} of training rows with nearly the same text and different labels"
     repeated = diagnosis.of_kind("repeated")
     if repeated:
-        yield f"{plural(len(repeated), 'pair')} of training rows say nearly the same under the same label"
+        yield f"{plural(len(repeated), 'pair')} of training rows with nearly the same text and the same label"
     if not diagnosis.duplicates:
         yield "no near-duplicates"
 

@@ -38,7 +38,7 @@ def test_every_task_is_diagnosed(run: Path) -> None:
     found = commands.run("mtl.diagnose", f"run={run}", "more=20")
     assert found.code == 0, found.err
     assert found.out.endswith(f"report   {run}/diagnosis/diagnosis.md\n")
-    assert "sentiment: 1 pair of training rows say nearly the same under different labels" in found.out
+    assert "sentiment: 1 pair of training rows with nearly the same text and different labels" in found.out
     folder = run / "diagnosis"
     kinds = ("suspects", "confusions", "duplicates", "data_need")
     expected = {f"{kind}_{task}.csv" for kind in kinds for task in ("classification", "sentiment")}
