@@ -22,8 +22,9 @@ def basis(rows: NDArray[np.floating], exponent: float) -> NDArray[np.float64]:
         rows: Numbers of rows, above 0.
         exponent: ``c``, at least 0.
     """
-    rows = np.asarray(rows, dtype=np.float64)
-    return np.log(rows) if exponent == 0 else (1.0 - rows**-exponent) / exponent
+    counts = np.asarray(rows, dtype=np.float64)
+    found: NDArray[np.float64] = np.log(counts) if exponent == 0 else (1.0 - counts**-exponent) / exponent
+    return found
 
 
 def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float, stop: float) -> NDArray[np.float64]:

@@ -113,7 +113,7 @@ def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, s
         parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
         return float(value)
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return (parameters.detach() * scale).view(width, count, classes).permute(1, 0, 2)
 
 
