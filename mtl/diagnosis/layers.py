@@ -55,6 +55,8 @@ def layer_embeddings(
         with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
             for batch in tracked(loader, how.progress, len(loader)):
                 batch = batch.to(device, non_blocking=True)
+                assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
+                assert batch.mask is not None  # noqa: S101
                 encoder(batch.ids, batch.mask)
                 for layer, states in hidden.items():
                     pooled = mean_pool(states, batch.mask)
