@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
@@ -55,7 +57,8 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     """Count rows by their label and the class that they confidently belong to (Northcutt et al. 2021, equation 1).
 
     A row confidently belongs to the likeliest of the classes whose probability reaches that class's threshold, the mean
-    probability of the class among the rows labelled so; a row that reaches none is not counted.
+    probability of the class among the rows labelled so; a row that reaches none is not counted. Of classes that are as
+    likely the row's label is taken.
 
     Args:
         probabilities: Out-of-sample probabilities ``(N, C)``.
@@ -67,8 +70,9 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     classes = probabilities.shape[1]
     present = np.bincount(labels, minlength=classes)
     own = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=classes)
-    thresholds = np.where(present > 0, own / np.maximum(present, 1), np.inf)
+    thresholds = np.where(present > 0, own / np.maximum(present, 1) - _ROUNDING, np.inf)
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
+    reached[np.arange(len(labels)), labels] += _ROUNDING
     confident = reached.max(axis=1) >= 0
     joint = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(joint, (labels[confident], reached.argmax(axis=1)[confident]), 1)

@@ -41,11 +41,11 @@ def test_a_class_with_too_few_rows_is_not_recommended_but_named() -> None:
 def test_confusions_duplicates_and_suspects_in_words() -> None:
     pairs = [duplicate("test", "good"), duplicate("train", "bad"), duplicate("train", "good")]
     assert sentences(diagnosis(duplicates=pairs)) == [
-        "most often confused: 'good' taken for 'bad', 2 of 4 training rows (50.0%) when a head has not seen them",
+        "most often confused: 'good' taken for 'bad', 2 of 4 training rows (50.0 %) when a head has not seen them",
         "1 validation or test row with the text of a training row, or nearly so: the figures on them are too good",
         "1 pair of training rows with nearly the same text and different labels",
         "1 pair of training rows with nearly the same text and the same label",
-        "2 labels of 6 may be wrong or hard to tell (33.3%): review suspects_mood.csv from the top",
+        "2 labels of 6 may be wrong or hard to tell (33.3 %): review suspects_mood.csv from the top",
     ]
 
 
