@@ -58,7 +58,7 @@ def test_the_report_begins_with_words_and_shows_everything(tmp_path: Path) -> No
     write_diagnosis(tmp_path / "diagnosis.md", {"run": "my_run"}, [FOUND], {"mood": [picture]})
     text = (tmp_path / "diagnosis.md").read_text(encoding="utf-8")
     assert text.startswith("# Diagnosis\n\n- **run**: my_run\n\n## Task mood\n\n- collect more 'bad': ")
-    assert "| bad   |   40 |   +0.030 | +0.010 to +0.050 |  +0.060 |  50% of samples |" in text, text
+    assert "| bad   |   40 |   +0.030 | +0.010 to +0.050 | +0.060 |  50% of samples |" in text
     assert "![learning curves](learning_curves_mood.svg)" in text
     assert "**Near-duplicates** (1 leak, 1 different labels, 0 repeated)" in text
     assert "| Fine      | good  | bad       | a.csv:5 |    0.100 |" in text
