@@ -102,10 +102,10 @@ BAD = {
         """Configuration: 2 problems
   more
       found:    0
-      expected: 1 or more
+      expected: greater than or equal to 1
   similar
       found:    1.5
-      expected: at most 1
+      expected: less than or equal to 1
 """,
     ),
     "no such run": (
