@@ -48,7 +48,7 @@ class OutOfSample:
     """What heads that have not seen a training row say of it.
 
     Attributes:
-        probabilities: ``(N, C)`` float64, the mean over views and repetitions.
+        probabilities: ``(N, C)`` float64, the mean over the better views and repetitions.
         penalties: For each view the penalty with the lowest cross-entropy on rows that were held out.
     """
 
@@ -66,8 +66,9 @@ def out_of_sample(
 ) -> OutOfSample:
     """Return cross-validated probabilities of the training rows.
 
-    Each view has heads of its own, whose probabilities are averaged: a wrong label has to look wrong to most of them.
-    The penalty of a view is chosen by the first round of folds; further rounds with other folds go into the mean.
+    Each view has heads of its own. The better half of the views, by the cross-entropy on rows that were held out, are
+    averaged: a wrong label has to look wrong to all of them. The penalty of a view and the views are chosen by the
+    first round of folds; further rounds with other folds go into the mean.
 
     Args:
         rows: The training rows; their embeddings are the first view.
@@ -79,17 +80,31 @@ def out_of_sample(
     """
     labels = torch.from_numpy(rows.labels)
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
-    total = np.zeros((len(rows), classes))
-    chosen = []
-    for view in (rows.embeddings, *views):
-        features = Scaling.of(view)(view)
-        tried = _round(features, labels, rounds[0], penalties, classes)
-        best = int(np.argmin([_cross_entropy(each, rows.labels) for each in tried]))
-        chosen.append(penalties[best])
-        total += tried[best]
-        for folds in rounds[1:]:
-            total += _round(features, labels, folds, chosen[-1:], classes)[0]
-    return OutOfSample(total / (repeats * len(chosen)), tuple(chosen))
+    features = [Scaling.of(view)(view) for view in (rows.embeddings, *views)]
+    first = [_best(each, labels, rounds[0], penalties, classes) for each in features]
+    better = sorted(range(len(first)), key=lambda view: first[view].loss)[: max(1, len(first) // 2)]
+    found = [first[view].probabilities for view in better]
+    for view in better:
+        found += [_round(features[view], labels, folds, [first[view].penalty], classes)[0] for folds in rounds[1:]]
+    return OutOfSample(np.mean(found, axis=0), tuple(each.penalty for each in first))
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The held-out probabilities of a view at the penalty with the lowest cross-entropy ``loss`` there."""
+
+    probabilities: NDArray[np.float64]
+    penalty: float
+    loss: float
+
+
+def _best(
+    features: Tensor, labels: Tensor, folds: NDArray[np.int64], penalties: Sequence[float], classes: int
+) -> _Best:
+    tried = _round(features, labels, folds, penalties, classes)
+    losses = [_cross_entropy(each, labels.numpy()) for each in tried]
+    best = int(np.argmin(losses))
+    return _Best(tried[best], penalties[best], losses[best])
 
 
 def _round(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PENALTY = 1.0
 """Of the other tasks' heads."""
-WEIGHT = 0.3
-"""Of one other task's opinion beside the embedding, as the root mean square of the rows' lengths."""
+WEIGHT = 1.0
+"""Of one other task's opinion, as the root mean square of its length; that of the embedding beside it is 1."""
 
 
 def joined_views(

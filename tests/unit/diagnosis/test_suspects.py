@@ -48,7 +48,7 @@ def test_exchanged_labels_of_separable_classes_are_found() -> None:
     assert (found.suggested[:30][right] == true[found.order[:30][right]]).mean() >= 0.9
 
 
-def test_more_views_are_averaged_and_each_has_a_penalty() -> None:
+def test_the_view_that_tells_more_is_taken_and_each_has_a_penalty() -> None:
     random = np.random.default_rng(1)
     labels = np.repeat([0, 1], 50)
     noise = random.normal(size=(100, 4)).astype(np.float32)
