@@ -39,6 +39,25 @@ class Figure:
     details: dict[str, object] = field(default_factory=dict)
 
 
+def ceiling(what: str, precision: str, peer: float, work: float, machine: Machine) -> Figure:
+    """Return the most that a ratio can be here: products at the matrix rate, and nothing else to do.
+
+    Args:
+        what: What is compared.
+        precision: ``fp32`` or ``bf16``, in which we would compute.
+        peer: Seconds of the peer.
+        work: Floating-point operations that it takes.
+        machine: The machine's matrix rates.
+    """
+    fastest = work / (machine.rate(precision) * 1e12)
+    return Figure(
+        what=f"{what} {precision}: the ratio at the machine's whole matrix rate, which nothing can exceed",
+        measured="ceiling",
+        ratio=peer / fastest,
+        share=1.0,
+    )
+
+
 def show(title: str, figures: Sequence[Figure]) -> None:
     """Print figures as a table."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

@@ -47,8 +47,11 @@ class Machine:
 
     def share(self, flops: float, duration: float, precision: str) -> float:
         """Return which share of the matrix rate ``flops`` in ``duration`` seconds are."""
-        rate = self.bf16 if precision == "bf16" else self.fp32
-        return flops / duration / (rate * 1e12)
+        return flops / duration / (self.rate(precision) * 1e12)
+
+    def rate(self, precision: str) -> float:
+        """Return the matrix rate in ``bf16`` or ``fp32``, TFLOP/s."""
+        return self.bf16 if precision == "bf16" else self.fp32
 
     def __str__(self) -> str:
         where = f"{self.gpu}, {self.cpu}" if self.gpu else self.cpu
