@@ -35,6 +35,7 @@ from mtl.evaluation.tables import console, group_table, plan_table
 from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
 from mtl.inputs import absolute, load_inputs
+from mtl.memory import freed_memory_kept
 from mtl.results import Run, show, write
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.setting import Setting, settle
@@ -183,7 +184,8 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations, histo
     _check_interval(config.trainer, steps)
     _announce(setting, sampler)
     try:
-        trainer.fit(module, datamodule=data)
+        with freed_memory_kept():
+            trainer.fit(module, datamodule=data)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise build.refused(error) from None
     except SystemExit:  # what Lightning makes of Ctrl-C, with exit code 1 and no word

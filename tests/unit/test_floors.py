@@ -12,7 +12,7 @@ import mtl
 ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
-    ("files", "schema", "label_tree"),
+    ("files", "memory", "schema", "label_tree"),
     ("task_settings", "config_types", "config_stages", "config_checks", "config", "cli"),
     ("activations", "data"),
     ("model",),
