@@ -73,7 +73,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
     start = build.start(config, inputs.tasks, inputs.weights)
     start.network.to(device)
     if device.type == "cpu":
-        start.network.encoder.set_attention("eager")  # trains faster there, see mtl.model.plain_attention
+        start.network.encoder.set_attention("eager")  # for families that mtl.model.packed does not take
     plan = build.freeze_plan(config, start.network)
     precision = build.precision(config.trainer, device)
     build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed

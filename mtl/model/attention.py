@@ -134,7 +134,7 @@ class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
             The bias in the type in which attention computes (autocast's, if on): (1, heads, S, S) without a mask,
             else (B, heads, S, S). Gradients flow from it to ``relative_attention_bias``.
         """
-        position = self._position_bias(hidden.shape[1], hidden.device).to(_compute_dtype(hidden))
+        position = self._position_bias(hidden.shape[1], hidden.device).to(compute_dtype(hidden))
         if mask is None:
             return position
         if mask.dim() != 2:
@@ -164,7 +164,7 @@ class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
         return buckets[surplus : len(buckets) - surplus]
 
 
-def _compute_dtype(hidden: Tensor) -> torch.dtype:
+def compute_dtype(hidden: Tensor) -> torch.dtype:
     """Return the type of queries and keys: autocast's where it is on, else that of the hidden states."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

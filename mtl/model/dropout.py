@@ -14,15 +14,25 @@ from torch import Tensor, nn
 _LEVELS = 2**16
 
 
+def dropout_noise(x: Tensor, p: float) -> Tensor:
+    """Return what to multiply ``x`` with: 0 with probability ``p``, to 1/65,536, else the factor that keeps the mean.
+
+    Args:
+        x: A tensor on the CPU, whose shape and dtype the noise has.
+        p: From 0 to below 1.
+    """
+    count = x.numel()
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    levels = draws.view(torch.int16)[:count].view(x.shape)
+    kept = max(1, round((1 - p) * _LEVELS))  # of the 65,536 levels
+    noise = torch.lt(levels, kept - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+    return noise.mul_(_LEVELS / kept)
+
+
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        count = x.numel()
-        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        levels = draws.view(torch.int16)[:count].view(x.shape)
-        kept = max(1, round((1 - p) * _LEVELS))  # of the 65,536 levels
-        noise = torch.lt(levels, kept - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
-        noise.mul_(_LEVELS / kept)
+        noise = dropout_noise(x, p)
         ctx.save_for_backward(noise)
         return x * noise
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
@@ -17,13 +16,13 @@ from transformers.masking_utils import create_bidirectional_mask
 from mtl.errors import ModelError, Problem
 from mtl.files import write_json
 from mtl.model import plain_attention
-from mtl.model.attention import Implementation, fuse_mpnet, is_mpnet
+from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
 from mtl.model.dropout import use_fast_dropout
-from mtl.model.grouping import length_groups
 from mtl.model.layers import main_list, parameters_by_layer, partition
 from mtl.model.layout import SentenceLayout, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, positions, quiet
+from mtl.model.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.pooling import pool
 
 if TYPE_CHECKING:
@@ -212,30 +211,27 @@ class Encoder(nn.Module):
             write_json(folder / name, content)
 
     def _run_and_pool(self, hidden: Tensor, mask: Tensor, first: int) -> Tensor:
-        """Run layers ``first`` and above and pool, (B, H).
-
-        In training on a CPU the rows run in two groups where that saves padding; without gradients batches come sorted.
-        """
-        grouped = hidden.device.type == "cpu" and torch.is_grad_enabled()
-        groups = length_groups(mask.sum(dim=1)) if grouped else None
-        if groups is None:
-            return self._pool(self._run(hidden, mask, first, self.num_layers), mask)
-        found = []
-        for rows, longest in groups:
-            own = mask[rows, :longest]
-            found.append(self._pool(self._run(hidden[rows, :longest], own, first, self.num_layers), own))
-        order = torch.cat([rows for rows, _ in groups])
-        return torch.cat(found)[order.argsort()]
+        """Run layers ``first`` and above and pool, (B, H)."""
+        return self._pool(self._run(hidden, mask, first, self.num_layers), mask)
 
     def _run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
-        """Run layers ``first`` to ``last - 1``."""
+        """Run layers ``first`` to ``last - 1``; on a CPU over real tokens alone, where the family allows it."""
         if first == last:
             return hidden
-        bias = self._attention_bias(hidden, mask)
-        for layer in main_list(self.backbone)[first:last]:
-            output = layer(hidden, bias)
+        layers = main_list(self.backbone)[first:last]
+        if self._packable(hidden, mask):
+            bias = self.backbone.encoder.attention_bias(hidden, None)[0] if is_mpnet(self.backbone) else None
+            return run_packed([PackedLayer.of(layer) for layer in layers], hidden, mask, bias, compute_dtype(hidden))
+        added = self._attention_bias(hidden, mask)
+        for layer in layers:
+            output = layer(hidden, added)
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden
+
+    def _packable(self, hidden: Tensor, mask: Tensor) -> bool:
+        """Whether `run_packed` takes the batch; a row without any token has nothing to attend to."""
+        known = self.supports_split and self.config.model_type in FAMILIES
+        return known and hidden.device.type == "cpu" and bool(mask.any(dim=1).all())
 
     def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
         """Return what every layer takes beside the hidden states; None if there is nothing to mask."""

@@ -61,12 +61,11 @@ class Counted:
         self._encoder = encoder
 
     def __enter__(self) -> Counted:
-        first = self._encoder.layer_modules("layer.0")[0]
-        self._hook = first.register_forward_hook(self._count)
+        self._hook = self._encoder.backbone.embeddings.register_forward_hook(self._count)
         return self
 
-    def _count(self, _: object, inputs: tuple[torch.Tensor, ...], __: object) -> None:
-        self.rows += len(inputs[0])
+    def _count(self, _: object, __: object, output: torch.Tensor) -> None:
+        self.rows += len(output)
 
     def __exit__(self, *_: object) -> None:
         self._hook.remove()

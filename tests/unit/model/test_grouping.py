@@ -40,7 +40,7 @@ def test_grouped_and_joint_rows_have_the_same_embeddings_and_gradients(
         encoder = Encoder.from_folder(folder)
         found = []
         for grouping in (length_groups, lambda lengths: None):
-            monkeypatch.setattr("mtl.model.encoder.length_groups", grouping)
+            monkeypatch.setattr("mtl.model.packing.length_groups", grouping)
             encoder.zero_grad()
             embeddings = encoder(ids, mask)
             (embeddings * torch.linspace(-1, 1, embeddings.numel()).view_as(embeddings)).sum().backward()

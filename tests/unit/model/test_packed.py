@@ -1,0 +1,122 @@
+"""Layers over packed tokens give what transformers' layers give: outputs, gradients, dropout, in fp32 and in bf16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mtl.model.encoder import Encoder
+from mtl.model.packing import Packing
+
+
+@dataclass
+class Found:
+    """What an encoder gives for a batch."""
+
+    embeddings: Tensor
+    gradients: dict[str, Tensor]
+
+    @property
+    def gradient(self) -> Tensor:
+        """All gradients as one vector."""
+        return torch.cat([each.flatten() for each in self.gradients.values()])
+
+
+def batch(lengths: list[int]) -> tuple[Tensor, Tensor]:
+    longest = max(lengths)
+    ids = torch.randint(1000, 20_000, (len(lengths), longest), generator=torch.Generator().manual_seed(0))
+    return ids, torch.arange(longest) < torch.tensor(lengths)[:, None]
+
+
+def run(encoder: Encoder, lengths: list[int], *, bf16: bool = False, seed: int = 0) -> Found:
+    encoder.zero_grad()
+    torch.manual_seed(seed)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        embeddings = encoder(*batch(lengths))
+    (embeddings * torch.linspace(-1, 1, embeddings.numel()).view_as(embeddings)).sum().backward()
+    gradients = {name: each.grad.clone() for name, each in encoder.named_parameters() if each.grad is not None}
+    return Found(embeddings.detach(), gradients)
+
+
+def plain(monkeypatch: pytest.MonkeyPatch, encoder: Encoder, lengths: list[int], *, bf16: bool = False) -> Found:
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "_packable", lambda *_: False)
+        return run(encoder, lengths, bf16=bf16)
+
+
+def assert_equal(found: Found, expected: Found) -> None:
+    torch.testing.assert_close(found.embeddings, expected.embeddings, rtol=0, atol=1e-5)
+    assert found.gradients.keys() == expected.gradients.keys()
+    for name, gradient in expected.gradients.items():
+        torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("lengths", [[31, 3, 30, 5, 1, 4], [7, 7, 7], [2], [9, 8, 9]])
+def test_packed_and_padded_layers_are_equal(
+    lengths: list[int], minilm_folder: Path, mpnet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder)
+        assert encoder._packable(torch.zeros(1, 1, 1), torch.ones(1, 1))
+        assert_equal(run(encoder, lengths), plain(monkeypatch, encoder, lengths))
+
+
+def test_padding_on_the_left(minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_folder(minilm_folder)
+    hidden = torch.randn(3, 6, 384, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(6) >= torch.tensor([0, 4, 2])[:, None]
+    packed = encoder.forward_from(hidden, mask, 4)
+    monkeypatch.setattr(Encoder, "_packable", lambda *_: False)
+    torch.testing.assert_close(packed, encoder.forward_from(hidden, mask, 4), rtol=0, atol=1e-5)
+
+
+def test_dropout_is_that_of_the_plain_layers(
+    minilm_folder: Path, mpnet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder).train()
+        encoder.set_attention("eager")
+        encoder.layer_modules("layer.1")[0].eval()  # as if frozen
+        lengths = [8, 8, 8]  # without padding both draw the same random numbers for the same elements
+        assert_equal(run(encoder, lengths), plain(monkeypatch, encoder, lengths))
+        assert not torch.equal(run(encoder, lengths).embeddings, run(encoder, lengths, seed=1).embeddings)
+
+
+def test_bf16_is_as_near_to_fp32_as_autocast(minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_folder(minilm_folder)
+    lengths = [31, 3, 30, 5, 1, 4]
+    exact = run(encoder, lengths)
+    packed, autocast = run(encoder, lengths, bf16=True), plain(monkeypatch, encoder, lengths, bf16=True)
+    assert packed.embeddings.dtype == torch.float32
+    assert not torch.equal(packed.embeddings, exact.embeddings)
+    assert torch.cosine_similarity(packed.embeddings, exact.embeddings).min() > 0.9995
+    errors = [((each.gradient - exact.gradient).norm() / exact.gradient.norm()).item() for each in (packed, autocast)]
+    assert errors[0] < max(0.03, 2.5 * errors[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        inferred = encoder(*batch(lengths))
+    assert torch.cosine_similarity(inferred, exact.embeddings).min() > 0.9995
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_every_real_token_is_packed_once_and_comes_back_to_its_place(lengths: list[int]) -> None:
+    _, mask = batch(lengths)
+    packing = Packing.of(mask)
+    assert sorted(packing.places.tolist()) == mask.flatten().nonzero().squeeze(1).tolist()
+    hidden = torch.arange(1.0, mask.numel() + 1).view(*mask.shape, 1)
+    packed = packing.pack(hidden)
+    assert torch.equal(packing.unpack(packed, *mask.shape), hidden * mask.unsqueeze(-1))
+    for group in packing.groups:
+        own = packed[group.tokens].requires_grad_()
+        padded = group.pad(own)
+        assert torch.equal(padded.view(group.rows, group.longest)[group.real], own.squeeze(1))
+        back = group.unpad(padded)
+        assert torch.equal(back, own)
+        torch.autograd.backward(back, torch.ones_like(back))
+        assert own.grad is not None
+        assert torch.equal(own.grad, torch.ones_like(own))
