@@ -64,9 +64,9 @@ def _suspects(diagnosis: TaskDiagnosis) -> Iterable[Sequence[str | float]]:
 
 def _confusions(diagnosis: TaskDiagnosis) -> Iterable[Sequence[str | float]]:
     yield "label", "taken for", "rows", "of", "share", "example", "source"
-    examples = confusion_examples(diagnosis.unseen)
+    examples = confusion_examples(diagnosis.unseen, most=1)
     for each in frequent_confusions(diagnosis.report, most=_ALL):
-        example = examples[each.label, each.predicted]
+        example = examples[each.label, each.predicted][0]
         share = round(each.count / each.support, 4)
         yield each.label, each.predicted, each.count, each.support, share, example.text, example.source
 

@@ -80,13 +80,13 @@ def _confusions(diagnosis: TaskDiagnosis) -> Iterator[str]:
     confusions = frequent_confusions(diagnosis.report, most=MOST_SHOWN)
     if not confusions:
         return
-    examples = confusion_examples(diagnosis.unseen)
+    examples = confusion_examples(diagnosis.unseen, most=1)
     yield "**Confused classes** (training rows, each judged by heads that have not seen it)"
     rows = [
         [
             escaped(each.label),
             escaped(each.predicted),
-            _sentence(examples[each.label, each.predicted].text),
+            _sentence(examples[each.label, each.predicted][0].text),
             formatting.count(each.count),
             formatting.share(each.count, each.support),
         ]

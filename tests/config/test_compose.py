@@ -115,7 +115,7 @@ def test_each_key_that_a_file_sets_is_in_the_schema(file: Path) -> None:
     for path in leaves(values):
         if path[:1] == ("hydra",):
             continue
-        full = canonical((*section, *path))
+        full = canonical(tuple(map(str, (*section, *path))))
         known = [schema.keys(Config, full[:depth], branch=branch) for depth in range(len(full))]
         for key, allowed in zip(full, known, strict=True):
             assert not allowed or key in allowed, f"{file.relative_to(CONF)} sets {schema.key(full)}"

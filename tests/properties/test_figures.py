@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtl.evaluation.figures.class_bars import draw_class_bars
 from mtl.evaluation.figures.style import shown
-from mtl.evaluation.task_report import OVERALL, ClassReport, TaskReport
+from mtl.evaluation.task_report import ClassReport, TaskReport
 
 labels = st.text(min_size=1, max_size=30).filter(str.strip) | st.text(st.sampled_from("$\\{}_^<>&\"'a%# "), min_size=1)
 
@@ -24,8 +24,8 @@ labels = st.text(min_size=1, max_size=30).filter(str.strip) | st.text(st.sampled
 @example("\x00\ud800\ufffe")
 def test_any_label_stands_in_a_well_formed_picture(label: str) -> None:
     scores = ClassReport(0.5, 0.5, 0.5, 7)
-    halves = dict.fromkeys(OVERALL, 0.5)
-    report = TaskReport(**halves, per_class={label: scores, "other class": scores}, confusion=[[7, 0], [0, 7]])
+    per_class = {label: scores, "other class": scores}
+    report = TaskReport(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, per_class, [[7, 0], [0, 7]])
     with tempfile.TemporaryDirectory() as folder:
         draw_class_bars(Path(folder) / "a.svg", report)
         root = ET.parse(Path(folder) / "a.svg").getroot()  # noqa: S314 - ours

@@ -206,7 +206,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count how often a file was parsed."""
     calls: list[object] = []
 
-    def counted(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[str, str, int]]:
+    def counted(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[object, ...]]:
         calls.append(rows)
         return valid_rows(rows, log)
 
