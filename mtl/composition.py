@@ -142,7 +142,7 @@ def _swept_in_files(
             Problem("hydra.sweeper.params", found, "-m with a sweep", "add -m, or leave hparams_search out")
         )
         return [], problems
-    swept, unreadable = overrides.parse([f"{key}={value}" for key, value in params.items()], groups, in_file=True)
+    swept, unreadable = overrides.parse([f"{key}={value}" for key, value in params.items()], groups)
     return swept, problems + unreadable
 
 

@@ -22,7 +22,7 @@ MOST_VALUES = 1000
 """Values of one swept key that are checked beforehand."""
 Groups = Mapping[str, Sequence[str]]
 """The options of each configuration group."""
-_WORD = re.compile(r"(?!(null|true|false)$)[A-Za-z_]\w*", re.IGNORECASE)
+_WORD = re.compile(r"(?!(null|true|false)$)[a-z_]\w*|'[a-z_]\w*'|\"[a-z_]\w*\"", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,11 @@ class Argument:
         line: As it was given.
         override: What Hydra makes of it.
         values: Its values as text: one, those of a sweep, or none if it deletes a key.
-        in_file: Whether it stands in a file's sweep, where Hydra takes it as it is.
     """
 
     line: str
     override: Override
     values: tuple[str, ...]
-    in_file: bool = False
 
     @property
     def key(self) -> str:
@@ -67,7 +65,7 @@ def groups_in(folders: Sequence[Path]) -> dict[str, list[str]]:
     return {group: sorted(options - {"base"}) for group, options in sorted(found.items())}
 
 
-def parse(lines: Sequence[str], groups: Groups, *, in_file: bool = False) -> tuple[list[Argument], list[Problem]]:
+def parse(lines: Sequence[str], groups: Groups) -> tuple[list[Argument], list[Problem]]:
     """Return the arguments that can be parsed, and what is wrong with the others."""
     found, problems = [], []
     for line in lines:
@@ -77,7 +75,7 @@ def parse(lines: Sequence[str], groups: Groups, *, in_file: bool = False) -> tup
             problems.append(_unreadable(line, groups, str(error).splitlines()[0]))
             continue
         try:
-            found.append(Argument(line, override, tuple(_values(override, groups)), in_file))
+            found.append(Argument(line, override, tuple(_values(override, groups))))
         except (HydraException, ValueError) as error:  # a range with a step of 0
             value = f"{line.partition('=')[2]}: {error}"
             problems.append(Problem(override.key_or_group, value, "values to sweep over"))
@@ -170,8 +168,6 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
         value: One value in place of its own.
     """
     key, _, own = argument.line.partition("=")
-    if argument.in_file:
-        return f"{key}={own if value is None else value}"
     if argument.is_word_for_kind:
         key = f"{key}.kind"
     line = f"{key}={own if value is None else value}" if argument.values else argument.line

@@ -192,17 +192,6 @@ def test_the_values_of_a_sweep_in_a_file_are_checked(tmp_path: Path) -> None:
     assert places(*arguments, "seed=3") == ["learning_rates.heads"]  # an argument goes before the file
 
 
-def test_a_file_that_sweeps_a_key_which_no_file_mentions_needs_a_plus(tmp_path: Path) -> None:
-    text = "# @package _global_\nhydra: {sweeper: {params: {%sloss.sentiment.tau: '1,2'}}}\n"
-    own = folder(tmp_path, hparams_search__mine=text % "", hparams_search__good=text % "+")
-    arguments = ["-m", "--config-dir", str(own)]
-    assert check_command_line([*arguments, "hparams_search=good"]).arguments == [*arguments, "hparams_search=good"]
-    found = "Could not override 'loss.sentiment.tau'. To append to your config use +loss.sentiment.tau=1"
-    first = problems(*arguments, "hparams_search=mine")[0]
-    assert (first.place, first.expected) == ("configuration", COMPOSED_OF)
-    assert first.found.startswith(found)
-
-
 def test_a_key_that_a_file_sweeps_is_not_forced() -> None:
     command = check_command_line(["-m", "hparams_search=learning_rates", "learning_rates.heads=1e-5", "seed=1"])
     assert command.arguments == ["-m", "hparams_search=learning_rates", "learning_rates.heads=1e-5", "++seed=1"]
