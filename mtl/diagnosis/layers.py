@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from mtl.model.pooling import mean_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
 DEPTHS = (1 / 2, 2 / 3, 5 / 6)
 """Which layers, as shares of all: what tells opinions apart is often lost in the last ones of a sentence encoder."""
@@ -46,33 +45,19 @@ def layer_embeddings(
     found = {layer: np.empty((len(table), encoder.hidden_size), dtype=np.float32) for layer in layers}
     if not layers:
         return found
-    hidden: dict[str, Tensor] = {}
-    hooks = [encoder.layer_modules(layer)[0].register_forward_hook(_keeper(hidden, layer)) for layer in layers]
+    boundaries = sorted((encoder.layer_names.index(layer), layer) for layer in layers)  # the embeddings are number 0
     loader = EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id)
     device = next(encoder.parameters()).device
     done = 0
-    try:
-        with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
-            for batch in tracked(loader, how.progress, len(loader)):
-                batch = batch.to(device, non_blocking=True)
-                assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
-                assert batch.mask is not None  # noqa: S101
-                encoder(batch.ids, batch.mask)
-                for layer, states in hidden.items():
-                    pooled = mean_pool(states, batch.mask)
-                    rows = pooled if batch.inverse is None else pooled[batch.inverse]
-                    found[layer][loader.indices[done : done + len(rows)]] = rows.cpu().numpy()
-                done += len(rows)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
+        for batch in tracked(loader, how.progress, len(loader)):
+            batch = batch.to(device, non_blocking=True)
+            assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
+            assert batch.mask is not None  # noqa: S101
+            states = encoder.hidden_states(batch.ids, batch.mask, [boundary for boundary, _ in boundaries])
+            places = loader.indices[done : done + len(batch)]
+            for (_, layer), hidden in zip(boundaries, states, strict=True):
+                pooled = mean_pool(hidden, batch.mask)
+                found[layer][places] = (pooled if batch.inverse is None else pooled[batch.inverse]).cpu().numpy()
+            done += len(places)
     return found
-
-
-def _keeper(hidden: dict[str, Tensor], layer: str) -> Callable[..., None]:
-    """Return a hook that keeps what a layer puts out."""
-
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        hidden[layer] = output[0] if isinstance(output, tuple) else output
-
-    return keep

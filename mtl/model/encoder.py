@@ -26,6 +26,7 @@ from mtl.model.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.pooling import pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -142,6 +143,24 @@ class Encoder(nn.Module):
         """
         self._require_split(boundary)
         return self._run(self.embed(ids), mask, 0, boundary)
+
+    def hidden_states(self, ids: Tensor, mask: Tensor, boundaries: Sequence[int]) -> list[Tensor]:
+        """Return the hidden states at several boundaries, each (B, S, H), from one pass.
+
+        Args:
+            ids: Token ids, (B, S).
+            mask: True at real tokens, (B, S).
+            boundaries: Rising numbers from 0 to the number of layers.
+        """
+        if not self.supports_split:
+            found = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+            return [found[boundary] for boundary in boundaries]
+        hidden, reached, kept = self.embed(ids), 0, []
+        for boundary in boundaries:
+            hidden = self._run(hidden, mask, reached, boundary)
+            reached = boundary
+            kept.append(hidden)
+        return kept
 
     def forward_from(self, hidden: Tensor, mask: Tensor, boundary: int) -> Tensor:
         """Run the layers from ``boundary`` on and pool; after ``hidden_at`` this equals ``forward``.

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from mtl import memory
 from mtl.memory import freed_memory_kept
+from tests.support.commands import outside
 
 SIZE = 64 * 2**20
+# In a process of its own: in this one a new block would first take what earlier tests have freed.
+PROGRAM = f"""
+from pathlib import Path
+from mtl.memory import freed_memory_kept
 
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+before = resident()
+with freed_memory_kept():
+    block = b"1" * {SIZE}
+    print(resident() > before + {SIZE} // 2)
+    del block
+    print(resident() > before + {SIZE} // 2)
+print(resident() < before + {SIZE} // 2)
+"""
 
 
 @pytest.mark.skipif(memory._gnu_library() is None, reason="not the GNU C library")
 def test_memory_is_kept_inside_and_given_back_after() -> None:
-    before = resident()
-    with freed_memory_kept():
-        block = b"\1" * SIZE
-        assert resident() > before + SIZE // 2
-        del block
-        assert resident() > before + SIZE // 2
-    assert resident() < before + SIZE // 2
+    command = [sys.executable, "-c", PROGRAM]
+    found = subprocess.run(command, env=outside(), capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "True", "True"]
 
 
 def test_without_the_gnu_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

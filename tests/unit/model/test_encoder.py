@@ -167,6 +167,18 @@ def test_split_forward_of_trained_weights_equals_forward(folder: Path) -> None:
             assert torch.equal(encoder.forward_from(encoder.hidden_at(ids, mask, boundary), mask, boundary), whole)
 
 
+@pytest.mark.parametrize("family", [*SPLIT_FAMILIES, "deberta-v2", "modernbert"])
+def test_hidden_states_at_several_boundaries_from_one_pass(family: str) -> None:
+    stock = _random_backbone(family, (SPLIT_FAMILIES | WHOLE_FAMILIES)[family])
+    encoder = Encoder(copy.deepcopy(stock)).eval()
+    ids, mask = _random_batch()
+    with torch.no_grad():
+        found = encoder.hidden_states(ids, mask, [0, 2])
+        expected = stock(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+    for state, boundary in zip(found, (0, 2), strict=True):
+        torch.testing.assert_close(state[mask], expected[boundary][mask], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("boundary", [-1, 4])
 def test_unknown_boundary(tiny_folder: Path, boundary: int) -> None:
     encoder = Encoder.from_folder(tiny_folder)
