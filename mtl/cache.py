@@ -22,7 +22,7 @@ USAGE = """
 usage: python -m mtl.cache
        python -m mtl.cache clear [kind=KIND] [older=AGE]
 
-  kind=KIND    activations, examples or tiny (default: all of them)
+  kind=KIND    activations, examples, tiny or pages (default: all of them)
   older=AGE    only what has not been used for so long: 90m, 12h, 30d, 8w
 
 The cache is in $MTL_CACHE_DIR, by default ~/.cache/mtl. All of it can be removed at any time: it is made again when it
@@ -49,7 +49,7 @@ def _age(value: object) -> float | None:
 class Clear:
     """The arguments of ``clear``."""
 
-    kind: Literal["activations", "examples", "tiny"] | None = None
+    kind: Literal["activations", "examples", "tiny", "pages"] | None = None
     older: Annotated[float | None, BeforeValidator(_age)] = None
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ _EXAMPLES: Final = re.compile(r"[0-9a-f]{64}\.arrow")
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}\.arrow")
 _TINY: Final = re.compile(r"tiny-\d+")
 _PARTIAL_TINY: Final = re.compile(r"\.tiny-\w+")
+_LIBRARY: Final = re.compile(r"vega-[\w.]+\.js|\.partial-[0-9a-f]{16}\.js")
 _WRITTEN_SECONDS: Final = 24 * 3600.0
 """No file is under a temporary name for so long: what is older was left by a process that was killed."""
 
@@ -30,7 +31,7 @@ class Entry:
     """Something that can be removed on its own.
 
     Attributes:
-        kind: ``activations``, ``examples`` or ``tiny``.
+        kind: ``activations``, ``examples``, ``tiny`` or ``pages``.
         path: A file or a folder.
         what: What it holds, for a person.
         rows: How many rows; ``None`` where it has none, or they cannot be counted.
@@ -58,7 +59,7 @@ def unknown() -> list[Path]:
     """Return what lies in the cache folder and is none of ours."""
     root = cache_root()
     known = {entry.path for entry in entries()}
-    folders = {sources.default_folder(), examples.default_folder()}
+    folders = {sources.default_folder(), examples.default_folder(), root / "pages"}
     strangers = [path for path in _children(root) if path not in known | folders and not _in_progress(path)]
     for folder in sorted(folders):
         strangers += [path for path in _children(folder) if path not in known and not _in_progress(path)]
@@ -113,10 +114,16 @@ def _tiny() -> list[Entry]:
     ]
 
 
+def _pages() -> list[Entry]:
+    files = [path for path in _children(cache_root() / "pages") if _LIBRARY.fullmatch(path.name)]
+    return [replace(_file(path, "script of the charts in HTML reports", None), kind="pages") for path in files]
+
+
 KINDS: Final[dict[str, Callable[[], list[Entry]]]] = {
     "activations": _activations,
     "examples": _examples,
     "tiny": _tiny,
+    "pages": _pages,
 }
 
 

@@ -61,7 +61,7 @@ def examples(folder: Path, age: float = 0.0) -> Path:
 
 def test_an_empty_cache(root: Path, run: Callable[..., list[str]]) -> None:
     assert run() == [f"cache {root}", "activations take 0 B of at most 10 GB (MTL_CACHE_LIMIT)"]
-    assert run("clear") == [f"{kind}: 0 entries removed, 0 B" for kind in ("activations", "examples", "tiny")]
+    assert run("clear") == [f"{kind}: 0 entries removed, 0 B" for kind in ("activations", "examples", "tiny", "pages")]
     assert not root.exists()
 
 
@@ -121,11 +121,15 @@ def test_clearing_removes_what_mtl_knows_and_nothing_else(
     root: Path, run: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     source, rows, tiny = activations(), examples(tmp_path), cached_tiny()
-    sizes = [size_text(sum(map(_size, path.rglob("*")))) for path in (source, rows.parent, tiny)]
+    script = root / "pages" / "vega-1.9.0.post1.js"
+    script.parent.mkdir()
+    script.write_text("chart();")
+    sizes = [size_text(sum(map(_size, path.rglob("*")))) for path in (source, rows.parent, tiny, script.parent)]
     strangers = [
         root / "mine" / "file",
         root / "tiny-x" / "file",
         root / "examples" / "notes.arrow",
+        root / "pages" / "notes.js",
         root / "activations" / ("f" * 33) / "file",
         root / "activations" / "file",
     ]
@@ -133,11 +137,12 @@ def test_clearing_removes_what_mtl_knows_and_nothing_else(
         stranger.parent.mkdir(exist_ok=True)
         stranger.write_text("mine")
     lines = run("clear")
-    kinds = ("activations", "examples", "tiny")
+    kinds = ("activations", "examples", "tiny", "pages")
     assert lines == [f"{kind}: 1 entry removed, {size}" for kind, size in zip(kinds, sizes, strict=True)]
     assert not source.exists()
     assert not rows.exists()
     assert not tiny.exists()
+    assert not script.exists()
     assert all(stranger.exists() for stranger in strangers)
 
 
@@ -222,7 +227,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_is_gone(root: Path, run: C
         ),
         (
             ["clear", "kind=exampels"],
-            "  kind\n      found:    'exampels'\n      expected: activations, examples, tiny\n"
+            "  kind\n      found:    'exampels'\n      expected: activations, examples, tiny, pages\n"
             "      repair:   did you mean examples?",
         ),
         (
