@@ -25,7 +25,7 @@ FLOORS = (
     ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),
     ("run",),
-    ("train", "evaluate", "predict", "encode", "cache", "diagnose"),
+    ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -1,0 +1,152 @@
+"""Metrics of resampled test rows, from counts: what a paired bootstrap compares.
+
+Rows are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), as many as
+there are. All runs over the same rows see the same draws, so the differences between two runs are paired (Koehn,
+Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004). How often a row was drawn is its weight;
+hits, predicted rows and true rows of each class are then products of weights and indicators, and no row is looked at
+twice.
+
+Notation: ``N`` rows, ``C`` classes, ``R`` resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+MEASURES = ("accuracy", "macro_f1", "rare_f1")
+_CELLS = 1 << 24
+"""Most weights at once: 64 MiB in single precision, which holds whole numbers up to 2 ** 24 exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One run's answers on the rows of one task.
+
+    Attributes:
+        labels: True classes, ``(N,)`` from 0.
+        predicted: Predicted classes, ``(N,)``.
+        classes: ``C``.
+    """
+
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    classes: int
+
+
+def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    """Yield how often each row is drawn in each resample, ``(r, N)`` at a time, ``R`` in all.
+
+    Args:
+        rows: ``N``.
+        resamples: ``R``.
+        seed: The same seed gives the same draws.
+    """
+    generator = np.random.default_rng(list(seed))
+    left, most = resamples, max(1, _CELLS // max(rows, 1))
+    while left:
+        count = min(left, most)
+        drawn = generator.integers(0, rows, size=(count, rows)) + rows * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float32)
+        left -= count
+
+
+def resampled(
+    answers: Sequence[Answers], rare: Sequence[int], resamples: int, seed: Sequence[int]
+) -> list[dict[str, Floats]]:
+    """Return for each run each of `MEASURES` on every resample, ``(R,)``; all runs on the same draws.
+
+    Args:
+        answers: Of each run, over the same rows.
+        rare: The classes that `rare_f1` averages; none: it is left out.
+        resamples: ``R``.
+        seed: Of the draws.
+    """
+    rows = len(answers[0].labels)
+    drawn = list(zip(*(_chunk(answers, rare, chunk) for chunk in weights(rows, resamples, seed)), strict=True))
+    return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in drawn]
+
+
+def _chunk(answers: Sequence[Answers], rare: Sequence[int], drawn: NDArray[np.float32]) -> list[dict[str, Floats]]:
+    support = _counts(drawn, answers[0].labels, answers[0].classes)
+    found = []
+    for each in answers:
+        right = np.where(each.labels == each.predicted, each.labels, -1)
+        hits = _counts(drawn, right, each.classes)
+        found.append(measures(hits, support, _counts(drawn, each.predicted, each.classes), rare))
+    return found
+
+
+def measures(hits: Floats, support: Floats, predicted: Floats, rare: Sequence[int]) -> dict[str, Floats]:
+    """Return the measures from counts of each class in the last axis, ``(..., C)`` → ``(...)``.
+
+    F1 is ``2 hits / (support + predicted)``, 0 without rows, as in `mtl.evaluation.metrics`.
+
+    Args:
+        hits: Rows of the class that were predicted right.
+        support: Rows of the class.
+        predicted: Rows that were taken for the class.
+        rare: The classes that `rare_f1` averages.
+    """
+    total = support + predicted
+    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+    found = {"accuracy": hits.sum(axis=-1) / support.sum(axis=-1), "macro_f1": f1.mean(axis=-1)}
+    return {**found, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else found
+
+
+def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) -> Floats:
+    """Return the drawn rows of each class, ``(r, C)``; rows with the class -1 count nowhere."""
+    indicator = (classes[:, None] == np.arange(count)).astype(np.float32)
+    counts: Floats = (drawn @ indicator).astype(np.float64)
+    return counts
+
+
+def averaged(runs: Sequence[Floats], seeds: Sequence[int | None], seed: int) -> Floats:
+    """Return the mean over runs on every resample, ``(R,)``, with the runs drawn anew in each.
+
+    Two scenarios with the same seeds see the same draws of them, so that also the runs are paired.
+
+    Args:
+        runs: A measure of each run on every resample.
+        seeds: The seeds of the runs.
+        seed: Of the draws.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    values = np.stack(runs)
+    count, resamples = values.shape
+    generator = np.random.default_rng([seed, *(0 if each is None else each + 1 for each in seeds)])
+    drawn = generator.integers(0, count, size=(count, resamples))
+    means: Floats = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
+    return means
+
+
+def p_value(differences: Floats) -> float:
+    """Return the two-sided p-value of no difference, from the share of resamples on either side of 0.
+
+    The observed data count as one more resample, so that no p-value is 0 (Davison and Hinkley, Bootstrap Methods and
+    their Application, 1997, section 4.2). It is 1 where no resample differs.
+
+    Args:
+        differences: On every resample, ``(R,)``.
+    """
+    sides = (np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    return float(min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
+
+    Args:
+        p_values: Of all tests of a family.
+    """
+    adjusted = [1.0] * len(p_values)
+    greatest = 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        greatest = max(greatest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = greatest
+    return adjusted

@@ -1,0 +1,178 @@
+"""What lies between two scenarios, and whether it is more than noise: a paired bootstrap over test rows and seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mtl.evaluation.comparison.bootstrap import MEASURES, Answers, Floats, averaged, holm, measures, p_value, resampled
+from mtl.evaluation.comparison.records import Outcomes, Record
+from mtl.evaluation.comparison.scenarios import Scenario
+
+SEED = 20130613
+LEVEL = 0.05
+"""A difference counts as real when its p-value, adjusted by Holm's method, is below this."""
+SCORE = "score"
+"""The measure of a scenario as a whole: macro-F1, averaged over the tasks."""
+_TESTS_PER_SCENARIO = 80  # resamples for each: the least p-value times the number of tests then stays below `LEVEL`
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A scenario's figure minus that of the reference.
+
+    Attributes:
+        scenario: Name of the scenario.
+        reference: Name of the scenario that it is held against.
+        task: The task, or None for the score over all tasks.
+        measure: ``score``, ``accuracy``, ``macro_f1`` or ``rare_f1``.
+        value: The difference, on the rows as they are, averaged over the seeds of each.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+        p: The two-sided p-value.
+        p_adjusted: The same, adjusted for all scenarios that are held against the reference in this measure.
+    """
+
+    scenario: str
+    reference: str
+    task: str | None
+    measure: str
+    value: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+
+    @property
+    def real(self) -> bool:
+        """Whether it is larger than noise."""
+        return self.p_adjusted < LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """A measure of one run: as observed, and on every resample of its rows."""
+
+    observed: float
+    resampled: Floats
+
+
+class Bootstrap:
+    """The measures of all runs on resampled rows, computed once for each set of rows.
+
+    Args:
+        scenarios: The scenarios to be held against each other.
+        rare: The rare classes of each task.
+        resamples: At least so many; more where many scenarios need smaller p-values.
+    """
+
+    def __init__(self, scenarios: Sequence[Scenario], rare: Mapping[str, Sequence[str]], resamples: int) -> None:
+        self.resamples = max(resamples, _TESTS_PER_SCENARIO * len(scenarios))
+        self._sampled: dict[tuple[int, str, str], _Sampled] = {}  # by the identity of the run, task and measure
+        blocks: dict[tuple[str, str], list[Record]] = defaultdict(list)
+        for scenario in scenarios:
+            for run in scenario.runs:
+                for task, outcomes in run.outcomes.items():
+                    blocks[task, outcomes.rows].append(run)
+        for (task, rows), runs in blocks.items():
+            self._sample(task, rows, runs, rare[task])
+
+    def _sample(self, task: str, rows: str, runs: Sequence[Record], rare: Sequence[str]) -> None:
+        answers = [_answers(run.outcomes[task]) for run in runs]
+        classes = sorted(runs[0].outcomes[task].predictions.classes)
+        places = [at for at, name in enumerate(classes) if name in rare]
+        found = resampled(answers, places, self.resamples, (SEED, int(rows[:8], 16)))
+        for run, each, values in zip(runs, answers, found, strict=True):
+            observed = _observed(each, places)
+            for measure in values:
+                self._sampled[id(run), task, measure] = _Sampled(observed[measure], values[measure])
+
+    def difference(
+        self, scenario: Scenario, reference: Scenario, measure: str, tasks: Sequence[str]
+    ) -> tuple[float, Floats] | None:
+        """Return a difference, averaged over ``tasks``, and its values on the resamples.
+
+        Only runs over rows that both scenarios were tested on take part. None: there is none, or no such measure.
+
+        Args:
+            scenario: Whose figure.
+            reference: Whose figure is taken off.
+            measure: One of `MEASURES`.
+            tasks: The tasks to average over.
+        """
+        parts = [self._task_difference(scenario, reference, measure, task) for task in tasks]
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts):
+            return None
+        observed, values = zip(*known, strict=True)
+        return float(np.mean(observed)), np.mean(values, axis=0)
+
+    def _task_difference(
+        self, scenario: Scenario, reference: Scenario, measure: str, task: str
+    ) -> tuple[float, Floats] | None:
+        rows = _rows(scenario, task) & _rows(reference, task)
+        first, second = (self._mean(each, measure, task, rows) for each in (scenario, reference))
+        return None if first is None or second is None else (first[0] - second[0], first[1] - second[1])
+
+    def _mean(self, scenario: Scenario, measure: str, task: str, rows: set[str]) -> tuple[float, Floats] | None:
+        runs = [run for run in scenario.runs if task in run.outcomes and run.outcomes[task].rows in rows]
+        found = [self._sampled[key] for run in runs if (key := (id(run), task, measure)) in self._sampled]
+        if not found:
+            return None
+        values = averaged([each.resampled for each in found], [run.seed for run in runs], SEED)
+        return float(np.mean([each.observed for each in found])), values
+
+
+def differences(
+    bootstrap: Bootstrap, scenarios: Sequence[Scenario], reference: Scenario, tasks: Sequence[str]
+) -> list[Difference]:
+    """Return what each scenario has more or less than the reference: the score, and each measure of each task.
+
+    Args:
+        bootstrap: Of all runs.
+        scenarios: The scenarios; the reference may be among them.
+        reference: What they are held against.
+        tasks: The tasks.
+    """
+    others = [scenario for scenario in scenarios if scenario is not reference]
+    wanted: list[tuple[str | None, str]] = [(None, SCORE)]
+    wanted += [(task, measure) for task in tasks for measure in MEASURES]
+    found = []
+    for task, measure in wanted:
+        family = []
+        for scenario in others:
+            pair = bootstrap.difference(
+                scenario, reference, "macro_f1" if task is None else measure, tasks if task is None else [task]
+            )
+            if pair is not None:
+                family.append(_difference(scenario.name, reference.name, task, measure, *pair))
+        adjusted = holm([each.p for each in family])
+        found += [replace(each, p_adjusted=p) for each, p in zip(family, adjusted, strict=True)]
+    return found
+
+
+def _difference(
+    scenario: str, reference: str, task: str | None, measure: str, value: float, resampled: Floats
+) -> Difference:
+    low, high = (float(each) for each in np.percentile(resampled, [2.5, 97.5]))
+    p = p_value(resampled)
+    return Difference(scenario, reference, task, measure, value, low, high, p, p)
+
+
+def _answers(outcomes: Outcomes) -> Answers:
+    return Answers(outcomes.labels, outcomes.predicted, len(outcomes.predictions.classes))
+
+
+def _observed(answers: Answers, rare: Sequence[int]) -> dict[str, float]:
+    """Return the measures on the rows as they are."""
+    right = answers.labels[answers.labels == answers.predicted]
+    counts = (np.bincount(each, minlength=answers.classes) for each in (right, answers.labels, answers.predicted))
+    hits, support, predicted = (each.astype(np.float64) for each in counts)
+    return {name: float(value) for name, value in measures(hits, support, predicted, rare).items()}
+
+
+def _rows(scenario: Scenario, task: str) -> set[str]:
+    return {run.outcomes[task].rows for run in scenario.runs if task in run.outcomes}

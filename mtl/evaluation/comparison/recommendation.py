@@ -1,0 +1,208 @@
+"""What follows from a comparison, in words; each sentence comes from the figures and names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mtl.evaluation import formatting
+from mtl.evaluation.comparison import words
+from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.figures import Figures
+
+BUDGET = 0.1
+"""What counts as cheap: at most this share of the training time of the dearest scenario."""
+_KEPT = 0.01  # a loss of correlation that goes unnoticed
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One piece of advice.
+
+    Attributes:
+        question: What it answers, in a few words.
+        answer: The scenario to take, or what is missing.
+        reasons: Sentences with the figures that it follows from.
+    """
+
+    question: str
+    answer: str
+    reasons: Sequence[str]
+
+
+def recommend(comparison: Comparison) -> list[Advice]:
+    """Return the advice that the figures support: the best, the best for little cost, and what little data wants.
+
+    Args:
+        comparison: The comparison.
+    """
+    pieces = (_best, _budget, _little_data, _tasks, _retention, _evidence)
+    return [advice for piece in pieces for advice in piece(comparison)]
+
+
+def _best(comparison: Comparison) -> Iterator[Advice]:
+    best, others = comparison.best, _others(comparison)
+    runs = len(best.scenario.runs)
+    reasons = [f"Score {words.spread(best.score)} over {runs} seed{'s' * (runs != 1)}, trained in {_time(best)}."]
+    if not others:
+        yield Advice("Best quality", best.name, [*reasons, "It is the only scenario: there is nothing to compare."])
+        return
+    reasons.append(_lead(comparison, others[0]))
+    tied = _tied(comparison)
+    if tied and tied != others[:1]:
+        reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told on these rows.")
+    cheaper = [row for row in tied if _cost(row) < 0.5 * _cost(best)]
+    if cheaper:
+        row = min(cheaper, key=_cost)
+        reasons.append(f"{row.name} does as well as can be told for {_share(row, best)} of its time: take that first.")
+    yield Advice("Best quality", best.name, reasons)
+
+
+def _lead(comparison: Comparison, second: Figures) -> str:
+    found = comparison.difference(second.name, comparison.best.name)
+    if found is None:
+        return f"{second.name} comes second, but they were tested on no row in common."
+    evidence = words.evidence(found, turned=True)
+    return f"It leads {second.name}, the second, by {-found.value:.3f} ({evidence})."
+
+
+def _budget(comparison: Comparison) -> Iterator[Advice]:
+    timed = [row for row in _ranked(comparison) if row.seconds is not None]
+    if len(timed) < 2:
+        return
+    dearest = max(timed, key=_cost)
+    affordable = [row for row in timed if _cost(row) <= BUDGET * _cost(dearest)]
+    question = "Best within a tenth of the cost"
+    if not affordable:
+        row = min(timed, key=_cost)
+        told = f"The cheapest, {row.name}, takes {_share(row, dearest)} of the time of the dearest, {dearest.name}"
+        yield Advice(question, "none", [f"{told} ({_time(row)} of {_time(dearest)}), with a score of {_score(row)}."])
+        return
+    row = affordable[0]
+    spent = f"Trained in {_time(row)}, {_share(row, dearest)} of the time of the dearest, {dearest.name}"
+    reasons = [f"{spent} ({_time(dearest)})."]
+    found = comparison.difference(row.name, comparison.best.name)
+    if row is comparison.best:
+        reasons.append("It is also the best: what is dearer buys nothing here.")
+    elif found is not None:
+        reasons.append(
+            f"Score {_score(row)}, {_less(found.value)} the best, {comparison.best.name} ({words.evidence(found)})."
+        )
+    yield Advice(question, row.name, reasons)
+
+
+def _little_data(comparison: Comparison) -> Iterator[Advice]:
+    question = "With little data"
+    row = comparison.best_with_fewest_rows
+    if row is None or row.scenario.size is None:
+        told = "All runs had the same training rows" if _sizes_known(comparison) else "The runs do not tell their rows"
+        missing = (
+            "what suits less data needs runs of the same scenarios on fewer training rows, with the same test rows"
+        )
+        yield Advice(question, "no evidence", [f"{told}: {missing}."])
+        return
+    peers = [each for each in _ranked(comparison) if each.scenario.size == row.scenario.size and each is not row]
+    reasons = [f"The best of {len(peers) + 1} scenarios with {row.scenario.size:,} training rows: {_score(row)}."]
+    if peers and (found := comparison.difference(peers[0].name, row.name)):
+        evidence = words.evidence(found, turned=True)
+        reasons.append(f"It leads {peers[0].name} by {-found.value:.3f} ({evidence}).")
+    if not peers:
+        reasons.append("No other scenario was trained on so few rows: that is no comparison yet.")
+    found = comparison.difference(row.name, comparison.best.name)
+    if found is not None:
+        reasons.append(f"That is {_less(found.value)} the best with all rows ({words.evidence(found)}).")
+    yield Advice(question, row.name, reasons)
+
+
+def _tasks(comparison: Comparison) -> Iterator[Advice]:
+    """Name a scenario that beats the best one on a single task beyond noise."""
+    for task in comparison.tasks:
+        better = [
+            found
+            for row in comparison.rows
+            if (found := comparison.difference(row.name, comparison.best.name, task, "macro_f1"))
+            and found.value > 0
+            and found.real
+        ]
+        if better:
+            found = max(better, key=lambda each: each.value)
+            told = f"Macro-F1 {found.value:.3f} above {comparison.best.name} on this task ({words.evidence(found)})."
+            yield Advice(f"For {task} alone", found.scenario, [told])
+
+
+def _retention(comparison: Comparison) -> Iterator[Advice]:
+    best, before = comparison.best, comparison.best.retention_before
+    if best.retention is None or before is None:
+        return
+    lost = before.mean - best.retention.mean
+    told = f"{best.name} moved the correlation on sentence pairs from {before.mean:.3f} to {best.retention.mean:.3f}."
+    question = "For other uses of the encoder"
+    if lost < _KEPT:
+        yield Advice(question, best.name, [told, f"It lost less than {_KEPT}."])
+        return
+    keeping = [row for row in _ranked(comparison) if row.retention and before.mean - row.retention.mean < _KEPT]
+    if not keeping:
+        yield Advice(question, "none", [told, f"No scenario lost less than {_KEPT}."])
+        return
+    row = keeping[0]
+    assert row.retention is not None  # noqa: S101 - just looked at
+    kept = f"{row.name} keeps {row.retention.mean:.3f} and is the best of those that lost less than {_KEPT}: score"
+    yield Advice(question, row.name, [told, f"{kept} {_score(row)}."])
+
+
+def _evidence(comparison: Comparison) -> Iterator[Advice]:
+    """Say what would make the answer surer."""
+    reasons = []
+    single = [row.name for row in comparison.rows if len(row.scenario.runs) == 1]
+    if single:
+        reasons.append(
+            f"{words.both(single)} ran with one seed: another seed may lie differently, and that noise is not counted."
+        )
+    if not _others(comparison):
+        reasons.append("There is one scenario: add others.")
+    elif len(_tied(comparison)) > 0:
+        rows = sum(len(each.predictions) for each in comparison.best.scenario.runs[0].outcomes.values())
+        reasons.append(f"Differences of this size need more than the {rows:,} test rows there are, or more seeds.")
+    if comparison.unfinished or comparison.unreadable:
+        count = len(comparison.unfinished) + len({problem.place for problem in comparison.unreadable})
+        reasons.append(f"{count} job{'s' * (count != 1)} without usable figures could change the picture.")
+    if reasons:
+        yield Advice("What would make it surer", "more evidence", reasons)
+
+
+def _ranked(comparison: Comparison) -> list[Figures]:
+    return [row for row in comparison.rows if row.score is not None]
+
+
+def _others(comparison: Comparison) -> list[Figures]:
+    return [row for row in _ranked(comparison) if row is not comparison.best]
+
+
+def _tied(comparison: Comparison) -> list[Figures]:
+    """Return the scenarios whose score cannot be told from the best one's."""
+    pairs = ((row, comparison.difference(row.name, comparison.best.name)) for row in _others(comparison))
+    return [row for row, found in pairs if found is not None and not found.real]
+
+
+def _sizes_known(comparison: Comparison) -> bool:
+    return all(row.scenario.size is not None for row in comparison.rows)
+
+
+def _cost(row: Figures) -> float:
+    return float("inf") if row.seconds is None else row.seconds
+
+
+def _less(value: float) -> str:
+    return f"{abs(value):.3f} {'below' if value < 0 else 'above'}"
+
+
+def _time(row: Figures) -> str:
+    return "no time" if row.seconds == 0 else words.seconds(row)
+
+
+def _score(row: Figures) -> str:
+    return words.spread(row.score)
+
+
+def _share(row: Figures, whole: Figures) -> str:
+    return formatting.share(_cost(row), _cost(whole))

@@ -1,0 +1,197 @@
+"""A finished run as a comparison needs it: what it was, its figures, and what it predicted for each test row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from mtl.errors import DataError, Problem
+from mtl.evaluation.comparison.finding import CONFIG, METRICS
+from mtl.evaluation.fields import Fields
+from mtl.evaluation.metrics_file import RunMetrics, read_metrics
+from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
+from mtl.evaluation.task_report import TaskReport
+
+_IDLE = ("seed", "logger", "cache", "retention")  # parts of a configuration that change no figure, and the seed
+_CHAIN = 8  # how many runs, each the start of the next, are looked back through
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One run's predictions of one task on the rows it was tested on.
+
+    Attributes:
+        split: Which rows: ``test``, or ``val`` where there are no test rows.
+        predictions: What the run wrote, ``N`` rows and ``C`` classes.
+    """
+
+    split: str
+    predictions: Predictions
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The true classes as places in the list of classes, shape ``(N,)``."""
+        return _codes(self.predictions.labels, self.predictions.classes)
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The predicted classes as places in the list of classes, shape ``(N,)``."""
+        return _codes(self.predictions.predicted, self.predictions.classes)
+
+    @cached_property
+    def rows(self) -> str:
+        """A checksum of texts, labels and classes in their order: equal where two runs saw the same rows."""
+        content = json.dumps([list(each) for each in (self.predictions.texts, self.predictions.labels)])
+        return hashlib.sha256(content.encode() + json.dumps(sorted(self.predictions.classes)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration, plain.
+        metrics: Its figures.
+        outcomes: For each task its predictions on the test rows.
+        retention: Spearman correlation on sentence pairs before and after, if it was measured.
+        calibration: For each task the expected calibration error after calibration, if it was measured.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    metrics: RunMetrics
+    outcomes: Mapping[str, Outcomes]
+    retention: tuple[float, float] | None = None
+    calibration: Mapping[str, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """What was run, in a word or two: the experiment or the freeze scenario."""
+        return str(self.metrics.run.get("name") or self.folder.name)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run."""
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The choice made in each configuration group."""
+        choices = self.metrics.run.get("choices")
+        return {str(group): str(choice) for group, choice in choices.items()} if isinstance(choices, dict) else {}
+
+    @property
+    def training_rows(self) -> dict[str, dict[str, int]]:
+        """For each task the training rows of each label; empty where the run does not tell."""
+        rows = self.metrics.run.get("training_rows")
+        if not isinstance(rows, dict) or not all(isinstance(counts, dict) for counts in rows.values()):
+            return {}
+        return {task: {str(label): int(count) for label, count in counts.items()} for task, counts in rows.items()}
+
+    @property
+    def size(self) -> int | None:
+        """The training rows of all tasks together, or None where the run does not tell."""
+        return sum(sum(counts.values()) for counts in self.training_rows.values()) or None
+
+    def report(self, task: str) -> TaskReport:
+        """Return the figures of a task on the rows it was tested on."""
+        return self.metrics.tasks[task][self.outcomes[task].split]
+
+    @cached_property
+    def recipe(self) -> str:
+        """A checksum of all that makes the run what it is, but for the seed: equal in replicates."""
+        content = json.dumps([_recipe(self.config), self.size], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def read_record(folder: Path) -> Record:
+    """Read a finished run.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        DataError: Its configuration, its figures or its predictions cannot be read (all problems of a file).
+    """
+    metrics = read_metrics(folder / METRICS)
+    splits = {task: _tested(found) for task, found in metrics.tasks.items() if found}
+    if not splits:
+        raise DataError(Problem(f"{folder / METRICS}: tasks", "no figures of any task", "a task with test or val"))
+    outcomes = {
+        task: Outcomes(split, read_predictions(predictions_path(folder, task, split))) for task, split in splits.items()
+    }
+    kept = None if metrics.retention is None else (metrics.retention.before, metrics.retention.after)
+    calibration = _calibration(folder / METRICS, splits)
+    return Record(folder, read_plain_config(folder), metrics, outcomes, kept, calibration)
+
+
+def read_plain_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration that a run has kept, as plain values that need not fit today's schema.
+
+    Raises:
+        DataError: It cannot be read or is no mapping.
+    """
+    path = folder / CONFIG
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(Problem(str(path), f"not readable: {first}", "the configuration of a run")) from None
+    if not isinstance(values, dict):
+        raise DataError(
+            Problem(str(path), f"a {type(values).__name__}", "the configuration of a run: keys with values")
+        )
+    return values
+
+
+def _tested(splits: Mapping[str, TaskReport]) -> str:
+    return "test" if "test" in splits else next(iter(splits))
+
+
+def _calibration(path: Path, splits: Mapping[str, str]) -> dict[str, float]:
+    """Return the expected calibration error of each task that was calibrated; a run need not be."""
+    fields = Fields(json.loads(path.read_text(encoding="utf-8")), str(path))
+    reports = {task: fields.fields("tasks").fields(task).fields(split) for task, split in splits.items()}
+    calibrated = {task: report for task, report in reports.items() if report.plain().get("calibration") is not None}
+    found = {task: each.fields("calibration").fields("after").number("ece") for task, each in calibrated.items()}
+    fields.finish()
+    return found
+
+
+def _codes(names: Any, classes: Any) -> NDArray[np.int64]:
+    place = {name: at for at, name in enumerate(sorted(classes))}
+    return np.array([place[name] for name in names], dtype=np.int64)
+
+
+def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return the configuration without what differs between replicates or changes no figure."""
+    recipe = {key: value for key, value in config.items() if key not in _IDLE}
+    start = (config.get("model") or {}).get("init_from")
+    if start is not None:
+        recipe["model"] = {**config["model"], "init_from": _origin(Path(start), depth)}
+    return recipe
+
+
+def _origin(start: Path, depth: int) -> Any:
+    """Return the recipe of the run that another one starts from; its path where that cannot be told.
+
+    Replicates start from replicates: seed 2 from the model of seed 2.
+    """
+    for folder in (start, start.parent):
+        if depth < _CHAIN and (folder / CONFIG).is_file():
+            try:
+                return _recipe(read_plain_config(folder), depth + 1)
+            except DataError:
+                break
+    return str(start)

@@ -1,0 +1,82 @@
+"""A comparison in the terminal, within 80 columns: the ranking, each task, the cost, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from mtl.evaluation import formatting
+from mtl.evaluation.comparison import words
+from mtl.evaluation.comparison.columns import Column, columns
+from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.recommendation import Advice
+
+_SCENARIO = 30  # characters of a scenario's name in a line
+
+
+def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[RenderableType]:
+    """Yield what to print, in order.
+
+    Args:
+        comparison: The comparison.
+        advice: What follows from it.
+    """
+    yield _ranking(comparison)
+    shown = columns(comparison)
+    for task in comparison.rare:
+        yield _table(comparison, task, [each for each in shown if each.task == task])
+    yield _table(comparison, "Cost", [each for each in shown if each.task is None and each.key != "score"])
+    for each in advice:
+        yield Text.assemble((f"{each.question}: ", "bold"), (formatting.one_line(each.answer), "bold green"))
+        yield Padding(Text(formatting.one_line(" ".join(each.reasons))), (0, 0, 1, 2))
+    for line in words.left_out(comparison):
+        yield Text(formatting.one_line(line), style="yellow")
+
+
+def _ranking(comparison: Comparison) -> Table:
+    table = _empty("Scenarios", ["runs", "score", "to the best", "95 % interval", "verdict"])
+    for row in comparison.rows:
+        found = comparison.difference(row.name, comparison.best.name)
+        against = [words.signed(found.value), words.interval(found)] if found else ["", ""]
+        last = "best" if row is comparison.best else words.verdict(found).removeprefix("within ")
+        cells = [str(len(row.scenario.runs)), words.spread(row.score), *against, last]
+        table.add_row(_name(row.name), *cells, style="bold" if row is comparison.best else None)
+    table.caption = f"score: macro-F1, mean of {words.both(comparison.tasks)}"
+    return table
+
+
+def _table(comparison: Comparison, title: str, shown: Sequence[Column]) -> Table:
+    table = _empty(title, [_header(each.header) for each in shown])
+    for row in comparison.rows:
+        table.add_row(_name(row.name), *(each.shown(row) for each in shown))
+    return table
+
+
+def _header(name: str) -> str:
+    return name.replace(" ", "\n", 1) if len(name) > 12 else name
+
+
+def _empty(title: str, figures: Sequence[str]) -> Table:
+    table = Table(
+        title=Text(formatting.one_line(title)),
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("scenario", overflow="fold", max_width=_SCENARIO)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True, vertical="top")
+    return table
+
+
+def _name(name: str) -> Text:
+    return Text(formatting.one_line(name))

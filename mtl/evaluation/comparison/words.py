@@ -1,0 +1,93 @@
+"""How a comparison's figures and differences are written, in all its outputs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mtl.evaluation import formatting
+from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.differences import SCORE, Difference
+from mtl.evaluation.comparison.figures import RARE_SHARE, Figures, Spread
+
+MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
+
+
+def spread(figure: Spread | None) -> str:
+    """Return a metric with its deviation: ``0.846 ± 0.012``."""
+    if figure is None:
+        return formatting.NOTHING
+    deviation = "" if figure.deviation is None else f" ± {figure.deviation:.3f}"
+    return formatting.score(figure.mean) + deviation
+
+
+def seconds(row: Figures) -> str:
+    """Return a scenario's training time."""
+    return formatting.duration(row.seconds)
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign, a true minus before negative ones."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def interval(difference: Difference, *, turned: bool = False) -> str:
+    """Return the 95 % interval of a difference: ``−0.087 to −0.005``; ``turned``: of the reference's lead."""
+    low, high = (difference.low, difference.high)
+    low, high = (-high, -low) if turned else (low, high)
+    return f"{signed(low)} to {signed(high)}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with its sign of relation."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def verdict(difference: Difference | None) -> str:
+    """Return whether a difference is real, in a word or two."""
+    if difference is None:
+        return formatting.NOTHING
+    return "real" if difference.real else "within noise"
+
+
+def evidence(difference: Difference, *, turned: bool = False) -> str:
+    """Return interval, p-value and verdict for a sentence."""
+    real = "larger than noise" if difference.real else "within noise"
+    return f"95 % interval {interval(difference, turned=turned)}, {p_value(difference.p_adjusted)}: {real}"
+
+
+def both(names: Iterable[str]) -> str:
+    """Return names as a phrase: ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def method(comparison: Comparison) -> list[str]:
+    """Return what a reader must know of how the figures were made."""
+    tasks = "the macro-F1" if len(comparison.tasks) == 1 else f"macro-F1, averaged over {both(comparison.tasks)}"
+    rare = {task: names for task, names in comparison.rare.items() if names}
+    share = f"classes with less than {RARE_SHARE:.0%} of an equal share of the training rows".replace("%", " %")
+    named = "; ".join(f"{task}: {', '.join(names)}" for task, names in rare.items())
+    return [
+        f"Score: {tasks}. ± is the standard deviation over seeds. Figures are those of the test rows.",
+        f"Rare F1: mean F1 of {share} ({named or 'there are none here'}).",
+        f"Differences: paired bootstrap, {comparison.resamples:,} resamples of the test rows and of the seeds, the "
+        "metric averaged over the seeds within each; 95 % percentile intervals; two-sided p-values adjusted by "
+        "Holm's method for all scenarios that are held against the same one in the same measure. Real: p < 0.05.",
+        "With two or three seeds the bootstrap sees less of the noise of training than there is, with one seed none "
+        "of it. The best was chosen on the very rows that it is judged on, so its own figure flatters it slightly.",
+    ]
+
+
+def left_out(comparison: Comparison) -> list[str]:
+    """Return one line for each job without figures, each file that could not be read, and each note."""
+    jobs = [
+        f"{'failed' if job.failed else 'unfinished'}: {job.folder}"
+        + (f" ({' '.join(job.overrides)})" if job.overrides else "")
+        + (f": {formatting.shortened(job.reason, 200)}" if job.reason else "")
+        for job in comparison.unfinished
+    ]
+    files = [
+        f"not readable: {problem.place}: found {problem.found}, expected {problem.expected}"
+        for problem in comparison.unreadable
+    ]
+    return [*jobs, *files, *comparison.notes]

@@ -1,0 +1,230 @@
+"""The charts as Vega-Lite specifications: plain data in, a chart out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mtl.evaluation.html.colours import GREY, scales
+from mtl.evaluation.html.page import Chart
+
+Row = Mapping[str, Any]
+_TALL = 320
+_TIMES = (0, 1, 10, 60, 600, 3600, 36000)
+_TIME = (
+    "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' : datum.value / 3600 + ' h'"
+)
+
+
+def _values(rows: Iterable[Row]) -> dict[str, Any]:
+    return {"values": [dict(row) for row in rows]}
+
+
+def _number(field: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def _tooltip(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
+    return [{"field": field, "title": title, "type": "nominal"} for field, title in pairs]
+
+
+def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
+    """Return scores against training time, with a line through those that nothing cheaper beats.
+
+    Args:
+        identity: The id on the page.
+        rows: ``name``, ``seconds``, ``time`` (written), ``score``, ``shown`` (written), ``front`` (true or false) and
+            ``left`` (whether the label stands left of the point).
+        summary: What to see.
+    """
+    longest = max((row["seconds"] for row in rows), default=0.0)
+    times = {"values": [time for time in _TIMES if time <= longest * 1.1], "labelExpr": _TIME}
+    x = _number("seconds", "training time", scale={"type": "symlog", "nice": False}, axis=times)
+    y = _number("score", "score", scale={"zero": False, "padding": 16})
+    tip = _tooltip(("name", "scenario"), ("shown", "score"), ("time", "training time"))
+    point = {"x": x, "y": y, "tooltip": tip}
+    sides = [
+        (True, "datum.left", {"align": "right", "dy": -12, "dx": 4}),
+        (False, "!datum.left", {"align": "left", "dy": 14, "dx": 4}),
+    ]
+    layers: list[dict[str, Any]] = [
+        {
+            "transform": [{"filter": "datum.front"}],
+            "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY},
+            "encoding": {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+            "encoding": {
+                **point,
+                "color": {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY},
+                "shape": {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"},
+            },
+        },
+    ]
+    for left, test, label in sides:
+        if any(row["left"] == left for row in rows):  # without a row a layer has no extent, and Vega warns
+            mark = {"type": "text", "fontSize": 12, "style": "plain", **label}
+            encoding = {**point, "text": {"field": "name"}}
+            layers.append({"transform": [{"filter": test}], "mark": mark, "encoding": encoding})
+    return Chart(identity, "Quality against cost", summary, {"height": _TALL, "data": _values(rows), "layer": layers})
+
+
+def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[str], summary: str) -> Chart:
+    """Return differences with their intervals around zero.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``value``, ``low``, ``high``, ``told`` (written) and ``verdict``.
+        order: The names from the top.
+        summary: What to see.
+    """
+    y = {"field": "name", "type": "nominal", "title": None, "sort": list(order)}
+    verdicts = {"domain": ["real", "within noise"], "range": ["#d55e00", GREY]}
+    colour = {"field": "verdict", "type": "nominal", "title": None, "scale": verdicts}
+    tip = _tooltip(("name", "scenario"), ("told", "difference"), ("verdict", "verdict"))
+    x = _number("low", "difference, 95 % interval")
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0, "type": "quantitative"}}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 3},
+            "encoding": {"y": y, "x": x, "x2": {"field": "high"}, "color": colour, "tooltip": tip},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": {"y": y, "x": _number("value", x["title"]), "color": colour, "tooltip": tip},
+        },
+    ]
+    return Chart(identity, title, summary, {"height": 34 * len(rows), "data": _values(rows), "layer": layers})
+
+
+def class_bars(
+    identity: str,
+    title: str,
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    names: Sequence[str],
+    summary: str,
+    axis: str = "F1",
+) -> Chart:
+    """Return a bar for each class and each name.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``class``, ``name``, ``value`` and ``shown`` (written).
+        classes: The classes from the top.
+        names: What has bars in each class, in order: scenarios, or precision, recall and F1.
+        summary: What to see.
+        axis: What the bars measure.
+    """
+    colour, _ = scales(names)
+    encoding = {
+        "y": {
+            "field": "class",
+            "type": "nominal",
+            "title": None,
+            "sort": list(classes),
+            "scale": {"paddingInner": 0.3},
+        },
+        "yOffset": {"field": "name", "type": "nominal", "sort": list(names)},
+        "x": _number("value", axis, scale={"domain": [0, 1]}, axis={"tickCount": 5}),
+        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour, "sort": list(names)},
+        "tooltip": _tooltip(("class", "class"), ("name", "what"), ("shown", "value")),
+    }
+    height = len(classes) * (len(names) * (11 if len(names) > 2 else 15) + 12)
+    return Chart(
+        identity, title, summary, {"height": height, "data": _values(rows), "mark": "bar", "encoding": encoding}
+    )
+
+
+def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], x: str, y: str, summary: str) -> Chart:
+    """Return a line with points for each name.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``x``, ``y``.
+        names: The lines, in order.
+        x: What runs to the right.
+        y: What runs up.
+        summary: What to see.
+    """
+    colour, shape = scales(names)
+    encoding = {
+        "x": _number("x", x, axis={"tickMinStep": 1, "format": ",d"}),
+        "y": _number("y", y, scale={"zero": False}),
+        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
+        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "tooltip": [*_tooltip(("name", "what"), ("x", x)), _number("y", y, format=".3f")],
+    }
+    mark = {"type": "line", "point": {"filled": True, "size": 50}}
+    return Chart(identity, title, summary, {"height": 260, "data": _values(rows), "mark": mark, "encoding": encoding})
+
+
+def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], summary: str) -> Chart:
+    """Return how often predictions are right against how sure they are, and the diagonal on which both agree.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``confidence``, ``accuracy``, ``count``.
+        names: The lines, in order.
+        summary: What to see.
+    """
+    colour, shape = scales(names)
+    line = {
+        "data": _values([{"at": 0}, {"at": 1}]),
+        "mark": {"type": "line", "strokeDash": [5, 4], "color": GREY},
+        "encoding": {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")},
+    }
+    tip = [
+        *_tooltip(("name", "what")),
+        _number("confidence", "mean probability", format=".3f"),
+        _number("accuracy", "share right", format=".3f"),
+        _number("count", "predictions"),
+    ]
+    points = {
+        "data": _values(rows),
+        "mark": {"type": "line", "point": {"filled": True, "size": 60}},
+        "encoding": {
+            "x": _number(
+                "confidence", "probability of the predicted class", scale={"domain": [0, 1]}, axis={"tickCount": 5}
+            ),
+            "y": _number("accuracy", "share right", scale={"domain": [0, 1]}, axis={"tickCount": 5}),
+            "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
+            "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+            "tooltip": tip,
+        },
+    }
+    return Chart(identity, title, summary, {"height": 280, "layer": [line, points]})
+
+
+def sentence_map(identity: str, title: str, rows: Sequence[Row], classes: Sequence[str], summary: str) -> Chart:
+    """Return sentences as points in a plane, coloured by class, the mistakes set off as crosses with a rim.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``x``, ``y``, ``class``, ``predicted``, ``text`` and ``right`` (true or false).
+        classes: The classes, in order.
+        summary: What to see.
+    """
+    colour, _ = scales(classes)
+    bare = {"axis": {"labels": False, "ticks": False, "grid": False, "domain": False}, "scale": {"zero": False}}
+    encoding = {
+        "x": _number("x", "first principal component", **bare),
+        "y": _number("y", "second principal component", **bare),
+        "color": {"field": "class", "type": "nominal", "title": "true class", "scale": colour},
+        "tooltip": _tooltip(("text", "sentence"), ("class", "label"), ("predicted", "predicted")),
+    }
+    right = {"type": "point", "filled": True, "size": 32, "opacity": 0.55}
+    wrong = {"type": "point", "shape": "cross", "filled": True, "size": 110, "strokeWidth": 1}
+    rim = {**encoding, "stroke": {"value": "#777"}}
+    layers = [
+        {"transform": [{"filter": test}], "mark": mark, "encoding": shown}
+        for kind, test, mark, shown in ((True, "datum.right", right, encoding), (False, "!datum.right", wrong, rim))
+        if any(row["right"] == kind for row in rows)
+    ]
+    return Chart(identity, title, summary, {"height": 380, "data": _values(rows), "layer": layers})

@@ -1,0 +1,108 @@
+"""A map of sentences: embeddings before and after training in a plane each, by principal components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl.errors import DataError, Problem
+from mtl.files import replacing
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceMap:
+    """Where the ``N`` rows of a task lie.
+
+    Attributes:
+        before: In the plane of the embeddings before training, ``(N, 2)``.
+        after: In that after training, turned to lie as near to ``before`` as it can, ``(N, 2)``.
+        explained: The share of the variance that each plane shows.
+    """
+
+    before: Floats
+    after: Floats
+    explained: tuple[float, float]
+
+
+def plane(embeddings: NDArray[np.floating]) -> tuple[Floats, float]:
+    """Return the first two principal components of the rows, and the share of the variance that they explain.
+
+    Signs are fixed (the largest loading is positive), so that the same embeddings always give the same plane.
+
+    Args:
+        embeddings: ``(N, H)``, with at least one row.
+    """
+    centred = np.asarray(embeddings, dtype=np.float64)
+    centred = centred - centred.mean(axis=0)
+    left, strengths, axes = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+    points = np.zeros((len(centred), 2))
+    kept = min(2, len(strengths))
+    points[:, :kept] = (left * strengths * signs)[:, :kept]
+    total = float((strengths**2).sum())
+    return points, float((strengths[:2] ** 2).sum()) / total if total else 0.0
+
+
+def sentence_map(before: NDArray[np.floating], after: NDArray[np.floating]) -> SentenceMap:
+    """Return the map of the same rows before and after training.
+
+    Each has its own plane; that after training is only rotated or mirrored onto the one before (orthogonal Procrustes:
+    Schönemann, Psychometrika 1966), which changes no distance in it.
+
+    Args:
+        before: Embeddings ``(N, H)``.
+        after: Embeddings ``(N, H)`` of the same rows.
+
+    Raises:
+        ValueError: The rows are not the same in number, or there are none.
+    """
+    if len(before) != len(after) or not len(before):
+        raise ValueError(f"expected the same rows before and after, found {len(before)} and {len(after)}")
+    (first, shown_first), (second, shown_second) = plane(before), plane(after)
+    left, _, right = np.linalg.svd(second.T @ first)
+    return SentenceMap(first, second @ (left @ right), (shown_first, shown_second))
+
+
+def map_path(run: str | Path, task: str, split: str) -> Path:
+    """Return where a run's folder holds the map of a task's split."""
+    return Path(run) / "maps" / f"{task}_{split}.npz"
+
+
+def write_map(path: str | Path, found: SentenceMap) -> None:
+    """Write a map, whole or not at all.
+
+    Args:
+        path: See `map_path`.
+        found: What to write.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            before=found.before.astype(np.float32),
+            after=found.after.astype(np.float32),
+            explained=np.array(found.explained),
+        )
+
+
+def read_map(path: str | Path) -> SentenceMap | None:
+    """Return the map that `write_map` wrote, or None where there is no such file.
+
+    Raises:
+        DataError: The file is no map.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            before, after, explained = (stored[name] for name in ("before", "after", "explained"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(Problem(str(path), f"not readable: {error}", "a map of sentences that a run wrote")) from None
+    if before.shape != after.shape or before.ndim != 2 or before.shape[1] != 2 or explained.shape != (2,):
+        found = f"arrays of shapes {before.shape}, {after.shape} and {explained.shape}"
+        raise DataError(Problem(str(path), found, "two of the shape (rows, 2) and one of the shape (2,)"))
+    return SentenceMap(before.astype(np.float64), after.astype(np.float64), (float(explained[0]), float(explained[1])))

@@ -1,0 +1,225 @@
+"""The page of a run, from the files in its folder: it can be built again at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mtl.evaluation import formatting
+from mtl.evaluation.comparison.records import Record, read_record
+from mtl.evaluation.html import charts
+from mtl.evaluation.html.bins import calibration_error, reliability_bins
+from mtl.evaluation.html.curves_file import read_curves
+from mtl.evaluation.html.errors_table import errors_table
+from mtl.evaluation.html.page import Chart, folded, paragraph, render, section
+from mtl.evaluation.html.projection import SentenceMap, map_path, read_map
+from mtl.evaluation.html.safe import text
+from mtl.evaluation.html.tables import Cell, matrix, table
+from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.summary import cost_rows
+from mtl.evaluation.task_report import TaskReport
+from mtl.files import write_text_atomically
+
+MATRIX_CLASSES = 20
+MOST_CLASSES = 15
+MAP_ROWS = 1500
+"""Points of a map: more are slow to draw on a phone, so every so-manieth correct row is left out, and no mistake."""
+_SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
+
+
+def write_run_page(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run's folder, whole or not at all, and return its path.
+
+    Args:
+        folder: The folder of a finished run.
+
+    Raises:
+        DataError: A file of the run cannot be read.
+    """
+    path = Path(folder) / "report.html"
+    write_text_atomically(path, run_page(read_record(Path(folder)), _maps(Path(folder))))
+    return path
+
+
+def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = None) -> str:
+    """Return the page.
+
+    Args:
+        record: The run.
+        maps: For each task the map of its tested rows, if there is one.
+    """
+    drawn: list[Chart] = []
+
+    def show(*found: Chart) -> str:
+        drawn.extend(found)
+        return f'<div class="charts">{"".join(chart.render() for chart in found)}</div>' if found else ""
+
+    sections = []
+    for at, (task, outcomes) in enumerate(record.outcomes.items()):
+        report = record.report(task)
+        place = (maps or {}).get(task)
+        sections.append(
+            section(
+                f"task-{at}",
+                f"{task}: accuracy {report.accuracy:.3f}, macro-F1 {report.macro_f1:.3f}",
+                show(_bars(at, report), _reliability(at, outcomes.predictions)),
+                _class_table(report),
+                _matrix(task, report),
+                show(*_map(at, outcomes.predictions, place)) if place is not None else "",
+            )
+        )
+    tasks = {task: outcomes.predictions for task, outcomes in record.outcomes.items()}
+    sections += [
+        section("mistakes", "Mistakes", errors_table(tasks)),
+        section("curves", "Training", show(*_curves(record))),
+        section("groups", "What was trained, and what it cost", _cost(record), _groups(record)),
+    ]
+    return render(f"Run: {record.name}", _lead(record), sections, drawn)
+
+
+def _maps(folder: Path) -> dict[str, SentenceMap | None]:
+    found = {}
+    for path in sorted((folder / "maps").glob("*_test.npz")):
+        task = path.name.removesuffix("_test.npz")
+        found[task] = read_map(map_path(folder, task, "test"))
+    return found
+
+
+def _lead(record: Record) -> str:
+    run = record.metrics.run
+    facts = [f"backbone {run.get('backbone', '?')}", f"seed {record.seed}"]
+    facts += [f"{group}={choice}" for group, choice in record.choices.items() if group in ("freeze", "learning_rates")]
+    cards = "".join(
+        f'<li class="card first"><h2>{text(task)}, {text(outcomes.split)}, {len(outcomes.predictions):,} rows</h2>'
+        f'<p class="answer">{report.macro_f1:.3f} macro-F1</p>'
+        f"{paragraph(_judged(report))}</li>"
+        for task, outcomes in record.outcomes.items()
+        for report in [record.report(task)]
+    )
+    warnings = run.get("warnings")
+    told = "".join(paragraph(str(each), kind="warning") for each in (warnings if isinstance(warnings, list) else []))
+    return f'{paragraph("; ".join(facts), kind="facts")}{told}<ul class="cards">{cards}</ul>'
+
+
+def _judged(report: TaskReport) -> str:
+    weakest = min(report.per_class, key=lambda label: report.per_class[label].f1)
+    return (
+        f"Accuracy {report.accuracy:.3f}; always answering the most frequent class would reach "
+        f"{report.majority_accuracy:.3f}. Weakest class: {weakest}, F1 {report.per_class[weakest].f1:.3f}."
+    )
+
+
+def _bars(at: int, report: TaskReport) -> Chart:
+    weakest = sorted(report.per_class, key=lambda label: report.per_class[label].f1)[:MOST_CLASSES]
+    classes = [label for label in report.per_class if label in weakest]
+    rows = [
+        {"class": label, "name": name, "value": value, "shown": formatting.score(value)}
+        for label in classes
+        for name, field in _SCORES.items()
+        for value in [getattr(report.per_class[label], field)]
+    ]
+    hidden = len(report.per_class) - len(classes)
+    told = f"Weakest: {weakest[0]}." + (f" {hidden} classes with a higher F1 are not shown." if hidden else "")
+    return charts.class_bars(f"chart-classes-{at}", "Each class", rows, classes, list(_SCORES), told, "share")
+
+
+def _class_table(report: TaskReport) -> str:
+    rows: list[list[Cell | str]] = [
+        [
+            label,
+            *(Cell(formatting.score(value), value) for value in (each.precision, each.recall, each.f1)),
+            Cell(formatting.count(each.support), each.support),
+        ]
+        for label, each in report.per_class.items()
+    ]
+    return folded("Each class in figures", table("Each class", ["class", "precision", "recall", "F1", "rows"], rows))
+
+
+def _matrix(task: str, report: TaskReport) -> str:
+    if len(report.labels) > MATRIX_CLASSES:
+        return paragraph(f"The confusion matrix of the {len(report.labels)} classes stands in metrics.json.")
+    return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
+
+
+def _reliability(at: int, predictions: Predictions) -> Chart:
+    bins = reliability_bins([predictions])
+    rows = [
+        {"name": "this run", "confidence": each.confidence, "accuracy": each.accuracy, "count": each.count}
+        for each in bins
+    ]
+    told = (
+        "Below the dashed line the model is surer than it is right. "
+        f"Expected calibration error: {calibration_error(bins):.3f}."
+    )
+    return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, ["this run"], told)
+
+
+def _map(at: int, predictions: Predictions, place: SentenceMap) -> Iterator[Chart]:
+    if len(place.before) != len(predictions):
+        return
+    wrong = [label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)]
+    rows = _shown_rows(wrong)
+    for when, points, explained in zip(("before", "after"), (place.before, place.after), place.explained, strict=True):
+        values = [
+            {
+                "x": float(points[row, 0]),
+                "y": float(points[row, 1]),
+                "class": predictions.labels[row],
+                "predicted": predictions.predicted[row],
+                "text": formatting.shortened(predictions.texts[row], 200),
+                "right": not wrong[row],
+            }
+            for row in rows
+        ]
+        told = (
+            f"Two principal components, {100 * explained:.0f} % of the variance; crosses are mistakes after training."
+        )
+        title = f"Embeddings {when} training"
+        yield charts.sentence_map(f"chart-map-{at}-{when}", title, values, predictions.classes, told)
+
+
+def _shown_rows(wrong: Sequence[bool]) -> list[int]:
+    """Return the rows of all mistakes, and as many others as the map takes, evenly spread."""
+    right = [row for row, each in enumerate(wrong) if not each]
+    step = max(1, -(-len(right) // max(1, MAP_ROWS - (len(wrong) - len(right)))))
+    return sorted([*(row for row, each in enumerate(wrong) if each), *right[::step]])
+
+
+def _curves(record: Record) -> Iterator[Chart]:
+    curves = read_curves(record.folder)
+    kinds = {
+        "macro-F1 on validation rows": {task: f"val/{task}/macro_f1" for task in record.outcomes},
+        "training loss": {task: f"train/{task}/loss" for task in record.outcomes},
+    }
+    for at, (title, wanted) in enumerate(kinds.items()):
+        lines = {task: curves[name] for task, name in wanted.items() if name in curves}
+        rows = [{"name": task, "x": x, "y": y} for task, points in lines.items() for x, y in points]
+        if rows:
+            told = "By epoch."
+            yield charts.curves(
+                f"chart-curve-{at}", title[0].upper() + title[1:], rows, list(lines), "epoch", title, told
+            )
+
+
+def _cost(record: Record) -> str:
+    items = "".join(f"<li><b>{text(name)}</b>: {text(value)}</li>" for name, value in cost_rows(record.metrics.cost))
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _groups(record: Record) -> str:
+    groups = record.metrics.run.get("groups")
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return ""
+    rows: list[list[Cell | str]] = [
+        [
+            str(group.get("name", "")),
+            ", ".join(formatting.layer_spans(map(str, group.get("layers") or ()))),
+            str(group.get("state", "")),
+            Cell(formatting.rate(group.get("learning_rate")), group.get("learning_rate")),
+            Cell(formatting.count(group.get("parameters")), group.get("parameters")),
+        ]
+        for group in groups
+    ]
+    if not rows:
+        return ""
+    return table("Parameter groups", ["group", "layers", "state", "learning rate", "parameters"], rows)

@@ -1,0 +1,37 @@
+"""``python -m mtl.report``: a run's page, built again from the files in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic.dataclasses import dataclass
+
+from mtl import cli, schema
+from mtl.config_types import Name
+
+USAGE = """
+usage: python -m mtl.report run=FOLDER
+
+  run=FOLDER    the folder of a finished run; its report.html is written again from metrics.json, predictions/, logs/
+                and maps/
+"""
+
+
+@dataclass(config=schema.STRICT)
+class Options:
+    """The arguments."""
+
+    run: Name
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check the arguments, then write the page."""
+    options = cli.parse(Options, arguments, USAGE)
+
+    from mtl.evaluation.html.run_page import write_run_page
+
+    print(f"written: {write_run_page(options.run)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

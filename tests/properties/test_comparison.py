@@ -1,0 +1,61 @@
+"""What holds of every bootstrap, whatever the runs predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtl.evaluation.comparison.bootstrap import Answers, averaged, holm, p_value, resampled
+
+p_values = st.lists(st.floats(0, 1), max_size=12)
+
+
+@st.composite
+def runs(draw: st.DrawFn, count: int) -> list[Answers]:
+    """Return runs over the same rows."""
+    classes, rows = draw(st.integers(1, 5)), draw(st.integers(1, 40))
+    places = st.lists(st.integers(0, classes - 1), min_size=rows, max_size=rows).map(np.array)
+    labels = draw(places)
+    return [Answers(labels, draw(places), classes) for _ in range(count)]
+
+
+@settings(deadline=None)
+@given(runs(count=2), st.integers(0, 9))
+def test_identical_scenarios_never_differ(pair: list[Answers], seed: int) -> None:
+    twice = [resampled(pair, [0], 60, [seed]) for _ in range(2)]
+    for measure in ("accuracy", "macro_f1", "rare_f1"):
+        one, other = (averaged([run[measure] for run in each], [1, 2], seed) for each in twice)
+        assert np.array_equal(one, other)
+        assert p_value(one - other) == 1
+
+
+@settings(deadline=None)
+@given(runs(count=2))
+def test_either_way_round_the_p_value_is_the_same(pair: list[Answers]) -> None:
+    one, other = (values["macro_f1"] for values in resampled(pair, [], 60, [1]))
+    assert p_value(one - other) == p_value(other - one)
+
+
+@settings(deadline=None)
+@given(runs(count=1))
+def test_measures_are_shares(run: list[Answers]) -> None:
+    for values in resampled(run, [0], 40, [1])[0].values():
+        assert values.shape == (40,)
+        assert ((values >= 0) & (values <= 1 + 1e-12)).all()
+
+
+@settings(deadline=None)
+@given(runs(count=3))
+def test_a_run_has_the_same_values_whatever_stands_beside_it(found: list[Answers]) -> None:
+    alone = resampled(found[:1], [], 40, [4])[0]["macro_f1"]
+    assert np.array_equal(alone, resampled(found, [], 40, [4])[0]["macro_f1"])
+
+
+@given(p_values)
+def test_holm_only_raises_keeps_the_order_and_stays_a_probability(found: list[float]) -> None:
+    adjusted = holm(found)
+    assert all(before <= after <= 1 for before, after in zip(found, adjusted, strict=True))
+    ordered = [adjusted[at] for at in sorted(range(len(found)), key=lambda at: found[at])]
+    assert ordered == sorted(ordered)
+    assert all(after <= min(1.0, before * len(found)) + 1e-12 for before, after in zip(found, adjusted, strict=True))

@@ -1,0 +1,128 @@
+"""What pages are made of: escaped text, tables, bins, the map of sentences, curves; no browser is needed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl.errors import DataError
+from mtl.evaluation.html.bins import calibration_error, reliability_bins
+from mtl.evaluation.html.curves_file import read_curves
+from mtl.evaluation.html.projection import plane, read_map, sentence_map, write_map
+from mtl.evaluation.html.safe import script_json, text
+from tests.support.comparisons import answers, labels, predictions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@given(st.text())
+def test_no_text_can_end_a_script_or_a_line_in_it(data: str) -> None:
+    written = script_json({"text": data + "</script><!--\u2028"})
+    assert not set(written) & set("<>&\u2028\u2029\n\r")
+    assert json.loads(written)["text"].endswith("</script><!--")
+
+
+@given(st.text())
+def test_no_text_can_become_markup(data: str) -> None:
+    assert not set(text(data + "<b \"'>")) & set("<>\"'")
+
+
+def test_numbers_that_are_not_finite_become_null() -> None:
+    assert script_json([1.5, float("nan"), float("inf")]) == "[1.5,null,null]"
+
+
+def test_bins_hold_every_prediction_once() -> None:
+    true = labels(30)
+    sure, unsure = predictions(true, true, sure=0.95), predictions(true, answers(true, range(12)), sure=0.55)
+    bins = reliability_bins([sure, unsure])
+    assert [(each.count, each.accuracy) for each in bins] == [(30, pytest.approx(0.6)), (30, 1.0)]
+    assert [each.confidence for each in bins] == pytest.approx([0.55, 0.95])
+    assert calibration_error(bins) == pytest.approx(0.05)
+
+
+def test_a_probability_of_one_lies_in_the_last_bin() -> None:
+    true = labels(3)
+    (only,) = reliability_bins([predictions(true, true, sure=1.0)])
+    assert (only.confidence, only.accuracy, only.count) == (1.0, 1.0, 3)
+
+
+def test_a_plane_keeps_the_distances_of_points_that_lie_in_one() -> None:
+    generator = np.random.default_rng(3)
+    flat = generator.normal(size=(20, 2)) @ np.linalg.qr(generator.normal(size=(8, 2)))[0].T
+    points, explained = plane(flat + 5)
+    assert explained == pytest.approx(1)
+    assert _distances(points) == pytest.approx(_distances(flat))
+
+
+def test_a_plane_shows_the_share_of_variance_of_its_two_directions() -> None:
+    embeddings = np.random.default_rng(1).normal(size=(200, 3)) * np.array([3.0, 2.0, 1.0])
+    points, explained = plane(embeddings)
+    assert explained == pytest.approx(points.var(axis=0).sum() / embeddings.var(axis=0).sum())
+    assert points.mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (5, 1), (3, 2)])
+def test_few_rows_or_dimensions_have_a_plane_too(shape: tuple[int, int]) -> None:
+    points, explained = plane(np.ones(shape))
+    assert points.shape == (shape[0], 2)
+    assert explained == 0
+
+
+def test_the_map_turns_the_plane_after_training_and_changes_no_distance() -> None:
+    before = np.random.default_rng(2).normal(size=(30, 6)) * np.array([9, 4, 1, 1, 1, 1])
+    turned = before @ np.linalg.qr(np.random.default_rng(3).normal(size=(6, 6)))[0]
+    found = sentence_map(before, turned)
+    assert found.after == pytest.approx(found.before, abs=1e-9)
+    assert _distances(found.after) == pytest.approx(_distances(plane(turned)[0]))
+
+
+def test_a_map_needs_the_same_rows() -> None:
+    with pytest.raises(ValueError, match=r"^expected the same rows before and after, found 3 and 2$"):
+        sentence_map(np.ones((3, 4)), np.ones((2, 4)))
+
+
+def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    found = sentence_map(generator.normal(size=(9, 4)), generator.normal(size=(9, 4)))
+    write_map(tmp_path / "map.npz", found)
+    again = read_map(tmp_path / "map.npz")
+    assert again is not None
+    assert again.before == pytest.approx(found.before, abs=1e-5)
+    assert again.after == pytest.approx(found.after, abs=1e-5)
+    assert again.explained == found.explained
+    assert read_map(tmp_path / "other.npz") is None
+
+
+def test_a_file_that_is_no_map_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "map.npz", before=np.ones((3, 3)), after=np.ones((3, 3)), explained=np.ones(2))
+    with pytest.raises(DataError) as caught:
+        read_map(tmp_path / "map.npz")
+    assert str(caught.value) == (
+        "Data: 1 problem\n"
+        f"  {tmp_path / 'map.npz'}\n"
+        "      found:    arrays of shapes (3, 3), (3, 3) and (2,)\n"
+        "      expected: two of the shape (rows, 2) and one of the shape (2,)"
+    )
+    (tmp_path / "map.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="not readable"):
+        read_map(tmp_path / "map.npz")
+
+
+def test_curves_are_means_by_epoch(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "metrics.csv").write_text(
+        "epoch,step,loss,f1\n0,9,2.0,\n0,19,1.0,\n0,19,,0.5\n1,29,x,0.75\n,,"
+    )
+    assert read_curves(tmp_path) == {"loss": [(1, 1.5)], "f1": [(1, 0.5), (2, 0.75)]}
+    assert read_curves(tmp_path / "logs") == {}
+
+
+def _distances(points: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return found
