@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from rich.console import Console
@@ -18,6 +19,7 @@ from mtl.data.tasks import TaskData
 from mtl.evaluation.curves import EpochFigures
 from mtl.evaluation.error_analysis import ErrorAnalysis
 from mtl.evaluation.error_files import write_errors
+from mtl.evaluation.html.run_page import write_run_page
 from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.report import write_report
@@ -38,6 +40,7 @@ from mtl.model_card import model_card
 
 _FILES = {
     "model": "the saved model: encoder, tokenizer, heads, label names",
+    "report.html": "this report with charts and a table of all mistakes; opens offline",
     "metrics.json": "all figures of this report",
     "predictions": "each sentence with its label, predicted class and probabilities",
     "config.yaml": "the whole configuration",
@@ -93,7 +96,7 @@ class Run:
 
 
 def write(run: Run) -> None:
-    """Write model, predictions, report and, last, metrics.json: where it is, the run is complete."""
+    """Write model, predictions, report, then metrics.json: where it is, the run is complete; and the page of it all."""
     save_model(
         run.folder / "model",
         run.start.network,
@@ -108,6 +111,8 @@ def write(run: Run) -> None:
         write_errors(run.folder, task, analysis)
     write_report(run.folder / "report.md", _summary(run, _draw(run)))
     write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run), run.retention))
+    if run.config.evaluation.figures:
+        write_run_page(run.folder)  # from the files above, as `python -m mtl.report` builds it again
 
 
 def _draw(run: Run) -> RunPictures:
@@ -123,12 +128,19 @@ def _run_facts(run: Run) -> dict[str, object]:
         "name": run.name,
         "choices": run.choices,
         "seed": run.config.seed,
+        "training_rows": {name: _label_counts(task) for name, task in run.tasks.items()},
         "backbone": backbone_name(run.config),
         "losses": run.losses,
         "warnings": run.warnings,
         "groups": [asdict(group) for group in run.groups],
         "versions": {"mtl": mtl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
+
+
+def _label_counts(task: TaskData) -> dict[str, int]:
+    """Return the training rows of each label: what tells a comparison the size of the data and its rare classes."""
+    counts = np.bincount(task.labels.ids(task.train), minlength=len(task.labels))
+    return dict(zip(task.labels, counts.tolist(), strict=True))
 
 
 def backbone_name(config: Config) -> str:

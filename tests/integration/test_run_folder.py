@@ -17,11 +17,13 @@ import yaml
 
 from mtl import MultiTaskModel
 from mtl.config import load
+from mtl.evaluation.comparison.records import read_record
+from mtl.evaluation.html.run_page import run_page
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.task_report import TaskReport
 from tests.support.commands import call
-from tests.support.runs import config, data, rows, run
+from tests.support.runs import WORDS, config, data, rows, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +63,7 @@ def test_all_files_are_there(finished: Path) -> None:
         "config.yaml",
         "metrics.json",
         "report.md",
+        "report.html",
         "logs/metrics.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -141,6 +144,9 @@ def test_the_metrics_tell_what_was_run(finished: Path) -> None:
     assert content["run"]["seed"] == 42
     assert content["run"]["backbone"] == "random weights"
     assert content["run"]["warnings"] == []
+    assert content["run"]["training_rows"] == {
+        task: dict.fromkeys(sorted(WORDS[task]), 12) for task in ("classification", "sentiment")
+    }
     assert [group["name"] for group in content["run"]["groups"]] == [
         "heads",
         "heads/no_decay",
@@ -208,3 +214,9 @@ def probabilities(path: Path) -> NDArray[np.float64]:
     with path.open(encoding="utf-8", newline="") as file:
         found = [[float(value) for name, value in row.items() if name.startswith("p(")] for row in csv.DictReader(file)]
     return np.array(found)
+
+
+def test_the_page_can_be_built_again_from_the_files(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert run_page(read_record(finished)) == page
+    assert "<h1>Run: freeze=none</h1>" in page
