@@ -95,7 +95,7 @@ def compared(
     knowing = {task: [run for each in chosen for run in each.runs if task in run.outcomes] for task in _all(chosen)}
     rare = {task: rare_classes(task, runs) for task, runs in knowing.items()}
     tasks = max((scenario.tasks for scenario in chosen), key=len)
-    rows = sorted((figures(scenario, tasks, rare) for scenario in chosen), key=lambda row: -row.rank)
+    rows = sorted((figures(scenario, tasks, rare) for scenario in chosen), key=lambda row: (-row.rank, _cost(row)))
     ranked = [row for row in rows if row.score]
     best = ranked[0]
     cheapest = min((row for row in ranked if row.learns), key=_cost, default=best)

@@ -62,6 +62,8 @@ def _lead(comparison: Comparison, second: Figures) -> str:
     found = comparison.difference(second.name, comparison.best.name)
     if found is None:
         return f"{second.name} comes second, but they were tested on no row in common."
+    if found.value == found.low == found.high == 0:
+        return f"{second.name} predicts just the same."
     evidence = words.evidence(found, turned=True)
     return f"It leads {second.name}, the second, by {-found.value:.3f} ({evidence})."
 
@@ -137,6 +139,9 @@ def _retention(comparison: Comparison) -> Iterator[Advice]:
     lost = before.mean - best.retention.mean
     told = f"{best.name} moved the correlation on sentence pairs from {before.mean:.3f} to {best.retention.mean:.3f}."
     question = "For other uses of the encoder"
+    if lost == 0:
+        yield Advice(question, best.name, [f"It leaves the correlation on sentence pairs at {before.mean:.3f}."])
+        return
     if lost < _KEPT:
         yield Advice(question, best.name, [told, f"It lost less than {_KEPT}."])
         return

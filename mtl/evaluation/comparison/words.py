@@ -26,8 +26,9 @@ def seconds(row: Figures) -> str:
 
 
 def signed(value: float) -> str:
-    """Return a difference with its sign, a true minus before negative ones."""
-    return f"{value:+.3f}".replace("-", "−")
+    """Return a difference with its sign, a true minus before negative ones and none before 0.000."""
+    shown = f"{value:+.3f}"
+    return "0.000" if float(shown) == 0 else shown.replace("-", "−")
 
 
 def interval(difference: Difference, *, turned: bool = False) -> str:

@@ -16,7 +16,7 @@ from mtl.evaluation.comparison.markdown import render
 from mtl.evaluation.comparison.outputs import write
 from mtl.evaluation.comparison.recommendation import Advice, recommend
 from mtl.evaluation.comparison.terminal import blocks
-from mtl.evaluation.comparison.words import left_out
+from mtl.evaluation.comparison.words import left_out, signed
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 
 if TYPE_CHECKING:
@@ -105,6 +105,14 @@ def test_identical_runs_are_never_called_different(tmp_path: Path) -> None:
             run(tmp_path, name, 20, seed)
     for each in compare([tmp_path]).differences:
         assert (each.value, each.low, each.high, each.p, each.real) == (0, 0, 0, 1, False)
+
+
+def test_of_scenarios_that_predict_the_same_the_cheaper_is_best(tmp_path: Path) -> None:
+    run(tmp_path, "freeze=none", 20, 1, 100)
+    run(tmp_path, "freeze=lower", 20, 1, 50)
+    best = advice(compare([tmp_path]))["Best quality"]
+    assert best.answer == "freeze=lower"
+    assert best.reasons[1] == "freeze=none predicts just the same."
 
 
 def test_advice_names_the_best_and_a_cheaper_one_that_does_as_well(study: Path) -> None:
@@ -264,7 +272,25 @@ def test_files_hold_the_same_figures(study: Path, capsys: pytest.CaptureFixture[
     assert [each["question"] for each in values["advice"]] == list(advice(comparison))
 
 
+@pytest.mark.parametrize(("value", "shown"), [(-0.0004, "0.000"), (0.0, "0.000"), (-0.012, "−0.012"), (0.5, "+0.500")])
+def test_differences_have_a_sign_unless_they_are_nothing(value: float, shown: str) -> None:
+    assert signed(value) == shown
+
+
 def test_markdown_escapes_what_the_data_say(tmp_path: Path) -> None:
     run(tmp_path, "freeze=<b>|*x*", 5)
     comparison = compare([tmp_path])
     assert "| freeze=&lt;b&gt;\\|\\*x\\* |" in render(comparison, recommend(comparison))
+
+
+def test_retention_names_the_best_that_kept_the_encoders_ability(study: Path) -> None:
+    kept = {"none": 0.6, "lower": 0.795, "backbone": 0.8, "all": 0.8}
+    for folder in study.iterdir():
+        path = folder / "metrics.json"
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["retention"] = {"before": 0.8, "after": kept[folder.name.partition("-")[0]], "pairs": 100}
+        path.write_text(json.dumps(values), encoding="utf-8")
+    found = advice(compare([study]))["For other uses of the encoder"]
+    assert found.answer == "freeze=lower"
+    assert found.reasons[0] == "freeze=none moved the correlation on sentence pairs from 0.800 to 0.600."
+    assert found.reasons[1].startswith("freeze=lower keeps 0.795 and is the best of those that lost less than 0.01")
