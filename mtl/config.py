@@ -361,7 +361,7 @@ class EvaluationConfig:
     nearest_rows: Annotated[int, Field(ge=0)]
     """Training rows of a task among which the nearest are looked for, a sample of more; 0: none."""
     figures: bool
-    """Pictures in the folder ``figures``."""
+    """The page ``report.html``, and pictures in the folder ``figures``."""
 
 
 @dataclass(config=schema.STRICT)

@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 
 from mtl.errors import DataError, Problem
 from mtl.evaluation.comparison.finding import CONFIG, METRICS
-from mtl.evaluation.fields import Fields
 from mtl.evaluation.metrics_file import RunMetrics, read_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.task_report import TaskReport
 
-_IDLE = ("seed", "logger", "cache", "retention")  # parts of a configuration that change no figure, and the seed
+_IDLE = (
+    "seed",
+    "logger",
+    "cache",
+    "retention",
+    "evaluation",
+)  # parts of a configuration that change no figure, and the seed
 _CHAIN = 8  # how many runs, each the start of the next, are looked back through
 
 
@@ -132,8 +137,7 @@ def read_record(folder: Path) -> Record:
         task: Outcomes(split, read_predictions(predictions_path(folder, task, split))) for task, split in splits.items()
     }
     kept = None if metrics.retention is None else (metrics.retention.before, metrics.retention.after)
-    calibration = _calibration(folder / METRICS, splits)
-    return Record(folder, read_plain_config(folder), metrics, outcomes, kept, calibration)
+    return Record(folder, read_plain_config(folder), metrics, outcomes, kept, _calibration(metrics, splits))
 
 
 def read_plain_config(folder: Path) -> dict[str, Any]:
@@ -159,14 +163,10 @@ def _tested(splits: Mapping[str, TaskReport]) -> str:
     return "test" if "test" in splits else next(iter(splits))
 
 
-def _calibration(path: Path, splits: Mapping[str, str]) -> dict[str, float]:
+def _calibration(metrics: RunMetrics, splits: Mapping[str, str]) -> dict[str, float]:
     """Return the expected calibration error of each task that was calibrated; a run need not be."""
-    fields = Fields(json.loads(path.read_text(encoding="utf-8")), str(path))
-    reports = {task: fields.fields("tasks").fields(task).fields(split) for task, split in splits.items()}
-    calibrated = {task: report for task, report in reports.items() if report.plain().get("calibration") is not None}
-    found = {task: each.fields("calibration").fields("after").number("ece") for task, each in calibrated.items()}
-    fields.finish()
-    return found
+    reports = {task: metrics.tasks[task][split].calibration for task, split in splits.items()}
+    return {task: report.after.ece for task, report in reports.items() if report is not None}
 
 
 def _codes(names: Any, classes: Any) -> NDArray[np.int64]:

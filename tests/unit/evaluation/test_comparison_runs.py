@@ -132,6 +132,8 @@ def test_retention_and_calibration_are_read_where_a_run_has_them(tmp_path: Path)
     assert (read_record(folder).retention, read_record(folder).calibration) == (None, {})
     values = json.loads((folder / "metrics.json").read_text())
     values["retention"] = {"before": 0.82, "after": 0.79, "pairs": 200}
-    values["tasks"]["sentiment"]["test"]["calibration"] = {"before": {"ece": 0.1}, "after": {"ece": 0.02}}
+    scores = {"ece": 0.1, "nll": 0.5, "brier": 0.3, "accuracy": 0.8, "macro_f1": 0.8}
+    calibration = {"before": scores, "after": {**scores, "ece": 0.02}, "temperature": 1.2, "tau": 0.0}
+    values["tasks"]["sentiment"]["test"]["calibration"] = {**calibration, "bins": [], "bins_before": []}
     (folder / "metrics.json").write_text(json.dumps(values))
     assert (read_record(folder).retention, read_record(folder).calibration) == ((0.82, 0.79), {"sentiment": 0.02})
