@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from mtl.evaluation.calibration import ece
+from mtl.evaluation.calibration_report import ReliabilityBin
 from mtl.evaluation.figures import style
 
 if TYPE_CHECKING:
@@ -16,25 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class Bin(Protocol):
-    """Rows whose greatest probability lies between two bounds: their number, their mean confidence and accuracy."""
-
-    @property
-    def lower(self) -> float: ...  # noqa: D102
-    @property
-    def upper(self) -> float: ...  # noqa: D102
-    @property
-    def count(self) -> int: ...  # noqa: D102
-    @property
-    def confidence(self) -> float: ...  # noqa: D102
-    @property
-    def accuracy(self) -> float: ...  # noqa: D102
-
-
 _STYLES = ((style.VERMILLION, "o", "--"), (style.BLUE, "s", "-"))
 
 
-def draw_reliability(path: str | Path, bins: Mapping[str, Sequence[Bin]]) -> None:
+def draw_reliability(path: str | Path, bins: Mapping[str, Sequence[ReliabilityBin]]) -> None:
     """Draw accuracy over confidence, and below it how many rows each bin has.
 
     Args:
@@ -47,7 +34,7 @@ def draw_reliability(path: str | Path, bins: Mapping[str, Sequence[Bin]]) -> Non
         lines: dict[str, Artist] = {"confidence = accuracy": ideal}
         single = len(bins) == 1
         for (name, found), (colour, marker, line) in zip(bins.items(), _STYLES[single:], strict=False):
-            label = f"{style.shown(name)} (ECE {expected_calibration_error(found):.3f})"
+            label = f"{style.shown(name)} (ECE {ece(list(found)):.3f})"
             lines[label] = _draw_bins(curve, rows, found, (colour, marker, line))
         style.share_axis(curve, "x")
         style.share_axis(curve, "y")
@@ -58,13 +45,7 @@ def draw_reliability(path: str | Path, bins: Mapping[str, Sequence[Bin]]) -> Non
         style.legend(curve, lines, "upper left")
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the mean distance of confidence and accuracy over the rows (Guo et al., equation 3); 0 without rows."""
-    rows = sum(each.count for each in bins)
-    return sum(each.count * abs(each.accuracy - each.confidence) for each in bins if each.count) / max(rows, 1)
-
-
-def _draw_bins(curve: Axes, rows: Axes, bins: Sequence[Bin], look: tuple[str, str, str]) -> Artist:
+def _draw_bins(curve: Axes, rows: Axes, bins: Sequence[ReliabilityBin], look: tuple[str, str, str]) -> Artist:
     colour, marker, line = look
     found = [each for each in bins if each.count]
     x, y = [each.confidence for each in found], [each.accuracy for each in found]

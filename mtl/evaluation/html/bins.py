@@ -1,51 +1,41 @@
-"""Reliability from predictions: how sure they are and how often right, in bins, and the expected calibration error."""
+"""Reliability from the predictions that runs have kept: how sure they are and how often right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mtl.evaluation.calibration import reliability_bins
+from mtl.evaluation.calibration_report import ReliabilityBin
 from mtl.evaluation.predictions import Predictions
 
-BINS = 10
+BINS = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Predictions of about the same probability: their mean probability, the share that is right, and their number."""
-
-    confidence: float
-    accuracy: float
-    count: int
-
-
-def reliability_bins(predictions: Sequence[Predictions]) -> list[Bin]:
-    """Return the bins that are not empty, by the probability of the predicted class.
+def pooled_bins(predictions: Sequence[Predictions]) -> list[ReliabilityBin]:
+    """Return the bins of all predictions together, of equal width from 0 to 1.
 
     Args:
-        predictions: Of one run or of several, which then count together.
+        predictions: Of one task, by one run or by several, at least one.
     """
-    sure = np.concatenate([_confidence(each) for each in predictions])
-    right = np.concatenate([np.array(each.labels, object) == np.array(each.predicted, object) for each in predictions])
-    places = np.minimum((sure * BINS).astype(int), BINS - 1)
-    chosen = [(places == at) for at in range(BINS)]
-    return [Bin(float(sure[rows].mean()), float(right[rows].mean()), int(rows.sum())) for rows in chosen if rows.any()]
+    classes = list(predictions[0].classes)
+    place = {name: at for at, name in enumerate(classes)}
+    columns = [[each.classes.index(name) for name in classes] for each in predictions]
+    probabilities = [each.probabilities[:, own] for each, own in zip(predictions, columns, strict=True)]
+    labels = [place[label] for each in predictions for label in each.labels]
+    return reliability_bins(np.concatenate(probabilities), np.array(labels, dtype=np.int64), BINS)
 
 
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the expected calibration error: the gap of each bin, weighted by its predictions (Guo et al., ICML 2017).
+def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | float]]:
+    """Return the points of one line of a reliability chart; bins without rows have none.
 
     Args:
+        name: The line's.
         bins: Of `reliability_bins`.
     """
-    total = sum(each.count for each in bins)
-    return sum(each.count * abs(each.confidence - each.accuracy) for each in bins) / total if total else 0.0
-
-
-def _confidence(predictions: Predictions) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    place = {name: at for at, name in enumerate(predictions.classes)}
-    columns = [place[name] for name in predictions.predicted]
-    found = predictions.probabilities[np.arange(len(columns)), columns]
-    return found.astype(np.float64)
+    return [
+        {"name": name, "confidence": each.confidence, "accuracy": each.accuracy, "count": each.count}
+        for each in bins
+        if each.count
+    ]

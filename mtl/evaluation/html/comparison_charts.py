@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mtl.evaluation.calibration import ece
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.comparing import Comparison
 from mtl.evaluation.comparison.figures import Figures
 from mtl.evaluation.comparison.records import Outcomes
 from mtl.evaluation.html import charts
-from mtl.evaluation.html.bins import calibration_error, reliability_bins
+from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.page import Chart
 
@@ -146,12 +147,9 @@ def reliability(comparison: Comparison) -> Iterator[Chart]:
         rows, errors = [], {}
         for row in few:
             predictions = [each.predictions for each in outcomes_of(row, task)]
-            bins = reliability_bins(predictions) if predictions else []
-            errors[row.name] = calibration_error(bins)
-            rows += [
-                {"name": row.name, "confidence": each.confidence, "accuracy": each.accuracy, "count": each.count}
-                for each in bins
-            ]
+            bins = pooled_bins(predictions) if predictions else []
+            errors[row.name] = ece(bins)
+            rows += points(row.name, bins)
         told = "Below the dashed line a model is surer than it is right. Expected calibration error: "
         told += ", ".join(f"{name} {error:.3f}" for name, error in errors.items()) + "."
         names = [row.name for row in few]

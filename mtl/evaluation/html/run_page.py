@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mtl.evaluation import formatting
+from mtl.evaluation.calibration import ece
 from mtl.evaluation.comparison.records import Record, read_record
 from mtl.evaluation.html import charts
-from mtl.evaluation.html.bins import calibration_error, reliability_bins
+from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.errors_table import errors_table
 from mtl.evaluation.html.page import Chart, folded, paragraph, render, section
@@ -16,7 +17,7 @@ from mtl.evaluation.html.projection import SentenceMap, map_path, read_map
 from mtl.evaluation.html.safe import text
 from mtl.evaluation.html.tables import Cell, matrix, table
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.summary import cost_rows
+from mtl.evaluation.summary import cost_rows, retention_row
 from mtl.evaluation.task_report import TaskReport
 from mtl.files import write_text_atomically
 
@@ -62,7 +63,7 @@ def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = Non
             section(
                 f"task-{at}",
                 f"{task}: accuracy {report.accuracy:.3f}, macro-F1 {report.macro_f1:.3f}",
-                show(_bars(at, report), _reliability(at, outcomes.predictions)),
+                show(_bars(at, report), _reliability(at, report, outcomes.predictions)),
                 _class_table(report),
                 _matrix(task, report),
                 show(*_map(at, outcomes.predictions, place)) if place is not None else "",
@@ -141,17 +142,15 @@ def _matrix(task: str, report: TaskReport) -> str:
     return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
 
 
-def _reliability(at: int, predictions: Predictions) -> Chart:
-    bins = reliability_bins([predictions])
-    rows = [
-        {"name": "this run", "confidence": each.confidence, "accuracy": each.accuracy, "count": each.count}
-        for each in bins
-    ]
-    told = (
-        "Below the dashed line the model is surer than it is right. "
-        f"Expected calibration error: {calibration_error(bins):.3f}."
-    )
-    return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, ["this run"], told)
+def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart:
+    calibration = report.calibration
+    lines = {"this run": pooled_bins([predictions])} if calibration is None else {"calibrated": calibration.bins}
+    if calibration is not None and calibration.bins != calibration.bins_before:
+        lines = {"before calibration": calibration.bins_before, **lines}
+    errors = ", ".join(f"{ece(bins):.3f}" + (f" {name}" if len(lines) > 1 else "") for name, bins in lines.items())
+    told = f"Below the dashed line the model is surer than it is right. Expected calibration error: {errors}."
+    rows = [point for name, bins in lines.items() for point in points(name, bins)]
+    return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, list(lines), told)
 
 
 def _map(at: int, predictions: Predictions, place: SentenceMap) -> Iterator[Chart]:
@@ -159,11 +158,11 @@ def _map(at: int, predictions: Predictions, place: SentenceMap) -> Iterator[Char
         return
     wrong = [label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)]
     rows = _shown_rows(wrong)
-    for when, points, explained in zip(("before", "after"), (place.before, place.after), place.explained, strict=True):
+    for when, where, explained in zip(("before", "after"), (place.before, place.after), place.explained, strict=True):
         values = [
             {
-                "x": float(points[row, 0]),
-                "y": float(points[row, 1]),
+                "x": float(where[row, 0]),
+                "y": float(where[row, 1]),
                 "class": predictions.labels[row],
                 "predicted": predictions.predicted[row],
                 "text": formatting.shortened(predictions.texts[row], 200),
@@ -202,7 +201,9 @@ def _curves(record: Record) -> Iterator[Chart]:
 
 
 def _cost(record: Record) -> str:
-    items = "".join(f"<li><b>{text(name)}</b>: {text(value)}</li>" for name, value in cost_rows(record.metrics.cost))
+    retention = record.metrics.retention
+    rows = [*cost_rows(record.metrics.cost), *([] if retention is None else [retention_row(retention)])]
+    items = "".join(f"<li><b>{text(name)}</b>: {text(value)}</li>" for name, value in rows)
     return f"<ul>{items}</ul>" if items else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from mtl.evaluation.figures import draw_learning_curves
 from mtl.evaluation.figures.class_bars import draw_class_bars
 from mtl.evaluation.figures.confusion import MOST_CLASSES, draw_confusion, most_confused
 from mtl.evaluation.figures.drawing import draw_run
-from mtl.evaluation.figures.reliability import draw_reliability, expected_calibration_error
+from mtl.evaluation.figures.reliability import draw_reliability
 from mtl.evaluation.figures.style import shown, wrapped
 from mtl.evaluation.figures.training import draw_training
 from mtl.evaluation.summary import Picture
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
 NASTY = ("a_$x^2$ <b>", "_hidden & co", '"quoted" \\frac{', "中文 😀")
 """Labels that are mathematics, entries that legends leave out, markup, and glyphs that the font has not."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    accuracy: float
 
 
 def report(labels: tuple[str, ...], support: int = 20) -> TaskReport:
@@ -54,7 +45,7 @@ def report(labels: tuple[str, ...], support: int = 20) -> TaskReport:
 
 
 def draw_bins(path: Path) -> None:
-    bins = [Bin(0.0, 0.5, 0, 0.0, 0.0), Bin(0.5, 1.0, 10, 0.8, 0.6)]
+    bins = [ReliabilityBin(0.0, 0.5, 0, 0.0, 0.0), ReliabilityBin(0.5, 1.0, 10, 0.8, 0.6)]
     draw_reliability(path, {NASTY[0]: bins, NASTY[1]: bins})
 
 
@@ -132,12 +123,6 @@ def test_one_epoch_without_validation(tmp_path: Path) -> None:
     draw_training(tmp_path / "a.svg", [EpochFigures(1, 0.5)])
     assert "Training loss" in texts(tmp_path / "a.svg")
     assert "Validation macro-F1" not in texts(tmp_path / "a.svg")
-
-
-def test_the_calibration_error_by_hand() -> None:
-    bins = [Bin(0, 0.5, 30, 0.4, 0.5), Bin(0.5, 1, 10, 0.9, 0.6), Bin(0.9, 1, 0, 0.0, 0.0)]
-    assert expected_calibration_error(bins) == pytest.approx((30 * 0.1 + 10 * 0.3) / 40)
-    assert expected_calibration_error([]) == 0
 
 
 def test_a_png_is_one(tmp_path: Path) -> None:

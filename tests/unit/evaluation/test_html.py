@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl.errors import DataError
-from mtl.evaluation.html.bins import calibration_error, reliability_bins
+from mtl.evaluation.calibration import ece
+from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.projection import plane, read_map, sentence_map, write_map
 from mtl.evaluation.html.safe import script_json, text
@@ -40,16 +42,28 @@ def test_numbers_that_are_not_finite_become_null() -> None:
 def test_bins_hold_every_prediction_once() -> None:
     true = labels(30)
     sure, unsure = predictions(true, true, sure=0.95), predictions(true, answers(true, range(12)), sure=0.55)
-    bins = reliability_bins([sure, unsure])
-    assert [(each.count, each.accuracy) for each in bins] == [(30, pytest.approx(0.6)), (30, 1.0)]
-    assert [each.confidence for each in bins] == pytest.approx([0.55, 0.95])
-    assert calibration_error(bins) == pytest.approx(0.05)
+    bins = pooled_bins([sure, unsure])
+    found = points("both", bins)
+    assert [(each["name"], each["count"]) for each in found] == [("both", 30), ("both", 30)]
+    assert [each["accuracy"] for each in found] == pytest.approx([0.6, 1.0])
+    assert [each["confidence"] for each in found] == pytest.approx([0.55, 0.95])
+    assert ece(bins) == pytest.approx(0.05)
+
+
+def test_classes_in_another_order_are_the_same_classes() -> None:
+    true = labels(30)
+    one = predictions(true, answers(true, range(12)), sure=0.7)
+    turned = replace(one, classes=one.classes[::-1], probabilities=one.probabilities[:, ::-1])
+    twice, once = pooled_bins([one, turned]), pooled_bins([one])
+    assert [each.count for each in twice] == [2 * each.count for each in once]
+    assert [each.confidence for each in twice] == pytest.approx([each.confidence for each in once])
+    assert [each.accuracy for each in twice] == pytest.approx([each.accuracy for each in once])
 
 
 def test_a_probability_of_one_lies_in_the_last_bin() -> None:
     true = labels(3)
-    (only,) = reliability_bins([predictions(true, true, sure=1.0)])
-    assert (only.confidence, only.accuracy, only.count) == (1.0, 1.0, 3)
+    last = pooled_bins([predictions(true, true, sure=1.0)])[-1]
+    assert (last.confidence, last.accuracy, last.count) == (1.0, 1.0, 3)
 
 
 def test_a_plane_keeps_the_distances_of_points_that_lie_in_one() -> None:
