@@ -192,9 +192,9 @@ def show(run: Run) -> None:
     for warning in run.warnings:
         out.print(f"\nwarning: {warning}", markup=False)
     folder = _shown(run.folder)
-    out.print(
-        f"\nreport   {folder}/report.md\nmodel    {folder}/model\nall      {folder}", markup=False, soft_wrap=True
-    )
+    page = f"page     {folder}/report.html\n" if run.config.evaluation.figures else ""
+    places = f"\nreport   {folder}/report.md\n{page}model    {folder}/model\nall      {folder}"
+    out.print(places, markup=False, soft_wrap=True)
     out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
 
 

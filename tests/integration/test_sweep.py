@@ -69,6 +69,6 @@ def test_one_run_from_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert read_metrics(tmp_path / "run" / "metrics.json").run["seed"] == 7
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["seed"] == 7
-    assert "report   run/report.md\nmodel    run/model\nall      run\n" in done.stdout
+    assert "report   run/report.md\npage     run/report.html\nmodel    run/model\nall      run\n" in done.stdout
     assert "Warning" not in done.stderr
     assert "epoch 1/1" in done.stdout
