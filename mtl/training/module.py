@@ -18,6 +18,7 @@ from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.losses import TaskLosses
+from mtl.training.optimization import clip_norm
 
 
 class MultiTaskModule(LightningModule):
@@ -131,11 +132,11 @@ class MultiTaskModule(LightningModule):
         """
         if not gradient_clip_val:
             return
-        parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
         if gradient_clip_algorithm == "value":
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         else:
-            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            clip_norm(optimizer, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what never learns: it is what training started from, and 400 MB of an MPNet."""

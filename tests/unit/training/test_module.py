@@ -174,6 +174,7 @@ def test_gradients_are_clipped_over_all_groups(
     trained = module(tiny_folder)
     optimizer, gradients = with_gradients(trained, [3.0, -4.0])
     trained.configure_gradient_clipping(optimizer, limit, algorithm)
+    optimizer.step()  # a fused one clips to a norm within its step
     assert [gradient.view(-1)[0].item() for gradient in gradients] == pytest.approx(expected, rel=1e-5)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mtl.training.learning_rates import ParameterGroup
-from mtl.training.optimization import Schedule, build_adamw, build_schedule, rate_factor
+from mtl.training.optimization import Schedule, build_adamw, build_schedule, clip_norm, rate_factor
 
 EXPECTED: dict[str, list[float]] = {
     "linear": [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0],
@@ -70,6 +70,46 @@ def test_a_step_moves_by_the_rate_and_decays_weights_alone(fused: bool) -> None:
     # 2 * (1 - 0.1 * 0.5) - 0.1, -4 * (1 - 0.1 * 0.5) + 0.1
     assert weight.tolist()[0] == pytest.approx([1.8, -3.7])
     assert bias.tolist() == [3.0]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("limit", [0.5, 7.0, 1e9])
+def test_a_clipped_step_is_that_of_clipped_gradients(fused: bool, limit: float) -> None:
+    """Over several steps, whose gradients differ in norm, so that Adam's averages depend on the clipping."""
+    ours, plain = groups(), groups()
+    optimizer = build_adamw(ours, betas=(0.9, 0.999), eps=1e-8, fused=fused)
+    rival = build_adamw(plain, betas=(0.9, 0.999), eps=1e-8, fused=False)
+    for size in (1.0, 10.0, 0.1):
+        for each in (ours, plain):
+            weight, bias = (next(iter(group.parameters.values())) for group in each)
+            weight.grad, bias.grad = size * torch.tensor([[3.0, -0.01]]), size * torch.tensor([4.0])
+        clip_norm(optimizer, limit)
+        optimizer.step()
+        nn.utils.clip_grad_norm_([next(iter(group.parameters.values())) for group in plain], limit)
+        rival.step()
+        for mine, theirs in zip(ours, plain, strict=True):
+            for one, other in zip(mine.parameters.values(), theirs.parameters.values(), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+                torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=0)
+
+
+def test_a_step_that_is_not_clipped_has_its_own_gradients() -> None:
+    """Clipping holds for one step: with momentum off, 10 times the gradient is 10 times the average."""
+    given = groups()
+    optimizer = build_adamw(given, betas=(0.0, 0.999), eps=1e-8)
+    bias = given[1].parameters["bias"]
+    for clipped, expected in ((True, 0.5), (False, 40.0)):
+        bias.grad = torch.tensor([40.0])
+        if clipped:
+            clip_norm(optimizer, 0.5)
+        optimizer.step()
+        assert optimizer.state[bias]["exp_avg"].item() == pytest.approx(expected)
+
+
+def test_nothing_to_clip_is_no_error() -> None:
+    optimizer = build_adamw(groups(), betas=(0.9, 0.999), eps=1e-8)
+    clip_norm(optimizer, 1.0)
+    optimizer.step()
 
 
 def test_every_group_follows_the_schedule_from_its_own_rate() -> None:
