@@ -41,6 +41,7 @@ from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
+from mtl.training.compact import compact_embeddings
 from mtl.training.freezing import FreezePlan, apply_freezing
 
 log = logging.getLogger(__name__)
@@ -183,14 +184,16 @@ def _fit(setting: Setting, splits: Splits, activations: FrozenActivations, histo
     trainer = build.trainer(config, setting.folder, setting.precision, extra, validated=validated, steps=steps)
     _check_interval(config.trainer, steps)
     _announce(setting, sampler)
+    seen = [each.table for each in (*train.values(), *data.val.values())]
     try:
-        with freed_memory_kept():
-            trainer.fit(module, datamodule=data)
+        with compact_embeddings(network, setting.plan, seen, setting.encoding.pad_id):
+            with freed_memory_kept():
+                trainer.fit(module, datamodule=data)
+            _load_best(trainer, module)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise build.refused(error) from None
     except SystemExit:  # what Lightning makes of Ctrl-C, with exit code 1 and no word
         raise KeyboardInterrupt from None
-    _load_best(trainer, module)
     network.to(setting.device)
     apply_freezing(network, FreezePlan({}), 0)
     return Cost(

@@ -1,0 +1,135 @@
+"""Word embeddings of the words in use alone: what no row of a run contains is left out of every step of training.
+
+Notation: V ids of the vocabulary, n of them in use, H columns of the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
+from torch import Tensor, nn
+
+from mtl.data.tokenization import TokenTable
+from mtl.model.layers import EMBEDDINGS
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.training.freezing import FreezePlan
+
+WORTHWHILE = 0.8
+"""The share of the vocabulary in use above which the whole table is trained."""
+_CHUNK = 2**20
+_UNKNOWN = -1
+
+
+class CompactEmbedding(nn.Module):
+    """Looks up the rows of the ids in use in a table of those rows.
+
+    Args:
+        weight: The table ``(n + 1, H)``: the rows of ``used`` in its order, and one more that no id leads to.
+        used: The ids in use, rising, int64, ``(n,)``.
+        size: V.
+        padding_idx: The id, one of ``used``, whose row gets no gradient.
+    """
+
+    places: Tensor
+
+    def __init__(self, weight: nn.Parameter, used: Tensor, size: int, padding_idx: int | None) -> None:
+        super().__init__()
+        self.weight = weight
+        places = torch.full((size,), _UNKNOWN, device=used.device)
+        places[used] = torch.arange(len(used), device=used.device)
+        self.register_buffer("places", places, persistent=False)  # the data says what it is
+        self._padding = None if padding_idx is None else int(places[padding_idx])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the embeddings ``(..., H)`` of ids of any shape.
+
+        Raises:
+            IndexError: An id is not in use; on CUDA it is a failed assertion on the device.
+        """
+        places = self.places.index_select(0, ids.reshape(-1)).view_as(ids)
+        return F.embedding(places, self.weight, self._padding)
+
+
+@contextlib.contextmanager
+def compact_embeddings(
+    network: MultiTaskNetwork, plan: FreezePlan, tables: Iterable[TokenTable], pad_id: int
+) -> Iterator[None]:
+    """Train only the word embeddings in use inside the block, with the result of training all of them.
+
+    The row of a word that never occurs has a gradient of 0 in every step. Adam's averages of it stay 0, so AdamW leaves
+    it nothing but its decoupled weight decay, which multiplies all rows by the same factor (Loshchilov & Hutter 2019,
+    algorithm 2). That factor, and what averaging the weights makes of it, is read off one more row: it begins as ones
+    and is never looked up. MiniLM has half of its parameters in 30,522 rows, of which a data set uses a part: clearing,
+    clipping and stepping the others takes longer than a layer's matrix products.
+
+    The parameter stays the same object, so optimizer groups made before stay valid; its ``data`` is the compact table
+    inside the block. So checkpoints that are written there hold the compact table too, and are to be loaded inside the
+    block, over the same rows.
+
+    It does nothing where the embeddings do not learn from the first epoch on (cached activations depend on the whole
+    table), most of the vocabulary is in use, or the table is not a plain `torch.nn.Embedding` that is used once.
+
+    Args:
+        network: The network that is trained inside the block.
+        plan: What learns when.
+        tables: The token ids of all rows that the network sees inside the block.
+        pad_id: The id that fills batches up.
+    """
+    found = _table(network.encoder.backbone) if plan.first_epoch.get(EMBEDDINGS) == 0 else None
+    if found is None:
+        yield
+        return
+    name, embedding = found
+    used = used_ids(tables, embedding.num_embeddings, {pad_id, 0 if (pad := embedding.padding_idx) is None else pad})
+    if len(used) > WORTHWHILE * embedding.num_embeddings:
+        yield
+        return
+    weight, whole = embedding.weight, embedding.weight.data
+    used = used.to(whole.device)
+    weight.data = torch.cat([whole[used], whole.new_ones(1, whole.shape[1])])
+    compact = CompactEmbedding(weight, used, embedding.num_embeddings, embedding.padding_idx)
+    network.encoder.backbone.set_submodule(name, compact)
+    try:
+        yield
+    finally:
+        network.encoder.backbone.set_submodule(name, embedding)
+        weight.grad = None
+        weight.data = _expand(weight.data, used, whole)
+
+
+def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> Tensor:
+    """Return the ids that occur in the tables and those of ``always``, rising, int64, ``(n,)``.
+
+    Args:
+        tables: Token ids, which may be mapped from files: they are gone through in pieces.
+        size: V.
+        always: More ids.
+    """
+    seen = np.zeros(size, dtype=bool)
+    seen[list(always)] = True
+    for table in tables:
+        for start in range(0, len(table.ids), _CHUNK):
+            seen[table.ids[start : start + _CHUNK]] = True
+    return torch.from_numpy(np.flatnonzero(seen))
+
+
+def _table(backbone: nn.Module) -> tuple[str, nn.Embedding] | None:
+    """Return the word embeddings and their name, if they are plain ones in one place that share nothing."""
+    embedding = backbone.get_input_embeddings()
+    if type(embedding) is not nn.Embedding or embedding.sparse or embedding.scale_grad_by_freq or embedding.max_norm:
+        return None
+    names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is embedding]
+    owners = [name for name, each in backbone.named_parameters(remove_duplicate=False) if each is embedding.weight]
+    return (names[0], embedding) if len(names) == len(owners) == 1 else None
+
+
+def _expand(compact: Tensor, used: Tensor, whole: Tensor) -> Tensor:
+    """Return the whole table ``(V, H)`` after training the compact one ``(n + 1, H)``; changes ``whole``."""
+    whole = whole.to(compact.device)
+    whole *= compact[-1]
+    whole[used.to(compact.device)] = compact[:-1]
+    return whole
