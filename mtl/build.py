@@ -283,11 +283,14 @@ def trainer(
     """
     given = {name: value for name, value in asdict(config.trainer).items() if value is not None}
     progress = config.callbacks.progress and os.isatty(2)
+    saving = _checkpoints(config, folder, validated)
     flags = {
         **given,
         "precision": chosen_precision,
         "logger": loggers(config, folder) or False,
-        "callbacks": [*callbacks, *_checkpoints(config, folder, validated), *([TQDMProgressBar()] if progress else [])],
+        "callbacks": [*callbacks, *saving, *([TQDMProgressBar()] if progress else [])],
+        # Where no checkpoint is asked for, Lightning would write one of its own after each epoch.
+        "enable_checkpointing": any(isinstance(each, ModelCheckpoint) for each in (*callbacks, *saving)),
         "enable_progress_bar": progress,
         "enable_model_summary": False,
         "default_root_dir": folder,

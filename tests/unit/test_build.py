@@ -228,6 +228,7 @@ def test_flags_that_lightning_refuses(tmp_path: Path) -> None:
         ([], False, {"last"}, False),
         (["callbacks.save_last=false"], True, {"best"}, False),
         (["callbacks.keep_best=false"], True, {"last"}, False),
+        (["callbacks.keep_best=false", "callbacks.save_last=false"], True, set(), False),  # nor Lightning's own
         (["callbacks=early_stopping"], True, {"last", "best"}, True),
         (["callbacks=early_stopping"], False, {"last"}, False),
     ],
