@@ -50,7 +50,7 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     reasons.append(_lead(comparison, others[0]))
     tied = _tied(comparison)
     if tied and tied != others[:1]:
-        reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told on these rows.")
+        reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told apart on these rows.")
     cheaper = [row for row in tied if _cost(row) < 0.5 * _cost(best)]
     if cheaper:
         row = min(cheaper, key=_cost)

@@ -10,6 +10,7 @@ from typing import Any
 from mtl.evaluation.comparison.records import Record
 
 _MOST_KEYS = 3  # that a name lists
+_BY_TASK = ("loss.default.", "loss.tasks.", "heads.default.", "heads.tasks.")
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,14 @@ def _told_apart(names: list[str], records: Sequence[Record], attempt: Any) -> It
             yield name
             continue
         told = [attempt(records[other]) for other in same]
-        keys = [key for key in told[same.index(at)] if len({repr(each.get(key)) for each in told}) > 1]
-        more = [told[same.index(at)][key] for key in keys[:_MOST_KEYS]]
-        yield ", ".join([name, *more])
+        mine = told[same.index(at)]
+        keys = [key for key in mine if _tells(mine[key], [each.get(key) for each in told])]
+        yield ", ".join([name, *(mine[key] for key in keys[:_MOST_KEYS])])
+
+
+def _tells(value: str, values: Sequence[str | None]) -> bool:
+    """Return whether a value is worth naming: not all have it, and not most of three or more, which go without."""
+    return values.count(value) < len(values) and (len(values) < 3 or 2 * values.count(value) <= len(values))
 
 
 def _size(record: Record) -> dict[str, str]:
@@ -94,8 +100,22 @@ def _choices(record: Record) -> dict[str, str]:
 
 
 def _values(record: Record) -> dict[str, str]:
-    flat = dict(_flat(record.config))
+    flat = _per_task(dict(_flat(record.config)), record.outcomes)
     return {key: f"{key}={value}" for key, value in flat.items() if key.partition(".")[0] not in ("seed", "logger")}
+
+
+def _per_task(flat: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, Any]:
+    """Return the values with what each task has, its own or the default, as a user gives it: ``loss.sentiment.gamma``.
+
+    So a task that has settings of its own is not told by those that are the defaults all the same.
+    """
+    found = {key: value for key, value in flat.items() if not key.startswith(_BY_TASK)}
+    for group, task in ((group, task) for group in ("loss", "heads") for task in tasks):
+        own, default = f"{group}.tasks.{task}.", f"{group}.default."
+        of_task = {key.removeprefix(default): value for key, value in flat.items() if key.startswith(default)}
+        of_task |= {key.removeprefix(own): value for key, value in flat.items() if key.startswith(own)}
+        found |= {f"{group}.{task}.{key}": value for key, value in of_task.items()}
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

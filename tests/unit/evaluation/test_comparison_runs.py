@@ -103,6 +103,26 @@ def test_names_tell_the_size_then_choices_then_values(tmp_path: Path) -> None:
     ]
 
 
+def test_names_leave_out_what_most_have_and_what_is_the_default_all_the_same(tmp_path: Path) -> None:
+    default = {"kind": "cross_entropy", "gamma": 2}
+    own = [{}, {**default, "kind": "focal"}, {**default, "gamma": 2, "tau": 0.5}]
+    folders = [
+        write_run(tmp_path / f"{at}", TASKS, config={"loss": {"default": default, "tasks": {"sentiment": each}}})
+        for at, each in enumerate(own)
+    ]
+    choices = [{"loss": "sum", "data": "mine"}, {"loss": "sum", "data": "mine"}, {"loss": "sum", "data": "theirs"}]
+    for at, each in enumerate(choices):
+        folders.append(write_run(tmp_path / f"all{at}", TASKS, name="all", choices=each, config={"eps": at % 2}))
+    assert list(named(*folders)) == [
+        "freeze=none",
+        "freeze=none, loss.sentiment.kind=focal",
+        "freeze=none, loss.sentiment.tau=0.5",
+        "all, eps=0",
+        "all, eps=1",
+        "all, data=theirs",
+    ]
+
+
 def test_replicates_may_start_from_replicates(tmp_path: Path) -> None:
     starts = [write_run(tmp_path / f"start{seed}", TASKS, seed=seed) for seed in (1, 2)]
     other = write_run(tmp_path / "other", TASKS, name="freeze=all")
