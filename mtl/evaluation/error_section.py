@@ -39,15 +39,15 @@ def _slices(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
     yield "**Slices**"
     if worse:
         names = "; ".join(f"{escaped(each.kind)} ({_value(each)})" for each in worse[:3])
-        yield f"Worse than can be chance: {names}{f'; and {len(worse) - 3} more' if len(worse) > 3 else ''}."
+        yield f"Worse than chance can explain: {names}{f'; and {len(worse) - 3} more' if len(worse) > 3 else ''}."
     else:
-        yield "Nowhere worse than can be chance."
+        yield "No slice is worse than chance can explain."
     yield _slice_table(shown)
     if rest:
         yield folded(f"{len(rest)} more slices", _slice_table(rest))
     yield (
-        f"↓ and ↑: the accuracy of all rows lies outside the 95 % interval; of {len(analysis.slices)} slices about "
-        f"{max(1, round(0.05 * len(analysis.slices)))} do so by chance. Macro-F1 is over the classes in the slice. "
+        f"↓ and ↑: the accuracy of all rows lies outside the 95 % interval; by chance alone about "
+        f"one slice in 20 is marked. Macro-F1 is over the classes in the slice. "
         f"*Extra mistakes* are those beyond the rate of all rows. Negation, contrast and polarity go by short lists of "
         f"English words. As a file: {link(f'{FOLDER}/{task}_{analysis.split}_slices.csv')}."
     )
@@ -68,8 +68,12 @@ def _slice(found: SliceFigures) -> list[str]:
         f"{found.low:.2f}–{found.high:.2f}",
         f"{found.difference:+.3f}{mark}",
         formatting.score(found.macro_f1),
-        f"{found.extra_errors:+.0f}",
+        _whole(found.extra_errors),
     ]
+
+
+def _whole(value: float) -> str:
+    return f"{round(value):+d}" if round(value) else "0"
 
 
 def _value(found: SliceFigures) -> str:

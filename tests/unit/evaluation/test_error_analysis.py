@@ -129,8 +129,8 @@ def test_the_file_of_slices(tmp_path: Path) -> None:
 
 def test_the_section_of_a_report() -> None:
     blocks = list(error_blocks("topic", analysis(most=2)))
-    assert blocks[:2] == ["**Slices**", "Nowhere worse than can be chance."]
-    cells = "c | 2 | 2 | 0.000 | 0.00–0.66 | -0.250 | 0.000 | +0"
+    assert blocks[:2] == ["**Slices**", "No slice is worse than chance can explain."]
+    cells = "c | 2 | 2 | 0.000 | 0.00–0.66 | -0.250 | 0.000 | 0"
     assert f"| {cells} |" in " ".join(blocks[2].split())
     assert "`errors/topic_test_slices.csv`" in blocks[3]
     assert blocks[4] == "**Surest mistakes** (2 of 3)"
