@@ -33,8 +33,11 @@ def rate(value: float | None) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Return ``part`` of ``whole`` in percent, with one decimal."""
-    return f"{100 * part / whole:.1f} %" if whole else NOTHING
+    """Return ``part`` of ``whole`` in percent, with one decimal; what would round to nothing is below 0.1 %."""
+    if not whole:
+        return NOTHING
+    percent = 100 * part / whole
+    return "<0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
 
 
 def duration(seconds: float | None) -> str:

@@ -26,7 +26,9 @@ def test_rate(value: float | None, text: str) -> None:
     assert formatting.rate(value) == text
 
 
-@pytest.mark.parametrize(("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 8, "0.0 %"), (0, 0, "–")])
+@pytest.mark.parametrize(
+    ("part", "whole", "text"), [(1, 8, "12.5 %"), (0, 8, "0.0 %"), (1, 10_000, "<0.1 %"), (0, 0, "–")]
+)
 def test_share(part: int, whole: int, text: str) -> None:
     assert formatting.share(part, whole) == text
 
