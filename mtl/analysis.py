@@ -48,7 +48,9 @@ def analyse_errors(
         split = reported_split(each)
         if split is not None:
             found[task] = _analyse(setting, splits[task], task, split, each[split], frozen or {})
-    log.info("error analysis: %.1f s", time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if seconds >= 1:  # a wait that a reader wonders about
+        log.info("error analysis: %.1f s", seconds)
     return found
 
 

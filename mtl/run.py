@@ -245,9 +245,10 @@ def _announce(setting: Setting, sampler: StepSampler) -> None:
     out.print(group_table(facts.group_rows(setting)))
     out.print()
     out.print(plan_table(plan))
-    for task, text in facts.loss_texts(setting).items():
-        out.print(f"loss of {task}: {text}", markup=False)
-    out.print(f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
+    losses = facts.loss_texts(setting)
+    for task, text in losses.items():
+        out.print(f"\nloss of {task}: {text}", markup=False)
+    out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
 
 
 def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
