@@ -63,7 +63,8 @@ def losses(config: Config, counts: Mapping[str, NDArray[np.int64]]) -> TaskLosse
         config: The run's configuration.
         counts: How often rows of each class come in a pass over the training rows of each task, int64, ``(C,)``.
     """
-    return TaskLosses(config.loss.weights, {task: _loss(config.loss.of(task), each) for task, each in counts.items()})
+    tasks = {task: _loss(config.loss.of(task), each) for task, each in counts.items()}
+    return TaskLosses(config.loss.weights, tasks, config.loss.consistency)
 
 
 def _loss(settings: TaskLossConfig, counts: NDArray[np.int64]) -> TaskLoss:

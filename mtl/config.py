@@ -219,6 +219,8 @@ class LossConfig:
     combine: Literal["sum"]
     weights: dict[str, Annotated[float, Field(gt=0)]]
     """Factors of the tasks' losses in the sum; 1 for a task that is not named."""
+    consistency: Annotated[float, Field(ge=0)]
+    """R-Drop: weight of the divergence between two passes of a step's rows; 0: one pass."""
     default: TaskLossConfig
     tasks: dict[str, TaskLossConfig]
 

@@ -82,11 +82,18 @@ class TaskLosses(nn.Module):
     Args:
         weights: Factor of each task's loss in the sum; 1 for a task that is not named.
         tasks: The loss of each task; plain cross-entropy for a task that is not named.
+        consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 where a step has one pass.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None, tasks: Mapping[str, TaskLoss] | None = None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        tasks: Mapping[str, TaskLoss] | None = None,
+        consistency: float = 0.0,
+    ) -> None:
         super().__init__()
         self.weights = dict(weights or {})
+        self.consistency = consistency
         self.plain = TaskLoss()
         self.tasks = nn.ModuleDict({_key(task): loss for task, loss in (tasks or {}).items()})
 
@@ -99,6 +106,27 @@ class TaskLosses(nn.Module):
         """
         return {task: self._loss(task)(values.float(), labels[task]) for task, values in logits.items()}
 
+    def of_two_passes(
+        self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], labels: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        r"""Return the loss of each task from two passes over the same rows, which differ by their dropout (R-Drop).
+
+        .. math:: \frac{L_1 + L_2}{2} + \alpha \, D(p_1, p_2)
+
+        with ``D`` as in `divergence` and alpha the consistency: half of the loss of Wu et al. 2021 (equation 4), whose
+        own alpha is then twice this one. So rates and clipping keep the meaning that they have with one pass.
+
+        Args:
+            first: ``(B_task, C_task)`` of each task.
+            second: As ``first``.
+            labels: Class ids ``(B_task,)`` of each task.
+        """
+        one, other = self(first, labels), self(second, labels)
+        return {
+            task: (one[task] + other[task]) / 2 + self.consistency * divergence(first[task], second[task])
+            for task in one
+        }
+
     def _loss(self, task: str) -> nn.Module:
         key = _key(task)
         return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
@@ -106,6 +134,21 @@ class TaskLosses(nn.Module):
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum of the tasks' losses, a scalar."""
         return torch.stack([self.weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    r"""Return the symmetric Kullback-Leibler divergence of two predictions, its mean over the rows, a scalar.
+
+    .. math:: D(p, q) = \frac{1}{2} (KL(p \| q) + KL(q \| p)) = \frac{1}{2} \sum_c (p_c - q_c)(\log p_c - \log q_c)
+
+    Args:
+        first: Logits ``(B, C)``.
+        second: As ``first``.
+    """
+    if not len(first):
+        return (first + second).sum()  # 0, and still a part of the graph
+    one, other = first.float().log_softmax(dim=-1), second.float().log_softmax(dim=-1)
+    return ((one.exp() - other.exp()) * (one - other)).sum(dim=-1).mean() / 2
 
 
 def _key(task: str) -> str:

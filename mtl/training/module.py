@@ -73,13 +73,23 @@ class MultiTaskModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
         del batch_idx
-        losses = self.losses(self(batch), batch.labels)
+        losses = self._task_losses(batch)
         total: Tensor = self.losses.combine(losses)
         if self._logs_this_step():
             for task, loss in losses.items():
                 self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
             self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
         return total if total.requires_grad else total + self._nothing_to_learn()
+
+    def _task_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of each task; with consistency from two passes, each with dropout of its own."""
+        logits = self(batch)
+        losses: dict[str, Tensor] = (
+            self.losses.of_two_passes(logits, self(batch), batch.labels)
+            if self.losses.consistency
+            else self.losses(logits, batch.labels)
+        )
+        return losses
 
     def _logs_this_step(self) -> bool:
         """Whether the loggers take this step's figures; noting them costs as much as a step of a head alone."""

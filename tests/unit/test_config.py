@@ -19,7 +19,10 @@ LAYERS = "a number of layers from 1 on, or a share of all (0.0 < share < 1.0)"
 DEVICES = "auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]"
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
 FILES = "train= (with or without val= and test=) or path="
-NAME = "letters, digits and underscores, not starting with a digit, and none of all, combine, default, tasks, weights"
+NAME = (
+    "letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, default, "
+    "tasks, weights"
+)
 SENTIMENT = "data.tasks.sentiment"
 
 
@@ -189,7 +192,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
                 {f"data.tasks.{name}": {"path": "a.csv"}},
                 Problem(f"data.tasks.{name}", f"the task name '{name}'", NAME),
             )
-            for name in ("combine", "default", "tasks", "weights")
+            for name in ("combine", "consistency", "default", "tasks", "weights")
         ),
         ((), {"data.tasks.my-task": {"path": "a.csv"}}, Problem("data.tasks.my-task", "the task name 'my-task'", NAME)),
         ((), {"data.tasks.0": {"path": "a.csv"}}, Problem("data.tasks.0", "the task name '0'", NAME)),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mtl.training.losses import TaskLoss, TaskLosses
+from mtl.training.losses import TaskLoss, TaskLosses, divergence
 
 LOGITS = {
     "mood": torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),  # probabilities 1/2, 1/2 and 3/4, 1/4
@@ -123,3 +123,36 @@ def test_each_task_has_its_own_loss() -> None:
 
 def test_weights_are_no_state_of_a_checkpoint() -> None:
     assert TaskLosses(tasks={"mood": TaskLoss(weights=[2.0, 2.0], offsets=[0.0, 1.0])}).state_dict() == {}
+
+
+def test_the_divergence_of_two_predictions_by_hand() -> None:
+    even, uneven = LOGITS["mood"][:1], LOGITS["mood"][1:]  # 1/2, 1/2 and 3/4, 1/4
+    assert divergence(even, uneven).item() == pytest.approx(math.log(3) / 8)
+    assert divergence(uneven, even).item() == pytest.approx(math.log(3) / 8)
+    assert divergence(torch.cat([even, even]), torch.cat([uneven, even])).item() == pytest.approx(math.log(3) / 16)
+
+
+def test_the_divergence_is_the_mean_of_both_kullback_leibler_divergences() -> None:
+    first, second = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    both = [
+        torch.nn.functional.kl_div(one, other, log_target=True, reduction="batchmean")
+        for one, other in ((first, second), (second, first))
+    ]
+    assert divergence(first, second).item() == pytest.approx(torch.stack(both).mean().item(), rel=1e-5)
+
+
+def test_the_loss_of_two_passes_is_their_mean_and_the_weighted_divergence() -> None:
+    other = {"mood": LOGITS["mood"].flip(0), "topic": LOGITS["topic"]}
+    losses = TaskLosses(consistency=2.0).of_two_passes(LOGITS, other, LABELS)
+    first, second = TaskLosses()(LOGITS, LABELS), TaskLosses()(other, LABELS)
+    mean = (first["mood"] + second["mood"]).item() / 2
+    assert losses["mood"].item() == pytest.approx(mean + 2 * math.log(3) / 8)
+    assert losses["topic"].item() == pytest.approx(math.log(2))  # the same prediction twice
+
+
+def test_two_passes_without_rows_cost_nothing_and_stay_in_the_graph() -> None:
+    logits = {"topic": torch.zeros(0, 3, requires_grad=True)}
+    losses = TaskLosses(consistency=1.0).of_two_passes(logits, logits, {"topic": torch.zeros(0, dtype=torch.int64)})
+    torch.autograd.backward(losses["topic"])
+    assert losses["topic"].item() == 0.0
+    assert logits["topic"].grad is not None

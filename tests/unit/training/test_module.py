@@ -59,6 +59,29 @@ def test_a_step_runs_the_encoder_once_over_the_rows_of_all_tasks(
     assert shapes == [(8, 32)]
 
 
+def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads without dropout predict the same twice, and nothing is added; with dropout they do not."""
+    passes: dict[tuple[float, float], int] = {}
+    losses: dict[tuple[float, float], float] = {}
+    for dropout in (0.0, 0.5):
+        for consistency in (0.0, 1.0):
+            trained = module(tiny_folder, losses=TaskLosses(consistency=consistency), dropout=dropout)
+            trained.network.encoder.eval()
+            trained.network.heads.train()
+            figures = logged(trained, monkeypatch)
+            shapes: list[tuple[int, ...]] = []
+            trained.network.encoder.register_forward_hook(lambda *call, found=shapes: found.append(call[2].shape))
+            torch.manual_seed(1)
+            trained.training_step(batch(), 0)
+            passes[dropout, consistency] = len(shapes)
+            losses[dropout, consistency] = figures["train/loss"]
+    assert passes == {(0.0, 0.0): 1, (0.0, 1.0): 2, (0.5, 0.0): 1, (0.5, 1.0): 2}
+    assert losses[0.0, 1.0] == pytest.approx(losses[0.0, 0.0])
+    assert losses[0.5, 1.0] != pytest.approx(losses[0.5, 0.0], rel=1e-3)
+
+
 def test_a_step_of_one_task_leaves_the_others_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = module(tiny_folder)
     figures = logged(trained, monkeypatch)
