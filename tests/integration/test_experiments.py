@@ -20,6 +20,7 @@ def test_the_experiments() -> None:
     assert EXPERIMENTS == [
         "all_frozen",
         "backbone_frozen",
+        "best",
         "classification_head_frozen",
         "full_finetune",
         "gradual_unfreezing",
