@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from mtl.data.tokenization import TokenTable
 from mtl.model.layers import EMBEDDINGS
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WORTHWHILE = 0.8
 """The share of the vocabulary in use above which the whole table is trained."""
@@ -88,7 +92,8 @@ def compact_embeddings(
     if len(used) > WORTHWHILE * embedding.num_embeddings:
         yield
         return
-    weight, whole = embedding.weight, embedding.weight.data
+    weight = embedding.get_parameter("weight")
+    whole = weight.data
     used = used.to(whole.device)
     weight.data = torch.cat([whole[used], whole.new_ones(1, whole.shape[1])])
     compact = CompactEmbedding(weight, used, embedding.num_embeddings, embedding.padding_idx)
@@ -117,7 +122,7 @@ def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> 
     return torch.from_numpy(np.flatnonzero(seen))
 
 
-def _table(backbone: nn.Module) -> tuple[str, nn.Embedding] | None:
+def _table(backbone: PreTrainedModel) -> tuple[str, nn.Embedding] | None:
     """Return the word embeddings and their name, if they are plain ones in one place that share nothing."""
     embedding = backbone.get_input_embeddings()
     if type(embedding) is not nn.Embedding or embedding.sparse or embedding.scale_grad_by_freq or embedding.max_norm:

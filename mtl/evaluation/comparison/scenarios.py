@@ -81,13 +81,27 @@ def _told_apart(names: list[str], records: Sequence[Record], attempt: Any) -> It
             continue
         told = [attempt(records[other]) for other in same]
         mine = told[same.index(at)]
-        keys = [key for key in mine if _tells(mine[key], [each.get(key) for each in told])]
-        yield ", ".join([name, *(mine[key] for key in keys[:_MOST_KEYS])])
+        usual = attempt is not _size  # of sizes none goes without saying
+        keys = [key for key in mine if _tells(mine[key], [each.get(key) for each in told], usual=usual)]
+        yield ", ".join([name, *_enough(mine, keys, told)])
 
 
-def _tells(value: str, values: Sequence[str | None]) -> bool:
-    """Return whether a value is worth naming: not all have it, and not most of three or more, which go without."""
-    return values.count(value) < len(values) and (len(values) < 3 or 2 * values.count(value) <= len(values))
+def _enough(mine: Mapping[str, str], keys: Iterable[str], told: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the values of the first keys that together no other of ``told`` has."""
+    found: list[str] = []
+    alike = [each for each in told if each is not mine]
+    for key in keys:
+        if not alike or len(found) == _MOST_KEYS:
+            break
+        found.append(mine[key])
+        alike = [each for each in alike if each.get(key) == mine[key]]
+    return found
+
+
+def _tells(value: str, values: Sequence[str | None], *, usual: bool) -> bool:
+    """Return whether a value is worth naming: not all have it; with ``usual``, nor most of three or more."""
+    count, most = values.count(value), len(values) // 2
+    return count < len(values) and (not usual or len(values) < 3 or count <= most)
 
 
 def _size(record: Record) -> dict[str, str]:

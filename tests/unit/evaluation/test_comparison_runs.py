@@ -112,7 +112,7 @@ def test_names_leave_out_what_most_have_and_what_is_the_default_all_the_same(tmp
     ]
     choices = [{"loss": "sum", "data": "mine"}, {"loss": "sum", "data": "mine"}, {"loss": "sum", "data": "theirs"}]
     for at, each in enumerate(choices):
-        folders.append(write_run(tmp_path / f"all{at}", TASKS, name="all", choices=each, config={"eps": at % 2}))
+        folders.append(write_run(tmp_path / f"all{at}", TASKS, name="all", choices=each, config={"eps": at}))
     assert list(named(*folders)) == [
         "freeze=none",
         "freeze=none, loss.sentiment.kind=focal",

@@ -42,7 +42,7 @@ _SHAPE = {
 
 def with_heads(backbone: nn.Module) -> MultiTaskNetwork:
     heads = {task: build_head("linear", 32, classes, dropout=0.0) for task, classes in TASKS.items()}
-    return MultiTaskNetwork(Encoder(backbone), heads).eval()  # type: ignore[arg-type]
+    return MultiTaskNetwork(Encoder(backbone), heads).eval()
 
 
 def build(family: str, tiny_folder: Path) -> MultiTaskNetwork:
@@ -104,7 +104,7 @@ def test_it_gives_what_training_all_of_them_gives(family: str, fused: bool, tiny
     found = compact.state_dict()
     assert found.keys() == expected.keys()
     for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
     unused = sorted(set(range(len(before))) - set(used_ids([table(BATCHES)], len(before), [PAD]).tolist()))
     assert len(unused) > 100
     torch.testing.assert_close(weight(compact)[unused], weight(plain)[unused], rtol=1e-6, atol=0)
