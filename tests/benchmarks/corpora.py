@@ -37,8 +37,9 @@ class Task:
 
 def tasks() -> list[Task]:
     """Return a task of many classes and a binary one."""
-    folder = Path(os.environ.get("MTL_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if (folder / "airline_train.csv").is_file():
+    named = os.environ.get("MTL_TEST_DATA")
+    folder = Path(named or _BUNDLED)
+    if named and (folder / "airline_train.csv").is_file():
         names = {"classification": "airline", "sentiment": "uci"}
         return [Task(name, {s: folder / f"{stem}_{s}.csv" for s in SPLITS}) for name, stem in names.items()]
     return [Task(name, {s: _BUNDLED / name / f"{s}.csv" for s in SPLITS}) for name in ("classification", "sentiment")]
