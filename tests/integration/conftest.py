@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtl.training import compact
 from tests.support import runs
 from tests.support.bad_files import write_bad_files
 
@@ -25,3 +26,9 @@ def untrained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `tests.support.bad_files`. Do not write into it."""
     return write_bad_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def whole_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains the whole table of word embeddings, for a look into training; `test_compact_embeddings` has the other."""
+    monkeypatch.setattr(compact, "WORTHWHILE", 0.0)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mtl.model.multitask import MultiTaskNetwork
     from mtl.training.module import MultiTaskModule
 
+pytestmark = pytest.mark.usefixtures("whole_embeddings")
+
 Layers = dict[str, dict[str, torch.Tensor]]
 """The tensors of each layer by name."""
 

@@ -161,6 +161,7 @@ def test_a_scaled_head_is_saved_as_one(tmp_path: Path) -> None:
 AVERAGE = ["callbacks.average.decay=0.8", "trainer.max_epochs=2", "heads.default.dropout=0.0"]
 
 
+@pytest.mark.usefixtures("whole_embeddings")
 @pytest.mark.parametrize("freeze", ["none", "backbone", "gradual"])
 @pytest.mark.parametrize("best", ["true", "false"])
 def test_the_averages_are_validated_and_saved(

@@ -11,7 +11,6 @@ import torch
 from mtl import MultiTaskModel
 from mtl.artifact import load_model
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.training import compact
 from tests.support.runs import Probe, data, probed, rows, run
 
 if TYPE_CHECKING:
@@ -179,6 +178,7 @@ def test_a_seed_decides_every_bit(freeze: str, tmp_path: Path) -> None:
     assert one == other
 
 
+@pytest.mark.usefixtures("whole_embeddings")
 def test_a_saved_model_is_where_the_next_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "first", *data(tmp_path, ["sentiment"]), *FAST, "trainer.max_epochs=2")
     starts: list[dict[str, Tensor]] = []
@@ -186,7 +186,6 @@ def test_a_saved_model_is_where_the_next_training_starts(tmp_path: Path, monkeyp
     def keep(module: MultiTaskModule) -> None:
         starts.append({name: value.clone() for name, value in module.network.state_dict().items()})
 
-    monkeypatch.setattr(compact, "WORTHWHILE", 0.0)  # training begins with the whole table of word embeddings
     probed(monkeypatch, Probe(on_start=keep))
     again = [f"model.init_from={tmp_path / 'first'}", "trainer.max_epochs=1"]
     run(tmp_path / "next", *data(tmp_path), *FAST, *again)
