@@ -62,9 +62,11 @@ def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int,
     if not len(labels):
         return 0.0
     predicted = [(logits.astype(np.float64) + prior_bias(counts, tau)).argmax(axis=1) for tau in nearest]
-    scores = [macro_f1(labels, classes, logits.shape[1]) for classes in predicted]
+    scores = [round(macro_f1(labels, classes, logits.shape[1]), 12) for classes in predicted]  # rounding is no gain
     best = int(np.argmax(scores))  # of several the nearest to 0
     for tau, classes, score in zip(nearest, predicted, scores, strict=True):
+        if tau and score <= scores[0]:  # no better than doing nothing
+            continue
         if scores[best] - score <= _standard_error(labels, predicted[best], classes, logits.shape[1], seed):
             return tau
     raise AssertionError("the best is within any distance of itself")
