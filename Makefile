@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint types format bench check-configs clean
+.PHONY: help setup train compare test test-all lint types format bench check-configs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml
 
 train: $(STAMP) ## train both tasks on the shipped corpus; more with ARGS="trainer.max_epochs=3"
 	$(BIN)/python -m mtl.train experiment=quickstart $(ARGS)
+
+compare: $(STAMP) ## train every freeze scenario on the shipped corpus and compare them; the same command continues
+	$(BIN)/python -m mtl.train -m experiment=scenarios backbone=minilm $(ARGS)
 
 test: $(STAMP) ## run the tests, without the long ones
 	$(BIN)/python -m pytest $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What is composed: the folders to search, and the primary configuration."""
+
+    folders: tuple[Path, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class CommandLine:
     """A command line that holds.
 
@@ -35,18 +43,28 @@ class CommandLine:
         arguments: The arguments for Hydra, each ``key=value`` forced, so that it takes keys that no file mentions;
             whether they exist has been checked here.
         multirun: Whether it is a sweep.
+        fixed: The arguments of every job, forced as above.
+        swept: The values of each swept key, in the order in which Hydra's sweeper multiplies them.
+        source: What is composed.
+        first: The configuration of the only or the first job.
     """
 
     arguments: list[str]
     multirun: bool
+    fixed: tuple[str, ...] = field(default=(), compare=False)
+    swept: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
+    source: Source | None = field(default=None, compare=False)
+    first: Config | None = field(default=None, compare=False)
 
+    def configuration(self, values: Mapping[str, str]) -> Config:
+        """Return the configuration of the job with these values of the swept keys.
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What is composed: the folders to search, and the primary configuration."""
-
-    folders: tuple[Path, ...]
-    name: str
+        Raises:
+            ConfigError: It cannot be composed, or does not hold.
+        """
+        assert self.source is not None, "a command line that only shows something has no jobs"  # noqa: S101
+        lines = [f"{key}={value}" for key, value in values.items()]
+        return _checked(_compose([*self.fixed, *lines], self.source))
 
 
 def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
@@ -73,17 +91,40 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     own = {each.key for each in good}
     jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
     words = {f"{each.key}.kind": each.key for each in good if each.is_word_for_kind}
-    of_jobs = [replace(each, place=words.get(each.place, each.place)) for each in _problems_of_jobs(jobs, source)]
+    configs, wrong_in_jobs = _checked_jobs(jobs, source)
+    of_jobs = [replace(each, place=words.get(each.place, each.place)) for each in wrong_in_jobs]
     problems += [*(problem for _, problem in wrong), *found, *of_jobs]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     as_in_file = {each.key for each in swept}  # the sweeper must see one key, not one with ++ beside it
     lines = {each.line: each.line if each.key in as_in_file else overrides.forced(each, groups) for each in given}
     flags = [each for each in arguments if each not in lines]
-    return CommandLine([*flags, *(lines[each] for each in arguments if each in lines)], bool(parsed.multirun))
+    return CommandLine(
+        [*flags, *(lines[each] for each in arguments if each in lines)],
+        multirun=bool(parsed.multirun),
+        fixed=tuple(overrides.forced(each, groups) for each in given if not each.sweeps and each.key not in as_in_file),
+        swept=_multiplied(swept, given, groups),
+        source=source,
+        first=configs[0],
+    )
 
 
-def _source(parsed: Namespace, config_name: str) -> _Source:
+def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
+    """Return the values of each swept key as Hydra's sweeper takes them.
+
+    Those of files come first; arguments with the same key take their place.
+    """
+    found: dict[str, Sequence[str]] = {each.key: each.values for each in in_files}
+    for each in given:
+        key = overrides.forced(each, groups).partition("=")[0]
+        if each.key in found:
+            found[each.key] = each.values  # also a single one
+        elif each.sweeps:
+            found[key] = each.values
+    return found
+
+
+def _source(parsed: Namespace, config_name: str) -> Source:
     """Return what Hydra's flags choose."""
     problems = []
     if parsed.config_path:
@@ -103,7 +144,7 @@ def _source(parsed: Namespace, config_name: str) -> _Source:
         problems.append(Problem("--config-name", repr(name), listed(names), did_you_mean(name, names)))
     if problems:
         raise ConfigError(problems)
-    return _Source(tuple(folders), name)
+    return Source(tuple(folders), name)
 
 
 def _own_folder_problems(folder: Path, given: str) -> Iterator[Problem]:
@@ -126,7 +167,7 @@ def _is_below(key: str, wrong: Iterable[str]) -> bool:
 
 
 def _swept_in_files(
-    given: Sequence[Argument], groups: Groups, source: _Source, multirun: bool
+    given: Sequence[Argument], groups: Groups, source: Source, multirun: bool
 ) -> tuple[list[Argument], list[Problem]]:
     """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it or with the run folder."""
     first = next(_jobs(given, groups))
@@ -157,18 +198,20 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         yield Problem(f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made")
 
 
-def _problems_of_jobs(jobs: Iterable[list[str]], source: _Source) -> list[Problem]:
+def _checked_jobs(jobs: Iterable[list[str]], source: Source) -> tuple[list[Config], list[Problem]]:
+    """Return the configurations of the jobs that hold, and what is wrong with the others."""
+    configs: list[Config] = []
     problems: list[Problem] = []
     for job in jobs:
         try:
-            _checked(_compose(job, source))
+            configs.append(_checked(_compose(job, source)))
             problems += _replaced_words(job, source)
         except ConfigError as error:
             problems += error.problems
-    return problems
+    return configs, problems
 
 
-def _replaced_words(job: Sequence[str], source: _Source) -> Iterator[Problem]:
+def _replaced_words(job: Sequence[str], source: Source) -> Iterator[Problem]:
     """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
 
     They would replace the word, and nobody would see it.
@@ -205,7 +248,7 @@ def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), 
     Raises:
         ConfigError: It cannot be composed, or does not hold.
     """
-    return _checked(_compose(arguments, _Source(tuple(folders), config_name)))
+    return _checked(_compose(arguments, Source(tuple(folders), config_name)))
 
 
 def _checked(composed: DictConfig) -> Config:
@@ -214,7 +257,7 @@ def _checked(composed: DictConfig) -> Config:
     return load(composed)
 
 
-def _compose(job: Sequence[str], source: _Source) -> DictConfig:
+def _compose(job: Sequence[str], source: Source) -> DictConfig:
     """Compose, with Hydra's own settings under ``hydra``."""
     places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []

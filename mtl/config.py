@@ -86,6 +86,8 @@ class DataConfig:
     eval_batch_size: Count
     max_tokens: Annotated[int, Field(ge=16)]
     """Most padded tokens of one task's batch."""
+    train_share: Annotated[float, Field(gt=0, le=1)]
+    """Share of each task's training rows that is used, see `mtl.data.tasks.TaskSpec`."""
 
 
 @dataclass(config=schema.STRICT)
@@ -321,6 +323,16 @@ class ModelConfig:
 
 
 @dataclass(config=schema.STRICT)
+class StudyConfig:
+    """A sweep whose jobs belong together, see `mtl.study`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] | None
+    """What its folder is called; ``null``: the sweep is no study."""
+    epochs: Count
+    """Epochs of the files in ``conf/scenario`` in which the encoder learns."""
+
+
+@dataclass(config=schema.STRICT)
 class CalibrationConfig:
     """What is fitted on the validation rows once training is done, per task."""
 
@@ -386,6 +398,7 @@ class Config:
     cache: CacheConfig
     retention: RetentionConfig
     evaluation: EvaluationConfig
+    study: StudyConfig
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:

@@ -101,6 +101,7 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             labels=None if task.labels is None else tuple(task.labels),
             fractions=shares,
             slices=tuple(task.slices),
+            train_share=data.train_share,
         )
         for name, task in data.tasks.items()
     ]

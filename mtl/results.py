@@ -92,7 +92,8 @@ class Run:
     @property
     def name(self) -> str:
         """What was run, in a word or two."""
-        return self.choices.get("experiment") or f"freeze={self.choices.get('freeze', self.config.freeze.backbone)}"
+        chosen = self.choices.get("scenario") or self.choices.get("experiment")
+        return chosen or f"freeze={self.choices.get('freeze', self.config.freeze.backbone)}"
 
 
 def write(run: Run) -> None:
@@ -174,8 +175,11 @@ def _summary(run: Run, pictures: RunPictures) -> RunSummary:
 
 
 def show(run: Run) -> None:
-    """Print each task's table on test, the overview, the cost, and where everything lies."""
+    """Print each task's table on test, the overview, the cost, and where everything lies; of a study's job less."""
     out = console()
+    if run.config.study.name is not None:
+        out.print(results_table(run.reports))
+        return
     for task, splits in run.reports.items():
         split = "test" if "test" in splits else next(iter(splits), None)
         if split is not None:

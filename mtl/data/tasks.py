@@ -38,6 +38,8 @@ class TaskSpec:
         fractions: The shares of train, val and test where a file is split; those of given files fall away and the
             others keep their proportions. A share of 0 for val or test leaves it empty.
         slices: Further columns of the files, by whose values the figures are divided.
+        train_share: The share of the training rows that is used, above 0: the same of each label, one text of it at
+            least, drawn by the seed. Smaller shares are parts of larger ones.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TaskSpec:
     labels: tuple[str, ...] | None = None
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     slices: tuple[str, ...] = ()
+    train_share: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.path is None):
@@ -147,6 +150,7 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
         raise DataError(problems)
     labels = LabelSet.found_in(given["train"]) if spec.labels is None else LabelSet(spec.labels)
     splits = _completed(given, labels, spec, seed)
+    splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
     return TaskData(spec.name, labels, **splits, warnings=task_warnings(spec.name, splits, labels))
 
 
@@ -186,6 +190,14 @@ def _completed(given: Mapping[str, Examples], labels: LabelSet, spec: TaskSpec, 
             raise DataError(_too_few_rows(source, labels, missing, spec))
         splits |= {split: source.select(part) for split, part in zip(wanted, parts, strict=True)}
     return splits
+
+
+def _part(rows: Examples, labels: LabelSet, share: float, seed: int) -> Examples:
+    """Return a share of the training rows, stratified by label."""
+    if share >= 1:
+        return rows
+    kept, _ = stratified_split(rows.keys, labels.ids(rows), [share, 1 - share], seed)
+    return rows.select(kept)
 
 
 def _too_few_rows(source: Examples, labels: LabelSet, missing: Sequence[str], spec: TaskSpec) -> Problem:

@@ -27,7 +27,7 @@ CHOICES = [(group, name) for group, names in GROUPS.items() for name in names if
 OPTIONS = {group: sorted(set(names) - {"base"}) for group, names in GROUPS.items()}
 MATRIX = list(itertools.product(OPTIONS["freeze"], OPTIONS["learning_rates"], OPTIONS["trainer"]))
 OWN_FILE = ["data=files", "++data.tasks.classification.path=a.csv", "++data.tasks.sentiment.path=b.csv"]
-GLOBAL = ("experiment", "hparams_search")
+GLOBAL = ("experiment", "hparams_search", "scenario")
 """Groups whose files set values anywhere."""
 
 SET_BY_MTL = {

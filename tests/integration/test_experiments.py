@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SWEEPS = ["scenarios"]
+"""Experiments of several jobs, see test_study.py."""
 
 
 def test_the_experiments() -> None:
@@ -26,11 +28,12 @@ def test_the_experiments() -> None:
         "gradual_unfreezing",
         "multi_stage",
         "quickstart",
+        "scenarios",
         "sentiment_head_frozen",
     ]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [each for each in EXPERIMENTS if each not in SWEEPS])
 def test_an_experiment_runs_to_its_end(experiment: str, tmp_path: Path) -> None:
     run(tmp_path, f"experiment={experiment}", "trainer=debug", "trainer.max_epochs=2")
     metrics = read_metrics(tmp_path / "metrics.json")

@@ -21,10 +21,10 @@ FLOORS = (
     ("training", "diagnosis"),
     ("artifact", "backbones"),
     ("inference", "inputs", "head_specs", "model_card", "overrides"),
-    ("build_losses", "build", "bulk", "composition", "reevaluation", "stage_scores", "cache_entries"),
+    ("build_losses", "build", "bulk", "composition", "study_jobs", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),
-    ("run",),
+    ("run", "study"),
     ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

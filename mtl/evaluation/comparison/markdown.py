@@ -45,6 +45,10 @@ def _scenarios(comparison: Comparison) -> str:
         [escaped(row.name), _rows(row.scenario.size), str(len(row.scenario.runs)), *(each.shown(row) for each in shown)]
         for row in comparison.rows
     ]
+    rows += [
+        [escaped(words.job_name(job)), formatting.NOTHING, words.job_state(job), *[formatting.NOTHING] * len(shown)]
+        for job in comparison.unfinished
+    ]
     return table(["scenario", "training rows", "runs", *header], rows)
 
 

@@ -26,6 +26,7 @@ _IDLE = (
     "cache",
     "retention",
     "evaluation",
+    "study",
 )  # parts of a configuration that change no figure, and the seed
 _CHAIN = 8  # how many runs, each the start of the next, are looked back through
 

@@ -46,6 +46,9 @@ def _ranking(comparison: Comparison) -> Table:
         last = "best" if row is comparison.best else words.verdict(found).removeprefix("within ")
         cells = [str(len(row.scenario.runs)), words.spread(row.score), *against, last]
         table.add_row(_name(row.name), *cells, style="bold" if row is comparison.best else None)
+    for job in comparison.unfinished:
+        cells = ["0", formatting.NOTHING, "", "", words.job_state(job)]
+        table.add_row(_name(words.job_name(job)), *cells, style="yellow")
     table.caption = f"score: macro-F1, mean of {words.both(comparison.tasks)}"
     return table
 

@@ -8,6 +8,7 @@ from mtl.evaluation import formatting
 from mtl.evaluation.comparison.comparing import Comparison
 from mtl.evaluation.comparison.differences import SCORE, Difference
 from mtl.evaluation.comparison.figures import RARE_SHARE, Figures, Spread
+from mtl.evaluation.comparison.finding import Unfinished
 
 MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
 
@@ -79,10 +80,20 @@ def method(comparison: Comparison) -> list[str]:
     ]
 
 
+def job_name(job: Unfinished) -> str:
+    """Return what a job without figures is called: its folder, or what it was asked for if that is a number."""
+    return job.folder.name if not job.folder.name.isdigit() or not job.overrides else " ".join(job.overrides)
+
+
+def job_state(job: Unfinished) -> str:
+    """Return what became of a job without figures."""
+    return "failed" if job.failed else "unfinished"
+
+
 def left_out(comparison: Comparison) -> list[str]:
     """Return one line for each job without figures, each file that could not be read, and each note."""
     jobs = [
-        f"{'failed' if job.failed else 'unfinished'}: {job.folder}"
+        f"{job_state(job)}: {job.folder}"
         + (f" ({' '.join(job.overrides)})" if job.overrides else "")
         + (f": {formatting.shortened(job.reason, 200)}" if job.reason else "")
         for job in comparison.unfinished

@@ -84,6 +84,14 @@ def _scenarios(comparison: Comparison) -> str:
         ]
         for row in comparison.rows
     ]
+    rows += [
+        [
+            words.job_name(job),
+            Cell(words.job_state(job), kind="missing"),
+            *[Cell(formatting.NOTHING)] * (len(shown) + 1 + sized),
+        ]
+        for job in comparison.unfinished
+    ]
     header += ["runs", *(["training rows"] if sized else [])]
     best = next(at for at, row in enumerate(comparison.rows) if row is comparison.best)
     return table("The best first; a click on a heading sorts", header, rows, marked=best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,26 @@ def test_fractions_of_a_task(fractions: Any) -> None:
 def test_task_names_differ() -> None:
     with pytest.raises(ValueError, match=r"^task names must differ: \['a', 'a'\]$"):
         load_tasks([TaskSpec("a", path="x.csv"), TaskSpec("a", path="y.csv")], seed=1)
+
+
+def test_a_share_of_the_training_rows_keeps_every_label_and_leaves_the_other_splits_alone(tmp_path: Path) -> None:
+    rows = [*many(40, "usual"), *many(10, "rare"), *many(1, "single")]
+    given = {"train": rows, "val": VAL, "test": TEST, "labels": ("usual", "rare", "single", "pos", "neg")}
+    given["train"] = [*rows, *TRAIN]
+    spec = spec_of(tmp_path, **given)
+    whole, half, tenth = (load_task(replace(spec, train_share=share), seed=3) for share in (1.0, 0.5, 0.1))
+    counts = {label: list(half.train.labels).count(label) for label in half.labels.names}
+    assert counts == {"usual": 20, "rare": 5, "single": 1, "pos": 1, "neg": 1}
+    assert set(tenth.train.texts) < set(half.train.texts) < set(whole.train.texts)
+    assert set(tenth.train.labels) == set(whole.train.labels)
+    assert [list(part.texts) for part in (tenth.val, tenth.test)] == [
+        list(part.texts) for part in (whole.val, whole.test)
+    ]
+
+
+def test_another_seed_draws_another_share_of_the_training_rows(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, train=many(50, "pos", "neg"), val=VAL, test=TEST, train_share=0.2)
+    first, again, other = (load_task(spec, seed=seed).train for seed in (1, 1, 2))
+    assert list(first.texts) == list(again.texts)
+    assert list(first.texts) != list(other.texts)
+    assert len(first) == len(other) == 20

@@ -1,0 +1,191 @@
+"""Studies: a sweep whose jobs belong together, that goes on where it was stopped and ends in a comparison.
+
+``study.name=…`` makes a sweep (``-m``) a study. Its folder is ``outputs/studies/<name>-<checksum>``, the checksum that
+of the arguments all jobs share and of the data, so that the same command finds it again and another one never touches
+it. A job that is done is skipped; one that fails is noted and tried again the next time.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mtl
+from mtl.composition import CommandLine
+from mtl.config import Config
+from mtl.errors import ConfigError, MtlError, Problem
+from mtl.study_jobs import Job, JobRecord, jobs_of, read_record, seconds_left
+
+log = logging.getLogger(__name__)
+
+ROOT = Path("outputs") / "studies"
+_OF_NO_FIGURE = ("study", "logger", "cache")
+"""Parts of a configuration that change nothing that a comparison shows."""
+_DIR = "hydra.sweep.dir"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that is about to run.
+
+    Attributes:
+        folder: Where it lies.
+        jobs: Its jobs, in their order.
+    """
+
+    folder: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def arguments(self) -> list[str]:
+        """What tells Hydra where the jobs lie."""
+        keys = ", ".join(f'"{key.lstrip("+")}"' for key in self.jobs[0].values)
+        subdir = f"hydra.sweep.subdir='${{mtl.job_name:${{hydra.overrides.task}},{keys}}}'"
+        return [f"{_DIR}='{_escaped(str(self.folder))}'", subdir]
+
+    def attend(self, folder: Path, config: Config, work: Callable[[], object]) -> None:
+        """Do a job unless it is done, say how far the study is, and note how the job ended.
+
+        Args:
+            folder: The job's folder.
+            config: The job's configuration.
+            work: What the job does. An error of any kind is noted in the job's folder and goes no further.
+        """
+        at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
+        place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
+        known = read_record(folder)
+        if known is not None and known.status == "done":
+            log.info("%s is done already (%s)", place, _duration(known.seconds))
+            return
+        left, timed = seconds_left(self.jobs, self.folder, at)
+        told = f" ({'about' if timed else 'more than'} {_duration(left)} left)" if left else ""
+        log.info("\n%s%s\n", place, told)
+        identity, started, error = identity_of(config), time.perf_counter(), ""
+        try:
+            work()
+        except MtlError as caught:
+            error = str(caught)
+            log.error("this job failed, the study goes on\n%s", error)
+        except Exception as caught:  # noqa: BLE001 - whatever it is, the other jobs can still be done
+            error = f"{type(caught).__name__}: {caught}"
+            log.error("this job failed, the study goes on\n%s\n\n%s", error, traceback.format_exc())
+        gc.collect()  # a failed job's network hangs on its traceback
+        seconds = time.perf_counter() - started
+        JobRecord("failed" if error else "done", identity, seconds, error).write(folder)
+
+    def end(self) -> list[str]:
+        """Compare the jobs, print and write the comparison.
+
+        Returns:
+            The names of the jobs that are not done.
+
+        Raises:
+            DataError: None has left figures.
+        """
+        from mtl.evaluation.comparison.comparing import compare
+        from mtl.evaluation.comparison.outputs import show, write
+
+        comparison = compare([self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()])
+        write(self.folder, comparison)
+        show(comparison)
+        print(f"page of the study: {self.folder / 'comparison.html'}")
+        return [job.name for job in self.jobs if not _done(self.folder / job.name)]
+
+
+def plan_study(command: CommandLine) -> Study | None:
+    """Return the study that a command line asks for, its folder ready; None if it asks for none.
+
+    Args:
+        command: The command line, checked.
+
+    Raises:
+        MtlError: Its data cannot be read, it is no sweep, or its folder holds other jobs with the same names.
+    """
+    config = command.first
+    if config is None or config.study.name is None:
+        return None
+    if not command.multirun or not command.swept:
+        raise ConfigError(
+            Problem("study.name", f"{config.study.name}, and no sweep", "several jobs", "add -m and keys with values")
+        )
+    from mtl.inputs import load_inputs  # torch comes only now, as in `mtl.train`
+
+    jobs = jobs_of(command.swept)
+    if not any(key.lstrip("+").split(".")[0] in ("data", "backbone", "model") for key in command.swept):
+        load_inputs(config)  # what is wrong with it would fail every job
+    given = [each.partition("=")[2].strip("'\"") for each in command.fixed if each.startswith(f"{_DIR}=")]
+    study = Study(Path(given[-1]) if given else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
+    _set_aside(study, command)
+    done = sum(_done(study.folder / job.name) for job in jobs)
+    print(f"study {study.folder}: {len(jobs)} jobs, {done} of them done")
+    return study
+
+
+def _set_aside(study: Study, command: CommandLine) -> None:
+    """Rename the folders of jobs that were done under the same name with another configuration or other data."""
+    for job in study.jobs:
+        folder = study.folder / job.name
+        known = read_record(folder)
+        if known is not None and known.identity != identity_of(command.configuration(job.values)):
+            old = folder.with_name(f"{job.name}.old-{known.identity[:6]}")
+            if old.exists():
+                raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
+            folder.rename(old)
+            print(f"{job.name} was done with another configuration, data or version: now {old.name}")
+
+
+def _done(folder: Path) -> bool:
+    known = read_record(folder)
+    return known is not None and known.status == "done"
+
+
+def _checksum(command: CommandLine, config: Config) -> str:
+    shared = sorted(each for each in command.fixed if not each.startswith("hydra."))
+    return _digest([*shared, *_data(config), mtl.__version__])[:6]
+
+
+def identity_of(config: Config) -> str:
+    """Return a checksum of all that the figures of a job depend on: configuration, content of the data, version."""
+    from mtl.inputs import absolute
+
+    values = {key: value for key, value in asdict(absolute(config)).items() if key not in _OF_NO_FIGURE}
+    values["callbacks"] = {key: value for key, value in values["callbacks"].items() if key != "progress"}
+    return _digest([json.dumps(values, sort_keys=True), *_data(config), mtl.__version__])
+
+
+def _data(config: Config) -> list[str]:
+    """Return path and checksum of each data file."""
+    from mtl.inputs import task_specs
+
+    files = [Path(file).absolute() for spec in task_specs(config.data) for file in spec.files.values()]
+    return [f"{file} {_content(file)}" for file in dict.fromkeys(files)]
+
+
+def _content(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return "not readable"
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("'", r"\'")
