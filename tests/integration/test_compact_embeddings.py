@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mtl.training.module import MultiTaskModule
 
-PLAIN = "mtl.run.compact_embeddings"
+PLAIN = "mtl.fitting.compact_embeddings"
 CHOSEN = ["trainer.max_epochs=3", "optimizer.weight_decay=5", "learning_rates=uniform", "learning_rates.backbone=0.01"]
 AVERAGED = ["callbacks.average.decay=0.9"]
 

@@ -24,6 +24,7 @@ FLOORS = (
     ("build_losses", "build", "bulk", "composition", "study_jobs", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),
+    ("fitting",),
     ("run", "study"),
     ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),
 )

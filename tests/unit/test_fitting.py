@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtl.config import TrainerConfig
-from mtl.run import epoch_batches, total_steps
+from mtl.fitting import epoch_batches, total_steps
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,197 @@
+"""Training itself: what stands between a settled run and its trained network."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from mtl import build, facts
+from mtl.build_losses import losses
+from mtl.config import TrainerConfig
+from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
+from mtl.data.sampling import StepSampler
+from mtl.errors import ConfigError, Problem
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.summary import PlanRow
+from mtl.evaluation.tables import console, group_table, plan_table
+from mtl.features import FrozenActivations
+from mtl.memory import freed_memory_kept
+from mtl.scores import Splits
+from mtl.setting import Setting
+from mtl.training import callbacks
+from mtl.training.compact import compact_embeddings
+from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.module import MultiTaskModule
+
+log = logging.getLogger(__name__)
+
+
+def _below(setting: Setting, activations: FrozenActivations, epoch: int) -> FrozenBelow | None:
+    """Return what stands for the frozen layers in ``epoch``."""
+    boundary = setting.plan.boundary(epoch, setting.start.network.encoder.layer_names)
+    rows = None if boundary is None else activations.at(boundary)
+    if boundary is None or rows is None:
+        return None
+    return FrozenBelow(None if boundary == "embedding" else boundary, rows)
+
+
+def fit(setting: Setting, splits: Splits, activations: FrozenActivations, history: callbacks.History) -> Cost:
+    """Train the network of a setting in place.
+
+    Args:
+        setting: What the run has settled.
+        splits: The rows of each task and split.
+        activations: What frozen layers give for them.
+        history: Takes the figures of each epoch.
+
+    Returns:
+        What training took.
+
+    Raises:
+        ConfigError: Lightning refuses a flag that it can check only now.
+    """
+    network = setting.start.network
+    total = sum(parameter.numel() for parameter in network.parameters())
+    if not setting.groups:
+        log.info("everything is frozen: nothing to train")
+        return Cost(trainable_parameters=0, total_parameters=total)
+    data = _data(setting, splits, activations)
+    steps = epoch_batches(setting.config.trainer, len(data.sampler))
+    _check_interval(setting.config.trainer, steps)
+    module = _module(setting, data)
+    meter = callbacks.Cost()
+    trainer = build.trainer(
+        setting.config,
+        setting.folder,
+        setting.precision,
+        [meter, callbacks.EpochLines(tuple(data.val), log.info), history],
+        validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
+        steps=steps,
+    )
+    _announce(setting, data.sampler)
+    _run(trainer, module, data, setting)
+    network.to(setting.device)
+    apply_freezing(network, FreezePlan({}), 0)
+    return Cost(
+        train_seconds=meter.seconds,
+        trainable_parameters=_trained(setting, meter.last_epoch),
+        total_parameters=total,
+        sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
+        peak_memory_bytes=_peak_memory(setting.device),
+    )
+
+
+def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule:
+    """Return the batches of all tasks that teach anything, and the validation rows of all."""
+    padded = not setting.plan.encoder_is_frozen
+    train = {task: splits[task]["train"] for task in setting.tasks if setting.learns(task)}
+    return MultiTaskDataModule(
+        train,
+        {task: found["val"] for task, found in splits.items()},
+        build.sampler(setting.config, train, setting.slots, padded=padded),
+        pad_id=setting.encoding.pad_id,
+        eval_batch=build.eval_batch(setting.config, padded=padded),
+        slots=setting.slots,
+        frozen=lambda epoch: _below(setting, activations, epoch),
+    )
+
+
+def _module(setting: Setting, data: MultiTaskDataModule) -> MultiTaskModule:
+    config = setting.config
+    return build.module(
+        config,
+        setting.start.network,
+        losses(config, setting.class_counts),
+        {task: len(setting.tasks[task].labels) for task in data.val},
+        setting.plan,
+        setting.groups,
+        total_steps(config.trainer, len(data.sampler)),
+        setting.precision,
+    )
+
+
+def _run(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule, setting: Setting) -> None:
+    """Train, and put back the best weights."""
+    seen = [each.table for each in (*data.train.values(), *data.val.values())]
+    try:
+        with compact_embeddings(module.network, setting.plan, seen, setting.encoding.pad_id):
+            with freed_memory_kept():
+                trainer.fit(module, datamodule=data)
+            _load_best(trainer, module)
+    except MisconfigurationException as error:  # a share of batches that is less than one
+        raise build.refused(error) from None
+    except SystemExit:  # what Lightning makes of Ctrl-C, with exit code 1 and no word
+        raise KeyboardInterrupt from None
+
+
+def _trained(setting: Setting, last_epoch: int) -> int:
+    """Return the number of parameters that have learned in some epoch up to the last one."""
+    network, layers = setting.start.network, setting.plan.trainable(last_epoch)
+    return sum(parameter.numel() for layer in layers for _, parameter in network.layer_parameters(layer))
+
+
+def _check_interval(flags: TrainerConfig, batches: int) -> None:
+    interval = flags.val_check_interval
+    if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
+        expected = f"at most {batches}, all batches of an epoch, or a share of them"
+        raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
+
+
+def epoch_batches(flags: TrainerConfig, batches: int) -> int:
+    """Return the batches of an epoch of which the data has ``batches``, with all flags that shorten it."""
+    if flags.fast_dev_run:
+        return min(batches, int(flags.fast_dev_run))
+    limit = flags.limit_train_batches
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def total_steps(flags: TrainerConfig, batches: int) -> int:
+    """Return the optimizer steps of a whole training of ``batches`` per epoch, with all flags that shorten it."""
+    epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
+    steps = math.ceil(epoch_batches(flags, batches) / (flags.accumulate_grad_batches or 1)) * epochs
+    return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
+
+
+def _announce(setting: Setting, sampler: StepSampler) -> None:
+    """Print what learns at which rate, and what an epoch does."""
+    plan = [
+        PlanRow(task, len(setting.tasks[task].train), count.batches, count.passes, len(setting.slots[task]))
+        for task, count in sampler.plan.counts.items()
+    ]
+    out = console()
+    out.print(group_table(facts.group_rows(setting)))
+    out.print()
+    out.print(plan_table(plan))
+    losses = facts.loss_texts(setting)
+    for task, text in losses.items():
+        out.print(f"\nloss of {task}: {text}", markup=False)
+    out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
+
+
+def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Put back the weights of the best validation, if there was a choice."""
+    best = next(
+        (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint) and each.monitor), None
+    )
+    if best is None or not best.best_model_path:
+        return
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use: of the accelerator, else of the process (kilobytes on Linux, bytes on macOS)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
