@@ -62,7 +62,7 @@ def _analyse(
     rows = surest_mistakes(scored.predictions, settings.most_mistakes)
     if not len(rows) or not settings.nearest_rows:
         return analyse(split, scored.predictions, columns, rows)
-    embeddings = _embeddings(setting, encoded[split], frozen.get((task, split)), rows)
+    embeddings = embeddings_of(setting, encoded[split], frozen.get((task, split)), rows)
     training = _training_rows(setting, encoded["train"], task, frozen)
     return analyse(split, scored.predictions, columns, rows, embeddings, training)
 
@@ -75,14 +75,21 @@ def _training_rows(setting: Setting, encoded: EncodedSplit, task: str, frozen: F
         rows = np.sort(np.random.default_rng(setting.config.seed).choice(rows, most, replace=False))
         note = f"among {most:,} of {len(examples):,} training rows, drawn at random"
     chosen = examples.select(rows)
-    embeddings = _embeddings(setting, encoded, frozen.get((task, "train")), rows)
+    embeddings = embeddings_of(setting, encoded, frozen.get((task, "train")), rows)
     return TrainingRows(chosen.texts, chosen.labels, chosen.sources(), embeddings, note)
 
 
-def _embeddings(
+def embeddings_of(
     setting: Setting, encoded: EncodedSplit, known: RowActivations | None, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the embeddings of ``rows``, ``(M, H)``."""
+    """Return the embeddings of some rows of a split, ``(M, H)``.
+
+    Args:
+        setting: What the run has settled; its encoder computes them.
+        encoded: Token ids of the split.
+        known: The embeddings of all its rows where the encoder is frozen.
+        rows: Which rows, int64, ``(M,)``.
+    """
     if known is not None:
         return known.gather(rows)[0]
     return encode_table(setting.start.network.encoder, encoded.table.select(rows), setting.encoding)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import sys
 
 import lightning.pytorch as pl
@@ -22,7 +21,7 @@ from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.summary import PlanRow
 from mtl.evaluation.tables import console, group_table, plan_table
 from mtl.features import FrozenActivations
-from mtl.memory import freed_memory_kept
+from mtl.memory import PeakMemory, freed_memory_kept
 from mtl.scores import Splits
 from mtl.setting import Setting
 from mtl.training import callbacks
@@ -62,6 +61,9 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
     if not setting.groups:
         log.info("everything is frozen: nothing to train")
         return Cost(trainable_parameters=0, total_parameters=total)
+    memory = PeakMemory()
+    if setting.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(setting.device)
     data = _data(setting, splits, activations)
     steps = epoch_batches(setting.config.trainer, len(data.sampler))
     _check_interval(setting.config.trainer, steps)
@@ -84,7 +86,7 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
         trainable_parameters=_trained(setting, meter.last_epoch),
         total_parameters=total,
         sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
-        peak_memory_bytes=_peak_memory(setting.device),
+        peak_memory_bytes=_peak_bytes(setting.device, memory),
     )
 
 
@@ -189,9 +191,6 @@ def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     module.load_state_dict(checkpoint["state_dict"])
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use: of the accelerator, else of the process (kilobytes on Linux, bytes on macOS)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _peak_bytes(device: torch.device, memory: PeakMemory) -> int | None:
+    """Return the most bytes in use since training began: of the accelerator, else of the process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.bytes()

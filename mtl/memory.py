@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 # mallopt(3) of the GNU C library
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -33,6 +34,50 @@ def freed_memory_kept() -> Iterator[None]:
         library.mallopt(_MMAP_MAX, _DEFAULT_MMAPS)
         library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM)
         library.malloc_trim(0)
+
+
+class PeakMemory:
+    """The most memory that the process holds from the moment at which this is made.
+
+    On Linux the kernel's mark is set back for it. Elsewhere the mark is that of the process's whole life, which tells
+    something only if it has been raised since.
+    """
+
+    def __init__(self) -> None:
+        self._is_set_back = _set_back_peak()
+        self._before = 0 if self._is_set_back else _peak_of_process()
+
+    def bytes(self) -> int | None:
+        """Return the peak, or None where an earlier one, which was higher, hides it."""
+        peak = _peak_since_set_back() if self._is_set_back else _peak_of_process()
+        return peak if peak > self._before else None
+
+
+def _set_back_peak() -> bool:
+    """Set the peak of the resident memory back to what is resident now (proc(5), clear_refs)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _peak_since_set_back() > 0
+    except OSError:
+        return False
+
+
+def _peak_since_set_back() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def _peak_of_process() -> int:
+    """Return the peak since the process began; the system counts kilobytes on Linux and bytes on macOS."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _gnu_library() -> ctypes.CDLL | None:

@@ -19,13 +19,14 @@ from mtl.data.tasks import TaskData
 from mtl.evaluation.curves import EpochFigures
 from mtl.evaluation.error_analysis import ErrorAnalysis
 from mtl.evaluation.error_files import write_errors
+from mtl.evaluation.html.projection import SentenceMap, map_path, write_map
 from mtl.evaluation.html.run_page import write_run_page
 from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
-from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary
+from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary, reported_split
 from mtl.evaluation.tables import (
     calibration_table,
     class_table,
@@ -67,6 +68,7 @@ class Run:
         retention: How much of its general ability the encoder kept, if it was measured.
         errors: What goes wrong with each task.
         epochs: The figures of each epoch of the training.
+        maps: For each task where a sample of its reported rows lies before and after training, for the page.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Run:
     retention: Retention | None = None
     errors: dict[str, ErrorAnalysis] = field(default_factory=dict)
     epochs: list[EpochFigures] = field(default_factory=list)
+    maps: dict[str, SentenceMap] = field(default_factory=dict)
 
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
@@ -110,6 +113,8 @@ def write(run: Run) -> None:
             write_predictions(predictions_path(run.folder, task, split), each.predictions)
     for task, analysis in run.errors.items():
         write_errors(run.folder, task, analysis)
+    for task, found in run.maps.items():
+        write_map(map_path(run.folder, task, reported_split(run.scored[task]) or ""), found)
     write_report(run.folder / "report.md", _summary(run, _draw(run)))
     write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run), run.retention))
     if run.config.evaluation.figures:

@@ -25,6 +25,7 @@ from mtl.fitting import fit
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
+from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
@@ -53,12 +54,13 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     splits = _tokenize(setting)
     activations = _frozen(setting, splits)
     ability = _ability(setting, inputs.pairs)
+    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
+    maps = SentenceMaps.begin(setting, splits, frozen)
     history = callbacks.History()
     cost = fit(setting, splits, activations, history)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
-    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     run = Run(
         folder=folder,
         config=config,
@@ -74,6 +76,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         retention=_retention(setting, inputs.pairs, ability),
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,
+        maps=maps.end(setting, splits, frozen),
     )
     write(run)
     show(run)

@@ -83,7 +83,7 @@ def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
 
 
 def job_name(values: Mapping[str, str]) -> str:
-    """Return the name of the folder of a job: ``backbone-seed-1``.
+    """Return the name of the folder of a job: ``backbone_frozen-seed-1``.
 
     Args:
         values: Its value of each swept key; names differ where these do.

@@ -71,6 +71,7 @@ def test_all_files_are_there(finished: Path) -> None:
         *(f"errors/{task}_test{what}.csv" for task in TASKS for what in ("", "_slices")),
         *(f"figures/{task}_test_{kind}.svg" for task in TASKS for kind in ("classes", "confusion", "reliability")),
         "figures/training.svg",
+        *(f"maps/{task}_test.npz" for task in TASKS),
     }
     assert {f"model/{name}" for name in model} <= files
     assert not [name for name in files if "partial" in name]

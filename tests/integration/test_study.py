@@ -40,33 +40,33 @@ def comparison(folder: Path) -> Any:
 
 
 def test_a_study_ends_in_a_comparison_and_its_command_continues_it(tmp_path: Path) -> None:
-    first = study(tmp_path, "scenario=all,backbone", "seed=1")
+    first = study(tmp_path, "scenario=all_frozen,backbone_frozen", "seed=1")
     assert first.code == 0, first.err
     folder = folder_of(tmp_path)
     assert folder.name.startswith("scenarios-")
-    assert jobs_in(folder) == ["all-seed-1", "backbone-seed-1"]
+    assert jobs_in(folder) == ["all_frozen-seed-1", "backbone_frozen-seed-1"]
     assert "2 jobs, 0 of them done" in first.out
-    assert "job 1 of 2: all-seed-1\n" in first.out
-    assert "job 2 of 2: backbone-seed-1 (more than " in first.out
-    assert {row["name"] for row in comparison(folder)["scenarios"]} == {"all", "backbone"}
+    assert "job 1 of 2: all_frozen-seed-1\n" in first.out
+    assert "job 2 of 2: backbone_frozen-seed-1 (more than " in first.out
+    assert {row["name"] for row in comparison(folder)["scenarios"]} == {"all_frozen", "backbone_frozen"}
     assert f"page of the study: {folder.relative_to(tmp_path)}/comparison.html" in first.out
-    figures = (folder / "backbone-seed-1" / "metrics.json").stat()
+    figures = (folder / "backbone_frozen-seed-1" / "metrics.json").stat()
 
-    again = study(tmp_path, "scenario=all,backbone,none", "seed=1,2")
+    again = study(tmp_path, "scenario=all_frozen,backbone_frozen,full_finetune", "seed=1,2")
     assert again.code == 0, again.err
     assert folder_of(tmp_path) == folder
     assert "6 jobs, 2 of them done" in again.out
-    assert "job 2 of 6: backbone-seed-1 is done already" in again.out
-    assert (folder / "backbone-seed-1" / "metrics.json").stat().st_mtime_ns == figures.st_mtime_ns
+    assert "job 2 of 6: backbone_frozen-seed-1 is done already" in again.out
+    assert (folder / "backbone_frozen-seed-1" / "metrics.json").stat().st_mtime_ns == figures.st_mtime_ns
     assert {row["name"]: row["seeds"] for row in comparison(folder)["scenarios"]} == {
-        "all": [1, 2],
-        "backbone": [1, 2],
-        "none": [1, 2],
+        "all_frozen": [1, 2],
+        "backbone_frozen": [1, 2],
+        "full_finetune": [1, 2],
     }
 
 
 def test_other_arguments_or_other_data_are_another_study(tmp_path: Path) -> None:
-    chosen = ["scenario=all", "seed=1"]
+    chosen = ["scenario=all_frozen", "seed=1"]
     assert study(tmp_path, *chosen, "data.batch_size=4").code == 0
     assert study(tmp_path, *chosen, "data.batch_size=5").code == 0
     with (tmp_path / "sentiment_train.csv").open("a") as file:
@@ -84,7 +84,7 @@ def data_without_writing(tmp_path: Path) -> list[str]:
 
 
 def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
-    arguments = ["scenario=lower_layers", "seed=1", "freeze.train_layers=1,99", "study.name=mine"]
+    arguments = ["scenario=lower_layers_frozen", "seed=1", "freeze.train_layers=1,99", "study.name=mine"]
     found = study(tmp_path, *arguments)
     assert found.code == 2
     folder = folder_of(tmp_path)
@@ -92,16 +92,16 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
     assert "this job failed, the study goes on" in found.out
     assert "Traceback" not in found.out + found.err
     told = comparison(folder)
-    assert [row["name"] for row in told["scenarios"]] == ["lower_layers"]
+    assert [row["name"] for row in told["scenarios"]] == ["lower_layers_frozen"]
     assert [(job["failed"], job["folder"].rpartition("/")[2]) for job in told["unfinished"]] == [
-        (True, "lower_layers-train_layers-99-seed-1")
+        (True, "lower_layers_frozen-train_layers-99-seed-1")
     ]
     table = (folder / "comparison.md").read_text(encoding="utf-8")
-    assert re.search(r"\| lower_layers-train_layers-99-seed-1 +\| +– \| +failed \|", table)
-    assert "lower_layers-train_layers-99" in (folder / "comparison.html").read_text(encoding="utf-8")
+    assert re.search(r"\| lower_layers_frozen-train_layers-99-seed-1 +\| +– \| +failed \|", table)
+    assert "lower_layers_frozen-train_layers-99" in (folder / "comparison.html").read_text(encoding="utf-8")
     again = study(tmp_path, *arguments)
-    assert "job 1 of 2: lower_layers-train_layers-1-seed-1 is done already" in again.out
-    assert "job 2 of 2: lower_layers-train_layers-99-seed-1 (more than " in again.out
+    assert "job 1 of 2: lower_layers_frozen-train_layers-1-seed-1 is done already" in again.out
+    assert "job 2 of 2: lower_layers_frozen-train_layers-99-seed-1 (more than " in again.out
 
 
 def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,22 +115,28 @@ def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: py
         return genuine(config, folder, choices)
 
     monkeypatch.setattr(mtl.run, "train", train)
-    found = study(tmp_path, "scenario=all", "seed=1,2")
+    found = study(tmp_path, "scenario=all_frozen", "seed=1,2")
     assert found.code == 2
     folder = folder_of(tmp_path)
-    assert json.loads((folder / "all-seed-1" / "job.json").read_text())["error"] == "RuntimeError: out of everything"
+    assert (
+        json.loads((folder / "all_frozen-seed-1" / "job.json").read_text())["error"]
+        == "RuntimeError: out of everything"
+    )
     assert comparison(folder)["scenarios"][0]["seeds"] == [2]
 
 
 def test_a_run_of_another_configuration_in_the_way_is_kept(tmp_path: Path) -> None:
-    where = ["hydra.sweep.dir=here", "scenario=all", "seed=1"]
+    where = ["hydra.sweep.dir=here", "scenario=all_frozen", "seed=1"]
     assert study(tmp_path, *where, "data.batch_size=4").code == 0
     found = study(tmp_path, *where, "data.batch_size=5")
     assert found.code == 0
-    assert "all-seed-1 was done with another configuration, data or version: now all-seed-1.old-" in found.out
-    kept = next((tmp_path / "here").glob("all-seed-1.old-*"))
+    assert (
+        "all_frozen-seed-1 was done with another configuration, data or version: now all_frozen-seed-1.old-"
+        in found.out
+    )
+    kept = next((tmp_path / "here").glob("all_frozen-seed-1.old-*"))
     assert (kept / "metrics.json").is_file()
-    assert (tmp_path / "here" / "all-seed-1" / "metrics.json").is_file()
+    assert (tmp_path / "here" / "all_frozen-seed-1" / "metrics.json").is_file()
 
 
 def test_a_study_is_a_sweep(tmp_path: Path) -> None:
@@ -149,7 +155,7 @@ def test_data_that_cannot_be_read_stops_a_study_before_its_first_job(tmp_path: P
 
 
 def test_smaller_shares_of_the_training_rows_say_what_little_data_wants(tmp_path: Path) -> None:
-    found = study(tmp_path, "scenario=all,backbone", "seed=1", "data.train_share=0.5,1")
+    found = study(tmp_path, "scenario=all_frozen,backbone_frozen", "seed=1", "data.train_share=0.5,1")
     assert found.code == 0, found.err
     told = comparison(folder_of(tmp_path))
     assert len({row["training_rows"] for row in told["scenarios"]}) == 2

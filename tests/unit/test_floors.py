@@ -24,7 +24,7 @@ FLOORS = (
     ("build_losses", "build", "bulk", "composition", "study_jobs", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),
-    ("fitting",),
+    ("fitting", "sentence_maps"),
     ("run", "study"),
     ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),
 )

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mtl import memory
-from mtl.memory import freed_memory_kept
+from mtl.memory import PeakMemory, freed_memory_kept
 from tests.support.commands import outside
 
 SIZE = 64 * 2**20
@@ -41,3 +41,23 @@ def test_without_the_gnu_library_nothing_happens(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(memory, "_gnu_library", lambda: None)
     with freed_memory_kept():
         pass
+
+
+def test_the_peak_is_that_of_its_own_time() -> None:
+    peak = PeakMemory()
+    block = bytearray(b"1") * SIZE
+    high = peak.bytes()
+    del block
+    later = PeakMemory().bytes()
+    assert high is not None
+    assert high > SIZE
+    assert later is None or later < high - SIZE // 2
+
+
+def test_a_peak_that_an_earlier_one_hides_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_set_back_peak", lambda: False)
+    monkeypatch.setattr(memory, "_peak_of_process", lambda: 1000)
+    peak = PeakMemory()
+    assert peak.bytes() is None
+    monkeypatch.setattr(memory, "_peak_of_process", lambda: 1001)
+    assert peak.bytes() == 1001

@@ -78,7 +78,9 @@ def _budget(comparison: Comparison) -> Iterator[Advice]:
     if not affordable:
         row = min(timed, key=_cost)
         told = f"The cheapest, {row.name}, takes {_share(row, dearest)} of the time of the dearest, {dearest.name}"
-        yield Advice(question, "none", [f"{told} ({_time(row)} of {_time(dearest)}), with a score of {_score(row)}."])
+        yield Advice(
+            question, "no scenario", [f"{told} ({_time(row)} of {_time(dearest)}), with a score of {_score(row)}."]
+        )
         return
     row = affordable[0]
     spent = f"Trained in {_time(row)}, {_share(row, dearest)} of the time of the dearest, {dearest.name}"
@@ -147,7 +149,7 @@ def _retention(comparison: Comparison) -> Iterator[Advice]:
         return
     keeping = [row for row in _ranked(comparison) if row.retention and before.mean - row.retention.mean < _KEPT]
     if not keeping:
-        yield Advice(question, "none", [told, f"No scenario lost less than {_KEPT}."])
+        yield Advice(question, "no scenario", [told, f"No scenario lost less than {_KEPT}."])
         return
     row = keeping[0]
     assert row.retention is not None  # noqa: S101 - just looked at

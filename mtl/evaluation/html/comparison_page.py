@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mtl.evaluation.comparison.figures import Figures
 from mtl.evaluation.comparison.recommendation import Advice
 from mtl.evaluation.html import comparison_charts as charts
 from mtl.evaluation.html.errors_table import errors_table
+from mtl.evaluation.html.maps import maps
 from mtl.evaluation.html.page import Chart, folded, paragraph, render, section
 from mtl.evaluation.html.safe import text
 from mtl.evaluation.html.tables import Cell, matrix, table
@@ -46,6 +47,7 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
         section("curves", "Training", show(*charts.training(comparison), charts.learning_curve(comparison))),
         section("reliability", "How far the probabilities can be trusted", show(*charts.reliability(comparison))),
         section("confusions", "Confusions", *_confusions(comparison)),
+        section("maps", f"Embeddings of {comparison.best.name}", *_maps(comparison, show)),
         section("mistakes", f"Mistakes of {comparison.best.name}", _errors(comparison)),
         section("method", "How to read this", *map(paragraph, words.method(comparison)), _runs(comparison)),
     ]
@@ -147,6 +149,15 @@ def _confusions(comparison: Comparison) -> Iterator[str]:
                 counts = np.sum([report.confusion for report in reports], axis=0)
                 inside.append(matrix(f"{row.name}, {task}", labels, counts.tolist()))
         yield folded(row.name, *inside, opened=row is comparison.best)
+
+
+def _maps(comparison: Comparison, show: Callable[..., str]) -> Iterator[str]:
+    """Yield the maps of the best scenario's first run, task by task, if it kept them."""
+    first = comparison.best.scenario.runs[0]
+    for at, task in enumerate(first.outcomes):
+        drawn = list(maps(first, task, f"chart-map-{at}"))
+        if drawn:
+            yield paragraph(f"{task}, seed {first.seed}", kind="note") + show(*drawn)
 
 
 def _errors(comparison: Comparison) -> str:

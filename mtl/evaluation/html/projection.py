@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,18 @@ class SentenceMap:
         before: In the plane of the embeddings before training, ``(N, 2)``.
         after: In that after training, turned to lie as near to ``before`` as it can, ``(N, 2)``.
         explained: The share of the variance that each plane shows.
+        rows: The place of each among the rows of its split, ascending, int64, ``(N,)``.
     """
 
     before: Floats
     after: Floats
     explained: tuple[float, float]
+    rows: NDArray[np.int64]
+
+    @property
+    def moved(self) -> bool:
+        """Whether training has moved any sentence; it cannot where the encoder is frozen."""
+        return not np.array_equal(self.before, self.after)
 
 
 def plane(embeddings: NDArray[np.floating]) -> tuple[Floats, float]:
@@ -48,7 +56,9 @@ def plane(embeddings: NDArray[np.floating]) -> tuple[Floats, float]:
     return points, float((strengths[:2] ** 2).sum()) / total if total else 0.0
 
 
-def sentence_map(before: NDArray[np.floating], after: NDArray[np.floating]) -> SentenceMap:
+def sentence_map(
+    before: NDArray[np.floating], after: NDArray[np.floating], rows: NDArray[np.int64] | None = None
+) -> SentenceMap:
     """Return the map of the same rows before and after training.
 
     Each has its own plane; that after training is only rotated or mirrored onto the one before (orthogonal Procrustes:
@@ -57,15 +67,20 @@ def sentence_map(before: NDArray[np.floating], after: NDArray[np.floating]) -> S
     Args:
         before: Embeddings ``(N, H)``.
         after: Embeddings ``(N, H)`` of the same rows.
+        rows: The place of each among the rows of its split, ``(N,)``; all of them in their order if it is left out.
 
     Raises:
         ValueError: The rows are not the same in number, or there are none.
     """
     if len(before) != len(after) or not len(before):
         raise ValueError(f"expected the same rows before and after, found {len(before)} and {len(after)}")
-    (first, shown_first), (second, shown_second) = plane(before), plane(after)
+    places = np.arange(len(before)) if rows is None else rows
+    first, shown_first = plane(before)
+    if np.array_equal(before, after):
+        return SentenceMap(first, first, (shown_first, shown_first), places)
+    second, shown_second = plane(after)
     left, _, right = np.linalg.svd(second.T @ first)
-    return SentenceMap(first, second @ (left @ right), (shown_first, shown_second))
+    return SentenceMap(first, second @ (left @ right), (shown_first, shown_second), places)
 
 
 def map_path(run: str | Path, task: str, split: str) -> Path:
@@ -86,6 +101,7 @@ def write_map(path: str | Path, found: SentenceMap) -> None:
             before=found.before.astype(np.float32),
             after=found.after.astype(np.float32),
             explained=np.array(found.explained),
+            rows=found.rows,
         )
 
 
@@ -97,12 +113,14 @@ def read_map(path: str | Path) -> SentenceMap | None:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            before, after, explained = (stored[name] for name in ("before", "after", "explained"))
+            before, after, explained, rows = (stored[name] for name in ("before", "after", "explained", "rows"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise DataError(Problem(str(path), f"not readable: {error}", "a map of sentences that a run wrote")) from None
-    if before.shape != after.shape or before.ndim != 2 or before.shape[1] != 2 or explained.shape != (2,):
-        found = f"arrays of shapes {before.shape}, {after.shape} and {explained.shape}"
-        raise DataError(Problem(str(path), found, "two of the shape (rows, 2) and one of the shape (2,)"))
-    return SentenceMap(before.astype(np.float64), after.astype(np.float64), (float(explained[0]), float(explained[1])))
+    shapes = before.shape, after.shape, explained.shape, rows.shape
+    if shapes != ((len(rows), 2), (len(rows), 2), (2,), (len(rows),)) or rows.dtype.kind != "i":
+        found = f"arrays of shapes {', '.join(map(str, shapes))}"
+        raise DataError(Problem(str(path), found, "two of the shape (rows, 2), one of (2,), whole numbers of (rows,)"))
+    shown = float(explained[0]), float(explained[1])
+    return SentenceMap(before.astype(np.float64), after.astype(np.float64), shown, rows.astype(np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mtl.evaluation import formatting
@@ -12,8 +12,8 @@ from mtl.evaluation.html import charts
 from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.errors_table import errors_table
+from mtl.evaluation.html.maps import maps
 from mtl.evaluation.html.page import Chart, folded, paragraph, render, section
-from mtl.evaluation.html.projection import SentenceMap, map_path, read_map
 from mtl.evaluation.html.safe import text
 from mtl.evaluation.html.tables import Cell, matrix, table
 from mtl.evaluation.predictions import Predictions
@@ -23,8 +23,6 @@ from mtl.files import write_text_atomically
 
 MATRIX_CLASSES = 20
 MOST_CLASSES = 15
-MAP_ROWS = 1500
-"""Points of a map: more are slow to draw on a phone, so every so-manieth correct row is left out, and no mistake."""
 _SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
@@ -38,16 +36,18 @@ def write_run_page(folder: str | Path) -> Path:
         DataError: A file of the run cannot be read.
     """
     path = Path(folder) / "report.html"
-    write_text_atomically(path, run_page(read_record(Path(folder)), _maps(Path(folder))))
+    write_text_atomically(path, run_page(read_record(Path(folder))))
     return path
 
 
-def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = None) -> str:
+def run_page(record: Record) -> str:
     """Return the page.
 
     Args:
         record: The run.
-        maps: For each task the map of its tested rows, if there is one.
+
+    Raises:
+        DataError: A map of its sentences cannot be read.
     """
     drawn: list[Chart] = []
 
@@ -58,7 +58,6 @@ def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = Non
     sections = []
     for at, (task, outcomes) in enumerate(record.outcomes.items()):
         report = record.report(task)
-        place = (maps or {}).get(task)
         sections.append(
             section(
                 f"task-{at}",
@@ -66,7 +65,7 @@ def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = Non
                 show(_bars(at, report), _reliability(at, report, outcomes.predictions)),
                 _class_table(report),
                 _matrix(task, report),
-                show(*_map(at, outcomes.predictions, place)) if place is not None else "",
+                show(*maps(record, task, f"chart-map-{at}")),
             )
         )
     tasks = {task: outcomes.predictions for task, outcomes in record.outcomes.items()}
@@ -76,14 +75,6 @@ def run_page(record: Record, maps: Mapping[str, SentenceMap | None] | None = Non
         section("groups", "What was trained, and what it cost", _cost(record), _groups(record)),
     ]
     return render(f"Run: {record.name}", _lead(record), sections, drawn)
-
-
-def _maps(folder: Path) -> dict[str, SentenceMap | None]:
-    found = {}
-    for path in sorted((folder / "maps").glob("*_test.npz")):
-        task = path.name.removesuffix("_test.npz")
-        found[task] = read_map(map_path(folder, task, "test"))
-    return found
 
 
 def _lead(record: Record) -> str:
@@ -151,37 +142,6 @@ def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart
     told = f"Below the dashed line the model is surer than it is right. Expected calibration error: {errors}."
     rows = [point for name, bins in lines.items() for point in points(name, bins)]
     return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, list(lines), told)
-
-
-def _map(at: int, predictions: Predictions, place: SentenceMap) -> Iterator[Chart]:
-    if len(place.before) != len(predictions):
-        return
-    wrong = [label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)]
-    rows = _shown_rows(wrong)
-    for when, where, explained in zip(("before", "after"), (place.before, place.after), place.explained, strict=True):
-        values = [
-            {
-                "x": float(where[row, 0]),
-                "y": float(where[row, 1]),
-                "class": predictions.labels[row],
-                "predicted": predictions.predicted[row],
-                "text": formatting.shortened(predictions.texts[row], 200),
-                "right": not wrong[row],
-            }
-            for row in rows
-        ]
-        told = (
-            f"Two principal components, {100 * explained:.0f} % of the variance; crosses are mistakes after training."
-        )
-        title = f"Embeddings {when} training"
-        yield charts.sentence_map(f"chart-map-{at}-{when}", title, values, predictions.classes, told)
-
-
-def _shown_rows(wrong: Sequence[bool]) -> list[int]:
-    """Return the rows of all mistakes, and as many others as the map takes, evenly spread."""
-    right = [row for row, each in enumerate(wrong) if not each]
-    step = max(1, -(-len(right) // max(1, MAP_ROWS - (len(wrong) - len(right)))))
-    return sorted([*(row for row, each in enumerate(wrong) if each), *right[::step]])
 
 
 def _curves(record: Record) -> Iterator[Chart]:

@@ -266,9 +266,8 @@ def test_task_names_differ() -> None:
 
 def test_a_share_of_the_training_rows_keeps_every_label_and_leaves_the_other_splits_alone(tmp_path: Path) -> None:
     rows = [*many(40, "usual"), *many(10, "rare"), *many(1, "single")]
-    given = {"train": rows, "val": VAL, "test": TEST, "labels": ("usual", "rare", "single", "pos", "neg")}
-    given["train"] = [*rows, *TRAIN]
-    spec = spec_of(tmp_path, **given)
+    labels = ("usual", "rare", "single", "pos", "neg")
+    spec = spec_of(tmp_path, train=[*rows, *TRAIN], val=VAL, test=TEST, labels=labels)
     whole, half, tenth = (load_task(replace(spec, train_share=share), seed=3) for share in (1.0, 0.5, 0.1))
     counts = {label: list(half.train.labels).count(label) for label in half.labels.names}
     assert counts == {"usual": 20, "rare": 5, "single": 1, "pos": 1, "neg": 1}

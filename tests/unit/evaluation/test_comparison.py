@@ -142,7 +142,7 @@ def test_without_a_cheap_scenario_the_cheapest_is_named(tmp_path: Path) -> None:
     run(tmp_path, "freeze=none", 10, 1, 100)
     run(tmp_path, "freeze=lower", 10, 1, 50)
     found = advice(compare([tmp_path]))["Best within a tenth of the cost"]
-    assert found.answer == "none"
+    assert found.answer == "no scenario"
     assert found.reasons[0].startswith(
         "The cheapest, freeze=lower, takes 50.0 % of the time of the dearest, freeze=none (50.0 s of 1 min 40 s)"
     )

@@ -103,25 +103,36 @@ def test_a_map_needs_the_same_rows() -> None:
 
 def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
-    found = sentence_map(generator.normal(size=(9, 4)), generator.normal(size=(9, 4)))
+    places = np.array([0, 2, 3, 4, 7, 8, 20, 21, 40])
+    found = sentence_map(generator.normal(size=(9, 4)), generator.normal(size=(9, 4)), places)
     write_map(tmp_path / "map.npz", found)
     again = read_map(tmp_path / "map.npz")
     assert again is not None
     assert again.before == pytest.approx(found.before, abs=1e-5)
     assert again.after == pytest.approx(found.after, abs=1e-5)
     assert again.explained == found.explained
+    assert again.rows.tolist() == places.tolist()
+    assert again.moved
     assert read_map(tmp_path / "other.npz") is None
 
 
+def test_a_map_of_an_encoder_that_did_not_change_is_one_plane() -> None:
+    points = np.random.default_rng(2).normal(size=(6, 4))
+    found = sentence_map(points, points.copy())
+    assert not found.moved
+    assert found.rows.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_file_that_is_no_map_is_named(tmp_path: Path) -> None:
-    np.savez(tmp_path / "map.npz", before=np.ones((3, 3)), after=np.ones((3, 3)), explained=np.ones(2))
+    rows = np.arange(3)
+    np.savez(tmp_path / "map.npz", before=np.ones((3, 3)), after=np.ones((3, 3)), explained=np.ones(2), rows=rows)
     with pytest.raises(DataError) as caught:
         read_map(tmp_path / "map.npz")
     assert str(caught.value) == (
         "Data: 1 problem\n"
         f"  {tmp_path / 'map.npz'}\n"
-        "      found:    arrays of shapes (3, 3), (3, 3) and (2,)\n"
-        "      expected: two of the shape (rows, 2) and one of the shape (2,)"
+        "      found:    arrays of shapes (3, 3), (3, 3), (2,), (3,)\n"
+        "      expected: two of the shape (rows, 2), one of (2,), whole numbers of (rows,)"
     )
     (tmp_path / "map.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match="not readable"):

@@ -1,0 +1,61 @@
+"""The maps of a run's sentences as charts: where its embeddings lay before training, and where they lie after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mtl.evaluation import formatting
+from mtl.evaluation.comparison.records import Record
+from mtl.evaluation.html import charts
+from mtl.evaluation.html.page import Chart
+from mtl.evaluation.html.projection import Floats, SentenceMap, map_path, read_map
+from mtl.evaluation.predictions import Predictions
+
+
+def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
+    """Yield the maps of a run's tested rows, one alone where training has moved nothing, none where it kept none.
+
+    Args:
+        record: The run.
+        task: The task.
+        identity: The beginning of the charts' ids.
+
+    Raises:
+        DataError: The file of the map cannot be read.
+    """
+    outcomes = record.outcomes[task]
+    found = read_map(map_path(record.folder, task, outcomes.split))
+    if found is None or found.rows.max(initial=-1) >= len(outcomes.predictions):
+        return
+    sample = "" if len(found.rows) == len(outcomes.predictions) else f"{len(found.rows):,} rows drawn at random; "
+    if not found.moved:
+        told = _told(found.explained[0], sample)
+        title = "Embeddings, which training has left as they were"
+        yield _chart(f"{identity}-before", title, outcomes.predictions, found, found.before, told)
+        return
+    told = _told(found.explained[0], sample)
+    yield _chart(f"{identity}-before", "Embeddings before training", outcomes.predictions, found, found.before, told)
+    told = _told(found.explained[1], sample)
+    yield _chart(f"{identity}-after", "Embeddings after training", outcomes.predictions, found, found.after, told)
+
+
+def _told(explained: float, sample: str) -> str:
+    return (
+        f"Two principal components, {100 * explained:.0f} % of the variance; {sample}crosses are mistakes of the "
+        "trained model."
+    )
+
+
+def _chart(identity: str, title: str, predictions: Predictions, found: SentenceMap, points: Floats, told: str) -> Chart:
+    rows = [
+        {
+            "x": float(x),
+            "y": float(y),
+            "class": predictions.labels[row],
+            "predicted": predictions.predicted[row],
+            "text": formatting.shortened(predictions.texts[row], 200),
+            "right": predictions.labels[row] == predictions.predicted[row],
+        }
+        for row, (x, y) in zip(found.rows.tolist(), points, strict=True)
+    ]
+    return charts.sentence_map(identity, title, rows, predictions.classes, told)
