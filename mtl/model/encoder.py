@@ -16,9 +16,10 @@ from transformers.masking_utils import create_bidirectional_mask
 from mtl.errors import ModelError, Problem
 from mtl.files import write_json
 from mtl.model import plain_attention
+from mtl.model.adapters import adapter_modules
 from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
 from mtl.model.dropout import use_fast_dropout
-from mtl.model.layers import main_list, parameters_by_layer, partition
+from mtl.model.layers import adapter_of, layer_of, main_list, parameters_by_layer, partition
 from mtl.model.layout import SentenceLayout, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, positions, quiet
@@ -199,13 +200,36 @@ class Encoder(nn.Module):
         """Names of the layers, bottom-up: "embeddings", "layer.0", ..."""
         return list(self._parts)
 
+    @property
+    def adapter_names(self) -> list[str]:
+        """Names of the adapters, which are layers of their own beside ``layer_names``: "lora.0", ..."""
+        return list(self._adapters())
+
+    def _adapters(self) -> dict[str, list[nn.Module]]:
+        """Return the modules of the adapters within each layer that has some."""
+        found = {
+            adapter_of(layer): [part for each in modules for part in adapter_modules(each)]
+            for layer, modules in self._parts.items()
+        }
+        return {name: modules for name, modules in found.items() if modules}
+
     def layer_modules(self, name: str) -> list[nn.Module]:
-        """Return the modules of a layer; those of all layers are disjoint and hold all that has a training mode."""
-        return list(self._parts[name])
+        """Return the modules of a layer or of an adapter.
+
+        Those of all layers are disjoint and hold all that has a training mode. Those of an adapter lie within its
+        layer: set the mode of the layer first.
+        """
+        return list(self._parts[name] if name in self._parts else self._adapters()[name])
 
     def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        """Return a layer's parameters, by their names in ``named_parameters()``; each belongs to one layer."""
-        return parameters_by_layer(self.backbone, self._parts, prefix="backbone.")[name]
+        """Return the parameters of a layer, without those of its adapters, or of an adapter.
+
+        Their names are those in ``named_parameters()``; each belongs to one layer or adapter.
+        """
+        layer = name if name in self._parts else layer_of(name)
+        within = {each for module in adapter_modules(self.backbone) for each in module.parameters()}
+        found = parameters_by_layer(self.backbone, self._parts, prefix="backbone.")[layer]
+        return [each for each in found if (each[1] in within) == (layer != name)]
 
     def set_attention(self, implementation: Implementation) -> None:
         """Choose how attention is computed, where the family has a choice; the results are the same.

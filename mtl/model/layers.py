@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EMBEDDINGS = "embeddings"
+ADAPTER = "lora"
+
+
+def adapter_of(layer: str) -> str:
+    """Return what the adapters of a layer are called as a layer of their own: ``lora.3`` for ``layer.3``."""
+    return layer.replace("layer", ADAPTER, 1)
+
+
+def layer_of(adapter: str) -> str:
+    """Return the layer whose adapters are called so, see `adapter_of`."""
+    return adapter.replace(ADAPTER, "layer", 1)
 
 
 def main_list(backbone: nn.Module) -> nn.ModuleList:

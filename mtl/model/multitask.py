@@ -60,8 +60,9 @@ class MultiTaskNetwork(nn.Module):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """All layers from the bottom: ``embeddings``, ``layer.0``, …, then ``heads.<task>``."""
-        return (*self.encoder.layer_names, *(f"heads.{task}" for task in self.tasks))
+        """All layers: ``embeddings``, ``layer.0`` and up, adapters (``lora.0`` and up), then ``heads.<task>``."""
+        heads = (f"heads.{task}" for task in self.tasks)
+        return (*self.encoder.layer_names, *self.encoder.adapter_names, *heads)
 
     def layer_modules(self, name: str) -> list[nn.Module]:
         """Return the modules of a layer; together they hold all its dropouts and norms."""

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 
+from mtl.model.adapters import adapted, has_adapter
 from mtl.model.dropout import dropout_noise, fast_dropout
 from mtl.model.packing import Packing, RowGroup
 
@@ -85,6 +86,9 @@ class PackedLayer:
         three = (self.query, self.key, self.value)
         weight = _stacked(hidden.dtype, *(each.weight for each in three))
         projected = F.linear(hidden, weight, _stacked(hidden.dtype, *(each.bias for each in three)))  # (T, 3H)
+        if any(map(has_adapter, three)):
+            each = zip(projected.chunk(3, dim=-1), three, strict=True)
+            projected = torch.cat([adapted(hidden, part, layer) for part, layer in each], dim=-1)
         found = [self._attend(projected[group.tokens], group, bias) for group in packing.groups]
         return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -134,7 +138,7 @@ def _rate(dropout: nn.Dropout) -> float:
 
 
 def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+    return adapted(x, F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)), layer)
 
 
 def _added(group: RowGroup, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

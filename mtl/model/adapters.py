@@ -1,0 +1,110 @@
+"""Low-rank adapters beside the linear layers of an encoder (LoRA, Hu et al. 2021), which the package peft makes.
+
+Notation: x inputs ``(..., in)``, A ``(r, in)`` and B ``(out, r)``: a layer with an adapter gives
+``x W^T + b + (alpha / r) * dropout(x) A^T B^T`` (section 4.1, equation 3). B starts as zeros: at first nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
+from torch import Tensor, nn
+
+from mtl.errors import ModelError, Problem, listed
+from mtl.model.dropout import fast_dropout, use_fast_dropout
+from mtl.model.layers import main_list
+
+if TYPE_CHECKING:
+    from mtl.model.encoder import Encoder
+
+_NAME: Final = "default"
+_WRAPPERS: Final = ("lora_dropout", "lora_A", "lora_B")
+"""The modules of an adapter in peft's wrapper of a linear layer."""
+
+TARGETS: Final = {
+    "query": ("attention.self.query", "attention.attn.q", "attention.q_lin"),
+    "key": ("attention.self.key", "attention.attn.k", "attention.k_lin"),
+    "value": ("attention.self.value", "attention.attn.v", "attention.v_lin"),
+    "attention_output": ("attention.output.dense", "attention.attn.o", "attention.out_lin"),
+    "feed_forward": ("intermediate.dense", "output.dense", "ffn.lin1", "ffn.lin2"),
+}
+"""For each part of a layer what its linear layers are called in BERT and its kin, MPNet and DistilBERT."""
+
+
+def add_adapters(
+    encoder: Encoder, layers: Sequence[str], *, r: int, alpha: float, dropout: float, targets: Sequence[str]
+) -> None:
+    """Put adapters beside linear layers, in place; what the encoder gives does not change yet.
+
+    Args:
+        encoder: The encoder.
+        layers: The layers that get them, of ``layer.0`` and so on.
+        r: Rank, the number of rows of A.
+        alpha: The product of A and B counts ``alpha / r`` times.
+        dropout: Share of an adapter's inputs that is dropped in training.
+        targets: Keys of `TARGETS`.
+
+    Raises:
+        ModelError: The encoder's family has other linear layers.
+    """
+    from peft import LoraConfig, inject_adapter_in_model  # an extra, and half a second
+
+    backbone, blocks = encoder.backbone, main_list(encoder.backbone)
+    path = next(name for name, module in backbone.named_modules() if module is blocks)
+    numbers = [layer.removeprefix("layer.") for layer in layers]
+    wanted = [f"{path}.{number}.{part}" for number in numbers for part in _parts(blocks[int(number)], targets)]
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted, bias="none")
+    inject_adapter_in_model(config, backbone, adapter_name=_NAME)
+    use_fast_dropout(backbone)
+    backbone.eval()
+
+
+def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Return the names of the targets within a layer."""
+    linear = {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    found = {target: [name for name in TARGETS[target] if name in linear] for target in targets}
+    missing = [target for target, names in found.items() if not names]
+    if missing:
+        place = f"no {listed(missing)} in a {type(layer).__name__}, whose linear layers are {listed(linear)}"
+        raise ModelError(Problem("freeze.lora.targets", place, "a BERT, RoBERTa, Electra, MPNet or DistilBERT"))
+    return [name for names in found.values() for name in names]
+
+
+def merge_adapters(encoder: Encoder) -> None:
+    """Add the adapters to the weights beside them and take them out, in place: a plain encoder of the same results."""
+    backbone = encoder.backbone
+    for name, module in [(name, each) for name, each in backbone.named_modules() if has_adapter(each)]:
+        module.merge()
+        backbone.set_submodule(name, module.get_base_layer())
+    if hasattr(backbone, "peft_config"):
+        del backbone.peft_config
+
+
+def has_adapter(module: nn.Module) -> bool:
+    """Whether a module is peft's wrapper of a linear layer."""
+    return hasattr(module, "lora_A")
+
+
+def adapter_modules(module: nn.Module) -> list[nn.Module]:
+    """Return what adapters within a module consist of, without the linear layers beside them."""
+    return [getattr(each, name) for each in module.modules() if has_adapter(each) for name in _WRAPPERS]
+
+
+def adapted(x: Tensor, result: Tensor, layer: Any) -> Tensor:
+    """Return ``result``, what a linear layer gives for ``x``, with that of its adapter; all in the type of ``x``.
+
+    For a forward pass that takes the weights of a linear layer itself and so goes past peft's wrapper.
+
+    Args:
+        x: Inputs, ``(T, in)``.
+        result: ``x W^T + b``, ``(T, out)``.
+        layer: The linear layer, or its wrapper.
+    """
+    if not has_adapter(layer):
+        return result
+    first, second, dropout = layer.lora_A[_NAME], layer.lora_B[_NAME], layer.lora_dropout[_NAME]
+    rate = dropout.p if dropout.training and isinstance(dropout, nn.Dropout) else 0.0
+    narrow = F.linear(fast_dropout(x, rate), first.weight.to(x.dtype))  # (T, r)
+    return result + F.linear(narrow, second.weight.to(x.dtype) * layer.scaling[_NAME])
