@@ -11,36 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model, multi_stage_specs
-from mtl.config import Config, Decay, Layerwise, MultiStageConfig, TrainerConfig
+from mtl.build_freezing import schedule
+from mtl.config import Config, MultiStageConfig
 from mtl.data.bucketing import Budget
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.sampling import StepSampler
 from mtl.data.tasks import TaskData
-from mtl.encoding import native_bf16
 from mtl.errors import ConfigError, Problem, listed
 from mtl.head_specs import multi_stage_spec
 from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
 from mtl.training.averaging import AveragedWeights
-from mtl.training.freezing import FreezePlan, plan_freezing
-from mtl.training.learning_rates import (
-    LayerRate,
-    ParameterGroup,
-    decayed_rates,
-    layerwise_rates,
-    parameter_groups,
-    uniform_rates,
-)
+from mtl.training.freezing import FreezePlan
+from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
-from mtl.training.optimization import build_adamw, build_schedule
+from mtl.training.optimization import build_adamw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,38 +116,6 @@ def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
     return TaskHead(labels=list(labels), head=spec)
 
 
-def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:
-    """Return what learns when."""
-    freeze = config.freeze
-    schedule = asdict(freeze.gradual) if freeze.gradual else {}
-    return plan_freezing(
-        network.encoder.layer_names,
-        network.tasks,
-        backbone=freeze.backbone,
-        heads=freeze.heads,
-        train_layers=freeze.train_layers,
-        **schedule,
-    )
-
-
-def rates(config: Config, network: MultiTaskNetwork) -> dict[str, LayerRate]:
-    """Return the learning rate of each layer of the encoder, and of the heads."""
-    layers = network.encoder.layer_names
-    chosen = config.learning_rates
-    if isinstance(chosen, Layerwise):
-        return layerwise_rates(
-            layers, heads=chosen.heads, upper=chosen.upper, lower=chosen.lower, upper_layers=chosen.upper_layers
-        )
-    if isinstance(chosen, Decay):
-        return decayed_rates(layers, heads=chosen.heads, top=chosen.top, factor=chosen.factor)
-    return uniform_rates(layers, heads=chosen.heads, backbone=chosen.backbone)
-
-
-def groups(config: Config, network: MultiTaskNetwork, plan: FreezePlan) -> list[ParameterGroup]:
-    """Return the parameter groups."""
-    return parameter_groups(network, rates(config, network), plan, config.optimizer.weight_decay)
-
-
 def sampler(
     config: Config, train: Mapping[str, EncodedSplit], slots: Mapping[str, NDArray[np.int64]], *, padded: bool
 ) -> StepSampler:
@@ -206,7 +166,7 @@ def module(
         network: Encoder and heads.
         losses: The tasks' losses.
         classes: The number of classes of each task that is validated.
-        plan: What learns when.
+        plan: What learns when, by optimizer steps.
         parameter_groups: All parameters that ever learn.
         total_steps: Optimizer steps of the whole training.
         precision: Lightning's precision flag.
@@ -224,39 +184,9 @@ def module(
             eps=settings.eps,
             fused=precision != "16-mixed",
         ),
-        schedule=partial(build_schedule, schedule=settings.schedule, total_steps=total_steps, warmup=settings.warmup),
+        schedule=schedule(config, plan, parameter_groups, total_steps),
         hyperparameters=asdict(config),
     )
-
-
-def device(flags: TrainerConfig) -> torch.device:
-    """Return the device that the trainer will use.
-
-    Raises:
-        ConfigError: One is asked for that is not there.
-    """
-    wanted, cuda, mps = flags.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
-    if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
-        found = f"{wanted}, and PyTorch {torch.__version__} finds none"
-        repair = "trainer=cpu" + ("" if wanted == "mps" else ", or install a CUDA build of PyTorch")
-        raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
-    if wanted == "cpu" or not (cuda or mps):
-        return torch.device("cpu")
-    return torch.device("cuda" if cuda and wanted != "mps" else "mps")
-
-
-def precision(flags: TrainerConfig, where: torch.device) -> str:
-    """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
-
-    Raises:
-        ConfigError: fp16 is asked for on a CPU.
-    """
-    if flags.precision == "16-mixed" and where.type == "cpu":
-        found, expected = "16-mixed on a CPU, which does not compute in fp16", "auto, 32-true or bf16-mixed"
-        raise ConfigError(Problem("trainer.precision", found, expected))
-    if flags.precision != "auto":
-        return str(flags.precision)
-    return "bf16-mixed" if native_bf16(where) else "32-true"
 
 
 def trainer(

@@ -132,19 +132,23 @@ def _heads(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _freeze(values: Mapping[str, Any]) -> Iterator[Problem]:
     freeze = _at(values, "freeze")
-    backbone, layers, gradual = (_at(freeze, key) for key in ("backbone", "train_layers", "gradual"))
-    if backbone == "lower" and layers is None:
-        expected = "how many of the top layers train, a number or a share"
-        yield Problem("freeze.train_layers", "null", expected, "choose freeze=lower_layers")
-    if backbone == "gradual" and gradual is None:
-        yield Problem("freeze.gradual", "null", "start, every and layers", "choose freeze=gradual")
-    for key, value, kind, choice in (
-        ("train_layers", layers, "lower", "lower_layers"),
-        ("gradual", gradual, "gradual", "gradual"),
-    ):
-        if value is not None and backbone in ("none", "all", "lower", "gradual") and backbone != kind:
+    backbone = _at(freeze, "backbone")
+    needed = {
+        "lower": ("train_layers", "how many of the top layers train, a number or a share", "lower_layers"),
+        "gradual": ("gradual", "unit, start, every, layers, stages and warmup", "gradual"),
+        "lora": ("lora", "r, alpha, dropout and targets", "lora"),
+    }
+    for kind, (key, expected, choice) in needed.items():
+        users = (kind, "lora") if key == "train_layers" else (kind,)
+        value = _at(freeze, key)
+        if backbone == kind and value is None:
+            yield Problem(f"freeze.{key}", "null", expected, f"choose freeze={choice}")
+        if value is not None and backbone in ("none", "all", *needed) and backbone not in users:
             found = f"{value} beside freeze.backbone={backbone}, where it means nothing"
-            yield Problem(f"freeze.{key}", found, f"null, or freeze.backbone={kind}", f"choose freeze={choice}")
+            meant = " or ".join(f"freeze.backbone={user}" for user in users)
+            yield Problem(f"freeze.{key}", found, f"null, or {meant}", f"choose freeze={choice}")
+    if _at(freeze, "gradual", "stages") == {}:
+        yield Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}")
 
 
 def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:

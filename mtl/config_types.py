@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -58,6 +58,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[Annotated[str, Field(min_length=1)], BeforeValidator(_as_text)]
 """A text that may look like a number or a truth value: a label ``0``, a file ``2024``, a commit ``1234567``."""
+Target = Literal["query", "key", "value", "attention_output", "feed_forward"]
+"""The linear layers within a layer of the encoder: three before attention, the one behind it, the two behind those."""
 Layers = Annotated[int | float, _amount("layers", least=1, up_to_all=False)]
 Steps = Annotated[int | float, _amount("steps", least=0, up_to_all=False)]
 Batches = Annotated[int | float, _amount("batches", least=1, up_to_all=True)]

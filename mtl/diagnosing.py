@@ -81,7 +81,7 @@ def diagnose_run(
     """
     config = read_config(Path(run))
     _check_task(task, config)
-    inputs = load_inputs(config)
+    inputs = load_inputs(config, to_train=False)
     tasks = {name: data for name, data in inputs.tasks.items() if task in (None, name)}
     _check_rows(tasks)
     embedded = embed(inputs.tasks, encoder_of(config, inputs, encoder, device), config, precision)

@@ -8,9 +8,11 @@ from mtl.artifact import multi_stage_specs
 from mtl.build_losses import class_offsets, class_weights
 from mtl.data.problems import plural
 from mtl.errors import listed
-from mtl.evaluation.summary import GroupRow
+from mtl.evaluation import formatting
+from mtl.evaluation.summary import GroupRow, StageRow
 from mtl.model.stage_specs import MultiStageSpec
 from mtl.setting import Setting
+from mtl.training.freezing import FreezePlan, Unit
 
 _WEIGHTINGS = {
     "balanced": "balanced class weights (power {weighting_power:g}):",
@@ -30,12 +32,12 @@ def group_rows(setting: Setting) -> list[GroupRow]:
             weight_decay=group.weight_decay,
             parameters=sum(parameter.numel() for parameter in group.parameters.values()),
             tensors=len(group.parameters),
-            state=_state(group.first_epoch),
+            state=_state(group.first, setting.plan.unit),
         )
         for group in setting.groups
     ]
     network = setting.start.network
-    frozen = [layer for layer in network.layer_names if layer not in setting.plan.first_epoch]
+    frozen = [layer for layer in network.layer_names if layer not in setting.plan.first]
     tensors = [parameter for layer in frozen for _, parameter in network.layer_parameters(layer)]
     if frozen:
         count = sum(parameter.numel() for parameter in tensors)
@@ -43,11 +45,67 @@ def group_rows(setting: Setting) -> list[GroupRow]:
     return rows
 
 
-def _state(first_epoch: tuple[int, int]) -> str:
-    first, last = (epoch + 1 for epoch in first_epoch)
-    if last == 1:
-        return "trained"
-    return f"trained from epoch {first}" if first == last else f"trained from epochs {first} to {last} on"
+def _state(first: int, unit: Unit) -> str:
+    return f"trained from {_moment(first, unit)}" if first else "trained"
+
+
+def _moment(at: int, unit: Unit) -> str:
+    return f"{unit.removesuffix('s')} {at + 1:,}"
+
+
+def stage_rows(setting: Setting) -> list[StageRow]:
+    """Return what each stage of gradual unfreezing trains, in order; nothing where everything learns from the start."""
+    plan, stages = setting.plan, setting.plan.stages
+    if len(stages) < 2:
+        return []
+    return [_stage_row(setting, plan, start) for start in stages]
+
+
+def _stage_row(setting: Setting, plan: FreezePlan, start: int) -> StageRow:
+    """Return what trains in the stage that begins with ``start``; the parameters are counted as they are named."""
+    network, learns = setting.start.network, plan.trainable(start)
+    learning = [layer for layer in network.layer_names if layer in learns]
+    groups = [group for group in setting.groups if set(group.layers) <= learns]
+    return StageRow(
+        start=_moment(start, plan.unit),
+        begins=plan.stages[start],
+        layers=learning,
+        parameters=sum(parameter.numel() for layer in learning for _, parameter in network.layer_parameters(layer)),
+        rates={group.name.partition("/")[0]: group.rate for group in groups},
+    )
+
+
+def stage_lines(setting: Setting, plan: FreezePlan) -> dict[int, str]:
+    """Return what is said when a stage begins, by the optimizer step that it begins with; see `stage_rows`.
+
+    Args:
+        setting: What the run has settled.
+        plan: Its plan by optimizer steps.
+    """
+    if len(plan.stages) < 2:
+        return {}
+    rows = {start: _stage_row(setting, plan, start) for start in plan.stages}
+    return {start: _line(row) for start, row in rows.items()}
+
+
+def _line(row: StageRow) -> str:
+    by_rate = listed(f"{name} {formatting.rate(rate)}" for name, rate in row.rates.items())
+    layers = ", ".join(formatting.layer_spans(row.layers))
+    return f"trains {layers}; {row.parameters:,} parameters at {by_rate}"
+
+
+def late_stages(plan: FreezePlan, total_steps: int) -> str | None:
+    """Return what a reader must know of stages that begin behind the last step of training.
+
+    Args:
+        plan: What learns when, by optimizer steps.
+        total_steps: Optimizer steps of the whole training.
+    """
+    late = {start: layers for start, layers in plan.stages.items() if start >= total_steps}
+    if not late:
+        return None
+    layers = listed(span for found in late.values() for span in formatting.layer_spans(found))
+    return f"training ends with step {total_steps:,}, and step {min(late) + 1:,} comes never: {layers} will not learn"
 
 
 def facts(setting: Setting) -> dict[str, str]:
@@ -124,7 +182,7 @@ def _stages(setting: Setting, task: str, spec: MultiStageSpec) -> str:
     if spec.first_stage is None:
         return f"{task}: {branches}"
     lender = spec.first_stage.task
-    learns = "learns from both" if f"heads.{lender}" in setting.plan.first_epoch else "is frozen"
+    learns = "learns from both" if f"heads.{lender}" in setting.plan.first else "is frozen"
     return f"{task}: {branches}, decided by the head of {lender}, which {learns}"
 
 
@@ -135,7 +193,7 @@ def warnings(setting: Setting) -> list[str]:
     fresh = [
         task
         for task in setting.tasks
-        if f"heads.{task}" not in setting.plan.first_epoch and task not in setting.start.trained_heads
+        if f"heads.{task}" not in setting.plan.first and task not in setting.start.trained_heads
     ]
     if fresh:
         found.append(

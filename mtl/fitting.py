@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 
 import lightning.pytorch as pl
@@ -16,12 +15,14 @@ from mtl.build_losses import losses
 from mtl.config import TrainerConfig
 from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
 from mtl.data.sampling import StepSampler
+from mtl.data.steps import OptimizerSteps
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.summary import PlanRow
-from mtl.evaluation.tables import console, group_table, plan_table
+from mtl.evaluation.tables import console, group_table, plan_table, unfreezing_table
 from mtl.features import FrozenActivations
 from mtl.memory import PeakMemory, freed_memory_kept
+from mtl.model.adapters import merge_adapters
 from mtl.scores import Splits
 from mtl.setting import Setting
 from mtl.training import callbacks
@@ -32,9 +33,9 @@ from mtl.training.module import MultiTaskModule
 log = logging.getLogger(__name__)
 
 
-def _below(setting: Setting, activations: FrozenActivations, epoch: int) -> FrozenBelow | None:
-    """Return what stands for the frozen layers in ``epoch``."""
-    boundary = setting.plan.boundary(epoch, setting.start.network.encoder.layer_names)
+def _below(setting: Setting, activations: FrozenActivations, plan: FreezePlan, step: int) -> FrozenBelow | None:
+    """Return what stands for the frozen layers in an optimizer step."""
+    boundary = plan.boundary(step, setting.start.network.encoder.layer_names)
     rows = None if boundary is None else activations.at(boundary)
     if boundary is None or rows is None:
         return None
@@ -68,22 +69,32 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
     steps = epoch_batches(setting.config.trainer, len(data.sampler))
     _check_interval(setting.config.trainer, steps)
     module = _module(setting, data)
+    plan = module.freezing
     meter = callbacks.Cost()
     trainer = build.trainer(
         setting.config,
         setting.folder,
         setting.precision,
-        [meter, callbacks.EpochLines(tuple(data.val), log.info), history],
+        [
+            meter,
+            callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
+            callbacks.EpochLines(tuple(data.val), log.info),
+            history,
+        ],
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
         steps=steps,
     )
     _announce(setting, data.sampler)
+    if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
+        log.warning(late)
     _run(trainer, module, data, setting)
     network.to(setting.device)
     apply_freezing(network, FreezePlan({}), 0)
+    trained = _trained(setting, plan, meter.last_step)
+    merge_adapters(network.encoder)
     return Cost(
         train_seconds=meter.seconds,
-        trainable_parameters=_trained(setting, meter.last_epoch),
+        trainable_parameters=trained,
         total_parameters=total,
         sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
         peak_memory_bytes=_peak_bytes(setting.device, memory),
@@ -94,14 +105,18 @@ def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> M
     """Return the batches of all tasks that teach anything, and the validation rows of all."""
     padded = not setting.plan.encoder_is_frozen
     train = {task: splits[task]["train"] for task in setting.tasks if setting.learns(task)}
+    sampler = build.sampler(setting.config, train, setting.slots, padded=padded)
+    steps = optimizer_steps(setting.config.trainer, len(sampler))
+    plan = setting.plan.by_steps(steps.per_epoch)
     return MultiTaskDataModule(
         train,
         {task: found["val"] for task, found in splits.items()},
-        build.sampler(setting.config, train, setting.slots, padded=padded),
+        sampler,
         pad_id=setting.encoding.pad_id,
         eval_batch=build.eval_batch(setting.config, padded=padded),
         slots=setting.slots,
-        frozen=lambda epoch: _below(setting, activations, epoch),
+        steps=steps,
+        frozen=lambda step: _below(setting, activations, plan, step),
     )
 
 
@@ -112,7 +127,7 @@ def _module(setting: Setting, data: MultiTaskDataModule) -> MultiTaskModule:
         setting.start.network,
         losses(config, setting.class_counts),
         {task: len(setting.tasks[task].labels) for task in data.val},
-        setting.plan,
+        setting.plan.by_steps(data.steps.per_epoch),
         setting.groups,
         total_steps(config.trainer, len(data.sampler)),
         setting.precision,
@@ -133,9 +148,9 @@ def _run(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule
         raise KeyboardInterrupt from None
 
 
-def _trained(setting: Setting, last_epoch: int) -> int:
-    """Return the number of parameters that have learned in some epoch up to the last one."""
-    network, layers = setting.start.network, setting.plan.trainable(last_epoch)
+def _trained(setting: Setting, plan: FreezePlan, last_step: int) -> int:
+    """Return the number of parameters that have learned up to the last step."""
+    network, layers = setting.start.network, plan.trainable(last_step)
     return sum(parameter.numel() for layer in layers for _, parameter in network.layer_parameters(layer))
 
 
@@ -156,10 +171,15 @@ def epoch_batches(flags: TrainerConfig, batches: int) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
+def optimizer_steps(flags: TrainerConfig, batches: int) -> OptimizerSteps:
+    """Return how the batches of training, ``batches`` per epoch in the data, become optimizer steps."""
+    return OptimizerSteps(epoch_batches(flags, batches), flags.accumulate_grad_batches or 1)
+
+
 def total_steps(flags: TrainerConfig, batches: int) -> int:
     """Return the optimizer steps of a whole training of ``batches`` per epoch, with all flags that shorten it."""
     epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
-    steps = math.ceil(epoch_batches(flags, batches) / (flags.accumulate_grad_batches or 1)) * epochs
+    steps = optimizer_steps(flags, batches).per_epoch * epochs
     return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
 
 
@@ -172,6 +192,9 @@ def _announce(setting: Setting, sampler: StepSampler) -> None:
     out = console()
     out.print(group_table(facts.group_rows(setting)))
     out.print()
+    if stages := facts.stage_rows(setting):
+        out.print(unfreezing_table(stages))
+        out.print()
     out.print(plan_table(plan))
     losses = facts.loss_texts(setting)
     for task, text in losses.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from mtl.backbones import spec_of
 from mtl.config import Config, DataConfig, RetentionConfig, TaskConfig
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
-from mtl.errors import MtlError
+from mtl.errors import ConfigError, MtlError, Problem
 from mtl.head_specs import check_stages
 from mtl.model.weights import locate
 
@@ -37,19 +38,26 @@ class Inputs:
     pairs: Pairs | None = None
 
 
-def load_inputs(config: Config) -> Inputs:
+def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
     """Find the weights and read the data.
 
+    Args:
+        config: A run's configuration.
+        to_train: Whether to check for packages that only training needs.
+
     Raises:
-        MtlError: What is wrong with the data files, the heads that need their labels, and the weights, together.
+        MtlError: What is wrong with the data files, the heads that need their labels, the weights and what has to be
+            installed, together.
     """
     problems: list[MtlError] = []
     weights = _attempt(lambda: _weights(config), problems)
     tasks = _attempt(lambda: _tasks(config), problems)
     pairs = _attempt(lambda: _pairs(config.retention), problems)
+    if to_train:
+        _attempt(lambda: _packages(config), problems)
     if len(problems) == 1:
         raise problems[0]
-    if weights is None or tasks is None:
+    if problems or weights is None or tasks is None:
         raise MtlError([problem for error in problems for problem in error.problems])
     return Inputs(tasks, weights, pairs)
 
@@ -60,6 +68,18 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
     except MtlError as error:
         problems.append(error)
         return None
+
+
+def _packages(config: Config) -> None:
+    """Check that packages are there which only some runs need.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
+        found = "lora, and the Python package peft is not installed"
+        repair = "pip install 'mtl[lora]', or pip install peft"
+        raise ConfigError(Problem("freeze.backbone", found, "peft, which makes the adapters", repair))
 
 
 def _tasks(config: Config) -> dict[str, TaskData]:

@@ -26,7 +26,7 @@ from mtl.evaluation.predictions import confusion_examples, predictions_path, wri
 from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
-from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary, reported_split
+from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary, StageRow, reported_split
 from mtl.evaluation.tables import (
     calibration_table,
     class_table,
@@ -60,6 +60,7 @@ class Run:
         tasks: The data of each task.
         start: The network, trained by now, with tokenizer and heads.
         groups: The parameter groups.
+        unfreezing: The stages of gradual unfreezing, if there are any.
         cost: What training took.
         scored: Figures and predictions of each task and split.
         facts: Short facts for the report.
@@ -84,6 +85,7 @@ class Run:
     warnings: list[str]
     retention: Retention | None = None
     errors: dict[str, ErrorAnalysis] = field(default_factory=dict)
+    unfreezing: list[StageRow] = field(default_factory=list)
     epochs: list[EpochFigures] = field(default_factory=list)
     maps: dict[str, SentenceMap] = field(default_factory=dict)
 
@@ -139,6 +141,7 @@ def _run_facts(run: Run) -> dict[str, object]:
         "losses": run.losses,
         "warnings": run.warnings,
         "groups": [asdict(group) for group in run.groups],
+        **({"unfreezing": [asdict(stage) for stage in run.unfreezing]} if run.unfreezing else {}),
         "versions": {"mtl": mtl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
 
@@ -170,6 +173,7 @@ def _summary(run: Run, pictures: RunPictures) -> RunSummary:
         warnings=run.warnings,
         tasks=run.reports,
         groups=run.groups,
+        unfreezing=run.unfreezing,
         cost=run.cost,
         examples=examples,
         retention=run.retention,

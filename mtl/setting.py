@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 import torch
 
-from mtl import build
+from mtl import build, build_freezing, build_hardware
 from mtl.build_losses import class_counts, slots
 from mtl.config import Config
 from mtl.data.tasks import TaskData
@@ -32,7 +32,7 @@ class Setting:
         folder: The run folder.
         tasks: The data of each task.
         start: The network that training starts from.
-        plan: What learns when.
+        plan: What learns when, in the unit of the configuration; training goes by `FreezePlan.by_steps`.
         groups: The parameter groups.
         device: Where it runs.
         precision: Lightning's precision flag.
@@ -54,7 +54,7 @@ class Setting:
     def learns(self, task: str) -> bool:
         """Whether rows of the task can teach anything: its head, one that it borrows, or the encoder learns."""
         layers = self.start.network.head_layers(task)
-        return not self.plan.encoder_is_frozen or any(layer in self.plan.first_epoch for layer in layers)
+        return not self.plan.encoder_is_frozen or any(layer in self.plan.first for layer in layers)
 
     @property
     def class_counts(self) -> dict[str, NDArray[np.int64]]:
@@ -69,13 +69,14 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
     pl.seed_everything(config.seed, verbose=False)
-    device = build.device(config.trainer)
+    device = build_hardware.device(config.trainer)
     start = build.start(config, inputs.tasks, inputs.weights)
+    build_freezing.adapters(config, start.network)
     start.network.to(device)
     if device.type == "cpu":
         start.network.encoder.set_attention("eager")  # for families that mtl.model.packed does not take
-    plan = build.freeze_plan(config, start.network)
-    precision = build.precision(config.trainer, device)
+    plan = build_freezing.freeze_plan(config, start.network)
+    precision = build_hardware.precision(config.trainer, device)
     build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed
     return Setting(
         config=config,
@@ -84,7 +85,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
         start=start,
         plan=plan,
         slots=slots(config, inputs.tasks),
-        groups=build.groups(config, start.network, plan),
+        groups=build_freezing.groups(config, start.network, plan),
         device=device,
         precision=precision,
         encoding=Encoding(

@@ -16,6 +16,7 @@ from mtl.data.bucketing import Budget
 from mtl.data.interleaving import Step
 from mtl.data.loading import TrainLoader
 from mtl.data.sampling import StepSampler
+from mtl.data.steps import OptimizerSteps
 from mtl.data.tokenization import TokenTable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class EncodedSplit:
 
 @dataclass(frozen=True, slots=True)
 class FrozenBelow:
-    """The activations that stand for the frozen layers in an epoch.
+    """The activations that stand for the frozen layers in a step of the optimizer.
 
     Attributes:
         boundary: The number of those layers; ``None`` where the whole encoder is frozen.
@@ -58,7 +59,10 @@ class MultiTaskDataModule(LightningDataModule):
         pad_id: The tokenizer's padding id.
         eval_batch: The most rows and padded tokens of a validation batch.
         slots: For each task the row behind each number that the sampler gives, int64; by default that row itself.
-        frozen: Tells for an epoch what stands for the frozen layers; nothing where all layers are to run.
+        steps: Tells which optimizer step a batch belongs to; by default each batch is one of its own.
+        frozen: Tells for an optimizer step (from 0) what stands for the frozen layers; nothing where all layers are to
+            run. A training batch is asked for by its own number in the sampler's order, however early it is made; a
+            validation batch by the last step that was done.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class MultiTaskDataModule(LightningDataModule):
         pad_id: int,
         eval_batch: Budget,
         slots: Mapping[str, NDArray[np.int64]] | None = None,
+        steps: OptimizerSteps | None = None,
         frozen: Callable[[int], FrozenBelow | None] = lambda _: None,
     ) -> None:
         super().__init__()
@@ -79,11 +84,16 @@ class MultiTaskDataModule(LightningDataModule):
         self._pad_id = pad_id
         self._eval_batch = eval_batch
         self._slots = dict(slots or {})
+        self.steps = steps or OptimizerSteps(len(sampler))
         self._frozen = frozen
 
     def train_dataloader(self) -> TrainLoader:
         """Return the interleaved training batches, one epoch for each iteration."""
-        return TrainLoader(self.sampler, lambda step: self._collate("train", self.train, self._rows(step)))
+        return TrainLoader(self.sampler, self._training_batch)
+
+    def _training_batch(self, step: Step) -> Batch:
+        """Return the batch of the step that the sampler has just handed out."""
+        return self._collate("train", self.train, self._rows(step), self.steps.of(*self.sampler.last))
 
     def _rows(self, step: Step) -> Step:
         """Return the rows in the sampler's slots."""
@@ -96,17 +106,19 @@ class MultiTaskDataModule(LightningDataModule):
     def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
         order = np.argsort(-lengths, kind="stable")
         batches = self._eval_batch.cut(order, lengths[order])
-        return ValLoader([{task: rows} for rows in batches], lambda step: self._collate("val", self.val, step))
+        return ValLoader(
+            [{task: rows} for rows in batches], lambda step: self._collate("val", self.val, step, self._last_step)
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch on ``device``."""
         del dataloader_idx
         return batch.to(device, non_blocking=True)
 
-    def _collate(self, split: str, rows: Mapping[str, EncodedSplit], step: Step) -> Batch:
+    def _collate(self, split: str, rows: Mapping[str, EncodedSplit], step: Step, optimizer_step: int) -> Batch:
         labels = {task: rows[task].labels for task in step}
         tables = {task: rows[task].table for task in step}
-        frozen = self._frozen(self._epoch)
+        frozen = self._frozen(optimizer_step)
         if frozen is None:
             return collate(step, tables, labels, self._pad_id)
         activations = {task: frozen.rows[task, split] for task in step}
@@ -115,8 +127,9 @@ class MultiTaskDataModule(LightningDataModule):
         return collate_hidden(step, activations, tables, labels, frozen.boundary)
 
     @property
-    def _epoch(self) -> int:
-        return 0 if self.trainer is None else self.trainer.current_epoch
+    def _last_step(self) -> int:
+        """The last optimizer step that was done: no layer that it did not reach has changed."""
+        return 0 if self.trainer is None else max(0, self.trainer.global_step - 1)
 
 
 class ValLoader:

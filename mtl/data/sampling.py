@@ -105,6 +105,12 @@ class StepSampler:
         return self._step
 
     @property
+    def last(self) -> tuple[int, int]:
+        """Epoch and number of the step that was handed out last, both from 0."""
+        epoch, step = divmod(self._epoch * self._steps + self._step - 1, self._steps)
+        return epoch, step
+
+    @property
     def plan(self) -> EpochPlan:
         """The plan of the current epoch, over all processes."""
         if self._plan is None or self._plan.epoch != self._epoch:

@@ -20,6 +20,7 @@ from mtl.evaluation.summary import (
     GroupRow,
     Picture,
     RunSummary,
+    StageRow,
     cost_rows,
     frequent_confusions,
     reported_split,
@@ -198,6 +199,21 @@ def _groups(summary: RunSummary) -> Iterator[str]:
     yield "## Parameter groups"
     header = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
     yield table(header, [_group(group) for group in summary.groups], left=3)
+    if summary.unfreezing:
+        yield "**Gradual unfreezing**: what begins to train when, and the parameters that train from then on"
+        yield table(["stage", "from", "begins to train", "parameters"], _stages(summary.unfreezing), left=3)
+
+
+def _stages(stages: Sequence[StageRow]) -> list[list[str]]:
+    return [
+        [
+            str(number),
+            escaped(stage.start),
+            escaped(", ".join(formatting.layer_spans(stage.begins))),
+            formatting.count(stage.parameters),
+        ]
+        for number, stage in enumerate(stages, 1)
+    ]
 
 
 def _group(group: GroupRow) -> list[str]:

@@ -43,6 +43,25 @@ class GroupRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StageRow:
+    """What one stage of gradual unfreezing trains.
+
+    Attributes:
+        start: When it begins: ``epoch 2`` or ``step 101``, both from 1.
+        begins: The layers that begin to learn with it, from the bottom.
+        layers: All layers that learn in it, from the bottom.
+        parameters: Number of scalars that learn in it.
+        rates: The peak learning rate of each group that learns in it.
+    """
+
+    start: str
+    begins: Sequence[str]
+    layers: Sequence[str]
+    parameters: int
+    rates: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRow:
     """What an epoch does with one task.
 
@@ -133,6 +152,7 @@ class RunSummary:
         warnings: What a reader must know before trusting the figures.
         tasks: The report of each task (outer key) on each split (inner key).
         groups: The parameter groups from the bottom layer to the heads.
+        unfreezing: The stages of gradual unfreezing; none where everything learns from the start.
         cost: What the run took.
         examples: For each task and split, example sentences of its confusions.
         files: What lies where: path relative to the report, and what it is.
@@ -146,6 +166,7 @@ class RunSummary:
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     groups: Sequence[GroupRow] = ()
+    unfreezing: Sequence[StageRow] = ()
     cost: Cost = field(default_factory=Cost)
     examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)

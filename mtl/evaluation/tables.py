@@ -16,7 +16,15 @@ from mtl.evaluation.calibration_report import DECISIONS, MEASURES
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.stage_blocks import HEADER, stage_rows
-from mtl.evaluation.summary import RARE_SUPPORT, GroupRow, PlanRow, calibrations, cost_rows, retention_row
+from mtl.evaluation.summary import (
+    RARE_SUPPORT,
+    GroupRow,
+    PlanRow,
+    StageRow,
+    calibrations,
+    cost_rows,
+    retention_row,
+)
 from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
 
 MOST_CLASSES = 20
@@ -133,6 +141,21 @@ def group_table(groups: Sequence[GroupRow]) -> Table:
             formatting.count(group.parameters),
             style="dim" if group.state == "frozen" else None,
         )
+    return table
+
+
+def unfreezing_table(stages: Sequence[StageRow]) -> Table:
+    """Return when which layers begin to learn, and how many parameters learn from then on.
+
+    Args:
+        stages: The stages in order.
+    """
+    table = _table("Gradual unfreezing", ["stage", "from", "begins to train", "peak rates"], ["parameters"])
+    for number, stage in enumerate(stages, 1):
+        begins = Text("\n").join(map(_text, formatting.layer_spans(stage.begins)))
+        rates = Text("\n").join(_text(f"{name} {formatting.rate(rate)}") for name, rate in stage.rates.items())
+        table.add_row(str(number), _text(stage.start), begins, rates, formatting.count(stage.parameters))
+    table.caption = "peak rates and parameters: of all that trains from then on"
     return table
 
 

@@ -60,7 +60,7 @@ class AveragedWeights(Callback):
         if trainer.global_step == self._seen:  # gradients are still being accumulated
             return
         self._seen = trainer.global_step
-        learning = _plan(pl_module).trainable(trainer.current_epoch)
+        learning = _plan(pl_module).trainable(self._seen - 1)  # the step that was done
         for layer in learning:
             self._steps[layer] += 1
         with torch.no_grad():
@@ -114,6 +114,6 @@ def _learning(module: LightningModule) -> Iterator[tuple[str, str, nn.Parameter]
     """Yield each parameter that ever learns with its layer and its full name."""
     network = module.network
     assert isinstance(network, MultiTaskNetwork)  # noqa: S101 - as above
-    for layer in _plan(module).first_epoch:
+    for layer in _plan(module).first:
         for name, parameter in network.layer_parameters(layer):
             yield layer, name, parameter

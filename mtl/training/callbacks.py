@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mtl.data.batching import Batch
 from mtl.evaluation.curves import EpochFigures
-from mtl.training.freezing import FreezePlan
 
 
 class Cost(Callback):
@@ -20,13 +19,13 @@ class Cost(Callback):
     Attributes:
         seconds: Wall-clock seconds from the start of the fit to its end.
         rows: Training rows of all tasks that this process went through.
-        last_epoch: The epoch (from 0) of the last step.
+        last_step: The last optimizer step (from 0).
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.rows = 0
-        self.last_epoch = 0
+        self.last_step = 0
         self._start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,7 +39,7 @@ class Cost(Callback):
         """Count the rows of a step."""
         del pl_module, outputs, batch_idx
         self.rows += len(batch)
-        self.last_epoch = trainer.current_epoch
+        self.last_step = max(0, trainer.global_step - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -85,8 +84,31 @@ class History(Callback):
         self._scores, self._sum, self._steps = {}, 0.0, 0
 
 
+class StageLines(Callback):
+    """Writes a line when a stage of unfreezing begins, and at the start of a training that goes on within one.
+
+    Args:
+        stages: What is said of each stage, by the optimizer step (from 0) that it begins with; the first one is 0.
+        write: Where the lines go.
+    """
+
+    def __init__(self, stages: Mapping[int, str], write: Callable[[str], None]) -> None:
+        self._stages = dict(stages)
+        self._write = write
+        self._shown: int | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Say what learns now, if that has changed."""
+        del pl_module, batch, batch_idx
+        step = trainer.global_step
+        start = max((each for each in self._stages if each <= step), default=None)
+        if start is not None and start != self._shown:
+            self._shown = start
+            self._write(f"epoch {trainer.current_epoch + 1}, step {step + 1}: {self._stages[start]}")
+
+
 class EpochLines(Callback):
-    """Writes one line per validation: loss, each task's macro-F1, time; and what a stage of unfreezing adds.
+    """Writes one line per validation: loss, each task's macro-F1, time.
 
     Args:
         tasks: The tasks in the order to show.
@@ -103,15 +125,6 @@ class EpochLines(Callback):
         """Start the clock."""
         del trainer, pl_module
         self._start = time.perf_counter()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say which layers begin to learn, if some do later than others."""
-        plan = pl_module.freezing
-        assert isinstance(plan, FreezePlan)  # noqa: S101 - narrows what any attribute of a module may be, for mypy
-        stages = plan.stages
-        layers = stages.get(trainer.current_epoch)
-        if layers and len(stages) > 1:
-            self._write(f"epoch {trainer.current_epoch + 1}: now also trains {', '.join(reversed(layers))}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int

@@ -74,7 +74,7 @@ def compact_embeddings(
     inside the block. So checkpoints that are written there hold the compact table too, and are to be loaded inside the
     block, over the same rows.
 
-    It does nothing where the embeddings do not learn from the first epoch on (cached activations depend on the whole
+    It does nothing where the embeddings do not learn from the first step on (cached activations depend on the whole
     table), most of the vocabulary is in use, or the table is not a plain `torch.nn.Embedding` that is used once.
 
     Args:
@@ -83,7 +83,7 @@ def compact_embeddings(
         tables: The token ids of all rows that the network sees inside the block.
         pad_id: The id that fills batches up.
     """
-    found = _table(network.encoder.backbone) if plan.first_epoch.get(EMBEDDINGS) == 0 else None
+    found = _table(network.encoder.backbone) if plan.first.get(EMBEDDINGS) == 0 else None
     if found is None:
         yield
         return

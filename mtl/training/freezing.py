@@ -1,72 +1,91 @@
-"""Freezing: which layers learn, as a pure function of the epoch, so that a resumed run needs no state for it."""
+"""Freezing: which layers learn, as a pure function of the optimizer step: a resumed run needs no state for it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl.errors import ConfigError, Problem
+from mtl.errors import ConfigError, Problem, listed
+from mtl.model.layers import adapter_of
 from mtl.model.multitask import MultiTaskNetwork
+
+Unit = Literal["epochs", "steps"]
+"""What a schedule counts in: epochs, or optimizer steps of the whole training."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """From which epoch on each layer learns.
+    """From when on each layer learns.
 
     Attributes:
-        first_epoch: For each layer that ever learns, bottom to top, the epoch (from 0) of its first step; a layer that
-            is not named stays frozen.
+        first: For each layer that ever learns, bottom to top, the epoch or optimizer step (from 0) that it begins with;
+            a layer that is not named stays frozen.
+        unit: Which of the two. Training itself goes by steps, see `by_steps`.
     """
 
-    first_epoch: dict[str, int]
+    first: dict[str, int]
+    unit: Unit = "steps"
 
-    def trainable(self, epoch: int) -> frozenset[str]:
-        """Return the layers that learn in ``epoch``."""
-        return frozenset(layer for layer, first in self.first_epoch.items() if first <= epoch)
+    def by_steps(self, steps_per_epoch: int) -> FreezePlan:
+        """Return the same plan counted in optimizer steps, of which an epoch has ``steps_per_epoch``."""
+        if self.unit == "steps":
+            return self
+        return FreezePlan({layer: epoch * steps_per_epoch for layer, epoch in self.first.items()})
+
+    def trainable(self, at: int) -> frozenset[str]:
+        """Return the layers that learn in the epoch or step ``at``."""
+        return frozenset(layer for layer, first in self.first.items() if first <= at)
 
     @property
     def stages(self) -> dict[int, list[str]]:
-        """The layers that begin to learn, by epoch."""
+        """The layers that begin to learn, by the epoch or step that they begin with."""
         stages: dict[int, list[str]] = {}
-        for layer, first in self.first_epoch.items():
+        for layer, first in self.first.items():
             stages.setdefault(first, []).append(layer)
         return dict(sorted(stages.items()))
 
-    def boundary(self, epoch: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
-        """Return how many layers of the encoder are frozen below everything that learns in ``epoch``.
+    def stage(self, at: int) -> int:
+        """Return the number (from 0) of the stage that ``at`` belongs to; -1 before anything learns."""
+        return sum(start <= at for start in set(self.first.values())) - 1
+
+    def boundary(self, at: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
+        """Return how many layers of the encoder are frozen below everything that learns in ``at``.
 
         Args:
-            epoch: From 0.
+            at: Epoch or step, from 0.
             encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
 
         Returns:
             A number above 0; ``embedding`` where the whole encoder is frozen; nothing where no layer above the
             embeddings is.
         """
-        trainable = self.trainable(epoch)
-        lowest = next((at for at, layer in enumerate(encoder_layers) if layer in trainable), None)
+        learns = self.trainable(at)
+        lowest = next((at for at, layer in enumerate(encoder_layers) if {layer, adapter_of(layer)} & learns), None)
         if lowest is None:
             return "embedding"
         return lowest - 1 if lowest > 1 else None
 
     @property
     def encoder_is_frozen(self) -> bool:
-        """Whether no layer of the encoder ever learns."""
-        return all(layer.startswith("heads.") for layer in self.first_epoch)
+        """Whether neither a layer of the encoder nor an adapter ever learns."""
+        return all(layer.startswith("heads.") for layer in self.first)
 
 
 def plan_freezing(
     encoder_layers: Sequence[str],
     tasks: Sequence[str],
     *,
-    backbone: Literal["none", "all", "lower", "gradual"],
+    backbone: Literal["none", "all", "lower", "gradual", "lora"],
     heads: Sequence[str] | Literal["all"] = (),
     train_layers: float | None = None,
+    adapters: Sequence[str] = (),
+    unit: Unit = "epochs",
     start: int = 0,
     every: int = 1,
     layers: int = 1,
+    stages: Mapping[int, int | Literal["all"]] | None = None,
 ) -> FreezePlan:
     """Return what learns when.
 
@@ -75,28 +94,44 @@ def plan_freezing(
     Args:
         encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
         tasks: All tasks.
-        backbone: Which layers of the encoder are frozen: none, all, the lower ones, or gradually fewer.
+        backbone: Which layers of the encoder are frozen: none, all, the lower ones, or gradually fewer; for ``lora``
+            all but its adapters.
         heads: Tasks whose heads are frozen.
         train_layers: For ``lower``: how many of the top layers learn, a number or a share of all (rounded up).
-        start: For ``gradual``: the epoch (from 0) at which the first layers thaw.
-        every: For ``gradual``: epochs between two stages.
-        layers: For ``gradual``: layers per stage; the embeddings come with the last one.
+        adapters: For ``lora``: the adapters that the encoder has.
+        unit: For ``gradual``: what ``start``, ``every`` and ``stages`` count.
+        start: For ``gradual``: the epoch or step (from 0) at which the first layers thaw.
+        every: For ``gradual``: epochs or steps between two stages.
+        layers: For ``gradual``: layers per stage; the embeddings come with the lowest layer.
+        stages: For ``gradual``, in place of the three above: for the start of each stage how many more layers thaw;
+            what is left over stays frozen.
 
     Raises:
-        ConfigError: ``train_layers`` is more than the encoder has, or nothing learns before epoch ``start``.
+        ConfigError: ``train_layers`` or ``stages`` name more layers than the encoder has, or at first nothing learns.
     """
     frozen = set(tasks) if heads == "all" else set(heads)
-    first = dict.fromkeys(encoder_layers, 0) if backbone == "none" else {}
+    first: dict[str, int] = {}
+    if backbone == "none":
+        first = dict.fromkeys(encoder_layers, 0)
     if backbone == "lower":
-        first = dict.fromkeys(_top(encoder_layers[1:], train_layers or 0), 0)
+        first = dict.fromkeys(top_layers(encoder_layers[1:], train_layers or 0), 0)
+    if backbone == "lora":
+        first = dict.fromkeys(adapters, 0)
     if backbone == "gradual":
-        if start and frozen >= set(tasks):
-            raise ConfigError(_idle_start(start))
-        first = _thaw(encoder_layers, start, every, layers)
-    return FreezePlan({**first, **{f"heads.{task}": 0 for task in tasks if task not in frozen}})
+        first = _thaw(encoder_layers, start, every, layers) if stages is None else _in_stages(encoder_layers, stages)
+        begin = min(first.values())
+        if begin and frozen >= set(tasks):
+            raise ConfigError(_idle_start(begin, unit, "start" if stages is None else "stages"))
+    heads_learn = {f"heads.{task}": 0 for task in tasks if task not in frozen}
+    return FreezePlan({**first, **heads_learn}, unit if backbone == "gradual" else "steps")
 
 
-def _top(layers: Sequence[str], number: float) -> Sequence[str]:
+def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
+    """Return the top ones of ``layers``: a number of them, or a share (below 1, rounded up).
+
+    Raises:
+        ConfigError: There are fewer.
+    """
     if number > len(layers):
         expected = f"at most the encoder's {len(layers)} layers, or a share of them below 1"
         raise ConfigError(Problem("freeze.train_layers", str(number), expected))
@@ -110,12 +145,28 @@ def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: int) ->
     return {encoder_layers[0]: max(first.values()), **first}
 
 
-def _idle_start(start: int) -> Problem:
-    found = f"{start}, with all heads frozen: nothing learns before epoch {start + 1}"
-    return Problem("freeze.gradual.start", found, "0, or a head that learns", "freeze.gradual.start=0")
+def _in_stages(encoder_layers: Sequence[str], stages: Mapping[int, int | Literal["all"]]) -> dict[str, int]:
+    left, first = list(encoder_layers[1:]), {}
+    for at, number in sorted(stages.items()):
+        count = len(left) if number == "all" else number
+        if not 0 < count <= len(left):
+            found = listed(f"{key}: {value}" for key, value in sorted(stages.items()))
+            expected = f"together at most the encoder's {len(encoder_layers) - 1} layers, and some in each stage"
+            raise ConfigError(Problem("freeze.gradual.stages", found, expected))
+        first |= dict.fromkeys(left[len(left) - count :], at)
+        left = left[: len(left) - count]
+    if not left:
+        first[encoder_layers[0]] = max(stages)
+    return {layer: first[layer] for layer in encoder_layers if layer in first}
 
 
-def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, epoch: int) -> None:
+def _idle_start(begin: int, unit: Unit, key: str) -> Problem:
+    found = f"{begin}, with all heads frozen: nothing learns before {unit.removesuffix('s')} {begin + 1}"
+    repair = "freeze.gradual.start=0" if key == "start" else "a stage that starts at 0"
+    return Problem(f"freeze.gradual.{key}", found, "0, or a head that learns", repair)
+
+
+def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None:
     """Set ``requires_grad`` and the mode of every layer: what learns is in train mode, the rest in eval mode.
 
     Lightning's ``fit`` sets no modes, and a pretrained model comes in eval mode: without this, dropout would be off.
@@ -123,9 +174,9 @@ def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, epoch: int) -> N
     Args:
         network: The network to change.
         plan: What learns when.
-        epoch: The epoch (from 0) that begins.
+        at: The epoch or step (from 0), as the plan counts.
     """
-    trainable = plan.trainable(epoch)
+    trainable = plan.trainable(at)
     network.eval()
     for layer in network.layer_names:
         learns = layer in trainable

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from mtl.errors import ConfigError, Problem
+from mtl.model.layers import ADAPTER
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
+
+NO_DECAY = "/no_decay"
+"""How the names of groups of biases and norms end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,13 @@ class ParameterGroup:
     """Parameters that share a rate and a weight decay.
 
     Attributes:
-        name: Its name in the optimizer: ``upper``, or ``upper/no_decay`` for biases and norms.
+        name: Its name in the optimizer: ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate
+            begin to learn at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
         layers: The layers that its parameters belong to, from the bottom.
         rate: The peak learning rate.
         weight_decay: The weight decay.
         parameters: The tensors, by full name.
-        first_epoch: The epoch (from 0) of the first step of its lowest and of its highest layer.
+        first: The epoch or step (from 0) that all of it begins to learn with, as the plan counts.
     """
 
     name: str
@@ -39,7 +44,7 @@ class ParameterGroup:
     rate: float
     weight_decay: float
     parameters: dict[str, nn.Parameter]
-    first_epoch: tuple[int, int] = (0, 0)
+    first: int = 0
 
 
 def layerwise_rates(
@@ -88,48 +93,45 @@ def parameter_groups(
     """Return the groups of all parameters that ever learn, each parameter in exactly one of them.
 
     They are complete from the start, also those of layers that thaw later: an optimizer that gets a new group in the
-    middle of a run loses its schedule. Biases and norms, which have one dimension, have no weight decay.
+    middle of a run loses its schedule. Biases and norms, which have one dimension, have no weight decay. All of a group
+    begins to learn at the same time.
 
     Args:
         network: The network.
-        rates: The rate of each layer of the encoder, and of ``heads``.
+        rates: The rate of each layer of the encoder, of ``heads``, and of ``lora`` where there are adapters.
         plan: What learns when.
         weight_decay: The weight decay of all other parameters.
     """
-    members: dict[tuple[str, bool], list[tuple[str, str, nn.Parameter]]] = {}
-    for layer in plan.first_epoch:
-        group = rates["heads" if layer.startswith("heads.") else layer].group
+    members: dict[tuple[str, int, bool], list[tuple[str, str, nn.Parameter]]] = {}
+    starts: dict[str, set[int]] = {}
+    for layer, first in plan.first.items():
+        group = rates[_rated_as(layer)].group
+        starts.setdefault(group, set()).add(first)
         for name, parameter in network.layer_parameters(layer):
-            members.setdefault((group, parameter.ndim > 1), []).append((layer, name, parameter))
+            members.setdefault((group, first, parameter.ndim > 1), []).append((layer, name, parameter))
     by_group = {rate.group: rate.rate for rate in rates.values()}
+    ordered = sorted(members, key=lambda each: (_order(each[0], by_group), each[1], not each[2]))
     return [
-        _group(name, decays, found, plan, by_group[name], weight_decay)
-        for (name, decays), found in sorted(
-            members.items(), key=lambda item: (_order(item[0][0], by_group), not item[0][1])
+        ParameterGroup(
+            name=name
+            + (f"/stage_{plan.stage(first) + 1}" if len(starts[name]) > 1 else "")
+            + ("" if decays else NO_DECAY),
+            layers=tuple(dict.fromkeys(layer for layer, _, _ in members[name, first, decays])),
+            rate=by_group[name],
+            weight_decay=weight_decay if decays else 0.0,
+            parameters={each: parameter for _, each, parameter in members[name, first, decays]},
+            first=first,
         )
+        for name, first, decays in ordered
     ]
+
+
+def _rated_as(layer: str) -> str:
+    """Return what the rate of a layer is called: heads share one, and so do adapters."""
+    kind = layer.partition(".")[0]
+    return kind if kind in ("heads", ADAPTER) else layer
 
 
 def _order(group: str, groups: Mapping[str, float]) -> int:
     """Return the place of a group from the top down: heads first."""
     return len(groups) - list(groups).index(group)
-
-
-def _group(
-    name: str,
-    decays: bool,
-    found: list[tuple[str, str, nn.Parameter]],
-    plan: FreezePlan,
-    rate: float,
-    weight_decay: float,
-) -> ParameterGroup:
-    layers = tuple(dict.fromkeys(layer for layer, _, _ in found))
-    epochs = [plan.first_epoch[layer] for layer in layers]
-    return ParameterGroup(
-        name=name if decays else f"{name}/no_decay",
-        layers=layers,
-        rate=rate,
-        weight_decay=weight_decay if decays else 0.0,
-        parameters={name: parameter for _, name, parameter in found},
-        first_epoch=(min(epochs), max(epochs)),
-    )

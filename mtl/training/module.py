@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,6 +17,7 @@ from mtl.data.batching import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm
 
@@ -31,7 +32,7 @@ class MultiTaskModule(LightningModule):
         network: Encoder and heads.
         classes: The number of classes of each task.
         losses: The tasks' losses and their combination.
-        freezing: What learns when.
+        freezing: What learns when, by optimizer steps.
         optimizer: Makes the optimizer over all parameters that ever learn.
         schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
         hyperparameters: The configuration as plain values, kept in the checkpoints.
@@ -55,6 +56,8 @@ class MultiTaskModule(LightningModule):
         self.tasks = tuple(classes)
         self._optimizer = optimizer
         self._schedule = schedule
+        self._stage = -1
+        self._boundary: int | Literal["embedding"] | None = "embedding"
         self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -64,11 +67,31 @@ class MultiTaskModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Freeze before the first step, and again after a checkpoint was loaded."""
-        apply_freezing(self.network, self.freezing, self.current_epoch)
+        self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze what the epoch says; the state depends on nothing else."""
-        apply_freezing(self.network, self.freezing, self.current_epoch)
+        """Freeze again in every epoch: other callbacks may change modes."""
+        self._freeze()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Freeze what the optimizer step says; the state depends on nothing else.
+
+        Raises:
+            RuntimeError: The batch stands for a layer that learns by now: its activations are out of date.
+        """
+        del batch_idx
+        if self.freezing.stage(self.global_step) != self._stage:
+            self._freeze()
+        if batch.features is not None and not _stands_for(batch, self._boundary):
+            found, allowed = batch.boundary or "embedding", self._boundary or 0
+            raise RuntimeError(
+                f"step {self.global_step}: a batch of activations at {found}, but layers from {allowed} on learn"
+            )
+
+    def _freeze(self) -> None:
+        apply_freezing(self.network, self.freezing, self.global_step)
+        self._stage = self.freezing.stage(self.global_step)
+        self._boundary = self.freezing.boundary(self.global_step, self.network.encoder.layer_names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
@@ -79,6 +102,7 @@ class MultiTaskModule(LightningModule):
             for task, loss in losses.items():
                 self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
             self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
+            self._log_rates()
         return total if total.requires_grad else total + self._nothing_to_learn()
 
     def _task_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -90,6 +114,18 @@ class MultiTaskModule(LightningModule):
             else self.losses(logits, batch.labels)
         )
         return losses
+
+    def _log_rates(self) -> None:
+        """Log the rate of each group once: biases and norms have that of the weights beside them."""
+        rates = {} if self._trainer is None else {group["name"]: group["lr"] for group in self._groups()}
+        for name, rate in rates.items():
+            if (weights := name.removesuffix(NO_DECAY)) == name or weights not in rates:
+                self.log(f"rate/{weights}", rate, on_step=True, on_epoch=False)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)  # noqa: S101 - narrows for mypy: there is one
+        return optimizer.param_groups
 
     def _logs_this_step(self) -> bool:
         """Whether the loggers take this step's figures; noting them costs as much as a step of a head alone."""
@@ -160,9 +196,12 @@ class MultiTaskModule(LightningModule):
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def _kept(self) -> set[str]:
-        return {
-            f"network.{name}" for layer in self.freezing.first_epoch for name, _ in self.network.layer_parameters(layer)
-        }
+        return {f"network.{name}" for layer in self.freezing.first for name, _ in self.network.layer_parameters(layer)}
+
+
+def _stands_for(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
+    """Whether the activations of a batch stand for frozen layers alone, up to ``boundary``."""
+    return boundary == "embedding" or (batch.boundary is not None and batch.boundary <= (boundary or 0))
 
 
 def _key(task: str) -> str:

@@ -97,6 +97,43 @@ def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable
     return factor
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, total_steps: int, warmup: float) -> LambdaLR:
-    """Return the scheduler of `rate_factor` for every group of the optimizer."""
-    return LambdaLR(optimizer, rate_factor(schedule, total_steps, warmup))
+def stage_factor(start: int, rising: int) -> Callable[[int], float]:
+    """Return the share of its rate that a group which begins to learn at step ``start`` has by itself.
+
+    It rises linearly over ``rising`` steps and reaches 1 with the last of them, as `rate_factor` does. A group that
+    learns from the start has the warm-up of the whole training and none of its own.
+    """
+
+    def factor(step: int) -> float:
+        return 1.0 if not start or step >= start + rising else max(0.0, (step - start + 1) / rising)
+
+    return factor
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    total_steps: int,
+    warmup: float,
+    starts: Sequence[int] | None = None,
+    stage_warmup: float = 0,
+) -> LambdaLR:
+    """Return the scheduler of `rate_factor`, times that of `stage_factor` for groups that begin later.
+
+    Args:
+        optimizer: The optimizer.
+        schedule: How the rate falls.
+        total_steps: Optimizer steps of the whole training.
+        warmup: Steps of the warm-up of the whole training, a number or (below 1) a share of ``total_steps``.
+        starts: The step that each group of the optimizer begins to learn with.
+        stage_warmup: Steps of the warm-up of a group that begins later, as ``warmup``.
+    """
+    whole = rate_factor(schedule, total_steps, warmup)
+    rising = round(stage_warmup * total_steps) if stage_warmup < 1 else int(stage_warmup)
+    if not rising or starts is None:
+        return LambdaLR(optimizer, whole)
+    return LambdaLR(optimizer, [_product(whole, stage_factor(start, rising)) for start in starts])
+
+
+def _product(one: Callable[[int], float], other: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: one(step) * other(step)

@@ -26,6 +26,7 @@ def test_the_experiments() -> None:
         "classification_head_frozen",
         "full_finetune",
         "gradual_unfreezing",
+        "lora",
         "multi_stage",
         "quickstart",
         "scenarios",

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from mtl import build
+from mtl import build, build_freezing, build_hardware
 from mtl.artifact import load_model, save_model
 from mtl.config import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
@@ -112,22 +112,22 @@ def test_a_saved_model_with_other_labels(saved: Path, tmp_path: Path) -> None:
 def test_rates(overrides: list[str], expected: dict[str, float], tmp_path: Path, tiny_folder: Path) -> None:
     settings = chosen(tmp_path, *overrides)
     start = build.start(settings, tasks_of(tmp_path, "sentiment"), tiny_folder)
-    found = {name: rate.rate for name, rate in build.rates(settings, start.network).items()}
-    assert found == pytest.approx({**expected, "heads": 1e-4})
+    found = {name: rate.rate for name, rate in build_freezing.rates(settings, start.network).items()}
+    assert found == pytest.approx({**expected, "lora": 5e-4, "heads": 1e-4})
 
 
 def test_the_plan_and_the_groups(tmp_path: Path, tiny_folder: Path) -> None:
     settings = chosen(tmp_path, "freeze=gradual", "freeze.heads=[sentiment]", "optimizer.weight_decay=0.5")
     start = build.start(settings, tasks_of(tmp_path, "classification", "sentiment"), tiny_folder)
-    plan = build.freeze_plan(settings, start.network)
-    assert plan.first_epoch == {
+    plan = build_freezing.freeze_plan(settings, start.network)
+    assert plan.first == {
         "embeddings": 2,
         "layer.0": 2,
         "layer.1": 1,
         "layer.2": 1,
         "heads.classification": 0,
     }
-    groups = build.groups(settings, start.network, plan)
+    groups = build_freezing.groups(settings, start.network, plan)
     assert {group.weight_decay for group in groups} == {0.0, 0.5}
     assert groups[0].layers == ("heads.classification",)
 
@@ -156,13 +156,13 @@ def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) 
 def test_the_device(accelerator: Any, cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert build.device(TrainerConfig(accelerator=accelerator)).type == expected
+    assert build_hardware.device(TrainerConfig(accelerator=accelerator)).type == expected
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
-        build.device(TrainerConfig(accelerator="cuda"))
+        build_hardware.device(TrainerConfig(accelerator="cuda"))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.accelerator\n"
@@ -177,20 +177,20 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     [("auto", True, "bf16-mixed"), ("auto", False, "32-true"), ("32-true", True, "32-true"), (32, True, "32")],
 )
 def test_the_precision(wanted: Any, native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "native_bf16", lambda _: native)
-    assert build.precision(TrainerConfig(precision=wanted), torch.device("cpu")) == expected
+    monkeypatch.setattr(build_hardware, "native_bf16", lambda _: native)
+    assert build_hardware.precision(TrainerConfig(precision=wanted), torch.device("cpu")) == expected
 
 
 def test_fp16_on_a_cpu() -> None:
     with pytest.raises(ConfigError) as caught:
-        build.precision(TrainerConfig(precision="16-mixed"), torch.device("cpu"))
+        build_hardware.precision(TrainerConfig(precision="16-mixed"), torch.device("cpu"))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.precision\n"
         "      found:    16-mixed on a CPU, which does not compute in fp16\n"
         "      expected: auto, 32-true or bf16-mixed"
     )
-    assert build.precision(TrainerConfig(precision="16-mixed"), torch.device("cuda")) == "16-mixed"
+    assert build_hardware.precision(TrainerConfig(precision="16-mixed"), torch.device("cuda")) == "16-mixed"
 
 
 def trainer(settings: Config, folder: Path, **rest: Any) -> Any:

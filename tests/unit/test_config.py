@@ -269,7 +269,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
         (
             (),
             {"freeze.backbone": "gradual"},
-            Problem("freeze.gradual", "null", "start, every and layers", "choose freeze=gradual"),
+            Problem("freeze.gradual", "null", "unit, start, every, layers, stages and warmup", "choose freeze=gradual"),
         ),
         (
             (),
@@ -277,7 +277,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             Problem(
                 "freeze.train_layers",
                 "3 beside freeze.backbone=none, where it means nothing",
-                "null, or freeze.backbone=lower",
+                "null, or freeze.backbone=lower or freeze.backbone=lora",
                 "choose freeze=lower_layers",
             ),
         ),
@@ -286,7 +286,8 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             {"freeze.backbone": "all"},
             Problem(
                 "freeze.gradual",
-                "{'start': 1, 'every': 1, 'layers': 2} beside freeze.backbone=all, where it means nothing",
+                "{'unit': 'epochs', 'start': 1, 'every': 1, 'layers': 2, 'stages': None, 'warmup': 0} beside "
+                "freeze.backbone=all, where it means nothing",
                 "null, or freeze.backbone=gradual",
                 "choose freeze=gradual",
             ),
@@ -382,9 +383,9 @@ def test_a_fault_of_a_value_hides_what_only_follows_from_it() -> None:
 @pytest.mark.parametrize(
     ("group", "kind", "keys"),
     [
-        ("layerwise", Layerwise, ["heads", "upper", "lower", "upper_layers"]),
-        ("decay", Decay, ["heads", "top", "factor"]),
-        ("uniform", Uniform, ["heads", "backbone"]),
+        ("layerwise", Layerwise, ["heads", "lora", "upper", "lower", "upper_layers"]),
+        ("decay", Decay, ["heads", "lora", "top", "factor"]),
+        ("uniform", Uniform, ["heads", "lora", "backbone"]),
     ],
 )
 def test_each_kind_of_learning_rates_has_its_own_keys(group: str, kind: type, keys: list[str]) -> None:

@@ -21,6 +21,7 @@ FLOORS = (
     ("training", "diagnosis"),
     ("artifact", "backbones"),
     ("inference", "inputs", "head_specs", "model_card", "overrides"),
+    ("build_freezing", "build_hardware"),
     ("build_losses", "build", "bulk", "composition", "study_jobs", "reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
     ("analysis", "facts", "scores"),

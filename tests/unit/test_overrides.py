@@ -10,7 +10,7 @@ from mtl.errors import Problem
 from tests.support.configs import GROUPS
 
 OPTIONS = overrides.groups_in([CONF])
-FREEZE = "all, backbone, classification_head, gradual, lower_layers, none, sentiment_head"
+FREEZE = "all, backbone, classification_head, gradual, lora, lower_layers, none, sentiment_head"
 TASK = "data.tasks.mood.train"
 
 
@@ -194,7 +194,7 @@ def test_nothing_is_wrong_by_itself(line: str) -> None:
         ("seed=1,2", ("1", "2")),
         ("seed=range(1,4)", ("1", "2", "3")),
         ("freeze=glob(*_head)", ("classification_head", "sentiment_head")),
-        ("freeze=glob(*,exclude=[*_head,a*])", ("backbone", "gradual", "lower_layers", "none")),
+        ("freeze=glob(*,exclude=[*_head,a*])", ("backbone", "gradual", "lora", "lower_layers", "none")),
         ("~seed", ()),
     ],
 )

@@ -13,6 +13,7 @@ from mtl.data.activations import ArrayActivations
 from mtl.data.bucketing import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
 from mtl.data.sampling import StepSampler
+from mtl.data.steps import OptimizerSteps
 from mtl.data.tokenization import TokenTable
 
 if TYPE_CHECKING:
@@ -35,11 +36,15 @@ VAL = {"mood": split(2, 5, 3, start=300), "topic": split(start=400)}
 
 
 def datamodule(
-    budget: Budget | None = None, frozen: Callable[[int], FrozenBelow | None] = lambda _: None
+    budget: Budget | None = None,
+    frozen: Callable[[int], FrozenBelow | None] = lambda _: None,
+    steps: OptimizerSteps | None = None,
 ) -> MultiTaskDataModule:
     lengths = {task: each.table.lengths for task, each in TRAIN.items()}
     sampler = StepSampler(lengths, batch_size=2, seed=1)
-    return MultiTaskDataModule(TRAIN, VAL, sampler, pad_id=9, eval_batch=budget or Budget(2), frozen=frozen)
+    return MultiTaskDataModule(
+        TRAIN, VAL, sampler, pad_id=9, eval_batch=budget or Budget(2), steps=steps, frozen=frozen
+    )
 
 
 def rows_of(batch: Batch, task: str) -> list[int]:
@@ -133,14 +138,38 @@ def test_frozen_layers_are_stood_for_by_hidden_states() -> None:
                 assert not batch.features[at, len(ids) :].any()
 
 
-def test_the_epoch_decides_what_stands_for_the_frozen_layers() -> None:
+def test_a_training_batch_belongs_to_its_own_step_however_early_it_is_made() -> None:
+    """Nothing of the trainer is asked, which may be batches behind: the sampler's position decides."""
+    asked: list[int] = []
+    steps = OptimizerSteps(batches=3, accumulate=2)
+    data = datamodule(frozen=lambda step: asked.append(step), steps=steps)  # type: ignore[func-returns-value]
+    data.sampler.set_epoch(1)
+    batches = iter(data.train_dataloader())
+    made = [next(batches) for _ in range(3)]
+    assert asked == [2, 2, 3]
+    data.sampler.set_epoch(2)
+    next(iter(data.train_dataloader()))
+    assert asked == [2, 2, 3, 4]
+    assert all(batch.ids is not None for batch in made)
+
+
+def test_a_step_within_an_epoch_may_be_the_first_that_runs_all_layers() -> None:
     below = FrozenBelow(None, {each: ArrayActivations(values) for each, values in VECTORS.items()})
-    data: Any = datamodule(frozen=lambda epoch: below if epoch < 2 else None)
-    kinds = []
-    for epoch in range(4):
-        data.trainer = SimpleNamespace(current_epoch=epoch)
-        kinds.append(next(iter(data.train_dataloader())).ids is None)
-    assert kinds == [True, True, False, False]
+    data = datamodule(frozen=lambda step: below if step < 2 else None)
+    kinds = [batch.ids is None for batch in data.train_dataloader()]
+    assert len(kinds) > 2
+    assert kinds == [step < 2 for step in range(len(kinds))]
+
+
+def test_validation_asks_for_the_last_step_that_was_done() -> None:
+    asked: list[int] = []
+    data: Any = datamodule(frozen=lambda step: asked.append(step))  # type: ignore[func-returns-value]
+    (loader,) = data.val_dataloader()
+    next(iter(loader))
+    for done in (0, 1, 7):
+        data.trainer = SimpleNamespace(global_step=done)
+        next(iter(loader))
+    assert asked == [0, 0, 0, 6]
 
 
 def test_a_batch_moves_to_the_device() -> None:

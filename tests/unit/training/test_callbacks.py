@@ -11,11 +11,9 @@ import torch
 
 from mtl.evaluation.curves import EpochFigures
 from mtl.training import callbacks
-from mtl.training.callbacks import Cost, EpochLines, History
+from mtl.training.callbacks import Cost, EpochLines, History, StageLines
 from mtl.training.freezing import FreezePlan
 from tests.support.networks import batch
-
-GRADUAL = FreezePlan({"embeddings": 2, "layer.0": 2, "layer.1": 1, "heads.mood": 0})
 
 
 @pytest.fixture
@@ -41,10 +39,10 @@ def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: Sim
     clock.now = 10.0
     cost.on_fit_start(trainer(), nothing)
     for at, rows in enumerate([4, 3]):
-        cost.on_train_batch_end(trainer(current_epoch=at), nothing, None, batch({"mood": 2, "topic": 3}, rows), at)
+        cost.on_train_batch_end(trainer(global_step=at + 1), nothing, None, batch({"mood": 2, "topic": 3}, rows), at)
     clock.now = 12.5
     cost.on_fit_end(trainer(), nothing)
-    assert (cost.seconds, cost.rows, cost.last_epoch) == (2.5, 14, 1)
+    assert (cost.seconds, cost.rows, cost.last_step) == (2.5, 14, 1)
 
 
 def lines_after(*losses: float | dict[str, torch.Tensor], clock: SimpleNamespace, **state: Any) -> list[str]:
@@ -95,23 +93,33 @@ def test_the_loss_is_that_since_the_last_validation(clock: SimpleNamespace) -> N
     assert [line.split("  ")[1] for line in written] == ["train loss 1.000", "train loss 3.000"]
 
 
-def test_each_stage_of_unfreezing_is_told_from_the_top(clock: SimpleNamespace) -> None:
+def stages_told(steps: list[tuple[int, int]], stages: dict[int, str]) -> list[str]:
+    """Return what is written for batches of the given epochs and optimizer steps."""
     written: list[str] = []
-    lines = EpochLines((), written.append)
-    for epoch in range(4):
-        lines.on_train_epoch_start(trainer(current_epoch=epoch), module(GRADUAL))
-    assert written == [
-        "epoch 1: now also trains heads.mood",
-        "epoch 2: now also trains layer.1",
-        "epoch 3: now also trains layer.0, embeddings",
+    lines = StageLines(stages, written.append)
+    for at, (epoch, step) in enumerate(steps):
+        state = trainer(current_epoch=epoch, global_step=step)
+        lines.on_train_batch_start(state, module(FreezePlan({})), batch(), at)
+    return written
+
+
+def test_each_stage_of_unfreezing_is_told_once_where_it_begins() -> None:
+    steps = [(0, 0), (0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
+    assert stages_told(steps, {0: "the heads", 2: "and layer.1", 4: "all"}) == [
+        "epoch 1, step 1: the heads",
+        "epoch 1, step 3: and layer.1",
+        "epoch 2, step 5: all",
     ]
 
 
-def test_one_stage_alone_is_not_told(clock: SimpleNamespace) -> None:
-    written: list[str] = []
-    lines = EpochLines((), written.append)
-    lines.on_train_epoch_start(trainer(), module(FreezePlan({"layer.0": 0, "heads.mood": 0})))
-    assert written == []
+def test_a_training_that_goes_on_within_a_stage_tells_it() -> None:
+    assert stages_told([(1, 3), (1, 4)], {0: "the heads", 2: "and layer.1", 9: "all"}) == [
+        "epoch 2, step 4: and layer.1"
+    ]
+
+
+def test_where_nothing_is_gradual_no_stage_is_told() -> None:
+    assert stages_told([(0, 0), (1, 1)], {}) == []
 
 
 def test_the_history_keeps_each_epoch_with_its_own_validation_only() -> None:

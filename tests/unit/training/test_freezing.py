@@ -59,8 +59,8 @@ HEADS = {"heads.topic": 0, "heads.mood": 0}
         ),
     ],
 )
-def test_the_epoch_of_each_layer(settings: dict[str, Any], expected: dict[str, int]) -> None:
-    assert plan_freezing(SIX, TASKS, **settings).first_epoch == expected
+def test_the_first_epoch_of_each_layer(settings: dict[str, Any], expected: dict[str, int]) -> None:
+    assert plan_freezing(SIX, TASKS, **settings).first == expected
 
 
 def test_more_layers_than_there_are() -> None:
@@ -132,13 +132,13 @@ def in_train_mode(network: MultiTaskNetwork) -> set[str]:
 def test_requires_grad_and_modes_follow_the_plan(tiny_folder: Path) -> None:
     net = network(tiny_folder)
     plan = FreezePlan({"layer.2": 0, "layer.1": 2, "heads.mood": 0})
-    apply_freezing(net.train(), plan, epoch=0)
+    apply_freezing(net.train(), plan, 0)
     assert learning(net) == in_train_mode(net) == {"layer.2", "heads.mood"}
-    apply_freezing(net, plan, epoch=2)
+    apply_freezing(net, plan, 2)
     assert learning(net) == in_train_mode(net) == {"layer.1", "layer.2", "heads.mood"}
-    apply_freezing(net, plan, epoch=1)  # back: the state depends on the epoch alone
+    apply_freezing(net, plan, 1)  # back: the state depends on nothing else
     assert learning(net) == in_train_mode(net) == {"layer.2", "heads.mood"}
-    apply_freezing(net, FreezePlan({}), epoch=0)
+    apply_freezing(net, FreezePlan({}), 0)
     assert learning(net) == in_train_mode(net) == set()
     assert not any(module.training for module in net.modules())
 

@@ -98,7 +98,7 @@ def test_groups_of_a_full_fine_tuning(tiny_folder: Path) -> None:
         ("lower/no_decay", lower, 5e-5, 0.0),
     ]
     assert [len(each.parameters) for each in groups] == [2, 2, 12, 20, 9, 12]
-    assert {each.first_epoch for each in groups} == {(0, 0)}
+    assert {each.first for each in groups} == {0}
 
 
 def test_groups_hold_the_tensors_of_the_network_by_their_full_names(tiny_folder: Path) -> None:
@@ -111,17 +111,22 @@ def test_groups_hold_the_tensors_of_the_network_by_their_full_names(tiny_folder:
     assert all(found[name] is parameter for name, parameter in expected.items())
 
 
-def test_a_group_tells_when_its_first_and_its_last_layer_thaw(tiny_folder: Path) -> None:
+def test_all_of_a_group_thaws_at_the_same_time(tiny_folder: Path) -> None:
     net = network(tiny_folder)
     layers = net.encoder.layer_names
     plan = plan_freezing(layers, net.tasks, backbone="gradual", heads=["mood"], start=1, every=2, layers=1)
     rates = layerwise_rates(layers, heads=1e-3, upper=2e-4, lower=5e-5, upper_layers=2)
     groups = parameter_groups(net, rates, plan, weight_decay=0.01)
-    assert {each.name: (each.layers, each.first_epoch) for each in groups if each.weight_decay} == {
-        "heads": (("heads.topic",), (0, 0)),
-        "upper": (("layer.1", "layer.2"), (1, 3)),
-        "lower": (("embeddings", "layer.0"), (5, 5)),
-    }
+    assert [(each.name, each.layers, each.first) for each in groups] == [
+        ("heads", ("heads.topic",), 0),
+        ("heads/no_decay", ("heads.topic",), 0),
+        ("upper/stage_2", ("layer.2",), 1),
+        ("upper/stage_2/no_decay", ("layer.2",), 1),
+        ("upper/stage_3", ("layer.1",), 3),
+        ("upper/stage_3/no_decay", ("layer.1",), 3),
+        ("lower", ("embeddings", "layer.0"), 5),
+        ("lower/no_decay", ("embeddings", "layer.0"), 5),
+    ]
 
 
 def test_decay_makes_a_group_of_each_layer_from_the_top_down(tiny_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,13 +104,35 @@ def test_a_step_that_can_teach_nothing_has_gradients_of_0(tiny_folder: Path, mon
     assert all(not gradient.any() for gradient in gradients)
 
 
-def test_freezing_follows_the_epoch(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freezing_follows_the_step(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = module(tiny_folder, FreezePlan({"layer.2": 1, "heads.topic": 0}))
     trained.on_fit_start()
     assert trainable(trained) == {"heads.topic_.out.weight", "heads.topic_.out.bias"}
-    monkeypatch.setattr(type(trained), "current_epoch", 1)
-    trained.on_train_epoch_start()
+    monkeypatch.setattr(type(trained), "global_step", 1)
+    trained.on_train_batch_start(batch(), 0)
     assert {name.split(".layer.")[-1][:2] for name in trainable(trained) if "encoder" in name} == {"2."}
+
+
+@pytest.mark.parametrize(("boundary", "refused"), [(None, "embedding"), (2, "2"), (1, None)])
+def test_a_batch_that_stands_for_a_layer_that_learns_is_refused(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, boundary: int | None, refused: str | None
+) -> None:
+    trained = module(tiny_folder, FreezePlan({"layer.2": 2, "layer.1": 4, "heads.topic": 0}))
+    trained.on_fit_start()
+    rows = batch()
+    assert rows.mask is not None
+    early = replace(rows, ids=None, features=torch.zeros(*rows.mask.shape, 32), boundary=boundary)
+    for step in (0, 3):  # at first the whole encoder is frozen, then layers 0 and 1
+        monkeypatch.setattr(type(trained), "global_step", step)
+        if step == 0 or boundary is not None:
+            trained.on_train_batch_start(early, 0)
+    monkeypatch.setattr(type(trained), "global_step", 4)
+    if refused is None:
+        trained.on_train_batch_start(early, 0)
+        return
+    with pytest.raises(RuntimeError) as caught:
+        trained.on_train_batch_start(early, 0)
+    assert str(caught.value) == f"step 4: a batch of activations at {refused}, but layers from 1 on learn"
 
 
 def trainable(trained: MultiTaskModule) -> set[str]:
