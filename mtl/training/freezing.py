@@ -146,7 +146,8 @@ def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: int) ->
 
 
 def _in_stages(encoder_layers: Sequence[str], stages: Mapping[int, int | Literal["all"]]) -> dict[str, int]:
-    left, first = list(encoder_layers[1:]), {}
+    left = list(encoder_layers[1:])
+    first: dict[str, int] = {}
     for at, number in sorted(stages.items()):
         count = len(left) if number == "all" else number
         if not 0 < count <= len(left):

@@ -74,9 +74,28 @@ def counted(report: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name != "calibration"}
 
 
-@pytest.mark.parametrize("freeze", ["backbone", "lower_layers", "gradual"])
-def test_cached_and_plain_training_give_the_same_model(freeze: str, overrides: list[str], tmp_path: Path) -> None:
-    chosen = [*overrides, f"freeze={freeze}", *(["freeze.gradual.layers=1"] if freeze == "gradual" else [])]
+BY_STEPS = [
+    "freeze=gradual",
+    "freeze.gradual.unit=steps",
+    "freeze.gradual.stages={3: 1, 6: 1, 13: all}",  # within an epoch, and where one begins
+    "freeze.gradual.warmup=2",
+]
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        ["freeze=backbone"],
+        ["freeze=lower_layers"],
+        ["freeze=gradual", "freeze.gradual.layers=1"],
+        BY_STEPS,
+        [*BY_STEPS, "++trainer.val_check_interval=2"],
+        ["freeze=lora", "freeze.train_layers=1", "learning_rates.lora=1e-2"],
+    ],
+    ids=["backbone", "lower_layers", "gradual", "by_steps", "by_steps_validated_often", "lora"],
+)
+def test_cached_and_plain_training_give_the_same_model(freeze: list[str], overrides: list[str], tmp_path: Path) -> None:
+    chosen = [*overrides, *freeze]
     for name, cached in (("plain", False), ("cold", True), ("warm", True)):
         train(compose_config([*chosen, f"cache.activations={cached}"]), tmp_path / name)
 
