@@ -28,7 +28,3 @@ class OptimizerSteps:
     def of(self, epoch: int, batch: int) -> int:
         """Return the step, over all epochs, that a batch belongs to; all numbers from 0."""
         return epoch * self.per_epoch + batch // self.accumulate
-
-    def epoch_of(self, step: int) -> int:
-        """Return the epoch that a step belongs to."""
-        return step // max(1, self.per_epoch)

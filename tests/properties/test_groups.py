@@ -6,9 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.optim import AdamW
 
+from mtl.data.steps import OptimizerSteps
 from mtl.training.freezing import FreezePlan, apply_freezing, plan_freezing
 from mtl.training.learning_rates import (
     LayerRate,
@@ -18,7 +22,7 @@ from mtl.training.learning_rates import (
     parameter_groups,
     uniform_rates,
 )
-from mtl.training.optimization import build_adamw
+from mtl.training.optimization import build_adamw, build_schedule, rate_factor
 from tests.support.networks import TASKS, network
 
 if TYPE_CHECKING:
@@ -175,3 +179,62 @@ def test_stages_cover_each_layer_once_in_order(scenario: dict[str, Any]) -> None
     assert sorted(layer for layers in stages.values() for layer in layers) == sorted(plan.first)
     encoder = [plan.first[layer] for layer in LAYERS if layer in plan.first]
     assert encoder == sorted(encoder, reverse=True)  # a layer never thaws before one above it
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> dict[int, Any]:
+    """Draw stages for four layers above the embeddings: some of them, or all."""
+    counts: list[Any] = draw(st.lists(st.integers(1, 2), min_size=1, max_size=2))
+    if draw(st.booleans()) and sum(counts) < 4:
+        counts.append("all")
+    starts = draw(st.lists(st.integers(0, 30), min_size=len(counts), max_size=len(counts), unique=True))
+    return dict(draw(st.permutations(list(zip(sorted(starts), counts, strict=True)))))
+
+
+@given(stages=schedules(), steps=st.integers(1, 9), at=st.integers(0, 400))
+def test_a_schedule_gives_each_stage_its_layers_from_the_top_at_its_step(
+    stages: dict[int, Any], steps: int, at: int
+) -> None:
+    layers = ["embeddings", *(f"layer.{number}" for number in range(4))]
+    plan = plan_freezing(layers, ["mood"], backbone="gradual", unit="epochs", stages=stages)
+    thawed = {start for start in stages if start <= at // steps}
+    count = min(4, sum(4 if stages[start] == "all" else stages[start] for start in thawed))
+    expected = {"heads.mood", *layers[5 - count :]} | ({"embeddings"} if count == 4 else set())
+    assert plan.trainable(at // steps) == expected
+    by_steps = plan.by_steps(steps)
+    assert by_steps.trainable(at) == expected  # a function of the step alone
+    assert by_steps.by_steps(7) == by_steps
+    assert by_steps.boundary(at, layers) == ("embedding" if count == 0 else 4 - count or None)
+    assert by_steps.stage(at) == len({first for first in by_steps.first.values() if first <= at}) - 1
+
+
+@given(batches=st.integers(1, 40), accumulate=st.integers(1, 9), epochs=st.integers(1, 4))
+def test_optimizer_steps_are_those_of_a_loop_that_counts(batches: int, accumulate: int, epochs: int) -> None:
+    steps, done = OptimizerSteps(batches, accumulate), 0
+    for epoch in range(epochs):
+        for batch in range(batches):
+            assert steps.of(epoch, batch) == done
+            if (batch + 1) % accumulate == 0 or batch + 1 == batches:
+                done += 1
+    assert done == epochs * steps.per_epoch
+
+
+@given(
+    start=st.integers(0, 50),
+    rising=st.integers(1, 20),
+    total=st.integers(1, 80),
+    schedule=st.sampled_from(["linear", "cosine", "constant"]),
+)
+def test_a_warm_up_of_a_stage_multiplies_the_schedule_of_the_whole(
+    start: int, rising: int, total: int, schedule: Any
+) -> None:
+    whole, parameters = rate_factor(schedule, total, 0.1), [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = AdamW([{"params": [each], "lr": 0.5} for each in parameters])
+    built = build_schedule(optimizer, schedule, total, 0.1, [0, start], rising)
+    own = [factor(start + at) for factor in (built.lr_lambdas[1],) for at in range(rising + 1)]
+    if start:
+        expected = [whole(start + at) * (at + 1) / rising for at in range(rising)]
+        assert own == pytest.approx([*expected, whole(start + rising)])
+    else:
+        assert own == pytest.approx([whole(at) for at in range(rising + 1)])
+    assert [built.lr_lambdas[0](step) for step in range(total)] == [whole(step) for step in range(total)]

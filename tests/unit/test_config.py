@@ -293,6 +293,27 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             ),
         ),
         (
+            ("freeze=gradual",),
+            {"freeze.gradual.stages": {}},
+            Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}"),
+        ),
+        (
+            (),
+            {"freeze.backbone": "lora"},
+            Problem("freeze.lora", "null", "r, alpha, dropout and targets", "choose freeze=lora"),
+        ),
+        (
+            ("freeze=lora",),
+            {"freeze.backbone": "none"},
+            Problem(
+                "freeze.lora",
+                "{'r': 8, 'alpha': 16, 'dropout': 0.1, 'targets': ['query', 'key', 'value', 'attention_output']} "
+                "beside freeze.backbone=none, where it means nothing",
+                "null, or freeze.backbone=lora",
+                "choose freeze=lora",
+            ),
+        ),
+        (
             (),
             {"trainer.max_epochs": None},
             Problem("trainer.max_epochs", "null", "an end: max_epochs or max_steps", "give trainer.max_epochs=3"),

@@ -57,6 +57,15 @@ HEADS = {"heads.topic": 0, "heads.mood": 0}
             {"backbone": "gradual", "start": 2, "every": 1, "layers": 9},
             {**dict.fromkeys(SIX, 2), **HEADS},
         ),
+        (
+            {"backbone": "gradual", "stages": {5: 1, 2: 2, 9: 1}},
+            {"layer.2": 9, "layer.3": 5, "layer.4": 2, "layer.5": 2, **HEADS},
+        ),
+        (
+            {"backbone": "gradual", "unit": "steps", "stages": {0: 1, 70: "all"}, "heads": "all"},
+            {**dict.fromkeys(SIX[:6], 70), "layer.5": 0},
+        ),
+        ({"backbone": "lora", "adapters": ["lora.4", "lora.5"]}, {"lora.4": 0, "lora.5": 0, **HEADS}),
     ],
 )
 def test_the_first_epoch_of_each_layer(settings: dict[str, Any], expected: dict[str, int]) -> None:
@@ -84,6 +93,37 @@ def test_nothing_learns_before_the_first_layers_thaw() -> None:
         "      expected: 0, or a head that learns\n"
         "      repair:   freeze.gradual.start=0"
     )
+
+
+@pytest.mark.parametrize("stages", [{0: 4, 3: 3}, {0: 6, 3: "all"}, {3: 7}])
+def test_stages_of_more_layers_than_there_are(stages: dict[int, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_freezing(SIX, TASKS, backbone="gradual", stages=stages)
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  freeze.gradual.stages\n"
+        f"      found:    {', '.join(f'{start}: {count}' for start, count in stages.items())}\n"
+        "      expected: together at most the encoder's 6 layers, and some in each stage"
+    )
+
+
+def test_nothing_learns_before_the_first_stage() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_freezing(SIX, TASKS, backbone="gradual", heads=TASKS, unit="steps", stages={200: 2})
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  freeze.gradual.stages\n"
+        "      found:    200, with all heads frozen: nothing learns before step 201\n"
+        "      expected: 0, or a head that learns\n"
+        "      repair:   a stage that starts at 0"
+    )
+
+
+def test_adapters_bound_the_frozen_layers_below_them() -> None:
+    plan = plan_freezing(SIX, TASKS, backbone="lora", adapters=["lora.4", "lora.5"])
+    assert plan.boundary(0, SIX) == 4
+    assert not plan.encoder_is_frozen
+    assert plan_freezing(SIX, TASKS, backbone="lora", adapters=["lora.0"]).boundary(0, SIX) is None
 
 
 def test_stages_name_what_begins_to_learn() -> None:
