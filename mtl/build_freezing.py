@@ -8,7 +8,8 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mtl.config import Config, Decay, Layerwise
+from mtl.config import Config
+from mtl.config_freezing import Decay, Layerwise
 from mtl.model.adapters import add_adapters
 from mtl.model.layers import ADAPTER
 from mtl.model.multitask import MultiTaskNetwork

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import schema
 from mtl.config_checks import cross_checks
+from mtl.config_freezing import Decay, FreezeConfig, Layerwise, Uniform
 from mtl.config_types import (
     Batches,
     BatchesOrNone,
@@ -20,12 +21,9 @@ from mtl.config_types import (
     Devices,
     Duration,
     Fraction,
-    Layers,
     Name,
-    Rate,
     Share,
     Steps,
-    Target,
 )
 from mtl.errors import ConfigError, Problem
 from mtl.task_settings import settle_tasks
@@ -142,85 +140,6 @@ class HeadsConfig:
     def of(self, task: str) -> HeadConfig | MultiStageConfig:
         """Return the head of ``task``."""
         return self.tasks.get(task, self.default)
-
-
-@dataclass(config=schema.STRICT)
-class GradualConfig:
-    """When the layers thaw: at ``start`` the top ``layers``, then ``layers`` more at ``every`` further ``unit``."""
-
-    unit: Literal["epochs", "steps"]
-    """What ``start``, ``every`` and ``stages`` count: epochs, or optimizer steps of the whole training."""
-    start: Annotated[int, Field(ge=0)]
-    every: Count
-    layers: Count
-    stages: dict[Annotated[int, Field(ge=0)], Count | Literal["all"]] | None
-    """In place of the three: for the start of each stage how many more layers thaw, from the top down."""
-    warmup: Steps
-    """Steps over which the rate of layers that have just thawed rises, as a number or as a share of all."""
-
-
-@dataclass(config=schema.STRICT)
-class LoraConfig:
-    """Low-rank adapters, see `mtl.model.adapters`."""
-
-    r: Count
-    """Rank of the update of a weight matrix."""
-    alpha: Annotated[float, Field(gt=0)]
-    """Scale: the update is ``alpha / r`` times the product of the two low-rank matrices."""
-    dropout: Share
-    """Share of an adapter's inputs that is dropped in training."""
-    targets: Annotated[list[Target], Field(min_length=1)]
-    """The linear layers that get adapters."""
-
-
-@dataclass(config=schema.STRICT)
-class FreezeConfig:
-    """What does not learn."""
-
-    backbone: Literal["none", "all", "lower", "gradual", "lora"]
-    heads: list[str] | Literal["all"]
-    """Tasks whose heads are frozen."""
-    train_layers: Layers | None
-    """``lower``: how many of the top layers train, a number or a share of all; ``lora``: how many get adapters."""
-    gradual: GradualConfig | None
-    lora: LoraConfig | None
-
-
-@dataclass(config=schema.STRICT)
-class Layerwise:
-    """Three rates: heads, the upper layers, the lower layers with the embeddings."""
-
-    kind: Literal["layerwise"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    upper: Rate
-    lower: Rate
-    upper_layers: Layers
-    """How many layers are upper ones, as a number or as a share of all."""
-
-
-@dataclass(config=schema.STRICT)
-class Decay:
-    """The top layer learns at ``top``, each one below at ``factor`` of the rate above it."""
-
-    kind: Literal["decay"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    top: Rate
-    factor: Annotated[float, Field(gt=0, le=1)]
-
-
-@dataclass(config=schema.STRICT)
-class Uniform:
-    """One rate for the whole backbone."""
-
-    kind: Literal["uniform"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    backbone: Rate
 
 
 @dataclass(config=schema.STRICT)

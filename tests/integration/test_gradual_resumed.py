@@ -67,7 +67,7 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
         pad_id=1,
         eval_batch=Budget(2),
         steps=steps,
-        frozen=lambda step: seen.append(step),  # type: ignore[func-returns-value]
+        frozen=lambda step: seen.append(step),
     )
     return trained, data
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mtl.config import Config, Decay, Layerwise, Uniform, load
+from mtl.config import Config, load
+from mtl.config_freezing import Decay, Layerwise, Uniform
 from mtl.errors import ConfigError, Problem
 from tests.support.configs import changed, composed
 

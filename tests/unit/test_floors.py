@@ -13,7 +13,7 @@ ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
     ("files", "memory", "schema", "label_tree"),
-    ("task_settings", "config_types", "config_stages", "config_checks", "config", "cli"),
+    ("task_settings", "config_types", "config_stages", "config_freezing", "config_checks", "config", "cli"),
     ("activations", "data"),
     ("model",),
     ("encoding",),

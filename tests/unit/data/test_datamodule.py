@@ -142,7 +142,7 @@ def test_a_training_batch_belongs_to_its_own_step_however_early_it_is_made() -> 
     """Nothing of the trainer is asked, which may be batches behind: the sampler's position decides."""
     asked: list[int] = []
     steps = OptimizerSteps(batches=3, accumulate=2)
-    data = datamodule(frozen=lambda step: asked.append(step), steps=steps)  # type: ignore[func-returns-value]
+    data = datamodule(frozen=lambda step: asked.append(step), steps=steps)
     data.sampler.set_epoch(1)
     batches = iter(data.train_dataloader())
     made = [next(batches) for _ in range(3)]
@@ -163,7 +163,7 @@ def test_a_step_within_an_epoch_may_be_the_first_that_runs_all_layers() -> None:
 
 def test_validation_asks_for_the_last_step_that_was_done() -> None:
     asked: list[int] = []
-    data: Any = datamodule(frozen=lambda step: asked.append(step))  # type: ignore[func-returns-value]
+    data: Any = datamodule(frozen=lambda step: asked.append(step))
     (loader,) = data.val_dataloader()
     next(iter(loader))
     for done in (0, 1, 7):
