@@ -28,6 +28,7 @@ from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
 from mtl.training.averaging import AveragedWeights
+from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
@@ -158,6 +159,7 @@ def module(
     parameter_groups: Sequence[ParameterGroup],
     total_steps: int,
     precision: str,
+    combination: Combination | None = None,
 ) -> MultiTaskModule:
     """Return the LightningModule.
 
@@ -170,6 +172,7 @@ def module(
         parameter_groups: All parameters that ever learn.
         total_steps: Optimizer steps of the whole training.
         precision: Lightning's precision flag.
+        combination: How the tasks' losses become one; by default their sum.
     """
     settings = config.optimizer
     return MultiTaskModule(
@@ -186,6 +189,7 @@ def module(
         ),
         schedule=schedule(config, plan, parameter_groups, total_steps),
         hyperparameters=asdict(config),
+        combination=combination,
     )
 
 

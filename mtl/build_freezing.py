@@ -102,6 +102,6 @@ def schedule(
         schedule=settings.schedule,
         total_steps=total_steps,
         warmup=settings.warmup,
-        starts=[plan.first[group.layers[0]] for group in parameter_groups],
+        starts=[plan.first.get(group.layers[0], 0) for group in parameter_groups],
         stage_warmup=0 if gradual is None else gradual.warmup,
     )

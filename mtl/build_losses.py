@@ -64,7 +64,7 @@ def losses(config: Config, counts: Mapping[str, NDArray[np.int64]]) -> TaskLosse
         counts: How often rows of each class come in a pass over the training rows of each task, int64, ``(C,)``.
     """
     tasks = {task: _loss(config.loss.of(task), each) for task, each in counts.items()}
-    return TaskLosses(config.loss.weights, tasks, config.loss.consistency)
+    return TaskLosses(tasks, config.loss.consistency)
 
 
 def _loss(settings: TaskLossConfig, counts: NDArray[np.int64]) -> TaskLoss:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import schema
 from mtl.config_checks import cross_checks
+from mtl.config_combine import Combine, DwaConfig, FamoConfig, GradientsConfig, UncertaintyConfig
 from mtl.config_freezing import Decay, FreezeConfig, Layerwise, Uniform
 from mtl.config_types import (
     Batches,
@@ -165,9 +166,12 @@ class TaskLossConfig:
 class LossConfig:
     """The tasks' losses, and how they become one; see `mtl.task_settings` for the short form."""
 
-    combine: Literal["sum"]
+    combine: Combine
     weights: dict[str, Annotated[float, Field(gt=0)]]
-    """Factors of the tasks' losses in the sum; 1 for a task that is not named."""
+    """``weighted``: factors of the tasks' losses in the sum; 1 for a task that is not named."""
+    uncertainty: UncertaintyConfig
+    dwa: DwaConfig
+    famo: FamoConfig
     consistency: Annotated[float, Field(ge=0)]
     """R-Drop: weight of the divergence between two passes of a step's rows; 0: one pass."""
     default: TaskLossConfig
@@ -247,6 +251,8 @@ class CallbacksConfig:
     """Logged figure, larger is better, that picks the best checkpoint and stops early."""
     early_stopping: EarlyStoppingConfig | None
     average: AverageConfig | None
+    gradients: GradientsConfig | None
+    """Measure whether the tasks pull the encoder in the same direction."""
     save_last: bool
     """Write `checkpoints/last.ckpt` after every epoch, to resume from."""
     keep_best: bool

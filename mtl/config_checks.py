@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtl.config_combine import combine_checks
 from mtl.config_stages import stage_checks
 from mtl.errors import Problem, did_you_mean, listed
 from mtl.schema import shown
@@ -28,6 +29,7 @@ def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
         _names_of_tasks,
         _heads,
         stage_checks,
+        combine_checks,
         _freeze,
         _epochs,
         _processes,

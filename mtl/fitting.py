@@ -28,6 +28,7 @@ from mtl.setting import Setting
 from mtl.training import callbacks
 from mtl.training.compact import compact_embeddings
 from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.gradient_watch import GradientWatch
 from mtl.training.module import MultiTaskModule
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,13 @@ def _below(setting: Setting, activations: FrozenActivations, plan: FreezePlan, s
     return FrozenBelow(None if boundary == "embedding" else boundary, rows)
 
 
-def fit(setting: Setting, splits: Splits, activations: FrozenActivations, history: callbacks.History) -> Cost:
+def fit(
+    setting: Setting,
+    splits: Splits,
+    activations: FrozenActivations,
+    history: callbacks.History,
+    watch: GradientWatch | None = None,
+) -> Cost:
     """Train the network of a setting in place.
 
     Args:
@@ -50,6 +57,7 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
         splits: The rows of each task and split.
         activations: What frozen layers give for them.
         history: Takes the figures of each epoch.
+        watch: Takes the figures of the tasks' gradients.
 
     Returns:
         What training took.
@@ -68,6 +76,7 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
     data = _data(setting, splits, activations)
     steps = epoch_batches(setting.config.trainer, len(data.sampler))
     _check_interval(setting.config.trainer, steps)
+    setting.combination.set_epoch(steps)
     module = _module(setting, data)
     plan = module.freezing
     meter = callbacks.Cost()
@@ -80,6 +89,7 @@ def fit(setting: Setting, splits: Splits, activations: FrozenActivations, histor
             callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
             callbacks.EpochLines(tuple(data.val), log.info),
             history,
+            *([] if watch is None else [watch]),
         ],
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
         steps=steps,
@@ -131,6 +141,7 @@ def _module(setting: Setting, data: MultiTaskDataModule) -> MultiTaskModule:
         setting.groups,
         total_steps(config.trainer, len(data.sampler)),
         setting.precision,
+        setting.combination,
     )
 
 

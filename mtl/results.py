@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import transformers
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 import mtl
 from mtl.artifact import save_model
@@ -19,6 +21,7 @@ from mtl.data.tasks import TaskData
 from mtl.evaluation.curves import EpochFigures
 from mtl.evaluation.error_analysis import ErrorAnalysis
 from mtl.evaluation.error_files import write_errors
+from mtl.evaluation.gradient_figures import GradientFigures, sentences
 from mtl.evaluation.html.projection import SentenceMap, map_path, write_map
 from mtl.evaluation.html.run_page import write_run_page
 from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
@@ -70,6 +73,7 @@ class Run:
         errors: What goes wrong with each task.
         epochs: The figures of each epoch of the training.
         maps: For each task where a sample of its reported rows lies before and after training, for the page.
+        gradients: Whether the tasks pulled the encoder in the same direction, if it was measured.
     """
 
     folder: Path
@@ -88,6 +92,7 @@ class Run:
     unfreezing: list[StageRow] = field(default_factory=list)
     epochs: list[EpochFigures] = field(default_factory=list)
     maps: dict[str, SentenceMap] = field(default_factory=dict)
+    gradients: GradientFigures | None = None
 
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
@@ -118,7 +123,8 @@ def write(run: Run) -> None:
     for task, found in run.maps.items():
         write_map(map_path(run.folder, task, reported_split(run.scored[task]) or ""), found)
     write_report(run.folder / "report.md", _summary(run, _draw(run)))
-    write_metrics(run.folder / "metrics.json", RunMetrics(run.reports, run.cost, _run_facts(run), run.retention))
+    figures = RunMetrics(run.reports, run.cost, _run_facts(run), run.retention, run.gradients)
+    write_metrics(run.folder / "metrics.json", figures)
     if run.config.evaluation.figures:
         write_run_page(run.folder)  # from the files above, as `python -m mtl.report` builds it again
 
@@ -180,6 +186,7 @@ def _summary(run: Run, pictures: RunPictures) -> RunSummary:
         files={**_FILES, **_ERROR_FILES} if run.errors else _FILES,
         errors=run.errors,
         pictures=pictures,
+        gradients=run.gradients,
     )
 
 
@@ -202,6 +209,10 @@ def show(run: Run) -> None:
     show_calibration(out, run.reports)
     out.print()
     out.print(cost_table(run.cost, run.retention))
+    if run.gradients is not None and run.gradients.agreements:
+        out.print("\nDo the tasks fight?")
+        for sentence in sentences(run.gradients):
+            out.print(Padding(Text(sentence), (0, 0, 0, 2)))
     for warning in run.warnings:
         out.print(f"\nwarning: {warning}", markup=False)
     folder = _shown(run.folder)

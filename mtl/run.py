@@ -12,6 +12,7 @@ import yaml
 
 from mtl import facts
 from mtl.analysis import analyse_errors
+from mtl.build_combination import gradient_watch
 from mtl.config import Config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.pairs import Pairs
@@ -56,10 +57,9 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     ability = _ability(setting, inputs.pairs)
     frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     maps = SentenceMaps.begin(setting, splits, frozen)
-    groups = facts.group_rows(setting)  # before adapters are merged
-    unfreezing = facts.stage_rows(setting)
     history = callbacks.History()
-    cost = fit(setting, splits, activations, history)
+    watch = gradient_watch(config)
+    cost = fit(setting, splits, activations, history, watch)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -69,8 +69,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         choices=dict(choices or {}),
         tasks=setting.tasks,
         start=replace(setting.start, heads=heads),
-        groups=groups,
-        unfreezing=unfreezing,
+        groups=facts.group_rows(setting),
         cost=cost,
         scored=scored,
         facts=facts.facts(setting),
@@ -80,6 +79,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,
         maps=maps.end(setting, splits, frozen),
+        gradients=None if watch is None else watch.figures,
     )
     write(run)
     show(run)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 
-from mtl import build, build_freezing, build_hardware
+from mtl import build, build_combination, build_freezing, build_hardware
 from mtl.build_losses import class_counts, slots
 from mtl.config import Config
 from mtl.data.tasks import TaskData
 from mtl.encoding import Encoding
 from mtl.inputs import Inputs
+from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import ParameterGroup
 
@@ -33,10 +34,11 @@ class Setting:
         tasks: The data of each task.
         start: The network that training starts from.
         plan: What learns when, in the unit of the configuration; training goes by `FreezePlan.by_steps`.
-        groups: The parameter groups.
+        groups: The parameter groups, last that of what a combination of losses learns.
         device: Where it runs.
         precision: Lightning's precision flag.
         encoding: How sentences go through the encoder where nothing is trained.
+        combination: How the tasks' losses become one.
         slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.oversampling`.
     """
 
@@ -50,6 +52,7 @@ class Setting:
     precision: str
     encoding: Encoding
     slots: dict[str, NDArray[np.int64]]
+    combination: Combination
 
     def learns(self, task: str) -> bool:
         """Whether rows of the task can teach anything: its head, one that it borrows, or the encoder learns."""
@@ -68,6 +71,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
+    build_combination.check_installed(config)
     pl.seed_everything(config.seed, verbose=False)
     device = build_hardware.device(config.trainer)
     start = build.start(config, inputs.tasks, inputs.weights)
@@ -78,7 +82,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
     plan = build_freezing.freeze_plan(config, start.network)
     precision = build_hardware.precision(config.trainer, device)
     build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed
-    return Setting(
+    setting = Setting(
         config=config,
         folder=folder,
         tasks=inputs.tasks,
@@ -95,4 +99,13 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
             precision="bf16" if precision.startswith("bf16") else "fp32",
             progress="encoding" if config.callbacks.progress else None,
         ),
+        combination=Combination(()),
     )
+    return _with_combination(setting)
+
+
+def _with_combination(setting: Setting) -> Setting:
+    """Add how the losses of the tasks that learn become one, and the group of what it learns itself."""
+    how = build_combination.combination(setting.config, [task for task in setting.tasks if setting.learns(task)])
+    own = build_combination.combination_groups(setting.config, how) if setting.groups else []
+    return replace(setting, combination=how, groups=[*setting.groups, *own])

@@ -14,7 +14,10 @@ from typing import Any
 
 from mtl.errors import Problem, did_you_mean, listed
 
-SECTIONS = {"heads": ("default", "tasks"), "loss": ("combine", "weights", "consistency", "default", "tasks")}
+SECTIONS = {
+    "heads": ("default", "tasks"),
+    "loss": ("combine", "weights", "uncertainty", "dwa", "famo", "consistency", "default", "tasks"),
+}
 """The groups with settings of single tasks, and the keys in them that are no tasks."""
 RESERVED = frozenset(key for keys in SECTIONS.values() for key in keys)
 """Names that no task can have."""

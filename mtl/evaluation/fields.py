@@ -59,6 +59,14 @@ class Fields:
         self._note_field(name, "a whole number, 0 or more")
         return 0
 
+    def text(self, name: str) -> str:
+        """Return a text."""
+        value = self._values.get(name)
+        if isinstance(value, str):
+            return value
+        self._note_field(name, "a text")
+        return ""
+
     def optional_number(self, name: str) -> float | None:
         """Return a number, or None where the field is null or misses."""
         return None if self.missing(name) else self.number(name)

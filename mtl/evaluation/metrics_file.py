@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl.errors import DataError, Problem
 from mtl.evaluation.fields import Fields
+from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport, read_report
 from mtl.files import write_json
@@ -43,12 +44,14 @@ class RunMetrics:
         cost: What the run took.
         run: Free facts of the run, all of them valid JSON: experiment, backbone, seed, data.
         retention: How much of its general ability the encoder kept; None where it was not measured.
+        gradients: Whether the tasks pulled the encoder in the same direction; None where it was not measured.
     """
 
     tasks: Mapping[str, Mapping[str, TaskReport]]
     cost: Cost = field(default_factory=Cost)
     run: Mapping[str, Any] = field(default_factory=dict)
     retention: Retention | None = None
+    gradients: GradientFigures | None = None
 
 
 def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
@@ -62,7 +65,8 @@ def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
         task: {split: report.to_dict() for split, report in splits.items()} for task, splits in metrics.tasks.items()
     }
     kept = {} if metrics.retention is None else {"retention": asdict(metrics.retention)}
-    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, "run": metrics.run})
+    pulls = {} if metrics.gradients is None else {"gradients": asdict(metrics.gradients)}
+    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run})
 
 
 def read_metrics(path: str | Path) -> RunMetrics:
@@ -81,7 +85,8 @@ def read_metrics(path: str | Path) -> RunMetrics:
     }
     run = fields.fields("run").plain() if "run" in fields else {}
     retention = None if fields.missing("retention") else Retention.read(fields.fields("retention"))
-    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention)
+    gradients = None if fields.missing("gradients") else GradientFigures.read(fields.fields("gradients"))
+    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention, gradients)
     fields.finish()
     return metrics
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mtl.evaluation import formatting
 from mtl.evaluation.calibration_section import calibration_section
 from mtl.evaluation.error_section import error_blocks
+from mtl.evaluation.gradient_figures import GradientFigures, method, sentences
 from mtl.evaluation.markdown import code, escaped, folded, image, link, table
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
@@ -71,6 +72,8 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
         yield from ("## Cost", "\n".join(f"- {name}: {value}" for name, value in cost_rows(summary.cost)))
     if summary.retention is not None:
         yield from ("## Retention", *_retention(summary.retention))
+    if summary.gradients is not None and summary.gradients.agreements:
+        yield from ("## Do the tasks fight?", *_gradients(summary.gradients))
     if summary.files:
         lines = [f"- {link(path)}: {escaped(what)}" for path, what in summary.files.items()]
         yield from ("## Files", "\n".join(lines))
@@ -82,6 +85,11 @@ def _retention(retention: Retention) -> Iterator[str]:
         "How well the cosine of two embeddings ranks sentence pairs by their similarity: what the encoder still knows "
         "beside the tasks. A loss here matters where the embeddings also serve search or clustering."
     )
+
+
+def _gradients(gradients: GradientFigures) -> Iterator[str]:
+    yield "\n".join(f"- {escaped(sentence)}" for sentence in sentences(gradients))
+    yield escaped(method(gradients))
 
 
 def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:

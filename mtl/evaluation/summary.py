@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation import formatting
 from mtl.evaluation.calibration_report import CalibrationReport
+from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport
@@ -159,6 +160,7 @@ class RunSummary:
         retention: How much of its general ability the encoder kept, if it was measured.
         errors: What goes wrong with each task on the split that is reported.
         pictures: The pictures that lie beside the report.
+        gradients: Whether the tasks pulled the encoder in the same direction, if it was measured.
     """
 
     title: str
@@ -173,6 +175,7 @@ class RunSummary:
     retention: Retention | None = None
     errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)
     pictures: RunPictures = field(default_factory=RunPictures)
+    gradients: GradientFigures | None = None
 
 
 def reported_split(splits: Mapping[str, Any]) -> str | None:

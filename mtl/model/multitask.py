@@ -55,7 +55,10 @@ class MultiTaskNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""
-        embeddings = self.embed(batch)
+        return self.classify(self.embed(batch), batch)
+
+    def classify(self, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits ``(B_task, C_task)`` of each task from the embeddings ``(B, H)`` of a batch."""
         return {task: self.head(task)(embeddings[span]) for task, span in batch.slices.items()}
 
     @property

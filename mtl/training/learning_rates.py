@@ -13,6 +13,9 @@ from mtl.model.layers import ADAPTER
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
 
+COMBINATION = "combination"
+"""The group of what a combination of losses learns."""
+
 NO_DECAY = "/no_decay"
 """How the names of groups of biases and norms end."""
 

@@ -1,4 +1,4 @@
-"""Losses: one per task, and how they become the loss of a step."""
+"""Losses: one per task; how they become the loss of a step says `mtl.training.combination`."""
 
 from __future__ import annotations
 
@@ -77,22 +77,19 @@ class TaskLoss(nn.Module):
 
 
 class TaskLosses(nn.Module):
-    """The loss of every task of a batch, and their weighted sum.
+    """The loss of every task of a batch.
 
     Args:
-        weights: Factor of each task's loss in the sum; 1 for a task that is not named.
         tasks: The loss of each task; plain cross-entropy for a task that is not named.
         consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 where a step has one pass.
     """
 
     def __init__(
         self,
-        weights: Mapping[str, float] | None = None,
         tasks: Mapping[str, TaskLoss] | None = None,
         consistency: float = 0.0,
     ) -> None:
         super().__init__()
-        self.weights = dict(weights or {})
         self.consistency = consistency
         self.plain = TaskLoss()
         self.tasks = nn.ModuleDict({_key(task): loss for task, loss in (tasks or {}).items()})
@@ -130,10 +127,6 @@ class TaskLosses(nn.Module):
     def _loss(self, task: str) -> nn.Module:
         key = _key(task)
         return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
-
-    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the tasks' losses, a scalar."""
-        return torch.stack([self.weights.get(task, 1.0) * loss for task, loss in losses.items()]).sum()
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,10 +18,30 @@ from mtl.config_checks import SHOWN
 from mtl.data.batching import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork
+from mtl.training.combination import Combination
+from mtl.training.famo import Randomness
 from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.gradient_aggregation import GradientAggregation
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm
+
+
+@dataclass(slots=True)
+class Step:
+    """A training step between its forward and its backward pass.
+
+    Attributes:
+        batch: Its rows.
+        losses: The loss of each task, part of the graph.
+        embeddings: The embeddings ``(B, H)`` of each pass through the encoder, part of the graph.
+        randomness: The random numbers of its dropout, where it will be computed again.
+    """
+
+    batch: Batch
+    losses: dict[str, Tensor]
+    embeddings: list[Tensor]
+    randomness: Randomness | None
 
 
 class MultiTaskModule(LightningModule):
@@ -31,11 +53,15 @@ class MultiTaskModule(LightningModule):
     Args:
         network: Encoder and heads.
         classes: The number of classes of each task.
-        losses: The tasks' losses and their combination.
+        losses: The tasks' losses.
         freezing: What learns when, by optimizer steps.
         optimizer: Makes the optimizer over all parameters that ever learn.
         schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
         hyperparameters: The configuration as plain values, kept in the checkpoints.
+        combination: How the tasks' losses become one; by default their sum.
+
+    Attributes:
+        step: What the present training step computed, up to the end of its backward pass, else nothing.
     """
 
     def __init__(
@@ -47,10 +73,13 @@ class MultiTaskModule(LightningModule):
         optimizer: Callable[[], Optimizer],
         schedule: Callable[[Optimizer], LRScheduler],
         hyperparameters: Mapping[str, Any] | None = None,
+        combination: Combination | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.losses = losses
+        self.combination = combination or Combination(tuple(classes))
+        self.step: Step | None = None
         self.freezing = freezing
         self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
@@ -96,24 +125,67 @@ class MultiTaskModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
         del batch_idx
-        losses = self._task_losses(batch)
-        total: Tensor = self.losses.combine(losses)
+        randomness = Randomness(self.device) if self.combination.looks_back else None
+        losses, embeddings = self._task_losses(batch)
+        self.step = Step(batch, losses, embeddings, randomness)
+        total: Tensor = self.combination(losses)
         if self._logs_this_step():
             for task, loss in losses.items():
                 self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
             self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
             self._log_rates()
+            self._log_weights(losses)
+        self.combination.observe(losses)
         return total if total.requires_grad else total + self._nothing_to_learn()
 
-    def _task_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of each task; with consistency from two passes, each with dropout of its own."""
-        logits = self(batch)
+    def _task_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return the loss of each task, and the embeddings of the one pass or, with consistency, of the two."""
+        embeddings, logits = [], []
+        for _ in range(2 if self.losses.consistency else 1):
+            embeddings.append(self.network.embed(batch))
+            logits.append(self.network.classify(embeddings[-1], batch))
         losses: dict[str, Tensor] = (
-            self.losses.of_two_passes(logits, self(batch), batch.labels)
+            self.losses.of_two_passes(logits[0], logits[1], batch.labels)
             if self.losses.consistency
-            else self.losses(logits, batch.labels)
+            else self.losses(logits[0], batch.labels)
         )
-        return losses
+        return losses, embeddings
+
+    def _log_weights(self, losses: Mapping[str, Tensor]) -> None:
+        """Log the weights of the tasks, where they change from step to step."""
+        for task, weight in self.combination.weights(losses).items():
+            if isinstance(weight, Tensor):
+                self.log(f"train/{task}/weight", weight.detach(), on_step=True, on_epoch=False)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go back from the loss of a step; a combination of gradients does so by itself."""
+        if isinstance(self.combination, GradientAggregation):
+            self.combination.backward(loss, self.network.encoder.parameters(), self.network.heads.parameters())
+        else:
+            super().backward(loss, *args, **kwargs)
+
+    def on_after_backward(self) -> None:
+        """Let go of the graph."""
+        if self.step is not None and not self.combination.looks_back:
+            self.step = None
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take an optimizer step, and look at its rows again where the combination learns from what it did to them."""
+        super().optimizer_step(*args, **kwargs)
+        if self.step is not None and self.combination.looks_back:
+            self._look_back(self.step)
+            self.step = None
+
+    def _look_back(self, step: Step) -> None:
+        """Show the combination the losses of the step's rows before and after it, with the same dropout in both."""
+        assert step.randomness is not None  # noqa: S101 - narrows for mypy
+        with torch.no_grad(), step.randomness.again(), self._autocast():
+            after, _ = self._task_losses(step.batch)
+        self.combination.update(step.losses, after)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which the trainer computes a training step."""
+        return contextlib.nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
 
     def _log_rates(self) -> None:
         """Log the rate of each group once: biases and norms have that of the weights beside them."""
@@ -196,7 +268,10 @@ class MultiTaskModule(LightningModule):
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def _kept(self) -> set[str]:
-        return {f"network.{name}" for layer in self.freezing.first for name, _ in self.network.layer_parameters(layer)}
+        learning = {
+            f"network.{name}" for layer in self.freezing.first for name, _ in self.network.layer_parameters(layer)
+        }
+        return learning | {f"combination.{name}" for name in self.combination.state_dict()}
 
 
 def _stands_for(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mtl.training.learning_rates import ParameterGroup
+from mtl.training.learning_rates import COMBINATION, ParameterGroup
 
 Schedule = Literal["linear", "cosine", "constant"]
 _EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
@@ -50,12 +50,19 @@ def clip_norm(optimizer: Optimizer, limit: float) -> None:
     gave it for the gradients of fp16 (``torch.amp.GradScaler``), and leaves the result in ``grad``. Up to then they are
     as they were. A pass of its own over all gradients takes a twentieth of a training step on a CPU.
 
+    The norm is that of the network's gradients. What a combination of losses learns beside it (`COMBINATION`) is scaled
+    with them and counts for nothing: its few gradients, of about 1 each, would take from what the network may move.
+
     Args:
         optimizer: The optimizer whose next step is to take clipped gradients.
         limit: The largest norm of all gradients together.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-    norm = nn.utils.get_total_norm([each.grad for each in parameters])
+    groups = optimizer.param_groups
+    parameters = [each for group in groups for each in group["params"] if each.grad is not None]
+    counted = [group for group in groups if group.get("name") != COMBINATION]
+    norm = nn.utils.get_total_norm(
+        [each.grad for group in counted for each in group["params"] if each.grad is not None]
+    )
     if _divides(optimizer, norm.device):
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:

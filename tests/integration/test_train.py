@@ -80,6 +80,7 @@ def test_the_loss_of_each_step_is_the_sum_worked_out_by_hand(
 
     probed(monkeypatch, Probe(before_batch=before, after_batch=after))
     overrides = [f"loss.weights.{task}={weight}" for task, weight in weights.items()]
+    overrides += ["loss=weighted"] if weights else []
     every = "trainer.log_every_n_steps=1"
     run(tmp_path / "run", *data(tmp_path), *FAST, *overrides, every, "trainer.max_epochs=2")
     assert len(found) == 10

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
-from mtl.training.learning_rates import parameter_groups, uniform_rates
+from mtl.training.learning_rates import COMBINATION, ParameterGroup, parameter_groups, uniform_rates
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
@@ -25,6 +26,7 @@ def module(
     plan: FreezePlan | None = None,
     *,
     losses: TaskLosses | None = None,
+    combination: Combination | None = None,
     dropout: float = 0.0,
     total_steps: int = 10,
 ) -> MultiTaskModule:
@@ -33,6 +35,8 @@ def module(
     plan = plan or FreezePlan(dict.fromkeys(net.layer_names, 0))
     rates = uniform_rates(net.encoder.layer_names, heads=0.01, backbone=0.01)
     groups = parameter_groups(net, rates, plan, weight_decay=0.0)
+    if combination is not None and (learned := dict(combination.named_parameters())):
+        groups.append(ParameterGroup(COMBINATION, ("log variances",), 0.01, 0.0, learned))
     return MultiTaskModule(
         net,
         TASKS,
@@ -41,6 +45,7 @@ def module(
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-8),
         schedule=partial(build_schedule, schedule="constant", total_steps=total_steps, warmup=0),
         hyperparameters={"seed": 7},
+        combination=combination,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from omegaconf import OmegaConf
 
 from mtl.config import Config, load
+from mtl.config_combine import Combine
 from mtl.config_freezing import Decay, Layerwise, Uniform
 from mtl.errors import ConfigError, Problem
 from tests.support.configs import changed, composed
@@ -21,8 +22,8 @@ DEVICES = "auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
 FILES = "train= (with or without val= and test=) or path="
 NAME = (
-    "letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, default, "
-    "tasks, weights"
+    "letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, default, dwa, "
+    "famo, tasks, uncertainty, weights"
 )
 SENTIMENT = "data.tasks.sentiment"
 
@@ -90,7 +91,7 @@ def test_the_text_of_an_error_is_whole() -> None:
         ({"optimizer.betas": [0.9, 1.0]}, Problem("optimizer.betas.1", "1.0", "less than 1")),
         ({"optimizer.weight_decay": float("nan")}, Problem("optimizer.weight_decay", "nan", "a finite number")),
         ({"loss.weights": {"sentiment": 0}}, Problem("loss.weights.sentiment", "0", "greater than 0")),
-        ({"loss.combine": "mean"}, Problem("loss.combine", "'mean'", "sum")),
+        ({"loss.combine": "mean"}, Problem("loss.combine", "'mean'", ", ".join(get_args(Combine)))),
         ({"logger.kinds": ["csvs"]}, Problem("logger.kinds.0", "'csvs'", "csv, tensorboard", "did you mean csv?")),
         ({"heads.default.dropout": 1.0}, Problem("heads.default.dropout", "1.0", "less than 1")),
         (
@@ -245,7 +246,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
         ),
         (
             (),
-            {"loss.weights": {"sentimnt": 2}},
+            {"loss.combine": "weighted", "loss.weights": {"sentimnt": 2}},
             Problem(
                 "loss.weights.sentimnt", "the task 'sentimnt'", "classification, sentiment", "did you mean sentiment?"
             ),

@@ -10,6 +10,7 @@ from mtl.errors import Problem
 from tests.support.configs import GROUPS
 
 OPTIONS = overrides.groups_in([CONF])
+LOSSES = "aligned_mtl, dwa, famo, mgda, pcgrad, sum, uncertainty, upgrad, weighted"
 FREEZE = "all, backbone, classification_head, gradual, lora, lower_layers, none, sentiment_head"
 TASK = "data.tasks.mood.train"
 
@@ -139,7 +140,7 @@ def test_values_that_can_be_read(line: str, value: object) -> None:
         ("+freeze=x", Problem("freeze", "'x'", FREEZE)),
         ("++freeze=x", Problem("freeze", "'x'", FREEZE)),
         ("freeze=null", Problem("freeze", "null", FREEZE, "leave freeze out for its default")),
-        ("loss=gradnorm", Problem("loss", "'gradnorm'", "sum")),
+        ("loss=gradnorm", Problem("loss", "'gradnorm'", LOSSES)),
         ("freeze=none,all", Problem("freeze", "none,all", "one value", "add -m for a sweep")),
         (
             "seed=1,2",

@@ -17,7 +17,7 @@ from tests.support.configs import changed
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOSS = "combine, weights, consistency, default, tasks, or a task: classification, sentiment"
+LOSS = "combine, weights, uncertainty, dwa, famo, consistency, default, tasks, or a task: classification, sentiment"
 HEADS = "default, tasks, or a task: classification, sentiment"
 WEIGHTINGS = "none, balanced, effective_number, logit_adjustment"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl.evaluation import formatting
+from mtl.evaluation import formatting, gradient_figures
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.comparison.records import Record, read_record
 from mtl.evaluation.html import charts
@@ -72,6 +72,7 @@ def run_page(record: Record) -> str:
     sections += [
         section("mistakes", "Mistakes", errors_table(tasks)),
         section("curves", "Training", show(*_curves(record))),
+        *_gradients(record),
         section("groups", "What was trained, and what it cost", _cost(record), _groups(record)),
     ]
     return render(f"Run: {record.name}", _lead(record), sections, drawn)
@@ -158,6 +159,13 @@ def _curves(record: Record) -> Iterator[Chart]:
             yield charts.curves(
                 f"chart-curve-{at}", title[0].upper() + title[1:], rows, list(lines), "epoch", title, told
             )
+
+
+def _gradients(record: Record) -> Iterator[str]:
+    gradients = record.metrics.gradients
+    if gradients is not None and gradients.agreements:
+        told = map(paragraph, gradient_figures.sentences(gradients))
+        yield section("gradients", "Do the tasks fight?", *told, paragraph(gradient_figures.method(gradients), "note"))
 
 
 def _cost(record: Record) -> str:

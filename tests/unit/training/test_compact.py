@@ -88,7 +88,7 @@ def train(net: MultiTaskNetwork, *, compact: bool, steps: int = 6, fused: bool =
         assert isinstance(words(net), CompactEmbedding) == compact
         for step in BATCHES[:steps]:
             optimizer.zero_grad()
-            torch.autograd.backward(losses.combine(losses(net(step), step.labels)))
+            torch.autograd.backward(sum(losses(net(step), step.labels).values(), torch.zeros(())))
             clip_norm(optimizer, 1.0)
             optimizer.step()
 

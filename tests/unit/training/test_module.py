@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mtl.data.batching import Batch
+from mtl.training.combination import Weighted
 from mtl.training.freezing import FreezePlan
 from mtl.training.losses import TaskLosses
 from tests.support.modules import logged, module
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def test_the_loss_of_a_step_is_the_weighted_sum_of_the_tasks_losses(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = module(tiny_folder, losses=TaskLosses({"mood": 0.5}))
+    trained = module(tiny_folder, combination=Weighted(tuple(TASKS), {"mood": 0.5}))
     figures = logged(trained, monkeypatch)
     rows = batch()
     total = trained.training_step(rows, 0)

@@ -1,0 +1,123 @@
+"""Watches the tasks' gradients: how hard each pulls at the embeddings, and whether two pull in the same direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from mtl.evaluation.gradient_figures import GradientFigures, summarised
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.training.module import MultiTaskModule
+
+
+class GradientWatch(Callback):
+    """Measures every so many steps, before the backward pass, and leaves training as it is.
+
+    - The norm of ``d L_t / d E`` at the embeddings ``E`` of the task's rows. It needs a pass back through a head.
+    - The cosine between the gradients of two tasks over the parameters of the highest layer of the encoder that learns.
+      It needs for each task a pass back through that layer: of the six of MiniLM a sixth of a backward pass, where the
+      gradients of all shared parameters would take all of it. What a task changes below comes through this layer.
+
+    Nothing is measured where the encoder is frozen: there is nothing that the tasks could fight over.
+
+    Args:
+        every_n_steps: Optimizer steps from one measurement to the next.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every = every_n_steps
+        self._last = -1  # the optimizer step that was measured last
+        self._layer = ""
+        self._steps = 0
+        self._norms: dict[str, list[float]] = {}
+        self._cosines: dict[tuple[str, str], list[float]] = {}
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Measure a step, if it is its turn; of accumulated batches the first."""
+        del loss
+        assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy: it is put beside no other
+        step = pl_module.step
+        if step is None or trainer.global_step % self._every or trainer.global_step == self._last:
+            return
+        layer = top_layer(pl_module.network)
+        if layer is None:
+            return
+        self._last = trainer.global_step
+        name, parameters = layer
+        norms, cosines = measured(step.losses, step.embeddings, parameters)
+        self._note(name, norms, cosines)
+        figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
+        figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
+        for logger in trainer.loggers:  # `log` would keep it from the loggers up to their own interval
+            logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
+
+    def _note(self, layer: str, norms: Mapping[str, float], cosines: Mapping[tuple[str, str], float]) -> None:
+        self._layer = layer
+        self._steps += 1
+        for task, norm in norms.items():
+            self._norms.setdefault(task, []).append(norm)
+        for pair, cosine in cosines.items():
+            self._cosines.setdefault(pair, []).append(cosine)
+
+    @property
+    def figures(self) -> GradientFigures | None:
+        """What was measured, if anything was."""
+        return summarised(self._layer, self._norms, self._cosines, self._steps) if self._steps else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured up to now."""
+        return {
+            "last": self._last,
+            "layer": self._layer,
+            "steps": self._steps,
+            "norms": {task: list(values) for task, values in self._norms.items()},
+            "cosines": [[*pair, list(values)] for pair, values in self._cosines.items()],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self._last, self._layer, self._steps = (state_dict[name] for name in ("last", "layer", "steps"))
+        self._norms = {task: list(values) for task, values in state_dict["norms"].items()}
+        self._cosines = {(first, second): list(values) for first, second, values in state_dict["cosines"]}
+
+
+def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | None:
+    """Return the highest layer of the encoder that learns now, with those of its parameters that do."""
+    for name in reversed(network.encoder.layer_names):
+        found = [parameter for _, parameter in network.layer_parameters(name) if parameter.requires_grad]
+        if found:
+            return name, found
+    return None
+
+
+def measured(
+    losses: Mapping[str, Tensor], embeddings: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """Return the norm of each task's gradient at the embeddings, and the cosine of each pair over the parameters.
+
+    A gradient of 0 has no direction: its pairs are left out.
+
+    Args:
+        losses: The loss of each task, part of a graph, which stays.
+        embeddings: Those that they were computed from, ``(B, H)`` each.
+        parameters: Below the embeddings.
+    """
+    norms: dict[str, float] = {}
+    directions: dict[str, Tensor] = {}
+    for task, loss in losses.items():
+        wanted = [*embeddings, *parameters]
+        found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        gradients = [torch.zeros_like(at) if each is None else each for at, each in zip(wanted, found, strict=True)]
+        norms[task] = float(torch.stack([each.float().norm() for each in gradients[: len(embeddings)]]).norm())
+        directions[task] = torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]])
+    cosines = {
+        (first, second): float(torch.cosine_similarity(directions[first], directions[second], dim=0))
+        for first, second in combinations(losses, 2)
+        if directions[first].any() and directions[second].any()
+    }
+    return norms, cosines
