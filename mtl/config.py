@@ -27,6 +27,7 @@ from mtl.config_types import (
     Steps,
 )
 from mtl.errors import ConfigError, Problem
+from mtl.single_task import alone
 from mtl.task_settings import settle_tasks
 
 
@@ -336,6 +337,8 @@ class Config:
     """A whole training run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    task: Name | None
+    """The one task to train, on its own; ``null``: all of ``data.tasks``. See `mtl.single_task`."""
     backbone: BackboneConfig
     data: DataConfig
     heads: HeadsConfig
@@ -367,9 +370,10 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
         ConfigError: All problems together, each with its full key.
     """
     problems: list[Problem] = []
-    settled = settle_tasks(_plain(cfg, (), problems))
+    values, unknown = alone(_plain(cfg, (), problems))
+    settled = settle_tasks(values)
     config, wrong = schema.check(Config, settled.values)
-    for found in map(settled.as_written, (wrong, [*settled.problems, *cross_checks(settled.values)])):
+    for found in map(settled.as_written, (wrong, [*unknown, *settled.problems, *cross_checks(settled.values)])):
         known = [f"{problem.place}." for problem in problems]
         problems += [each for each in found if not any(place.startswith(f"{each.place}.") for place in known)]
     if problems or config is None:

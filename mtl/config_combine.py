@@ -59,6 +59,8 @@ def combine_checks(values: Mapping[str, Any]) -> Iterator[Problem]:
     Args:
         values: A composed configuration as plain values, which may be wrong anywhere.
     """
+    if _is_alone(values):
+        return
     loss = _section(values, "loss")
     combine, weights = loss.get("combine"), loss.get("weights")
     if combine in get_args(Combine) and combine != "weighted" and isinstance(weights, Mapping) and weights:
@@ -94,6 +96,11 @@ def _needs_one_backward(values: Mapping[str, Any], combine: str) -> Iterator[Pro
     if _section(values, "freeze").get("backbone") == "all":
         found = f"all {beside}: nothing that the tasks share learns, so there are no gradients to combine"
         yield Problem("freeze.backbone", found, "an encoder that learns, or loss.combine=sum", "give loss.combine=sum")
+
+
+def _is_alone(values: Mapping[str, Any]) -> bool:
+    """Whether there is one task, for which every combination is its loss."""
+    return values.get("task") is not None and len(_section(_section(values, "data"), "tasks")) == 1
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -115,11 +115,21 @@ def facts(setting: Setting) -> dict[str, str]:
     return {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
         "training rows": ", ".join(_rows(setting, name) for name in setting.tasks),
+        **_combined(setting),
         **({"stages": "; ".join(stages.values())} if stages else {}),
         **{f"loss of {task}": text for task, text in loss_texts(setting).items()},
         "precision": f"{setting.precision} on {setting.device.type}",
         "seed": str(config.seed),
     }
+
+
+def _combined(setting: Setting) -> dict[str, str]:
+    """Return how the tasks' losses became one, unless that is their sum."""
+    loss, tasks = setting.config.loss, setting.combination.tasks
+    if loss.combine == "sum" or len(tasks) < 2 or not setting.groups:
+        return {}
+    weights = ", ".join(f"{task} {loss.weights.get(task, 1.0):g}" for task in tasks)
+    return {"losses combined by": f"weights: {weights}" if loss.combine == "weighted" else loss.combine}
 
 
 def _rows(setting: Setting, task: str) -> str:
@@ -204,6 +214,11 @@ def warnings(setting: Setting) -> list[str]:
     for task, spec in multi_stage_specs(setting.start.heads).items():
         if spec.first_stage is not None and spec.first_stage.task in fresh:
             found.append(f"The first stage of {task} is the head of {spec.first_stage.task}, which is untrained.")
+    if config.loss.combine != "sum" and setting.plan.encoder_is_frozen and len(setting.combination.tasks) > 1:
+        found.append(
+            f"loss.combine={config.loss.combine} changes little here: the encoder is frozen, so the tasks share "
+            "nothing that learns, and a weight of a task is no more than a factor of its head's gradient."
+        )
     if config.trainer.fast_dev_run or config.trainer.limit_train_batches:
         found.append("Trained on a part of the rows only (fast_dev_run or limit_train_batches).")
     return found

@@ -103,7 +103,10 @@ class Run:
     def name(self) -> str:
         """What was run, in a word or two."""
         chosen = self.choices.get("scenario") or self.choices.get("experiment")
-        return chosen or f"freeze={self.choices.get('freeze', self.config.freeze.backbone)}"
+        freeze = f"freeze={self.choices.get('freeze', self.config.freeze.backbone)}"
+        if self.config.task is None:
+            return chosen or freeze
+        return f"{self.config.task} alone, {freeze if chosen in (None, 'single_task') else chosen}"
 
 
 def write(run: Run) -> None:

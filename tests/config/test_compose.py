@@ -27,6 +27,8 @@ CHOICES = [(group, name) for group, names in GROUPS.items() for name in names if
 OPTIONS = {group: sorted(set(names) - {"base"}) for group, names in GROUPS.items()}
 MATRIX = list(itertools.product(OPTIONS["freeze"], OPTIONS["learning_rates"], OPTIONS["trainer"]))
 OWN_FILE = ["data=files", "++data.tasks.classification.path=a.csv", "++data.tasks.sentiment.path=b.csv"]
+NEEDED = {("data", "files"): OWN_FILE[1:], ("experiment", "single_task"): ["task=sentiment"]}
+"""What some options cannot do without."""
 GLOBAL = ("experiment", "hparams_search", "scenario")
 """Groups whose files set values anywhere."""
 
@@ -71,7 +73,7 @@ def test_all_groups_are_tested() -> None:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=map("=".join, CHOICES))
 def test_each_option_composes_alone(group: str, name: str) -> None:
-    extra = OWN_FILE[1:] if (group, name) == ("data", "files") else []
+    extra = NEEDED.get((group, name), [])
     backbone = [] if group == "backbone" else ["backbone=tiny"]
     assert isinstance(compose_config([*backbone, f"{group}={name}", *extra]), Config)
 
@@ -94,7 +96,7 @@ def test_freezing_rates_and_trainers_go_together(freeze: str, rates: str, traine
 @pytest.mark.parametrize("data", [["data=reviews"], OWN_FILE], ids=["reviews", "files"])
 def test_each_experiment_goes_with_other_choices(experiment: str, data: list[str]) -> None:
     choices = ["backbone=minilm", "heads=mlp", "trainer=debug", "logger=none"]
-    config = compose_config([f"experiment={experiment}", *choices, *data])
+    config = compose_config([f"experiment={experiment}", *choices, *data, *NEEDED.get(("experiment", experiment), [])])
     assert config.trainer.limit_train_batches == 3
     assert config.heads.default.kind == "mlp"
 

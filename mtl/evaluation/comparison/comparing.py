@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.errors import DataError, MtlError, Problem, listed
-from mtl.evaluation.comparison.differences import SCORE, Bootstrap, Difference, differences
+from mtl.evaluation.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
 from mtl.evaluation.comparison.figures import Figures, figures, rare_classes
 from mtl.evaluation.comparison.finding import Unfinished, find
 from mtl.evaluation.comparison.records import Record, read_record
@@ -32,6 +32,7 @@ class Comparison:
         unfinished: Jobs without figures.
         unreadable: What could not be read; the runs that it belongs to are left out.
         notes: What a reader must know besides.
+        sharing: What each task gains or loses by sharing the encoder: the scenario with others minus that alone.
     """
 
     rows: Sequence[Figures]
@@ -45,6 +46,11 @@ class Comparison:
     unfinished: Sequence[Unfinished] = ()
     unreadable: Sequence[Problem] = ()
     notes: Sequence[str] = ()
+    sharing: Sequence[Difference] = ()
+
+    def row(self, name: str) -> Figures:
+        """Return the figures of a scenario."""
+        return next(each for each in self.rows if each.name == name)
 
     def difference(
         self, scenario: str, reference: str, task: str | None = None, measure: str = SCORE
@@ -116,6 +122,7 @@ def compared(
         unfinished=unfinished,
         unreadable=unreadable,
         notes=list(notes),
+        sharing=sharing(bootstrap, ordered),
     )
 
 

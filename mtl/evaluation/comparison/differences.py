@@ -149,9 +149,42 @@ def differences(
             )
             if pair is not None:
                 family.append(_difference(scenario.name, reference.name, task, measure, *pair))
-        adjusted = holm([each.p for each in family])
-        found += [replace(each, p_adjusted=p) for each, p in zip(family, adjusted, strict=True)]
+        found += _adjusted(family)
     return found
+
+
+def sharing(bootstrap: Bootstrap, scenarios: Sequence[Scenario]) -> list[Difference]:
+    """Return what each task gains or loses by sharing the encoder: trained with others, minus trained alone.
+
+    Scenarios are held against each other that are the same for the task in all but that. All such pairs are one family
+    of tests in each measure.
+
+    Args:
+        bootstrap: Of all runs.
+        scenarios: The scenarios.
+    """
+    pairs = [
+        (together, alone, task)
+        for together in scenarios
+        if len(together.tasks) > 1
+        for task in together.tasks
+        for alone in scenarios
+        if alone.runs[0].alone == task and alone.runs[0].recipe_of(task) == together.runs[0].recipe_of(task)
+    ]
+    found = []
+    for measure in MEASURES:
+        family = [
+            _difference(together.name, alone.name, task, measure, *difference)
+            for together, alone, task in pairs
+            if (difference := bootstrap.difference(together, alone, measure, [task])) is not None
+        ]
+        found += _adjusted(family)
+    return found
+
+
+def _adjusted(family: Sequence[Difference]) -> list[Difference]:
+    adjusted = holm([each.p for each in family])
+    return [replace(each, p_adjusted=p) for each, p in zip(family, adjusted, strict=True)]
 
 
 def _difference(

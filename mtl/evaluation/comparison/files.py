@@ -38,6 +38,7 @@ def as_dict(comparison: Comparison, advice: Sequence[Advice]) -> dict[str, Any]:
         "resamples": comparison.resamples,
         "scenarios": [_scenario(row) for row in comparison.rows],
         "differences": [{**asdict(each), "real": each.real} for each in comparison.differences],
+        "sharing": [{**asdict(each), "real": each.real} for each in comparison.sharing],
         "advice": [asdict(each) for each in advice],
         "unfinished": [{**asdict(job), "folder": str(job.folder)} for job in comparison.unfinished],
         "left_out": words.left_out(comparison),

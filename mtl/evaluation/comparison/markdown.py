@@ -28,6 +28,7 @@ def _blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[str]:
     for each in advice:
         yield f"**{escaped(each.question)}: {escaped(each.answer)}.** " + " ".join(map(escaped, each.reasons))
     yield from ("## Scenarios", _scenarios(comparison))
+    yield from _sharing(comparison)
     yield from _differences(comparison)
     yield from _left_out(comparison)
     yield from ("## How to read this", "\n".join(f"- {escaped(line)}" for line in words.method(comparison)))
@@ -82,6 +83,27 @@ def _difference_table(found: Sequence[Difference]) -> str:
         for each in found
     ]
     return table(["scenario", "measure", "difference", "95 % interval", "p, adjusted", "verdict"], rows, left=2)
+
+
+def _sharing(comparison: Comparison) -> Iterator[str]:
+    if not comparison.sharing:
+        return
+    rows = [
+        [
+            escaped(row.scenario),
+            escaped(row.task),
+            row.measure,
+            row.alone,
+            row.together,
+            words.signed(row.difference.value),
+            words.interval(row.difference),
+            words.p_value(row.difference.p_adjusted),
+            words.verdict(row.difference),
+        ]
+        for row in words.sharing(comparison)
+    ]
+    header = ["scenario", "task", "measure", "alone", "shared", "difference", "95 % interval", "p, adjusted", "verdict"]
+    yield from ("## Sharing the encoder", words.SHARING, table(header, rows, left=3))
 
 
 def _left_out(comparison: Comparison) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mtl.evaluation import formatting
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.differences import Difference
 from mtl.evaluation.comparison.figures import Figures
 
 BUDGET = 0.1
@@ -36,7 +37,7 @@ def recommend(comparison: Comparison) -> list[Advice]:
     Args:
         comparison: The comparison.
     """
-    pieces = (_best, _budget, _little_data, _tasks, _retention, _evidence)
+    pieces = (_best, _budget, _little_data, _tasks, _sharing, _retention, _evidence)
     return [advice for piece in pieces for advice in piece(comparison)]
 
 
@@ -45,7 +46,8 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     runs = len(best.scenario.runs)
     reasons = [f"Score {words.spread(best.score)} over {runs} seed{'s' * (runs != 1)}, trained in {_time(best)}."]
     if not others:
-        yield Advice("Best quality", best.name, [*reasons, "It is the only scenario: there is nothing to compare."])
+        what = "scenario" if len(comparison.rows) == 1 else "scenario with all tasks"
+        yield Advice("Best quality", best.name, [*reasons, f"It is the only {what}: there is nothing to compare."])
         return
     reasons.append(_lead(comparison, others[0]))
     tied = _tied(comparison)
@@ -134,6 +136,28 @@ def _tasks(comparison: Comparison) -> Iterator[Advice]:
             yield Advice(f"For {task} alone", found.scenario, [told])
 
 
+def _sharing(comparison: Comparison) -> Iterator[Advice]:
+    """Say what each task gains or loses by sharing the encoder, in the best of the scenarios that can tell."""
+    known = [each for each in comparison.sharing if each.measure == "macro_f1"]
+    names = [row.name for row in comparison.rows if any(each.scenario == row.name for each in known)]
+    if not names:
+        return
+    found = [each for each in known if each.scenario == names[0]]
+    reasons = [f"In {names[0]}, macro-F1 with the others minus alone:"]
+    reasons += [f"{each.task} {words.signed(each.value)} ({words.evidence(each)})." for each in found]
+    together, alone = comparison.row(names[0]), [comparison.row(each.reference) for each in found]
+    if len(alone) == len(together.tasks) and all(row.seconds is not None for row in (together, *alone)):
+        apart = formatting.duration(sum(row.seconds or 0.0 for row in alone))
+        reasons.append(f"Training took {_time(together)} for all together and {apart} one by one.")
+    yield Advice("Sharing the encoder", "; ".join(map(_shared, found)), reasons)
+
+
+def _shared(found: Difference) -> str:
+    if not found.real:
+        return f"no difference for {found.task} beyond noise"
+    return f"{'helps' if found.value > 0 else 'costs'} {found.task}"
+
+
 def _retention(comparison: Comparison) -> Iterator[Advice]:
     best, before = comparison.best, comparison.best.retention_before
     if best.retention is None or before is None:
@@ -165,9 +189,9 @@ def _evidence(comparison: Comparison) -> Iterator[Advice]:
         reasons.append(
             f"{words.both(single)} ran with one seed: another seed may lie differently, and that noise is not counted."
         )
-    if not _others(comparison):
+    if len(comparison.rows) == 1:
         reasons.append("There is one scenario: add others.")
-    elif len(_tied(comparison)) > 0:
+    elif _tied(comparison):
         rows = sum(len(each.predictions) for each in comparison.best.scenario.runs[0].outcomes.values())
         reasons.append(f"Differences of this size need more than the {rows:,} test rows there are, or more seeds.")
     if comparison.unfinished or comparison.unreadable:

@@ -19,6 +19,7 @@ from mtl.evaluation.comparison.finding import CONFIG, METRICS
 from mtl.evaluation.metrics_file import RunMetrics, read_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.task_report import TaskReport
+from mtl.single_task import reduced
 
 _IDLE = (
     "seed",
@@ -28,6 +29,12 @@ _IDLE = (
     "evaluation",
     "study",
 )  # parts of a configuration that change no figure, and the seed
+_OF_SEVERAL = {
+    "data": ("interleave", "temperature"),
+    "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
+    "callbacks": ("gradients",),
+}
+"""Keys that mean nothing where one task is trained alone."""
 _CHAIN = 8  # how many runs, each the start of the next, are looked back through
 
 
@@ -113,6 +120,24 @@ class Record:
     def report(self, task: str) -> TaskReport:
         """Return the figures of a task on the rows it was tested on."""
         return self.metrics.tasks[task][self.outcomes[task].split]
+
+    @property
+    def alone(self) -> str | None:
+        """The task that was trained alone, if that is what the run did."""
+        task = self.config.get("task")
+        return str(task) if task is not None and list(self.outcomes) == [task] else None
+
+    def recipe_of(self, task: str) -> str:
+        """Return a checksum of all that makes the run what it is for one task, but for the seed and the other tasks.
+
+        It is equal for a run of several tasks and for one that did the same with this task alone.
+        """
+        recipe = {key: value for key, value in reduced(_recipe(self.config), task).items() if key != "task"}
+        for section, keys in _OF_SEVERAL.items():
+            if isinstance(recipe.get(section), Mapping):
+                recipe[section] = {key: value for key, value in recipe[section].items() if key not in keys}
+        content = json.dumps([recipe, self.training_rows.get(task)], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @cached_property
     def recipe(self) -> str:

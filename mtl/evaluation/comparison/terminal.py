@@ -30,6 +30,7 @@ def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[Rendera
     shown = columns(comparison)
     for task in comparison.rare:
         yield _table(comparison, task, [each for each in shown if each.task == task])
+    yield from _sharing(comparison)
     yield _table(comparison, "Cost", [each for each in shown if each.task is None and each.key != "score"])
     for each in advice:
         yield Text.assemble((f"{each.question}: ", "bold"), (formatting.one_line(each.answer), "bold green"))
@@ -51,6 +52,19 @@ def _ranking(comparison: Comparison) -> Table:
         table.add_row(_name(words.job_name(job)), *cells, style="yellow")
     table.caption = f"score: macro-F1, mean of {words.both(comparison.tasks)}"
     return table
+
+
+def _sharing(comparison: Comparison) -> Iterator[Table]:
+    rows = [row for row in words.sharing(comparison) if row.difference.measure == "macro_f1"]
+    if not rows:
+        return
+    table = _empty("Sharing the encoder", ["task", "alone", "shared", "difference", "95 % interval", "verdict"])
+    for row in rows:
+        against = [words.signed(row.difference.value), words.interval(row.difference)]
+        verdict = words.verdict(row.difference).removeprefix("within ")
+        table.add_row(_name(row.scenario), _name(row.task), row.alone, row.together, *against, verdict)
+    table.caption = "macro-F1 of each task trained alone and with the others, over the same test rows"
+    yield table
 
 
 def _table(comparison: Comparison, title: str, shown: Sequence[Column]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mtl.evaluation import formatting
 from mtl.evaluation.comparison.comparing import Comparison
@@ -61,6 +62,43 @@ def both(names: Iterable[str]) -> str:
     """Return names as a phrase: ``a, b and c``."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+SHARING = "Each task trained together with the others, minus the same trained alone, over the same test rows."
+
+
+@dataclass(frozen=True, slots=True)
+class SharingRow:
+    """What a task gains or loses by sharing the encoder, as it is written.
+
+    Attributes:
+        scenario: The scenario with the other tasks.
+        task: The task.
+        measure: What was measured.
+        alone: The figure of the task alone.
+        together: That with the others.
+        difference: The second minus the first.
+    """
+
+    scenario: str
+    task: str
+    measure: str
+    alone: str
+    together: str
+    difference: Difference
+
+
+def sharing(comparison: Comparison) -> list[SharingRow]:
+    """Return what each task gains or loses by sharing the encoder, macro-F1 before the other measures."""
+    rows = [_sharing_row(comparison, each) for each in comparison.sharing]
+    return sorted(rows, key=lambda row: row.measure != MEASURE["macro_f1"])
+
+
+def _sharing_row(comparison: Comparison, found: Difference) -> SharingRow:
+    task = str(found.task)
+    figures = (comparison.row(name).tasks[task] for name in (found.reference, found.scenario))
+    alone, together = (spread(getattr(each, found.measure)) for each in figures)
+    return SharingRow(found.scenario, task, MEASURE[found.measure], alone, together, found)
 
 
 def method(comparison: Comparison) -> list[str]:

@@ -42,6 +42,7 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
         section(
             "cost", "Quality, cost, and what is noise", show(charts.cost(comparison), charts.intervals(comparison))
         ),
+        *_sharing(comparison),
         section("differences", "Differences in figures", *_differences(comparison)),
         section("classes", "F1 of each class", show(*charts.class_bars(comparison))),
         section("curves", "Training", show(*charts.training(comparison), charts.learning_curve(comparison))),
@@ -134,6 +135,28 @@ def _differences(comparison: Comparison) -> Iterator[str]:
         header = ["scenario", "measure", "difference", "95 % interval", "p, adjusted", "verdict"]
         inside = table(f"Each scenario minus {reference}", header, rows, search="Search the differences")
         yield folded(f"Against {reference}", inside)
+
+
+def _sharing(comparison: Comparison) -> Iterator[str]:
+    rows: list[list[Cell | str]] = [
+        [
+            row.scenario,
+            row.task,
+            row.measure,
+            row.alone,
+            row.together,
+            Cell(words.signed(row.difference.value), row.difference.value),
+            Cell(words.interval(row.difference), row.difference.low),
+            Cell(words.p_value(row.difference.p_adjusted), row.difference.p_adjusted),
+            Cell(words.verdict(row.difference), kind="real" if row.difference.real else ""),
+        ]
+        for row in words.sharing(comparison)
+    ]
+    header = ["scenario", "task", "measure", "alone", "shared", "difference", "95 % interval", "p, adjusted", "verdict"]
+    if rows:
+        yield section(
+            "sharing", "Sharing the encoder", paragraph(words.SHARING, kind="note"), table(words.SHARING, header, rows)
+        )
 
 
 def _confusions(comparison: Comparison) -> Iterator[str]:

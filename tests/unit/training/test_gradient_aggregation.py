@@ -72,7 +72,10 @@ def test_weights_count_for_the_encoder_alone(tiny_folder: Path, monkeypatch: pyt
 
 
 def test_the_gramian_has_the_products_over_all_parameters() -> None:
-    rows = [[torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])], [torch.tensor([-1.0, 0.5]), None]]
+    rows: list[list[Tensor | None]] = [
+        [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])],
+        [torch.tensor([-1.0, 0.5]), None],
+    ]
     assert gramian(rows).tolist() == [[14.0, 0.0], [0.0, 1.25]]
 
 
