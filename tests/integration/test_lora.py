@@ -120,7 +120,7 @@ def test_the_best_checkpoint_holds_adapters_and_heads_alone_and_comes_back(flags
     found = run(tmp_path / "run", *data(tmp_path), *LORA[:-1], *flags, "trainer.max_epochs=3", "calibration=none")
     kept = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     assert all(".lora_" in name or ".heads." in name for name in kept)
-    assert sum(".lora_" in name for name in kept) == 3 * 4 * 2
+    assert sum(".lora_" in name for name in kept) == 3 * 6 * 2  # A and B of six linear layers in three layers
     saved = load_model(tmp_path / "run").network
     for task in saved.tasks:
         expected = kept[f"network.heads.{task}_.out.weight"]

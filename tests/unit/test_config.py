@@ -309,8 +309,8 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             {"freeze.backbone": "none"},
             Problem(
                 "freeze.lora",
-                "{'r': 8, 'alpha': 16, 'dropout': 0.1, 'targets': ['query', 'key', 'value', 'attention_output']} "
-                "beside freeze.backbone=none, where it means nothing",
+                "{'r': 8, 'alpha': 16, 'dropout': 0.1, 'targets': ['query', 'key', 'value', 'attention_output', "
+                "'feed_forward']} beside freeze.backbone=none, where it means nothing",
                 "null, or freeze.backbone=lora",
                 "choose freeze=lora",
             ),
