@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from mtl.model.tokenizer import load_tokenizer
 from mtl.training.averaging import AveragedWeights
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
+from mtl.training.guard import BadStep, StepGuard
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
@@ -160,6 +161,7 @@ def module(
     total_steps: int,
     precision: str,
     combination: Combination | None = None,
+    guard: StepGuard | None = None,
 ) -> MultiTaskModule:
     """Return the LightningModule.
 
@@ -173,6 +175,7 @@ def module(
         total_steps: Optimizer steps of the whole training.
         precision: Lightning's precision flag.
         combination: How the tasks' losses become one; by default their sum.
+        guard: Keeps steps that are not finite away from the weights.
     """
     settings = config.optimizer
     return MultiTaskModule(
@@ -190,7 +193,13 @@ def module(
         schedule=schedule(config, plan, parameter_groups, total_steps),
         hyperparameters=asdict(config),
         combination=combination,
+        guard=guard,
     )
+
+
+def guard(config: Config, report: Callable[[BadStep], None], where: torch.device) -> StepGuard:
+    """Return what judges each step: at once, on a GPU as often as figures are logged, when it has to wait anyway."""
+    return StepGuard(report, every=config.trainer.log_every_n_steps or 50 if where.type == "cuda" else 1)
 
 
 def trainer(

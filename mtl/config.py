@@ -245,6 +245,16 @@ class AverageConfig:
 
 
 @dataclass(config=schema.STRICT)
+class BadStepsConfig:
+    """What to do about a step whose loss or gradient is NaN or infinite; its rows are written down either way."""
+
+    action: Literal["stop", "skip"]
+    """``skip``: leave the weights as they are and go on with the next step."""
+    most_in_a_row: Count
+    """With so many skipped without a good one between, training stops after all."""
+
+
+@dataclass(config=schema.STRICT)
 class CallbacksConfig:
     """What runs beside training."""
 
@@ -258,6 +268,7 @@ class CallbacksConfig:
     """Write `checkpoints/last.ckpt` after every epoch, to resume from."""
     keep_best: bool
     """Evaluate and save the best checkpoint rather than the last state."""
+    bad_steps: BadStepsConfig
     progress: bool
 
 

@@ -71,6 +71,12 @@ class ModelError(MtlError):
     subject = "Model"
 
 
+class TrainingError(MtlError):
+    """Training cannot go on: its place is the step."""
+
+    subject = "Training"
+
+
 def did_you_mean(word: str, candidates: Sequence[str]) -> str:
     """Return ``did you mean X?`` for the candidate nearest to ``word``, or an empty text if none is near."""
     folded = {candidate.lower(): candidate for candidate in candidates}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 import lightning.pytorch as pl
 import torch
@@ -29,6 +30,7 @@ from mtl.training import callbacks
 from mtl.training.compact import compact_embeddings
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch
+from mtl.training.guard import BadStep
 from mtl.training.module import MultiTaskModule
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def fit(
     splits: Splits,
     activations: FrozenActivations,
     history: callbacks.History,
+    report: Callable[[BadStep], None],
     watch: GradientWatch | None = None,
 ) -> Cost:
     """Train the network of a setting in place.
@@ -57,6 +60,7 @@ def fit(
         splits: The rows of each task and split.
         activations: What frozen layers give for them.
         history: Takes the figures of each epoch.
+        report: Is told of each step that is not finite; what it raises ends the training.
         watch: Takes the figures of the tasks' gradients.
 
     Returns:
@@ -77,7 +81,7 @@ def fit(
     steps = epoch_batches(setting.config.trainer, len(data.sampler))
     _check_interval(setting.config.trainer, steps)
     setting.combination.set_epoch(steps)
-    module = _module(setting, data)
+    module = _module(setting, data, report)
     plan = module.freezing
     meter = callbacks.Cost()
     trainer = build.trainer(
@@ -130,7 +134,7 @@ def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> M
     )
 
 
-def _module(setting: Setting, data: MultiTaskDataModule) -> MultiTaskModule:
+def _module(setting: Setting, data: MultiTaskDataModule, report: Callable[[BadStep], None]) -> MultiTaskModule:
     config = setting.config
     return build.module(
         config,
@@ -142,6 +146,7 @@ def _module(setting: Setting, data: MultiTaskDataModule) -> MultiTaskModule:
         total_steps(config.trainer, len(data.sampler)),
         setting.precision,
         setting.combination,
+        build.guard(config, report, setting.device),
     )
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from mtl import facts
 from mtl.analysis import analyse_errors
+from mtl.bad_steps import BadSteps
 from mtl.build_combination import gradient_watch
 from mtl.config import Config
 from mtl.data.datamodule import EncodedSplit
@@ -58,8 +59,9 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
     frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     maps = SentenceMaps.begin(setting, splits, frozen)
     history = callbacks.History()
+    bad_steps = BadSteps(setting)
     watch = gradient_watch(config)
-    cost = fit(setting, splits, activations, history, watch)
+    cost = fit(setting, splits, activations, history, bad_steps, watch)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -74,7 +76,7 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         scored=scored,
         facts=facts.facts(setting),
         losses=facts.losses(setting),
-        warnings=[*facts.warnings(setting), *notes],
+        warnings=[*facts.warnings(setting), *bad_steps.warnings(), *notes],
         retention=_retention(setting, inputs.pairs, ability),
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,

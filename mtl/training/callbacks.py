@@ -58,15 +58,16 @@ class History(Callback):
         self.epochs: list[EpochFigures] = []
         self._scores: dict[str, float] = {}
         self._sum: torch.Tensor | float = 0.0
-        self._steps = 0
+        self._steps: torch.Tensor | int = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Add the loss of a step, still on its device."""
+        """Add the loss of a step, still on its device; one that is not finite belongs to a step that was left out."""
         del trainer, pl_module, batch, batch_idx
-        self._sum = self._sum + (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
-        self._steps += 1
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self._sum = self._sum + loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        self._steps = self._steps + loss.isfinite()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note each task's macro-F1."""
@@ -79,7 +80,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the mean loss, and the figures of the epoch's last validation, which is over by now."""
         del pl_module
-        loss = float(self._sum) / max(self._steps, 1)
+        loss = float(self._sum) / max(int(self._steps), 1)
         self.epochs.append(EpochFigures(trainer.current_epoch + 1, loss, self._scores))
         self._scores, self._sum, self._steps = {}, 0.0, 0
 
@@ -142,7 +143,8 @@ class EpochLines(Callback):
         scores = ", ".join(
             f"{task} {figures[name]:.3f}" for task in self._tasks if (name := f"val/{task}/macro_f1") in figures
         )
-        loss = torch.stack(self._losses).mean().item() if self._losses else float("nan")
+        losses = torch.stack(self._losses) if self._losses else torch.empty(0)
+        loss = losses[losses.isfinite()].mean().item()  # without steps that were left out; of none NaN
         self._losses.clear()
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         seconds = time.perf_counter() - self._start

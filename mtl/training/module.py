@@ -22,9 +22,10 @@ from mtl.training.combination import Combination
 from mtl.training.famo import Randomness
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_aggregation import GradientAggregation
+from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import TaskLosses
-from mtl.training.optimization import clip_norm
+from mtl.training.optimization import clip_norm, gradient_norm
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class MultiTaskModule(LightningModule):
         schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
         hyperparameters: The configuration as plain values, kept in the checkpoints.
         combination: How the tasks' losses become one; by default their sum.
+        guard: Judges each optimizer step; without one a loss that is not finite spoils the weights.
 
     Attributes:
         step: What the present training step computed, up to the end of its backward pass, else nothing.
@@ -74,6 +76,7 @@ class MultiTaskModule(LightningModule):
         schedule: Callable[[Optimizer], LRScheduler],
         hyperparameters: Mapping[str, Any] | None = None,
         combination: Combination | None = None,
+        guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -87,6 +90,7 @@ class MultiTaskModule(LightningModule):
         self._schedule = schedule
         self._stage = -1
         self._boundary: int | Literal["embedding"] | None = "embedding"
+        self._guard = guard
         self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -129,6 +133,8 @@ class MultiTaskModule(LightningModule):
         losses, embeddings = self._task_losses(batch)
         self.step = Step(batch, losses, embeddings, randomness)
         total: Tensor = self.combination(losses)
+        if self._guard is not None:
+            self._guard.saw(batch, losses, total)
         if self._logs_this_step():
             for task, loss in losses.items():
                 self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
@@ -243,29 +249,48 @@ class MultiTaskModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer's flags say.
+        """Clip as the trainer's flags say, and have the guard judge the step by the norm that clipping needs anyway.
 
         Lightning refuses to clip for a fused optimizer in mixed precision, where it may unscale the gradients itself;
         ours is fused only without scaling.
         """
-        if not gradient_clip_val:
-            return
-        if gradient_clip_algorithm == "value":
+        if gradient_clip_val and gradient_clip_algorithm != "value":
+            norm = clip_norm(optimizer, gradient_clip_val)
+        elif self._guard is not None:
+            norm = gradient_norm(optimizer)
+        if gradient_clip_val and gradient_clip_algorithm == "value":
             parameters = [each for group in optimizer.param_groups for each in group["params"]]
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-        else:
-            clip_norm(optimizer, gradient_clip_val)
+        if self._guard is not None:
+            self._guard.judge(optimizer, norm, self.global_step, self.current_epoch)
+
+    def on_validation_start(self) -> None:
+        """Have the guard look before figures and checkpoints are made."""
+        self._inspect()
+
+    def on_train_epoch_end(self) -> None:
+        """As before a validation, where an epoch has none."""
+        self._inspect()
+
+    def _inspect(self) -> None:
+        if self._guard is not None:
+            self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what never learns: it is what training started from, and 400 MB of an MPNet."""
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
+        if self._guard is not None:
+            self._guard.inspect()
+            checkpoint["bad_steps_in_a_row"] = self._guard.in_a_row
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what `on_save_checkpoint` left out."""
         kept = self._kept()
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+        if self._guard is not None:
+            self._guard.in_a_row = checkpoint.get("bad_steps_in_a_row", 0)
 
     def _kept(self) -> set[str]:
         learning = {

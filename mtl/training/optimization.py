@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -43,7 +43,19 @@ def build_adamw(
     return optimizer
 
 
-def clip_norm(optimizer: Optimizer, limit: float) -> None:
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Return the norm of all gradients together but those of a combination's own weights, a scalar; 0 without any."""
+    counted = [group for group in optimizer.param_groups if group.get("name") != COMBINATION]
+    return nn.utils.get_total_norm(
+        [each.grad for group in counted for each in group["params"] if each.grad is not None]
+    )
+
+
+def _learning(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+
+
+def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     """Clip the gradients to a total norm of ``limit``, as `torch.nn.utils.clip_grad_norm_` does.
 
     For a fused AdamW of `build_adamw` they are scaled within its own pass: it divides by ``grad_scale``, which PyTorch
@@ -56,27 +68,47 @@ def clip_norm(optimizer: Optimizer, limit: float) -> None:
     Args:
         optimizer: The optimizer whose next step is to take clipped gradients.
         limit: The largest norm of all gradients together.
+
+    Returns:
+        The norm that they had, a scalar.
     """
-    groups = optimizer.param_groups
-    parameters = [each for group in groups for each in group["params"] if each.grad is not None]
-    counted = [group for group in groups if group.get("name") != COMBINATION]
-    norm = nn.utils.get_total_norm(
-        [each.grad for group in counted for each in group["params"] if each.grad is not None]
-    )
+    norm = gradient_norm(optimizer)
     if _divides(optimizer, norm.device):
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        nn.utils.clip_grads_with_norm_(_learning(optimizer), limit, norm)
+    return norm
+
+
+def does_nothing_if(optimizer: Optimizer, flag: Tensor) -> None:
+    """Let the next step of a fused AdamW of `build_adamw` change nothing if a flag is set, without looking at it.
+
+    PyTorch gave it ``found_inf`` for the gradients of fp16, as ``grad_scale`` in `clip_norm`.
+
+    Args:
+        optimizer: The optimizer.
+        flag: A boolean scalar on its device.
+    """
+    optimizer.found_inf = flag.float()  # type: ignore[attr-defined]
+
+
+def is_scaled(optimizer: Optimizer) -> bool:
+    """Whether the optimizer's gradients are those of ``16-mixed``, which a scaler judges; see `build_adamw`."""
+    return not _is_fused(optimizer)
+
+
+def _is_fused(optimizer: Optimizer) -> bool:
+    return isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
 
 
 def _divides(optimizer: Optimizer, device: torch.device) -> bool:
     """Whether a step of the optimizer divides by ``grad_scale``; MPS is left out, where nobody has tried it."""
-    fused = isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
-    return fused and device.type in {"cpu", "cuda"}
+    return _is_fused(optimizer) and device.type in {"cpu", "cuda"}
 
 
 def _forget_scale(optimizer: Optimizer, *_: object) -> None:
     optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = None  # type: ignore[attr-defined]
 
 
 def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable[[int], float]:

@@ -26,7 +26,7 @@ FLOORS = (
     ("build_losses", "build_combination", "build", "bulk", "composition", "study_jobs"),
     ("reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
-    ("analysis", "facts", "scores"),
+    ("analysis", "bad_steps", "facts", "scores"),
     ("fitting", "sentence_maps"),
     ("run", "study"),
     ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),

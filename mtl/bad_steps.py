@@ -1,0 +1,115 @@
+"""What a run does about a step whose loss or gradient is NaN or infinite: write its rows down, then stop or go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mtl.data.problems import plural
+from mtl.errors import Problem, TrainingError, listed
+from mtl.files import write_json
+from mtl.setting import Setting
+from mtl.training.guard import BadStep
+
+FOLDER = "bad_steps"
+MOST_FILES = 20
+"""Of a run that skips; behind that, steps are counted and no longer written down."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class BadSteps:
+    """Is told of each bad step of a run.
+
+    Args:
+        setting: The run.
+
+    Attributes:
+        count: Steps so far.
+    """
+
+    setting: Setting
+    count: int = field(default=0, init=False)
+
+    def __call__(self, bad: BadStep) -> None:
+        """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
+
+        Raises:
+            TrainingError: The run is to stop.
+        """
+        self.count += 1
+        where = "its rows are not written down: there were many before it"
+        if self.count <= MOST_FILES:
+            where = f"its rows are in {self._write(bad)}"
+        settings = self.setting.config.callbacks.bad_steps
+        if settings.action == "skip" and bad.in_a_row < settings.most_in_a_row:
+            log.warning("step %d (epoch %d) left out: %s; %s", bad.step, bad.epoch, _found(bad), where)
+            return
+        in_a_row = f", the last of {bad.in_a_row} in a row" if bad.in_a_row > 1 else ""
+        raise TrainingError(
+            Problem(
+                f"step {bad.step} (epoch {bad.epoch})",
+                f"{_found(bad)}{in_a_row}; {where}",
+                "a finite loss and finite gradients",
+                "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs())]),
+            )
+        )
+
+    def warnings(self) -> list[str]:
+        """Return what the reader of a report must know."""
+        if not self.count:
+            return []
+        left_out = "1 step was" if self.count == 1 else f"{self.count} steps were"
+        text = f"{left_out} left out of training: loss or gradients were not finite. See {FOLDER}/ in the run folder."
+        return [text]
+
+    def _write(self, bad: BadStep) -> Path:
+        path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
+        content = {
+            "step": bad.step,
+            "epoch": bad.epoch,
+            "losses": [{task: str(loss) for task, loss in losses.items()} for losses in bad.losses],
+            "gradient_norm": str(bad.norm),  # texts: JSON has no number for NaN
+            "rows": list(self._rows(bad)),
+        }
+        write_json(path, content)
+        return path
+
+    def _rows(self, bad: BadStep) -> Iterator[dict[str, object]]:
+        for task, indices in bad.rows.items():
+            examples = self.setting.tasks[task].train
+            lines = examples.lines
+            for row in indices:
+                found = examples[row]
+                yield {
+                    "task": task,
+                    "file": str(examples.path),
+                    "line": int(lines[row]),
+                    "label": found.label,
+                    "text": found.text,
+                }
+
+    def _repairs(self) -> Iterator[str]:
+        config, precision = self.setting.config, self.setting.precision
+        yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
+        if not precision.startswith("32"):
+            yield f"trainer.precision=32-true in place of {precision}"
+        if not config.trainer.gradient_clip_val:
+            yield "trainer.gradient_clip_val=1.0, which is off"
+        if config.callbacks.bad_steps.action == "stop":
+            yield "look into the rows; to go on without such steps: callbacks.bad_steps.action=skip"
+        last = self.setting.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            yield f"the last good state is in {last}"
+
+
+def _found(bad: BadStep) -> str:
+    """Return what is not finite."""
+    wrong = [f"{task} {loss}" for losses in bad.losses for task, loss in losses.items() if not abs(loss) < float("inf")]
+    if wrong:
+        return f"a loss that is not finite: {listed(wrong)}"
+    batches = plural(sum(map(len, bad.rows.values())), "row")
+    return f"gradients that are not finite (norm {bad.norm}) of a finite loss over {batches}"

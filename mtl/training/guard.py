@@ -1,0 +1,125 @@
+"""Keeps a step whose loss or gradient is NaN or infinite away from the weights, and tells which rows it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mtl.data.batching import Batch
+from mtl.training.optimization import does_nothing_if, is_scaled
+
+
+@dataclass(frozen=True, slots=True)
+class BadStep:
+    """An optimizer step that was left out.
+
+    Attributes:
+        step: Its number, from 1.
+        epoch: Its epoch, from 1.
+        losses: The loss of each task, of each batch whose gradients make up the step.
+        norm: The norm of its gradients before clipping.
+        rows: The rows of each task's training split that it was made of.
+        in_a_row: How many steps up to this one were left out without a good one between.
+    """
+
+    step: int
+    epoch: int
+    losses: list[dict[str, float]]
+    norm: float
+    rows: dict[str, list[int]]
+    in_a_row: int
+
+
+_Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""The rows of each task in a batch, and the loss of each."""
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What a step leaves behind until somebody looks, all tensors still on their device."""
+
+    step: int
+    epoch: int
+    bad: Tensor
+    norm: Tensor
+    batches: list[_Rows]
+
+
+@dataclass(slots=True)
+class StepGuard:
+    """Judges each optimizer step before it is done.
+
+    With ``every`` = 1 the gradients of a bad step are dropped at once. That asks the device for an answer in each step:
+    nothing on a CPU, while a GPU would run dry. With a greater number the optimizer itself passes the step over where
+    the flag on its device says so, and the answers of several steps are asked for together: `inspect`. The weights are
+    the same either way.
+
+    Gradients in fp16 are judged by Lightning's gradient scaler, which passes steps over until it has found its scale;
+    there only the loss counts here.
+
+    Args:
+        report: Told of each bad step, in order; what it raises ends the training.
+        every: After how many steps to look.
+
+    Attributes:
+        in_a_row: How many steps were left out since the last good one.
+    """
+
+    report: Callable[[BadStep], None]
+    every: int = 1
+    in_a_row: int = 0
+    _batches: list[_Rows] = field(default_factory=list)
+    _total: Tensor | None = None
+    _judged: list[_Judged] = field(default_factory=list)
+
+    def saw(self, batch: Batch, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """Note a batch of the step to come, its losses and what they combine to, scalars."""
+        self._batches.append((batch.indices, {task: loss.detach() for task, loss in losses.items()}))
+        self._total = total.detach() if self._total is None else self._total + total.detach()
+
+    def judge(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:
+        """Make the optimizer's next step do nothing if it is bad.
+
+        Args:
+            optimizer: It, with the gradients of the step.
+            norm: Their norm, a scalar, before clipping.
+            step: Optimizer steps that were done before.
+            epoch: The epoch, from 0.
+        """
+        total = norm.new_zeros(()) if self._total is None else self._total
+        judged = total if is_scaled(optimizer) else total + norm.to(total.device)  # both finite, or the sum is not
+        found = _Judged(step + 1, epoch + 1, ~judged.isfinite(), norm, self._batches)
+        self._batches, self._total = [], None
+        self._judged.append(found)
+        if self.every == 1:
+            if found.bad:
+                optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
+            self.inspect()
+            return
+        does_nothing_if(optimizer, found.bad)
+        if len(self._judged) >= self.every:
+            self.inspect()
+
+    def inspect(self) -> None:
+        """Look at what was judged since the last time, and report what was bad."""
+        judged, self._judged = self._judged, []
+        if not judged:
+            return
+        answers = torch.stack([each.bad for each in judged]).tolist()
+        for each, bad in zip(judged, answers, strict=True):
+            self.in_a_row = self.in_a_row + 1 if bad else 0
+            if bad:
+                self.report(_told(each, self.in_a_row))
+
+
+def _told(judged: _Judged, in_a_row: int) -> BadStep:
+    rows: dict[str, list[int]] = {}
+    for batch, _ in judged.batches:
+        for task, indices in batch.items():
+            rows.setdefault(task, []).extend(indices.tolist())
+    losses = [{task: float(loss) for task, loss in found.items()} for _, found in judged.batches]
+    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row)

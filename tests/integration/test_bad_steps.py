@@ -1,0 +1,195 @@
+"""A loss or gradient that is NaN or infinite: the weights never see it, its rows are written down, the run says so."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from mtl.errors import Problem, TrainingError
+from mtl.evaluation.metrics_file import read_metrics
+from tests.support.commands import run as command
+from tests.support.runs import Probe, data, probed, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mtl.training.module import MultiTaskModule
+
+STEPS = 5  # of an epoch over 12 rows of each of 3 classes, in batches of 8
+NAN = float("nan")
+
+
+class Spoilt:
+    """Spoils the loss or the gradients of chosen steps (from 1) and keeps the weights before and after each.
+
+    Args:
+        steps: Which steps.
+        value: What stands in for what they computed.
+        gradients: Whether to spoil a gradient, and leave the loss as it is.
+    """
+
+    def __init__(self, *steps: int, value: float = NAN, gradients: bool = False) -> None:
+        self.steps, self.value, self.gradients = steps, value, gradients
+        self.weights: list[dict[str, torch.Tensor]] = []
+        self.batches: list[Any] = []
+        self.probe = Probe(on_start=self.start, before_batch=self.before, after_batch=self.after)
+        self.number = 0
+
+    def start(self, module: MultiTaskModule) -> None:
+        self.weights.append(self.copy(module))
+        module.network.head("classification").register_forward_hook(self._spoil)
+        next(module.network.heads.parameters()).register_hook(
+            lambda grad: grad * self.value if self.gradients and self.number in self.steps else grad
+        )
+
+    def _spoil(self, head: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits * self.value if head.training and self.number in self.steps and not self.gradients else logits
+
+    def before(self, module: MultiTaskModule, batch: Any) -> None:
+        self.number += 1
+        self.batches.append(batch)
+
+    def after(self, module: MultiTaskModule, batch: Any) -> None:
+        self.weights.append(self.copy(module))
+
+    def copy(self, module: MultiTaskModule) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in module.network.named_parameters()}
+
+    def changed(self) -> list[bool]:
+        """Return whether each step changed the weights."""
+        pairs = zip(self.weights, self.weights[1:], strict=False)
+        return [any(not torch.equal(one[name], other[name]) for name in one) for one, other in pairs]
+
+
+@pytest.fixture
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def prepare(*steps: int, **how: Any) -> Spoilt:
+        found = Spoilt(*steps, **how)
+        probed(monkeypatch, found.probe)
+        return found
+
+    return prepare
+
+
+ONE = ["trainer.max_epochs=1", "optimizer.warmup=0"]
+
+
+@pytest.mark.parametrize("flags", [[], ["freeze=backbone"], ["trainer.gradient_clip_val=null"]])
+@pytest.mark.parametrize("how", [{"value": NAN}, {"value": float("inf")}, {"value": NAN, "gradients": True}])
+def test_a_run_stops_before_the_weights_change(
+    how: dict[str, Any], flags: list[str], spoilt: Any, tmp_path: Path
+) -> None:
+    found = spoilt(3, **how)
+    with pytest.raises(TrainingError):
+        run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
+    assert found.changed() == [True, True]  # of the third there is no end
+    assert all(value.isfinite().all() for value in found.weights[-1].values())
+
+
+def test_what_a_stopped_run_says_and_leaves(spoilt: Any, tmp_path: Path) -> None:
+    found = spoilt(STEPS + 2)
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=2")
+    path = tmp_path / "run" / "bad_steps" / f"step_{STEPS + 2}.json"
+    assert error.value.problems == (
+        Problem(
+            "step 7 (epoch 2)",
+            f"a loss that is not finite: classification nan; its rows are in {path}",
+            "a finite loss and finite gradients",
+            "one of these:\n"
+            "      - lower rates: learning_rates=… with smaller values, or more optimizer.warmup\n"
+            "      - look into the rows; to go on without such steps: callbacks.bad_steps.action=skip\n"
+            f"      - the last good state is in {tmp_path}/run/checkpoints/last.ckpt",
+        ),
+    )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (content["step"], content["epoch"], content["gradient_norm"]) == (7, 2, "nan")
+    assert content["losses"][0]["classification"] == "nan"
+    assert float(content["losses"][0]["sentiment"]) > 0
+    rows = {(row["task"], row["file"], row["line"], row["text"], row["label"]) for row in content["rows"]}
+    assert rows == in_files(tmp_path, found.batches[-1])
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, value in checkpoint["state_dict"].items():
+        if name.startswith("network."):
+            torch.testing.assert_close(value, found.weights[STEPS][name.removeprefix("network.")], rtol=0, atol=0)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def in_files(folder: Path, batch: Any) -> set[tuple[str, str, int, str, str]]:
+    """Return the rows of a batch as they stand in the files of `data`."""
+    found = set()
+    for task, indices in batch.indices.items():
+        path = folder / f"{task}_train.csv"
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for row in indices.tolist():
+            text, _, label = lines[row + 1].rpartition(",")
+            found.add((task, str(path), row + 2, text, label))
+    return found
+
+
+def test_a_gradient_alone(spoilt: Any, tmp_path: Path) -> None:
+    spoilt(1, gradients=True)
+    flags = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=null", "callbacks.bad_steps.action=skip"]
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path / "run", *data(tmp_path), *flags, "callbacks.bad_steps.most_in_a_row=1")
+    assert error.value.problems == (
+        Problem(
+            "step 1 (epoch 1)",
+            "gradients that are not finite (norm nan) of a finite loss over 16 rows; its rows are in "
+            f"{tmp_path}/run/bad_steps/step_1.json",
+            "a finite loss and finite gradients",
+            "one of these:\n"
+            "      - lower rates: learning_rates=… with smaller values, or more optimizer.warmup\n"
+            "      - trainer.precision=32-true in place of bf16-mixed\n"
+            "      - trainer.gradient_clip_val=1.0, which is off",
+        ),
+    )
+
+
+def test_a_run_that_skips_goes_on_without_the_step(spoilt: Any, tmp_path: Path) -> None:
+    found = spoilt(2, 4)
+    run(tmp_path / "run", *data(tmp_path), *ONE, "callbacks.bad_steps.action=skip")
+    assert found.changed() == [True, False, True, False, True]
+    assert sorted(path.name for path in (tmp_path / "run" / "bad_steps").iterdir()) == ["step_2.json", "step_4.json"]
+    warnings = read_metrics(tmp_path / "run" / "metrics.json").run["warnings"]
+    told = "2 steps were left out of training: loss or gradients were not finite. See bad_steps/ in the run folder."
+    assert warnings[0] == told
+
+
+def test_a_run_that_skips_stops_after_too_many_in_a_row(spoilt: Any, tmp_path: Path) -> None:
+    spoilt(1, 3, 4, 5)
+    flags = ["callbacks.bad_steps.action=skip", "callbacks.bad_steps.most_in_a_row=3"]
+    with pytest.raises(TrainingError, match=r"step 5 \(epoch 1\)\n.* nan, the last of 3 in a row; its rows are in "):
+        run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
+
+
+def test_accumulated_batches_are_one_step(spoilt: Any, tmp_path: Path) -> None:
+    found = spoilt(2)
+    flags = ["trainer.accumulate_grad_batches=2", "callbacks.bad_steps.action=skip"]
+    run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
+    assert found.changed() == [False, False, False, True, True]
+    content = json.loads((tmp_path / "run" / "bad_steps" / "step_1.json").read_text(encoding="utf-8"))
+    assert [losses["classification"] == "nan" for losses in content["losses"]] == [False, True]
+    assert len(content["rows"]) == sum(map(len, found.batches[:2]))
+
+
+def test_many_bad_steps_leave_few_files(spoilt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtl.bad_steps.MOST_FILES", 2)
+    spoilt(1, 2, 4, 5)
+    run(tmp_path / "run", *data(tmp_path), *ONE, "callbacks.bad_steps.action=skip")
+    assert len(list((tmp_path / "run" / "bad_steps").iterdir())) == 2
+
+
+def test_the_command_line_ends_with_2_and_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    probed(monkeypatch, Spoilt(2).probe)
+    small = ["backbone=tiny", "trainer=cpu", "trainer.precision=32-true", "logger=none", "evaluation.figures=false"]
+    outcome = command("mtl.train", *small, *data(tmp_path), "data.batch_size=8")
+    assert outcome.code == 2
+    assert outcome.err.startswith(
+        "Training: 1 problem\n  step 2 (epoch 1)\n      found:    a loss that is not finite: "
+    )
+    assert "Traceback" not in outcome.err
