@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mtl import schema
@@ -166,7 +167,11 @@ def load_model(path: Path) -> SavedModel:
 
 def _load_heads(network: MultiTaskNetwork, folder: Path) -> None:
     """Load the heads' weights, which must be those of the heads that ``mtl.json`` describes."""
-    tensors = load_file(folder / HEADS)
+    try:
+        tensors = load_file(folder / HEADS)
+    except (SafetensorError, OSError) as error:
+        found = f"not readable: {str(error).splitlines()[0]}"
+        raise ModelError(Problem(str(folder / HEADS), found, "safetensors", "copy the model again")) from None
     found = {name: list(value.shape) for name, value in tensors.items()}
     expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
     wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -25,6 +26,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     Args:
         main: Takes the arguments behind the program's name.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, half a surrogate pair
     try:
         main(sys.argv[1:])
     except MtlError as error:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
+from mtl.errors import ModelError, Problem, listed
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
         encoder: The encoder.
         table: Token ids of ``N`` rows.
         how: Batches, precision, progress bar.
+
+    Raises:
+        ModelError: An embedding is not finite.
     """
     loader = EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id)
     embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
@@ -64,7 +68,33 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
             found = (distinct if batch.inverse is None else distinct[batch.inverse]).cpu().numpy()
             embeddings[loader.indices[done : done + len(found)]] = found
             done += len(found)
+    check_finite(embeddings, "embeddings", "the encoder", encoder)
     return embeddings
+
+
+def check_finite(values: NDArray[np.floating], what: str, where: str, module: torch.nn.Module) -> None:
+    """Check that what a module gave for ``N`` rows holds no NaN and no infinity, which would pass for a result.
+
+    Args:
+        values: ``(N, ...)``.
+        what: What they are: ``embeddings``.
+        where: Whose they are, the place of the error: ``the encoder``.
+        module: That module.
+
+    Raises:
+        ModelError: They do; it names the weights that are not finite either, if some are.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+    weights = [name for name, value in module.named_parameters() if not value.isfinite().all()]
+    found = f"{what} that are NaN or infinite, of {len(bad)} of {len(values)} sentences, the first number {bad[0] + 1}"
+    repair = "precision=fp32 (trainer.precision=32-true in training), if that is not what it ran in"
+    if weights:
+        found += f"; weights that are not finite: {listed(weights, most=3)}"
+        repair = "take another checkpoint, or train the model again at a lower rate"
+    raise ModelError(Problem(where, found, f"finite {what}", repair))
 
 
 def native_bf16(device: torch.device) -> bool:

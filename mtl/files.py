@@ -48,14 +48,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, its line ends as they are, so that ``path`` is never seen half written.
+    r"""Write ``text`` as UTF-8, its line ends as they are, so that ``path`` is never seen half written.
+
+    Half a surrogate pair, as a file name that is no UTF-8 has one, is written as its escape: ``\udcff``.
 
     Args:
         path: The file to write or to replace.
         text: Its whole content.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: str | Path, value: Any) -> None:

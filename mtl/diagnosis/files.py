@@ -45,7 +45,10 @@ def write_findings(path: Path, facts: Mapping[str, object], diagnoses: Sequence[
 
 
 def _write(path: Path, rows: Iterable[Sequence[str | float]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         for row in rows:
             writer.writerow([guarded(cell) if isinstance(cell, str) else cell for cell in row])

@@ -78,7 +78,10 @@ def _rounded(value: float) -> float:
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterator[list[str | float]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
         writer.writerows(rows)

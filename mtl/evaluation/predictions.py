@@ -75,7 +75,10 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
         path: The file to write or to replace; see `predictions_path`.
         predictions: What to write.
     """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         # Quotes around every text: a semicolon in it then splits no cell where a spreadsheet separates by semicolons.
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(_header(predictions.classes))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from mtl.errors import ModelError, Problem, listed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SUPPORTED_POOLINGS: Final = ("mean", "cls")
 _MODULES: Final = ("Transformer", "Pooling", "Normalize")
@@ -68,7 +67,7 @@ def layout(folder: Path) -> SentenceLayout:
     if modules is not None and not problems:
         pooling = _pooling(folder / modules[1]["path"] / "config.json", problems)
         normalize = len(modules) == len(_MODULES)
-    limit = settings.get("max_seq_length") or _tokenizer_limit(folder, problems)
+    limit = _stated_limit(folder, settings, problems) or _tokenizer_limit(folder, problems)
     if problems:
         raise ModelError(problems)
     return SentenceLayout(pooling, normalize, limit, bool(settings.get("do_lower_case", False)))
@@ -104,11 +103,9 @@ def layout_files(said: SentenceLayout, hidden_size: int) -> dict[str, Any]:
 
 def _read(path: Path, problems: list[Problem]) -> Any:
     """Return the JSON in ``path``, or None when there is no such file or it is damaged, which is a problem."""
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError) as error:  # brackets thousands of levels deep
         problems.append(Problem(str(path), f"not valid JSON: {error}", "JSON", "fetch the file again"))
         return None
 
@@ -118,6 +115,9 @@ def _module_problems(folder: Path, modules: Any) -> list[Problem]:
     place = str(folder / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
         return [Problem(place, "not a list of modules with a type and a path", _EXPECTED_MODULES, "fetch it again")]
+    outside = [str(module["path"]) for module in modules if not _stays_inside(module["path"])]
+    if outside:
+        return [Problem(place, f"the path {outside[0]!r}", "paths in the model's own folder", "fetch it again")]
     types = [str(module["type"]) for module in modules]
     kinds = [name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name for name in types]
     if kinds not in (list(_MODULES), list(_MODULES[:2])):
@@ -128,6 +128,12 @@ def _module_problems(folder: Path, modules: Any) -> list[Problem]:
     return []
 
 
+def _stays_inside(path: Any) -> bool:
+    """Whether a path of ``modules.json`` is one, and leads nowhere but into the folder."""
+    plain = isinstance(path, str) and "\0" not in path
+    return plain and not Path(path).is_absolute() and ".." not in re.split(r"[/\\]", path)
+
+
 def _pooling(path: Path, problems: list[Problem]) -> str:
     """Return the one pooling that the file asks for, in the old or in the new spelling."""
     config = _read(path, problems)
@@ -136,7 +142,7 @@ def _pooling(path: Path, problems: list[Problem]) -> str:
             problems.append(Problem(str(path), "no such file, or no object in it", "a pooling mode", "fetch it again"))
         return "mean"
     named = config.get("pooling_mode") or [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
-    modes = [named] if isinstance(named, str) else list(named) or ["mean"]  # the peer's default, too
+    modes = (named or ["mean"]) if isinstance(named, list) else [named]  # the peer's default, too
     if len(modes) != 1 or modes[0] not in SUPPORTED_POOLINGS:
         expected = f"one of {', '.join(SUPPORTED_POOLINGS)}"
         problems.append(Problem(str(path), f"the pooling {' + '.join(map(str, modes))}", expected, _PLAIN))
@@ -151,6 +157,16 @@ def _transformer_settings(folder: Path, problems: list[Problem]) -> dict[str, An
         settings = _read(path, problems)
         return settings if isinstance(settings, dict) else {}
     return {}
+
+
+def _stated_limit(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:
+    """Return ``max_seq_length``, None where it is not stated."""
+    limit = settings.get("max_seq_length")
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
+        return limit
+    place = f"{folder / 'sentence_bert_config.json'}: max_seq_length"
+    problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", "fetch the file again"))
+    return None
 
 
 def _tokenizer_limit(folder: Path, problems: list[Problem]) -> int | None:

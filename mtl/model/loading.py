@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig
 from transformers.utils import logging
@@ -49,8 +48,8 @@ def load_backbone(folder: Path) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,  # told below: transformers' error points to a report that is not shown
                 **options,
             )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        found = f"the weights cannot be loaded: {error}"
+    except Exception as error:  # of a damaged config any layer may raise anything
+        found = f"the weights cannot be loaded: {_reason(error)}"
         expected = "safetensors that fit config.json"
         raise ModelError(Problem(str(folder), found, expected, "fetch the folder again")) from error
     _refuse_gaps(folder, model_class.__name__, report)
@@ -76,10 +75,16 @@ def quiet() -> Iterator[None]:
 def _config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"cannot be used: {str(error).splitlines()[0]}"
+    except Exception as error:  # transformers and its validators raise what they like
+        found = f"cannot be used: {_reason(error)}"
         expected = "the config of an encoder that transformers knows without code from the folder"
         raise ModelError(Problem(str(folder / "config.json"), found, expected)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def _model_class(folder: Path, config: PreTrainedConfig) -> Any:

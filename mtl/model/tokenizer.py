@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from tokenizers import normalizers
@@ -39,11 +40,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         found = f"{type(tokenizer).__name__}, {'without a padding token' if tokenizer.is_fast else 'a slow tokenizer'}"
         raise ModelError(Problem(str(folder), found, "a fast tokenizer with a padding token"))
+    _check_vocabulary(folder, tokenizer)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     if layout(folder).do_lower_case:
         _lower_first(tokenizer)
     return tokenizer
+
+
+def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Check that the encoder in the folder has an embedding for every token."""
+    try:
+        size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return  # loading the encoder says so
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if isinstance(size, int) and highest >= size:
+        found = f"tokens up to {highest}, and config.json has a vocab_size of {size}"
+        raise ModelError(Problem(str(folder), found, "a token embedding for each", "fetch the folder again"))
 
 
 def _lower_first(tokenizer: PreTrainedTokenizerFast) -> None:

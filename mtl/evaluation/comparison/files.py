@@ -68,7 +68,10 @@ def write_comparison_csv(path: str | Path, comparison: Comparison) -> None:
     header = ["scenario", "training_rows", "runs"]
     header += [name for column in shown for name in (column.key, f"{column.key}.deviation")]
     header += ["to_best", "to_best.low", "to_best.high", "to_best.p_adjusted"]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(map(guarded, header))
         for row in comparison.rows:
