@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare test test-all lint types format bench check-configs clean
+.PHONY: help setup train compare test test-all test-lowest fuzz lint types format bench check-configs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -36,6 +36,16 @@ test: $(STAMP) ## run the tests, without the long ones
 test-all: $(STAMP) ## run all tests
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
+test-lowest: ## run the tests on the lowest versions that pyproject.toml admits, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv $(TORCH)
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+	  --editable '.[dev]' '$(firstword $(TORCH))'
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+fuzz: $(STAMP) ## put 10,000 broken inputs through every command; one target with ARGS="'damaged models'"
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
 lint: $(STAMP) ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,5 +64,5 @@ bench: $(STAMP) ## measure against other tools; some with ARGS="encode train"
 	$(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 clean: ## remove caches and build products, not outputs
-	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv-lowest build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

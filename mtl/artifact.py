@@ -216,7 +216,7 @@ def read_manifest(folder: Path) -> Manifest:
     repair = "copy the model again or train it again"
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(Problem(place, f"not readable: {error}", "JSON", repair)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = f"format {content.get('format')!r}" if isinstance(content, dict) else "no object"

@@ -10,6 +10,7 @@ import yaml
 from mtl import schema
 from mtl.config import BackboneConfig
 from mtl.errors import ConfigError, ModelError, Problem, did_you_mean, listed
+from mtl.files import expanded
 from mtl.model.weights import BackboneSpec
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -32,7 +33,7 @@ def backbone_spec(name: str) -> BackboneSpec:
     """
     if name in backbone_names():
         return spec_of(_shipped(name))
-    if Path(name).expanduser().is_dir():
+    if expanded(name).is_dir():
         return BackboneSpec(path=name)
     owner, slash, model = name.partition("/")
     if slash and owner and model and "/" not in model and not name.startswith((".", "~")):

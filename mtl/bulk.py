@@ -116,11 +116,11 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
     return embeddings
 
 
-def check_output(path: Path, suffixes: Sequence[str]) -> None:
+def check_output(path: Path, suffixes: Sequence[str], source: Path | None = None) -> None:
     """Check before any work that ``path`` can be written.
 
     Raises:
-        ConfigError: Its suffix is not one of ``suffixes``, its folder misses, or it is a folder.
+        ConfigError: Its suffix is not one of ``suffixes``, its folder misses, it is a folder, or it is the ``source``.
     """
     problems = []
     if path.suffix not in suffixes:
@@ -129,5 +129,7 @@ def check_output(path: Path, suffixes: Sequence[str]) -> None:
         problems.append(Problem("output", f"{path}, a folder", "a file"))
     elif not path.absolute().parent.is_dir():
         problems.append(Problem("output", f"no folder {path.absolute().parent}", "a file in a folder that is there"))
+    elif source is not None and path.exists() and source.exists() and path.samefile(source):
+        problems.append(Problem("output", f"{path}, which is the input", "another file: the input would be lost"))
     if problems:
         raise ConfigError(problems)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +14,13 @@ from typing import Any, NoReturn, TypeVar
 from mtl import schema
 from mtl.errors import ConfigError, MtlError, Problem, did_you_mean, listed
 
+_MOST_SHOWN = 200
 T = TypeVar("T")
 _KEY_VALUE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 FAILED = 2
 """Exit code of everything that a user can mend."""
+CUT_OFF = 141
+"""Exit code where the output was closed, as shells have it: 128 + SIGPIPE."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
@@ -34,10 +39,30 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     except MtlError as error:
         print(error, file=sys.stderr)
         sys.exit(FAILED)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CUT_OFF)
+    except OSError as error:
+        print(of_system(error), file=sys.stderr)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def of_system(error: OSError) -> MtlError:
+    """Return the error for what the operating system refuses: a full disk, a name that is too long, no permission."""
+    repairs = {
+        errno.ENOSPC: "free some space; what is there already is whole",
+        errno.ENAMETOOLONG: "give a shorter name",
+        errno.EACCES: "check its permissions",
+    }
+    place = "the system" if error.filename is None else str(error.filename)
+    place = place if len(place) <= _MOST_SHOWN else f"{place[:_MOST_SHOWN]}…"
+    found = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    expected = "a file that can be read or written here"
+    return MtlError(Problem(place, found, expected, repairs.get(error.errno or 0, "")))
 
 
 def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None = None) -> T:

@@ -49,11 +49,12 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.data.examples import read_texts
     from mtl.inference import SentenceEncoder
 
+    source = None if options.input is None else Path(options.input)
     if options.output is not None:
-        check_output(Path(options.output), (".npy",))
+        check_output(Path(options.output), (".npy",), source)
     texts: Sequence[str] = options.sentences
-    if options.input is not None:
-        texts = read_texts(Path(options.input), options.text_column).texts
+    if source is not None:
+        texts = read_texts(source, options.text_column).texts
     encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
     if options.output is None:
         embeddings = encoder.encode(list(texts), precision=options.precision, progress=True)

@@ -12,10 +12,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def cache_root() -> Path:
     """Return the folder of everything that is cached: ``$MTL_CACHE_DIR``, or ``~/.cache/mtl`` if that is not set."""
-    return Path(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl").expanduser()
+    return expanded(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl")
+
+
+def expanded(path: str | Path) -> Path:
+    """Return the path with the home folder in the place of ``~``; as it is where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them can stand for more than fits into memory, or for themselves."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("an alias (*), which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file that a run has written holds: plain values.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8, or no such YAML.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        return yaml.load(text, _WithoutAliases)  # noqa: S506 - a safe loader
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - of a wrong tag PyYAML raises AttributeError, KeyError and others
+        raise ValueError(str(error)) from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from mtl.config import Config, DataConfig, RetentionConfig, TaskConfig
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.errors import ConfigError, MtlError, Problem
+from mtl.files import expanded
 from mtl.head_specs import check_stages
 from mtl.model.weights import locate
 
@@ -94,7 +95,7 @@ def _weights(config: Config) -> Path:
     from mtl.artifact import find_model  # needs torch
 
     try:
-        return find_model(Path(config.model.init_from).expanduser())
+        return find_model(expanded(config.model.init_from))
     except MtlError as error:
         raise type(error)(replace(each, place=f"model.init_from: {each.place}") for each in error.problems) from None
 
@@ -132,7 +133,7 @@ def _file(text: str | None) -> Path | None:
         return None
     if text.startswith(BUNDLED):
         return _BUNDLED_FOLDER / text.removeprefix(BUNDLED)
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def absolute(config: Config) -> Config:
@@ -158,4 +159,4 @@ def _absolute_task(task: TaskConfig) -> TaskConfig:
 def _absolute(text: str | None) -> str | None:
     if text is None or text.startswith(BUNDLED):
         return text
-    return str(Path(text).expanduser().absolute())
+    return str(expanded(text).absolute())

@@ -54,11 +54,12 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.data.examples import read_texts
     from mtl.inference import MultiTaskModel
 
+    source = None if options.input is None else Path(options.input)
     if options.output is not None:
-        check_output(Path(options.output), (".csv", ".jsonl"))
+        check_output(Path(options.output), (".csv", ".jsonl"), source)
     texts: Sequence[str] = options.sentences
-    if options.input is not None:
-        texts = read_texts(Path(options.input), options.text_column).texts
+    if source is not None:
+        texts = read_texts(source, options.text_column).texts
     model = MultiTaskModel.from_pretrained(options.model, device=options.device)
     if options.output is None:
         found = model.predict(list(texts), precision=options.precision, progress=True, calibrated=options.calibrated)

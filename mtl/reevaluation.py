@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from mtl.artifact import SavedModel, load_model
 from mtl.config import Config, load
 from mtl.data.datamodule import EncodedSplit
@@ -23,6 +21,7 @@ from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.metrics_file import RunMetrics, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.scoring import Scored, logits_of, score
+from mtl.files import read_yaml
 from mtl.inference import choose_device
 from mtl.inputs import task_specs
 from mtl.stage_scores import with_stages
@@ -141,8 +140,8 @@ def read_config(run: Path) -> Config:
     """
     path = run / "config.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
         found = "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {error}"
         expected = "the configuration of a run, in its folder"
         raise ConfigError(Problem(str(path), found, expected, "give a run folder: run=outputs/<date>/<time>")) from None

@@ -45,7 +45,11 @@ def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Prob
         The object and no problems, or ``None`` and all problems together.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str)), []  # strict only JSON becomes objects
+        text = json.dumps(values, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # a date as a key; a list that holds itself
+        return None, [Problem("configuration", f"no plain values: {error}", "keys that are texts, with plain values")]
+    try:
+        return TypeAdapter(kind).validate_json(text), []  # strict only JSON becomes objects
     except ValidationError as error:
         return None, _merged([_problem(kind, detail) for detail in error.errors(include_url=False)])
 

@@ -69,6 +69,9 @@ def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         except MtlError as error:
             print(error, file=sys.stderr)
             sys.exit(cli.FAILED)
+        except OSError as error:
+            print(cli.of_system(error), file=sys.stderr)
+            sys.exit(cli.FAILED)
 
     return wrapped
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ from mtl.activations.locks import Lease, file_lock, held, users
 from mtl.activations.pending import Pending
 from mtl.activations.rows import Rows
 from mtl.activations.segments import index_bytes, write_segment
+from mtl.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class ActivationStore:
     ) -> None:
         self.layout = Layout(dim, dtype, ragged)
         self.limit = limits.cache_limit() if limit_bytes is None else limit_bytes
-        self._folder = Path(folder).expanduser().absolute()
+        self._folder = expanded(folder).absolute()
         description = sources.describe(source, self.layout)
         self.path = self._folder / sources.folder_name(description)
         self._catalogue = Catalogue(self.path, self.layout)

@@ -19,6 +19,7 @@ from mtl.data.rows import Reader, Row
 from mtl.data.table import Column, IntArray, Table
 from mtl.data.validation import ValidRow, text_key, valid_rows
 from mtl.errors import DataError
+from mtl.files import expanded
 
 if TYPE_CHECKING:
     import os
@@ -149,7 +150,7 @@ def _load(
     readers: Mapping[str, Reader],
     cache_dir: str | os.PathLike[str] | None,
 ) -> tuple[Path, Dataset]:
-    file = Path(path).expanduser()
+    file = expanded(path)
     log = ProblemLog(file)
     try:
         reader = reader_of(file, readers)

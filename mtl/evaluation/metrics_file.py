@@ -117,4 +117,6 @@ def _read_json(path: Path) -> Any:
             f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})",
             "evaluate the run again: it writes this file",
         )
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands of levels deep
+        found, repair = f"not JSON: {error}", "evaluate the run again: it writes this file"
     raise DataError(Problem(str(path), found, expected, repair))

@@ -52,7 +52,7 @@ def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Check that the encoder in the folder has an embedding for every token."""
     try:
         size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return  # loading the encoder says so
     highest = max(tokenizer.get_vocab().values(), default=0)
     if isinstance(size, int) and highest >= size:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from mtl.errors import ModelError, Problem, listed
+from mtl.files import expanded
 from mtl.model.hub import fetch, has_weights
 from mtl.model.layout import SentenceLayout, layout
 from mtl.model.tiny import cached_tiny
@@ -72,7 +73,7 @@ def locate(spec: BackboneSpec) -> Path:
 
 def _folder(spec: BackboneSpec) -> Path:
     if spec.path is not None:
-        return _checked(Path(spec.path).expanduser(), "backbone.path")
+        return _checked(expanded(spec.path), "backbone.path")
     if spec.package is not None:
         return _checked(_package_folder(spec.package), "backbone.package")
     if spec.name is not None:

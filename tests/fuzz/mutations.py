@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 _ODD_NUMBERS = [0, -1, 1, 2**31, 2**63, 2**64, 10**400, -0.5, 0.5, 1e308, float("nan"), float("inf"), float("-inf")]
-_ODD_TEXTS = [
+ODD_TEXTS = [
     "",
     " ",
     "\0",
@@ -43,8 +43,25 @@ _PIECES = [
     b"\x80",
 ]
 
+_HOSTILE = [
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"1" * 5000,
+    b"&a [*a]",
+    b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+    b"2001-01-01: x",
+    b"? [a, b]\n: c",
+    b"a: !!timestamp x",
+    b"a: !!bool x",
+    b"a: !!python/object/apply:os.system [true]",
+    b"a: 2001-99-99",
+    b"\n" * 1000,
+    b'"' * 999,
+]
+"""Whole contents that are known to hurt readers of JSON, YAML and CSV."""
+
 odd_scalars = (
-    st.none() | st.booleans() | st.sampled_from(_ODD_NUMBERS) | st.sampled_from(_ODD_TEXTS) | st.text(max_size=8)
+    st.none() | st.booleans() | st.sampled_from(_ODD_NUMBERS) | st.sampled_from(ODD_TEXTS) | st.text(max_size=8)
 )
 values = st.recursive(
     odd_scalars | st.integers() | st.floats(),
@@ -56,7 +73,7 @@ values = st.recursive(
 any_text = st.text(st.characters(), max_size=60)  # lone surrogates among them
 sentences = st.one_of(
     any_text,
-    st.sampled_from(_ODD_TEXTS),
+    st.sampled_from(ODD_TEXTS),
     st.builds(lambda piece, count: piece * count, st.text(min_size=1, max_size=3), st.sampled_from([1, 600, 20_000])),
     st.text(st.characters(categories=["Cc", "Cf", "Cs", "Co", "Zs", "Mn"]), max_size=20),
 )
@@ -66,7 +83,7 @@ sentences = st.one_of(
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     """Return the bytes with one to three faults, or other bytes altogether."""
     if draw(st.integers(0, 9)) == 0:
-        return draw(st.binary(max_size=200))
+        return draw(st.binary(max_size=200) | st.sampled_from(_HOSTILE))
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         at = draw(st.integers(0, max(0, len(content) - 1)))
         stop = min(len(content), at + draw(st.sampled_from([1, 2, 8, 64])))
@@ -103,7 +120,7 @@ def altered(draw: st.DrawFn, original: Any) -> Any:
         elif action == "remove":
             del container[key]
         elif isinstance(container, dict):
-            name = draw(st.text(max_size=6) | st.sampled_from(_ODD_TEXTS))
+            name = draw(st.text(max_size=6) | st.sampled_from(ODD_TEXTS))
             container[name] = container.pop(key) if action == "rename" else draw(values)
         else:
             container.insert(key, draw(values))

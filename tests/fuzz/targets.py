@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from mtl.data.examples import read_examples, read_texts
 from mtl.data.pairs import read_pairs
 from mtl.data.tasks import TaskSpec, load_task
 from mtl.diagnosing import diagnose_run
+from mtl.errors import MtlError, Problem
 from mtl.evaluation.comparison.comparing import compare as compare_runs
 from mtl.evaluation.comparison.outputs import write as write_comparison
 from mtl.evaluation.html.run_page import write_run_page
@@ -40,6 +42,7 @@ from mtl.model.weights import BackboneSpec, locate
 from mtl.reevaluation import evaluate_file, evaluate_run
 from tests.fuzz import mutations
 from tests.support import configs, runs
+from tests.support.commands import run as run_program
 
 Draw = Callable[[Any], Any]
 Target = Callable[[Draw, Path], None]
@@ -180,6 +183,58 @@ def program_arguments(draw: Draw, folder: Path) -> None:
     if {"-h", "--help"} & set(arguments):
         return
     cli.parse(kind, arguments, "", rest=rest)
+
+
+_PLACES = [
+    "a" * 300,
+    "~nobody/x",
+    "/dev/null",
+    "/dev/full",
+    ".",
+    "",
+    " ",
+    "..",
+    "nowhere/x",
+    "\udcff",
+    "a\nb",
+    "-x",
+    "https://a/b",
+]
+_PROGRAMS = {
+    "predict": ("model", "input", "output"),
+    "encode": ("model", "input", "output"),
+    "evaluate": ("run", "input", "output"),
+    "diagnose": ("run", "encoder", "output"),
+    "compare": ("output",),
+    "report": ("run",),
+    "cache": ("folder",),
+}
+
+
+def programs(draw: Draw, folder: Path) -> None:
+    """Odd folders and files for the programs, from their arguments to their exit code."""
+    name = draw(st.sampled_from(list(_PROGRAMS)))
+    good = {"model": run_folder(), "run": run_folder(), "input": run_folder().parent / "sentiment_test.csv"}
+    arguments = []
+    for key in _PROGRAMS[name]:
+        place = st.sampled_from([f"{folder}/{each}{end}" for each in _PLACES for end in ("", ".csv", ".npy")] + _PLACES)
+        value = draw(st.sampled_from([str(good[key])]) | place if key in good else place)
+        if draw(st.integers(0, 3)):
+            arguments.append(f"{key}={value}")
+    if name in ("predict", "encode") and draw(st.booleans()):
+        arguments.append(draw(st.sampled_from(["A sentence.", "\udcff", "=1", "--", "a=b"])))
+    if name in ("evaluate", "diagnose"):
+        arguments.append("task=sentiment")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        outcome = run_program(f"mtl.{name}", *arguments)
+    finally:
+        os.chdir(before)
+    assert outcome.code in (0, 2)
+    assert outcome.out if outcome.code == 0 else outcome.err
+    if outcome.code:
+        raise MtlError(Problem("arguments", outcome.err, "x"))
 
 
 def predictions(draw: Draw, folder: Path) -> None:
@@ -328,20 +383,56 @@ def configured_runs(draw: Draw, folder: Path) -> None:
         assert diagnose_run(copy, folder / "out", task="sentiment", more=2, precision="fp32", device="cpu")
 
 
+def whole_runs(draw: Draw, folder: Path) -> None:
+    """Odd texts, labels and columns through a whole run, its pages, a prediction, an evaluation and a diagnosis."""
+    odd = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+    some = st.sampled_from([each for each in mutations.ODD_TEXTS if each.strip() and "\0" not in each and _whole(each)])
+    labels = draw(st.lists((odd | some).filter(str.strip), min_size=2, max_size=4, unique=True))
+    texts = draw(
+        st.lists((odd | some | mutations.sentences).filter(_is_good_text), min_size=1, max_size=8, unique=True)
+    )
+    rows = [(text, label, text[:3]) for text, label in zip(texts, labels * len(texts), strict=False)]
+    rows += [(f"row {at} {label}", label, str(at)) for at in range(draw(st.sampled_from([4, 12]))) for label in labels]
+    path = folder / draw(st.sampled_from(["a.jsonl", "ä <b>.jsonl"]))
+    path.write_text("\n".join(json.dumps(dict(zip(("text", "label", "part"), row, strict=True))) for row in rows))
+    flags = ["evaluation.figures=true", "trainer.max_epochs=1", "data.tasks.mood.slices=[part]", "logger=csv"]
+    flags += [draw(st.sampled_from(["freeze=none", "freeze=backbone", "freeze=all", "calibration=tuned_prior"]))]
+    config = runs.config("data=files", f"data.tasks.mood.path='{path}'", *flags)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's, of characters that its font has not
+        runs.train(config, folder / "run", {"freeze": "none"})
+    assert (folder / "run" / "report.html").stat().st_size
+    assert write_run_page(folder / "run").stat().st_size
+    assert evaluate_run(folder / "run", precision="fp32", device="cpu")
+    write_comparison(folder / "out", compare_runs([folder], resamples=100))
+    assert MultiTaskModel.from_pretrained(folder / "run", device="cpu").labels == {"mood": tuple(sorted(labels))}
+    diagnose_run(folder / "run", folder / "diagnosis", more=2, precision="fp32", device="cpu")
+
+
+def _whole(text: str) -> bool:
+    return all(not "\ud800" <= each <= "\udfff" for each in text)
+
+
+def _is_good_text(text: str) -> bool:
+    return bool(text.strip()) and "\0" not in text and _whole(text) and len(text) < 2000
+
+
 TARGETS: dict[str, tuple[Target, int]] = {
-    "labelled files": (labelled_files, 2000),
-    "sentence files": (sentence_files, 2000),
+    "labelled files": (labelled_files, 2500),
+    "sentence files": (sentence_files, 2500),
     "pair files": (pair_files, 500),
-    "configurations": (configurations, 2000),
-    "command lines": (command_lines, 1000),
-    "program arguments": (program_arguments, 1500),
-    "predictions": (predictions, 400),
-    "embeddings": (embeddings, 400),
-    "damaged models": (damaged_models, 500),
-    "damaged backbones": (damaged_backbones, 500),
-    "compared runs": (compared_runs, 300),
-    "reported runs": (reported_runs, 500),
-    "evaluated files": (evaluated_files, 300),
-    "configured runs": (configured_runs, 150),
+    "configurations": (configurations, 2500),
+    "command lines": (command_lines, 150),
+    "program arguments": (program_arguments, 2000),
+    "programs": (programs, 300),
+    "predictions": (predictions, 300),
+    "embeddings": (embeddings, 300),
+    "damaged models": (damaged_models, 400),
+    "damaged backbones": (damaged_backbones, 400),
+    "compared runs": (compared_runs, 200),
+    "reported runs": (reported_runs, 300),
+    "evaluated files": (evaluated_files, 200),
+    "configured runs": (configured_runs, 100),
+    "whole runs": (whole_runs, 40),
 }
 """Each target with its number of inputs in `make fuzz`."""

@@ -106,6 +106,13 @@ PREDICT = {
       found:    no folder {here}/nowhere
       expected: a file in a folder that is there""",
     ),
+    "an output that is the input": (
+        "model={model} input={data}/good.csv output={data}/good.csv",
+        """
+  output
+      found:    {data}/good.csv, which is the input
+      expected: another file: the input would be lost""",
+    ),
     "no such model": (
         "model={here}/nowhere 'A sentence.'",
         f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -305,3 +306,23 @@ def test_the_old_model_comes_back_if_the_new_one_cannot_take_its_place(
         save_model(copy, saved.network, saved.tokenizer, saved.tasks, "")
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+def test_heads_that_are_no_safetensors(copy: Path) -> None:
+    """Somebody has changed the file and written its checksum down."""
+    (copy / "heads.safetensors").write_bytes(b"no safetensors")
+    manifest = json.loads((copy / "mtl.json").read_text(encoding="utf-8"))
+    manifest["files"]["heads.safetensors"] = hashlib.sha256(b"no safetensors").hexdigest()
+    (copy / "mtl.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert problem_of(copy) == (
+        "Model: 1 problem\n"
+        f"  {copy}/heads.safetensors\n"
+        "      found:    not readable: Error while deserializing header: header too large\n"
+        "      expected: safetensors\n"
+        "      repair:   copy the model again"
+    )
+
+
+def test_a_manifest_that_is_nested_too_deeply(copy: Path) -> None:
+    (copy / "mtl.json").write_text("[" * 100_000, encoding="utf-8")
+    assert "mtl.json\n      found:    not readable: maximum recursion depth exceeded" in problem_of(copy)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,8 +15,10 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
-from mtl.errors import ConfigError, DataError, ModelError, Problem
+from mtl.errors import ConfigError, DataError, ModelError, MtlError, Problem
+from tests.support.commands import outside
 
+SPACE, SHORTER = "free some space; what is there already is whole", "give a shorter name"
 USAGE = "usage: prog model=FOLDER\n"
 
 
@@ -190,3 +195,54 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["prog"])
     with pytest.raises(ZeroDivisionError):
         cli.run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "place", "found", "repair"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b", "No space left on device", SPACE),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 999), "a" * 200 + "…", "File name too long", SHORTER),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "a", "Permission denied", "check its permissions"),
+        (OSError("odd\nly"), "the system", "odd ly", ""),
+        (OSError(), "the system", "OSError", ""),
+    ],
+)
+def test_what_the_system_refuses_is_said_without_a_traceback(
+    error: OSError,
+    place: str,
+    found: str,
+    repair: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main(_: Sequence[str]) -> None:
+        raise error
+
+    assert end(main, monkeypatch) == 2
+    problem = Problem(place, found, "a file that can be read or written here", repair)
+    assert capsys.readouterr() == ("", f"{MtlError(problem)}\n")
+
+
+def test_output_that_is_cut_off_is_no_error(tmp_path: Path) -> None:
+    code = "import sys; from mtl import cli; sys.argv = ['p']; cli.run(lambda _: print('x' * 1_000_000))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=outside(), cwd=tmp_path
+    ) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.read(1)
+        done.stdout.close()
+        assert done.stderr.read() == b""
+    assert done.returncode == 141
+
+
+def test_any_character_fits_on_any_terminal(tmp_path: Path) -> None:
+    code = r"import sys; from mtl import cli; sys.argv = ['p']; cli.run(lambda _: print('é – \udcff'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env={**outside(), "PYTHONIOENCODING": "ascii"},
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, rb"\xe9 \u2013 \udcff" + b"\n", b"")

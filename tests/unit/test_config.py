@@ -22,8 +22,8 @@ DEVICES = "auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
 FILES = "train= (with or without val= and test=) or path="
 NAME = (
-    "letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, default, dwa, "
-    "famo, tasks, uncertainty, weights"
+    "at most 60 letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, "
+    "default, dwa, famo, tasks, uncertainty, weights"
 )
 SENTIMENT = "data.tasks.sentiment"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl.files import obstacle, replacing, write_json, write_text_atomically
+from mtl.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically
 
 
 def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -108,3 +108,45 @@ def test_obstacle_names_what_stands_against_a_folder(tmp_path: Path) -> None:
     assert obstacle(tmp_path) == ""
     assert obstacle(file) == f"{file} is a file"
     assert obstacle(file / "folder") == f"{file} is a file"
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "\udcff.csv"})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "name": "\\udcff.csv"\n}\n'
+
+
+def test_a_home_folder_of_nobody_is_left_as_it_is() -> None:
+    assert expanded("~nobody-is-called-so/a.csv") == Path("~nobody-is-called-so/a.csv")
+    assert expanded("~/a.csv") == Path.home() / "a.csv"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a: [x", "while parsing a flow sequence"),
+        ("[" * 100_000, "nested too deeply"),
+        ("a: &a [x]\nb: [*a, *a]", r"an alias \(\*\), which no run writes"),
+        ("&a [*a]", r"an alias \(\*\), which no run writes"),
+        ("a: !!timestamp x", "NoneType"),
+        ("a: !!bool x", "x"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: 2001-99-99", "month must be in 1..12"),
+        ("? [a, b]\n: c", "found unhashable key"),
+    ],
+)
+def test_yaml_that_no_run_writes(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        read_yaml(path)
+
+
+def test_yaml_that_is_no_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ValueError, match="'utf-8' codec can't decode byte 0xff"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_plain_yaml(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: [1, x, null, 0.5]\n", encoding="utf-8")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": [1, "x", None, 0.5]}

@@ -41,6 +41,12 @@ class Home:
     sizes: Annotated[list[float], Field(min_length=2, max_length=3)] = Field(default_factory=lambda: [1.0, 2.0])
 
 
+def circular() -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    values["rooms"] = values
+    return values
+
+
 GOOD: dict[str, Any] = {"pet": {"kind": "cat", "lives": 9}, "rooms": {"kitchen": 12}}
 
 
@@ -138,3 +144,18 @@ def test_a_field_takes_text_if_any_of_its_types_does() -> None:
 )
 def test_values_are_shown_as_yaml_has_them(value: object, text: str) -> None:
     assert schema.shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({(1, 2): 1}, "keys must be str, int, float, bool or None, not tuple"),
+        (circular(), "Circular reference detected"),
+    ],
+)
+def test_what_json_has_not_is_a_problem(values: Any, reason: str) -> None:
+    found = schema.check(Home, values)
+    assert found == (
+        None,
+        [Problem("configuration", f"no plain values: {reason}", "keys that are texts, with plain values")],
+    )

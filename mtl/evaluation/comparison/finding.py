@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mtl.errors import DataError, Problem
+from mtl.files import read_yaml
 
 METRICS, CONFIG, LOG = "metrics.json", "config.yaml", "train.log"
 
@@ -84,8 +83,8 @@ def _unfinished(job: Path) -> Unfinished:
 
 def _overrides(job: Path) -> tuple[str, ...]:
     try:
-        values = yaml.safe_load(_text(job / ".hydra" / "overrides.yaml"))
-    except yaml.YAMLError:
+        values = read_yaml(job / ".hydra" / "overrides.yaml")
+    except (OSError, ValueError):
         return ()
     return tuple(map(str, values)) if isinstance(values, list) else ()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from mtl.errors import DataError, Problem
@@ -19,6 +18,7 @@ from mtl.evaluation.comparison.finding import CONFIG, METRICS
 from mtl.evaluation.metrics_file import RunMetrics, read_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.task_report import TaskReport
+from mtl.files import read_yaml
 from mtl.single_task import reduced
 
 _IDLE = (
@@ -174,8 +174,8 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise DataError(Problem(str(path), f"not readable: {first}", "the configuration of a run")) from None
     if not isinstance(values, dict):

@@ -16,6 +16,8 @@ from mtl.evaluation.metrics_file import Cost, RunMetrics, read_metrics, write_me
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import OVERALL, TaskReport
 
+TOO_DEEP = "maximum recursion depth exceeded while decoding a JSON array from a unicode string"
+
 
 def report() -> TaskReport:
     return task_report(torch.tensor([[3, 1], [0, 4]]), ['zürich "1"', "any"])
@@ -127,6 +129,10 @@ def test_what_is_no_finite_number_is_refused(tmp_path: Path, number: str) -> Non
         (b"", "not JSON: Expecting value (line 1, column 1)"),
         (b'{"tasks": {\n', "not JSON: Expecting property name enclosed in double quotes (line 2, column 1)"),
         (b'{"tasks": "\xff"}', "not UTF-8 text (byte 11)"),
+        (
+            b"[" * 100_000,
+            "not JSON: maximum recursion depth exceeded while decoding a JSON array from a unicode string",
+        ),
     ],
 )
 def test_a_damaged_file(tmp_path: Path, content: bytes, found: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtl.errors import ModelError
+from mtl.errors import ModelError, Problem
 from mtl.model.layout import SentenceLayout, layout, layout_files
 
 if TYPE_CHECKING:
@@ -188,3 +188,34 @@ def test_modules_of_another_shape(tmp_path: Path, content: Any) -> None:
     with pytest.raises(ModelError) as caught:
         layout(_write(tmp_path, {"modules.json": content}))
     assert caught.value.problems[0].found == "not a list of modules with a type and a path"
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc", "a/../../b", 3, None, "a\0b"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, path: Any) -> None:
+    modules = [
+        {"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.Pooling", "path": path},
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(ModelError) as error:
+        layout(tmp_path)
+    expected = Problem(
+        str(tmp_path / "modules.json"), f"the path {str(path)!r}", "paths in the model's own folder", "fetch it again"
+    )
+    assert error.value.problems == (expected,)
+
+
+@pytest.mark.parametrize("limit", ["128", -1, True, 1.5, {"a": 1}])
+def test_a_longest_input_that_is_no_number(tmp_path: Path, limit: Any) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": limit}), encoding="utf-8")
+    with pytest.raises(ModelError) as error:
+        layout(tmp_path)
+    place = f"{tmp_path}/sentence_bert_config.json: max_seq_length"
+    expected = Problem(place, repr(limit), "a number of tokens from 1 on, or null", "fetch the file again")
+    assert error.value.problems == (expected,)
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"modules\.json\n +found: +not valid JSON: maximum recursion depth exceeded"):
+        layout(tmp_path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.errors import ModelError
+from mtl.errors import ModelError, Problem
 from mtl.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -68,3 +68,15 @@ def test_tokenizer_that_cannot_pad(own_tiny: Path) -> None:
         "      found:    TokenizersBackend, without a padding token",
         "      expected: a fast tokenizer with a padding token",
     ]
+
+
+def test_more_tokens_than_embeddings(own_tiny: Path) -> None:
+    path = own_tiny / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "vocab_size": 10}), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(own_tiny)
+    found = f"tokens up to {config['vocab_size'] - 1}, and config.json has a vocab_size of 10"
+    assert caught.value.problems == (
+        Problem(str(own_tiny), found, "a token embedding for each", "fetch the folder again"),
+    )
