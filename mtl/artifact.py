@@ -170,8 +170,8 @@ def _load_heads(network: MultiTaskNetwork, folder: Path) -> None:
     try:
         tensors = load_file(folder / HEADS)
     except (SafetensorError, OSError) as error:
-        found = f"not readable: {str(error).splitlines()[0]}"
-        raise ModelError(Problem(str(folder / HEADS), found, "safetensors", "copy the model again")) from None
+        reason = f"not readable: {str(error).splitlines()[0]}"
+        raise ModelError(Problem(str(folder / HEADS), reason, "safetensors", "copy the model again")) from None
     found = {name: list(value.shape) for name, value in tensors.items()}
     expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
     wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]

@@ -20,7 +20,7 @@ def cache_root() -> Path:
     return expanded(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl")
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """Return the path with the home folder in the place of ``~``; as it is where nobody has that name."""
     try:
         return Path(path).expanduser()

@@ -29,8 +29,8 @@ def read_parquet(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]
             if check_columns(file.schema_arrow.names, columns, log, None) or not _has_types(file, columns, log):
                 return
             yield from _rows(file, columns)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column's name that is no UTF-8
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         log.add(None, f"a damaged Parquet file ({reason})", "a whole Parquet file", "write or download it again")
 
 

@@ -40,6 +40,7 @@ from mtl.evaluation.html.run_page import write_run_page
 from mtl.inference import MultiTaskModel, SentenceEncoder
 from mtl.model.weights import BackboneSpec, locate
 from mtl.reevaluation import evaluate_file, evaluate_run
+from mtl.run import train
 from tests.fuzz import mutations
 from tests.support import configs, runs
 from tests.support.commands import run as run_program
@@ -400,7 +401,7 @@ def whole_runs(draw: Draw, folder: Path) -> None:
     config = runs.config("data=files", f"data.tasks.mood.path='{path}'", *flags)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # matplotlib's, of characters that its font has not
-        runs.train(config, folder / "run", {"freeze": "none"})
+        train(config, folder / "run", {"freeze": "none"})
     assert (folder / "run" / "report.html").stat().st_size
     assert write_run_page(folder / "run").stat().st_size
     assert evaluate_run(folder / "run", precision="fp32", device="cpu")

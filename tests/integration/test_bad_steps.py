@@ -41,9 +41,8 @@ class Spoilt:
     def start(self, module: MultiTaskModule) -> None:
         self.weights.append(self.copy(module))
         module.network.head("classification").register_forward_hook(self._spoil)
-        next(module.network.heads.parameters()).register_hook(
-            lambda grad: grad * self.value if self.gradients and self.number in self.steps else grad
-        )
+        head: Any = next(module.network.heads.parameters())
+        head.register_hook(lambda grad: grad * self.value if self.gradients and self.number in self.steps else grad)
 
     def _spoil(self, head: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
         return logits * self.value if head.training and self.number in self.steps and not self.gradients else logits

@@ -458,3 +458,15 @@ def test_predictions_name_only_the_text_column(tmp_path: Path) -> None:
         f"Data: 1 problem\n  {path}:1\n      found:    columns 'sentence', 'id'\n      expected: a column 'text'\n"
         "      repair:   name the column that holds the texts with text_column=, or add a header line"
     )
+
+
+def test_a_parquet_column_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a"], "label": ["b"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"\x05label", b"\x05\xecabel"))
+    with pytest.raises(DataError) as error:
+        read_examples(path, cache_dir=tmp_path)
+    (problem,) = error.value.problems
+    assert problem.place == str(path)
+    assert problem.found.startswith("a damaged Parquet file ('utf-8' codec can't decode byte 0xec")
+    assert (problem.expected, problem.repair) == ("a whole Parquet file", "write or download it again")
