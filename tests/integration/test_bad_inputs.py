@@ -14,7 +14,7 @@ from tests.support.commands import Outcome, call, run
 
 TRAINER = ", ".join(field.name for field in fields(TrainerConfig))
 SECTIONS = ", ".join(field.name for field in fields(Config))
-FREEZE = "all, backbone, classification_head, gradual, lower_layers, none, sentiment_head"
+FREEZE = "all, backbone, classification_head, gradual, lora, lower_layers, none, sentiment_head"
 FIGURES = (
     "val/accuracy, val/macro_f1, val/weighted_f1, val/classification/accuracy, val/classification/macro_f1, "
     "val/classification/weighted_f1, val/sentiment/accuracy, val/sentiment/macro_f1, val/sentiment/weighted_f1"
@@ -115,7 +115,7 @@ WRONG_CONFIGURATIONS = {
         """
   freeze.train_layers
       found:    3 beside freeze.backbone=none, where it means nothing
-      expected: null, or freeze.backbone=lower
+      expected: null, or freeze.backbone=lower or freeze.backbone=lora
       repair:   choose freeze=lower_layers""",
     ),
     "no end": (
