@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtl.model.encoder import Encoder
@@ -14,6 +14,7 @@ from mtl.model.grouping import LEAST_SAVING, length_groups
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=24))
+@example([14, 17, 18, 19, 19, 20])
 def test_the_groups_hold_every_row_once_and_no_other_cut_is_better(lengths: list[int]) -> None:
     groups = length_groups(torch.tensor(lengths))
     descending = sorted(lengths, reverse=True)
@@ -23,7 +24,7 @@ def test_the_groups_hold_every_row_once_and_no_other_cut_is_better(lengths: list
         default=together,
     )
     if groups is None:
-        assert best > (1 - LEAST_SAVING) * together or len(lengths) == 1
+        assert best > (1 - LEAST_SAVING) * len(lengths) * descending[0] or len(lengths) == 1  # rounded as there
         return
     assert sorted(torch.cat([rows for rows, _ in groups]).tolist()) == list(range(len(lengths)))
     assert all(max(lengths[row] for row in rows.tolist()) == longest for rows, longest in groups)
