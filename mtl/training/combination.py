@@ -152,11 +152,11 @@ class DynamicWeightAverage(Combination):
         return {task: found[task] for task in losses}
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the losses of a batch to their window, and begin a new one where it is full."""
+        """Add the finite losses of a batch to their window, and begin a new one where it is full."""
         for task, loss in losses.items():
-            at = self.tasks.index(task)
-            self.sums[at] += loss.detach()
-            self.counts[at] += 1
+            at, finite = self.tasks.index(task), torch.isfinite(loss.detach())
+            self.sums[at] += torch.where(finite, loss.detach(), 0.0)
+            self.counts[at] += finite
         self._batches += 1
         if self._batches == self._window:
             self._next_window()

@@ -68,6 +68,8 @@ class Famo(Combination):
         if len(before) < 2:
             return
         fallen = torch.log(_vector(before) + _TINY) - torch.log(_vector(after) + _TINY)
+        if not torch.isfinite(fallen).all():  # a step that is skipped: what it tells would spoil all weights behind it
+            return
         shares, places = self._shares(before), self._places(before)
         gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * self.logits[places]
         self.steps[places] += 1

@@ -155,6 +155,20 @@ def test_famo_learns_nothing_from_a_step_of_one_task() -> None:
     assert how.logits.tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_a_skipped_step_lost_is_not_remembered(bad: float) -> None:
+    how = DynamicWeightAverage(TASKS, temperature=1.0, window=2)
+    for first in (bad, 4.0, 1.0, 1.0):
+        how.observe(losses(first, 2.0))
+    parts = [math.exp(1.0 / 4.0), math.exp(1.0)]
+    assert weights(how, 1.0, 1.0) == pytest.approx([2 * part / sum(parts) for part in parts])
+    famo = Famo(TASKS, rate=0.025, decay=0.001)
+    famo.update(losses(1.0, 2.0), losses(bad, 1.0))
+    assert famo.logits.tolist() == [0.0, 0.0]
+    famo.update(losses(1.0, 2.0), losses(1.0, 1.0))
+    assert all(map(math.isfinite, famo.logits.tolist()))
+
+
 def test_the_same_random_numbers_come_again_and_leave_what_follows_alone() -> None:
     torch.manual_seed(3)
     randomness = Randomness(torch.device("cpu"))
