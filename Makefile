@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare test test-all test-lowest fuzz lint types format bench check-configs clean
+.PHONY: help setup train compare test test-all crash-test test-lowest fuzz lint types format bench check-configs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: $(STAMP) ## run the tests, without the long ones
 
 test-all: $(STAMP) ## run all tests
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+crash-test: $(STAMP) ## kill a training 50 times, resume it, compare; other moments with ARGS="kills=20 seed=7"
+	$(BIN)/python -m tests.crash.run $(ARGS)
 
 test-lowest: ## run the tests on the lowest versions that pyproject.toml admits, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest

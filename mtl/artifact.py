@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from mtl import schema
 from mtl.errors import ModelError, Problem, listed
 from mtl.evaluation.calibration import Calibration
-from mtl.files import write_json, write_text_atomically
+from mtl.files import is_sealed, write_sealed_json, write_text_atomically
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
 from mtl.model.multitask import MultiTaskNetwork
@@ -71,11 +71,13 @@ class TaskHead:
 
 @checked(config=schema.STRICT)
 class Manifest:
-    """What ``mtl.json`` holds: the tasks, and the checksum of every other file."""
+    """What ``mtl.json`` holds: the tasks, the checksum of every other file, and its own."""
 
     format: int
     tasks: dict[str, TaskHead]
     files: dict[str, str]
+    checksum: str = ""
+    """See `mtl.files.write_sealed_json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,8 @@ def save_model(
         save_file(heads, partial / HEADS)
         write_text_atomically(partial / "README.md", card)
         files = {path.relative_to(partial).as_posix(): _checksum(path) for path in _files_in(partial)}
-        manifest = Manifest(format=FORMAT, tasks=dict(tasks), files=files)
-        write_json(partial / MANIFEST, asdict(manifest))
+        manifest = asdict(Manifest(format=FORMAT, tasks=dict(tasks), files=files))
+        write_sealed_json(partial / MANIFEST, manifest)
         _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -157,8 +159,7 @@ def load_model(path: Path) -> SavedModel:
         ModelError: There is no saved model, or files of it miss or have changed (all named).
     """
     folder = find_model(path)
-    manifest = read_manifest(folder)
-    _verify(folder, manifest)
+    manifest = verify_model(folder)
     encoder = Encoder.from_folder(folder)
     network = build_network(encoder, manifest.tasks)
     _load_heads(network, folder)
@@ -242,7 +243,13 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _verify(folder: Path, manifest: Manifest) -> None:
+def verify_model(folder: Path) -> Manifest:
+    """Check that every file of a saved model is what was saved, and return what ``mtl.json`` says.
+
+    Raises:
+        ModelError: Files of it miss or have changed (all named).
+    """
+    manifest = read_manifest(folder)
     problems = []
     for name, checksum in manifest.files.items():
         path = folder / name
@@ -255,8 +262,12 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             problems.append(Problem(str(path), "a changed or damaged file", expected, "copy the model again"))
     if HEADS not in manifest.files:
         problems.append(Problem(str(folder / MANIFEST), f"no {HEADS}", "the weights of the heads"))
+    if not problems and not is_sealed(folder / MANIFEST):
+        expected = "the file as it was saved (its checksum differs)"
+        problems.append(Problem(str(folder / MANIFEST), "a changed or damaged file", expected, "copy the model again"))
     if problems:
         raise ModelError(problems)
+    return manifest
 
 
 def _stays_in(folder: Path, name: str) -> bool:

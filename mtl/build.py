@@ -13,8 +13,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model, multi_stage_specs
 from mtl.build_freezing import schedule
@@ -29,13 +29,18 @@ from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.tokenizer import load_tokenizer
 from mtl.training.averaging import AveragedWeights
+from mtl.training.best_checkpoint import BestCheckpoint
+from mtl.training.checkpoint_files import CheckpointFiles
 from mtl.training.combination import Combination
+from mtl.training.curve_log import CurveLog
 from mtl.training.freezing import FreezePlan
 from mtl.training.guard import BadStep, StepGuard
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw
+from mtl.training.resume_points import CHECKPOINTS, LAST, PREVIOUS, Point, ResumePoints, Rhythm
+from mtl.training.stopping import Stop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,6 +216,7 @@ def trainer(
     *,
     validated: bool,
     steps: int = 50,
+    point: Point | None = None,
 ) -> pl.Trainer:
     """Return the trainer.
 
@@ -218,9 +224,10 @@ def trainer(
         config: The run's configuration.
         folder: The run folder.
         chosen_precision: Lightning's precision flag.
-        callbacks: What runs beside training, in addition to checkpoints, early stopping and the progress bar.
+        callbacks: What runs beside training, in addition to the best checkpoint, early stopping and the progress bar.
         validated: Whether there are validation rows.
         steps: Batches of an epoch; figures are logged once per epoch at least.
+        point: Where a resumed run goes on, for the curves.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -231,10 +238,11 @@ def trainer(
     flags = {
         **given,
         "precision": chosen_precision,
-        "logger": loggers(config, folder) or False,
+        "logger": loggers(config, folder, point) or False,
+        "plugins": [CheckpointFiles({LAST: PREVIOUS})],
         "callbacks": [*callbacks, *saving, *([TQDMProgressBar()] if progress else [])],
         # Where no checkpoint is asked for, Lightning would write one of its own after each epoch.
-        "enable_checkpointing": any(isinstance(each, ModelCheckpoint) for each in (*callbacks, *saving)),
+        "enable_checkpointing": any(isinstance(each, Checkpoint) for each in (*callbacks, *saving)),
         "enable_progress_bar": progress,
         "enable_model_summary": False,
         "default_root_dir": folder,
@@ -254,23 +262,9 @@ def refused(error: Exception) -> ConfigError:
 
 def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callback]:
     settings = config.callbacks
-    where = folder / "checkpoints"
     found: list[pl.Callback] = [] if settings.average is None else [AveragedWeights(settings.average.decay)]
-    if settings.save_last:
-        found.append(
-            ModelCheckpoint(where, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-        )
     if settings.keep_best and validated:
-        best = ModelCheckpoint(
-            where,
-            filename="best",
-            monitor=settings.monitor,
-            mode="max",
-            save_weights_only=True,
-            save_on_train_epoch_end=False,  # but after each validation: max_steps may end an epoch without one
-            enable_version_counter=False,
-        )
-        found.append(best)
+        found.append(BestCheckpoint(folder / CHECKPOINTS, settings.monitor))
     if settings.early_stopping is not None and validated:
         stop = settings.early_stopping
         found.append(
@@ -279,18 +273,38 @@ def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callb
     return found
 
 
-def loggers(config: Config, folder: Path) -> list[Logger]:
+def resume_points(config: Config, folder: Path, stop: Stop, inputs: Mapping[str, Any]) -> ResumePoints:
+    """Return what writes the checkpoints to resume from.
+
+    Args:
+        config: The run's configuration.
+        folder: The run folder.
+        stop: Whether the process is to end.
+        inputs: Names and fingerprints of what the run depends on.
+    """
+    settings = config.callbacks
+    rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
+    return ResumePoints(folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs)
+
+
+def loggers(config: Config, folder: Path, point: Point | None = None) -> list[Logger]:
     """Return the loggers.
+
+    Args:
+        config: The run's configuration.
+        folder: The run folder.
+        point: Where a resumed run goes on, for the curves.
 
     Raises:
         ConfigError: A logger's package is missing.
     """
     found: list[Logger] = []
     if "csv" in config.logger.kinds:
-        found.append(CSVLogger(folder, name="logs", version=""))
+        found.append(CurveLog(folder, point.log_rows if point else 0))
     if "tensorboard" in config.logger.kinds:
+        purge = point.log_step if point else None  # what is behind it will be logged again
         try:
-            found.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+            found.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge))
         except ModuleNotFoundError:
             missing = Problem("logger", "tensorboard, which is not installed", "csv", "pip install tensorboard")
             raise ConfigError(missing) from None

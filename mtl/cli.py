@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from mtl import schema
-from mtl.errors import ConfigError, MtlError, Problem, did_you_mean, listed
+from mtl.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed
 
 _MOST_SHOWN = 200
 T = TypeVar("T")
@@ -23,10 +23,12 @@ CUT_OFF = 141
 """Exit code where the output was closed, as shells have it: 128 + SIGPIPE."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+TERMINATED = 143
+"""Exit code after SIGTERM: 128 + SIGTERM."""
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a command line and exit: 0, 2 with the problems on stderr, or 130 after Ctrl-C.
+    """Run a command line and exit: 0, 2 with the problems on stderr, 130 after Ctrl-C, or 143 after SIGTERM.
 
     Args:
         main: Takes the arguments behind the program's name.
@@ -48,6 +50,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Terminated as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(TERMINATED)
     sys.exit(0)
 
 

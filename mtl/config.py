@@ -265,7 +265,11 @@ class CallbacksConfig:
     gradients: GradientsConfig | None
     """Measure whether the tasks pull the encoder in the same direction."""
     save_last: bool
-    """Write `checkpoints/last.ckpt` after every epoch, to resume from."""
+    """Write `checkpoints/last.ckpt` at the end of every epoch, and in between as below, to resume from."""
+    save_every_minutes: Annotated[float, Field(gt=0)] | None
+    """Minutes between two such checkpoints; ``null``: by the clock none."""
+    save_every_steps: Count | None
+    """Optimizer steps between two such checkpoints; ``null``: by steps none."""
     keep_best: bool
     """Evaluate and save the best checkpoint rather than the last state."""
     bad_steps: BadStepsConfig

@@ -77,6 +77,19 @@ class TrainingError(MtlError):
     subject = "Training"
 
 
+class DiskError(MtlError):
+    """There is no space left to write to."""
+
+    subject = "Disk"
+
+
+class Terminated(BaseException):
+    """The process was asked to end, and no job of a sweep goes on; its text says how to.
+
+    A command line exits with 143, as shells have it.
+    """
+
+
 def did_you_mean(word: str, candidates: Sequence[str]) -> str:
     """Return ``did you mean X?`` for the candidate nearest to ``word``, or an empty text if none is near."""
     folded = {candidate.lower(): candidate for candidate in candidates}

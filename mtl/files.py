@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import numbers
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
+
+_BLANK: Final = "0" * 64
+_SEAL: Final = re.compile(rb'"checksum": "([0-9a-f]{64})"\n\}\n\Z')
 
 
 def cache_root() -> Path:
@@ -109,6 +114,33 @@ def write_json(path: str | Path, value: Any) -> None:
     """
     text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
     write_text_atomically(path, text + "\n")
+
+
+def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write as `write_json`, with a last key ``checksum`` that makes any change of the file noticeable.
+
+    Args:
+        path: The file to write or to replace.
+        value: As for `write_json`, a mapping; a ``checksum`` of its own is left out.
+    """
+    content = {key: item for key, item in value.items() if key != "checksum"}
+    text = json.dumps(_strict({**content, "checksum": _BLANK}), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    write_text_atomically(path, checksum.join(text.rsplit(_BLANK, 1)))
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether a file is, byte for byte, what `write_sealed_json` wrote.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    content = Path(path).read_bytes()
+    found = _SEAL.search(content)
+    if found is None:
+        return False
+    blank = content[: found.start(1)] + _BLANK.encode() + content[found.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == found[1]
 
 
 def _strict(value: Any) -> Any:

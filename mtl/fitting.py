@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -27,11 +30,15 @@ from mtl.model.adapters import merge_adapters
 from mtl.scores import Splits
 from mtl.setting import Setting
 from mtl.training import callbacks
+from mtl.training.checkpoint_files import read_checkpoint
 from mtl.training.compact import compact_embeddings
+from mtl.training.exact_loop import use_exact_loops
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch
 from mtl.training.guard import BadStep
 from mtl.training.module import MultiTaskModule
+from mtl.training.resume_points import Point
+from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +52,27 @@ def _below(setting: Setting, activations: FrozenActivations, plan: FreezePlan, s
     return FrozenBelow(None if boundary == "embedding" else boundary, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a training begins and may be broken off.
+
+    Attributes:
+        stop: Whether the process is to end.
+        inputs: Names and fingerprints of what the run depends on.
+        point: Where it goes on; ``None``: it begins.
+    """
+
+    stop: Stop
+    inputs: Mapping[str, Any]
+    point: Point | None = None
+
+
 def fit(
     setting: Setting,
     splits: Splits,
     activations: FrozenActivations,
     history: callbacks.History,
+    progress: Progress,
     report: Callable[[BadStep], None],
     watch: GradientWatch | None = None,
 ) -> Cost:
@@ -60,6 +83,7 @@ def fit(
         splits: The rows of each task and split.
         activations: What frozen layers give for them.
         history: Takes the figures of each epoch.
+        progress: Where training begins.
         report: Is told of each step that is not finite; what it raises ends the training.
         watch: Takes the figures of the tasks' gradients.
 
@@ -68,6 +92,8 @@ def fit(
 
     Raises:
         ConfigError: Lightning refuses a flag that it can check only now.
+        ModelError: A checkpoint is damaged.
+        Terminated: The process is to end.
     """
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
@@ -84,6 +110,7 @@ def fit(
     module = _module(setting, data, report)
     plan = module.freezing
     meter = callbacks.Cost()
+    points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs)
     trainer = build.trainer(
         setting.config,
         setting.folder,
@@ -94,14 +121,17 @@ def fit(
             callbacks.EpochLines(tuple(data.val), log.info),
             history,
             *([] if watch is None else [watch]),
+            points,
         ],
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
         steps=steps,
+        point=progress.point,
     )
+    use_exact_loops(trainer, points)
     _announce(setting, data.sampler)
     if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
         log.warning(late)
-    _run(trainer, module, data, setting)
+    _run(trainer, module, data, setting, progress)
     network.to(setting.device)
     apply_freezing(network, FreezePlan({}), 0)
     trained = _trained(setting, plan, meter.last_step)
@@ -150,13 +180,16 @@ def _module(setting: Setting, data: MultiTaskDataModule, report: Callable[[BadSt
     )
 
 
-def _run(trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule, setting: Setting) -> None:
+def _run(
+    trainer: pl.Trainer, module: MultiTaskModule, data: MultiTaskDataModule, setting: Setting, progress: Progress
+) -> None:
     """Train, and put back the best weights."""
     seen = [each.table for each in (*data.train.values(), *data.val.values())]
     try:
         with compact_embeddings(module.network, setting.plan, seen, setting.encoding.pad_id):
-            with freed_memory_kept():
-                trainer.fit(module, datamodule=data)
+            with freed_memory_kept(), progress.stop.deferred():
+                path = progress.point.path if progress.point else None
+                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             _load_best(trainer, module)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise build.refused(error) from None
@@ -225,7 +258,7 @@ def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     )
     if best is None or not best.best_model_path:
         return
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(Path(best.best_model_path))
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
 

@@ -128,6 +128,17 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
     ]
 
 
+def data_files(config: Config) -> list[tuple[str, Path]]:
+    """Return all data files of a run, each with its key."""
+    keys = {
+        f"data.tasks.{name}.{key}": value
+        for name, task in config.data.tasks.items()
+        for key, value in {"train": task.train, "val": task.val, "test": task.test, "path": task.path}.items()
+    }
+    files = {key: _file(value) for key, value in {**keys, "retention.path": config.retention.path}.items()}
+    return [(key, path) for key, path in files.items() if path is not None]
+
+
 def _file(text: str | None) -> Path | None:
     if text is None:
         return None

@@ -18,60 +18,90 @@ from mtl.config import Config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.pairs import Pairs
 from mtl.data.tokenization import UNLIMITED, tokenize
+from mtl.errors import ConfigError
 from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.features import FrozenActivations
 from mtl.files import write_text_atomically
-from mtl.fitting import fit
+from mtl.fitting import Progress, fit
+from mtl.identity import changes, identity, version_changes
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
+from mtl.run_folder import CHECKPOINTS, CONFIG, begin, full_disk_explained, in_use, remove_leftovers
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
+from mtl.training.resume_points import PREVIOUS, last_point
+from mtl.training.stopping import Stop, stopping
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None) -> dict[str, dict[str, Scored]]:
+def train(
+    config: Config, folder: Path, choices: Mapping[str, str] | None = None, *, resume: bool = False
+) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write everything that a run leaves.
 
     Args:
         config: The checked configuration.
         folder: The run folder.
         choices: The choice made in each configuration group, for the report.
+        resume: Whether to go on with the run in the folder, from its last checkpoint if there is one.
 
     Returns:
         For each task and split its figures and predictions.
 
     Raises:
-        MtlError: Data, weights or flags cannot be used; nothing was trained.
+        MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
+            resume from is damaged, or of other data, weights or settings.
+        Terminated: The process was told to end.
     """
     _quiet()
+    with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
+        return _train(absolute(config), folder, dict(choices or {}), stop, resume)
+
+
+def _advice(folder: Path) -> str:
+    return f"to go on: python -m mtl.train resume={folder}"
+
+
+def _train(
+    config: Config, folder: Path, choices: dict[str, str], stop: Stop, resume: bool
+) -> dict[str, dict[str, Scored]]:
+    remove_leftovers(folder)
+    point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
     setting = settle(config, folder, inputs)
-    write_text_atomically(folder / "config.yaml", yaml.safe_dump(asdict(absolute(config)), sort_keys=False))
+    if not resume:
+        begin(folder, choices)
+        write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
     splits = _tokenize(setting)
+    progress = Progress(stop, identity(setting, splits), point)
+    _check_same(progress, folder)
     activations = _frozen(setting, splits)
     ability = _ability(setting, inputs.pairs)
     frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
     maps = SentenceMaps.begin(setting, splits, frozen)
     history = callbacks.History()
+    groups = facts.group_rows(setting)  # before adapters are merged
+    unfreezing = facts.stage_rows(setting)
     bad_steps = BadSteps(setting)
     watch = gradient_watch(config)
-    cost = fit(setting, splits, activations, history, bad_steps, watch)
+    cost = fit(setting, splits, activations, history, progress, bad_steps, watch)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
     run = Run(
         folder=folder,
         config=config,
-        choices=dict(choices or {}),
+        choices=choices,
         tasks=setting.tasks,
         start=replace(setting.start, heads=heads),
-        groups=facts.group_rows(setting),
+        groups=groups,
+        unfreezing=unfreezing,
         cost=cost,
         scored=scored,
         facts=facts.facts(setting),
@@ -84,8 +114,21 @@ def train(config: Config, folder: Path, choices: Mapping[str, str] | None = None
         gradients=None if watch is None else watch.figures,
     )
     write(run)
+    (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # of no use any more, and as large as training's state
     show(run)
     return scored
+
+
+def _check_same(progress: Progress, folder: Path) -> None:
+    """Refuse to go on with other data, weights or settings than the run began with."""
+    if progress.point is None:
+        return
+    then, now = progress.point.inputs, progress.inputs
+    if problems := changes(then, now, folder):
+        raise ConfigError(problems)
+    if changed := version_changes(then, now):
+        log.warning("the result may differ from that of an unbroken run: %s", changed)
+    log.info("going on from %s", progress.point.path)
 
 
 def _tokenize(setting: Setting) -> Splits:
@@ -136,3 +179,4 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
     warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")  # frozen parts: meant
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # of a resumed run

@@ -15,7 +15,8 @@ from mtl import cli
 from mtl.backbones import CONF
 from mtl.composition import check_command_line
 from mtl.config import load
-from mtl.errors import MtlError
+from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed
+from mtl.run_folder import choices_of, is_finished, run_to_resume
 from mtl.study import Study, plan_study
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> None:
     """Check the whole command line, then run its job or its sweep; a failed job does not stop the others."""
+    if any(each.startswith("resume=") for each in arguments):
+        _resume(arguments)
+        return
     command = check_command_line(arguments)
     study = plan_study(command)
     failed: list[str] = []
@@ -46,6 +50,31 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(cli.FAILED)
 
 
+def _resume(arguments: Sequence[str]) -> None:
+    """Go on with a run in its own folder, with its own configuration."""
+    if len(arguments) > 1:
+        expected = "resume=<run folder> or resume=auto alone: a run goes on with its own config.yaml"
+        raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
+    folder = run_to_resume(arguments[0].partition("=")[2])
+    if is_finished(folder):
+        print(f"the run in {folder} is finished; there is nothing to resume")
+        return
+    _log_into(folder)
+
+    from mtl.reevaluation import read_config  # torch comes only now
+    from mtl.run import train
+
+    train(read_config(folder), folder, choices_of(folder), resume=True)
+
+
+def _log_into(folder: Path) -> None:
+    """Log as conf/hydra/default.yaml has it: plain lines on the terminal, with their times in the run's train.log."""
+    console = logging.StreamHandler(sys.stdout)
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
+
+
 def _job(cfg: DictConfig, study: Study | None) -> None:
     settings = HydraConfig.get()
     config = load(cfg)
@@ -61,7 +90,7 @@ def _job(cfg: DictConfig, study: Study | None) -> None:
 
 
 def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Turn our errors into exit code 2 inside Hydra, which would print a traceback and exit with 1."""
+    """Turn what we raise into exit codes inside Hydra, which would print a traceback and exit with 1."""
 
     def wrapped(cfg: DictConfig) -> None:
         try:
@@ -69,6 +98,9 @@ def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         except MtlError as error:
             print(error, file=sys.stderr)
             sys.exit(cli.FAILED)
+        except Terminated as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(cli.TERMINATED)
         except OSError as error:
             print(cli.of_system(error), file=sys.stderr)
             sys.exit(cli.FAILED)

@@ -59,8 +59,14 @@ class Pending:
         self._blocks = []
 
     def _fitting(self, rows: Block) -> int:
-        """Return how many of the rows still go in; into a new segment at least one, however large."""
+        """Return how many of the rows still go in; into a new segment at least one, however large.
+
+        Rows that came together stay together unless they fill a segment: they were computed in one batch. After a kill
+        the batches that are left are then those of an unbroken run, and the last bits of their results are, too.
+        """
         size = sum(block.values.nbytes for block in self._blocks)
         count = sum(map(len, self._blocks))
-        fitting = int(np.searchsorted(rows.ends, SEGMENT_BYTES - size, side="right"))
-        return max(min(fitting, SEGMENT_ROWS - count), 0 if self._blocks else 1)
+        fitting = min(int(np.searchsorted(rows.ends, SEGMENT_BYTES - size, side="right")), SEGMENT_ROWS - count)
+        if self._blocks:
+            return len(rows) if fitting >= len(rows) else 0
+        return max(fitting, 1)

@@ -13,7 +13,7 @@ from mtl.evaluation.fields import Fields
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport, read_report
-from mtl.files import write_json
+from mtl.files import is_sealed, write_sealed_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
     }
     kept = {} if metrics.retention is None else {"retention": asdict(metrics.retention)}
     pulls = {} if metrics.gradients is None else {"gradients": asdict(metrics.gradients)}
-    write_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run})
+    write_sealed_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run})
 
 
 def read_metrics(path: str | Path) -> RunMetrics:
@@ -88,6 +88,9 @@ def read_metrics(path: str | Path) -> RunMetrics:
     gradients = None if fields.missing("gradients") else GradientFigures.read(fields.fields("gradients"))
     metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention, gradients)
     fields.finish()
+    if "checksum" in fields and not is_sealed(path):
+        found, expected = "a changed or damaged file: its checksum differs", "the metrics.json of a finished run"
+        raise DataError(Problem(str(path), found, expected, "evaluate the run again: it writes this file"))
     return metrics
 
 

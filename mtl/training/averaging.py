@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,11 +42,16 @@ class AveragedWeights(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the weights as they are, or go on with the averages of a checkpoint."""
-        self._seen = trainer.global_step
+        del trainer
         for layer, name, parameter in _learning(pl_module):
             self._steps.setdefault(layer, 0)
             known = self._averages.get(name, parameter.detach())
             self._averages[name] = known.to(parameter.device, copy=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count steps from here on; only now a resumed trainer knows how many there were."""
+        del pl_module
+        self._seen = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Go on with training's own weights after a validation."""
@@ -93,6 +99,16 @@ class AveragedWeights(Callback):
         for _, name, parameter in _learning(module):
             parameter.data, self._averages[name] = self._averages[name], parameter.data
         self._in_place = averages
+
+    @contextmanager
+    def set_aside(self, module: LightningModule) -> Iterator[None]:
+        """Have training's own weights in place inside the block, as a checkpoint needs them."""
+        in_place = self._in_place
+        self._show(module, averages=False)
+        try:
+            yield
+        finally:
+            self._show(module, averages=in_place)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and the steps of each layer; only while training's own weights are in place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ class Cost(Callback):
         self.rows = 0
         self.last_step = 0
         self._start = 0.0
+        self._before = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, at what it showed when the checkpoint was written."""
         del trainer, pl_module
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -45,6 +47,17 @@ class Cost(Callback):
         """Stop the clock."""
         del trainer, pl_module
         self.seconds = time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has been counted so far."""
+        seconds = time.perf_counter() - self._start
+        return {"seconds": seconds, "rows": self.rows, "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting from what `state_dict` returned."""
+        self._before = state_dict["seconds"]
+        self.rows = state_dict["rows"]
+        self.last_step = state_dict["last_step"]
 
 
 class History(Callback):
@@ -84,6 +97,17 @@ class History(Callback):
         self.epochs.append(EpochFigures(trainer.current_epoch + 1, loss, self._scores))
         self._scores, self._sum, self._steps = {}, 0.0, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epochs that are over, and the figures of the one that is not."""
+        epochs = [asdict(each) for each in self.epochs]
+        return {"epochs": epochs, "scores": dict(self._scores), "sum": self._sum, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self.epochs = [EpochFigures(**each) for each in state_dict["epochs"]]
+        self._scores = dict(state_dict["scores"])
+        self._sum, self._steps = state_dict["sum"], state_dict["steps"]
+
 
 class StageLines(Callback):
     """Writes a line when a stage of unfreezing begins, and at the start of a training that goes on within one.
@@ -121,11 +145,12 @@ class EpochLines(Callback):
         self._write = write
         self._losses: list[torch.Tensor] = []
         self._start = 0.0
+        self._before = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, at what it showed when the checkpoint was written."""
         del trainer, pl_module
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -150,3 +175,13 @@ class EpochLines(Callback):
         seconds = time.perf_counter() - self._start
         epoch = f"epoch {trainer.current_epoch + 1}/{epochs}"
         self._write(f"{epoch}  train loss {loss:.3f}  val macro-F1: {scores}  ({seconds:.0f} s)")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the time, and the losses since the last validation."""
+        losses = torch.stack(self._losses) if self._losses else torch.empty(0)
+        return {"seconds": time.perf_counter() - self._start, "losses": losses}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take what `state_dict` returned."""
+        self._before = state_dict["seconds"]
+        self._losses = list(state_dict["losses"])

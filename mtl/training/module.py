@@ -99,7 +99,11 @@ class MultiTaskModule(LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Freeze before the first step, and again after a checkpoint was loaded."""
+        """Freeze before the first step."""
+        self._freeze()
+
+    def on_train_start(self) -> None:
+        """Freeze again: only now a resumed trainer knows its step, and Lightning leaves out the start of its epoch."""
         self._freeze()
 
     def on_train_epoch_start(self) -> None:

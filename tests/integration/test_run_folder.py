@@ -62,6 +62,7 @@ def test_all_files_are_there(finished: Path) -> None:
     assert {name for name in files if not name.startswith("model/")} == {
         "config.yaml",
         "metrics.json",
+        "run.json",
         "report.md",
         "report.html",
         "logs/metrics.csv",
@@ -136,7 +137,7 @@ def test_the_card_of_the_model_shows_the_figures(finished: Path) -> None:
 
 def test_the_metrics_tell_what_was_run(finished: Path) -> None:
     content: dict[str, Any] = json.loads((finished / "metrics.json").read_text(encoding="utf-8"))
-    assert content.keys() == {"tasks", "cost", "retention", "run"}
+    assert content.keys() == {"tasks", "cost", "retention", "run", "checksum"}
     cost = content["cost"]
     assert cost["total_parameters"] == cost["trainable_parameters"] == 42213
     assert cost["train_seconds"] > 0

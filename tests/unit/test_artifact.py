@@ -13,6 +13,7 @@ import torch
 
 from mtl.artifact import HeadSpec, TaskHead, build_network, find_model, load_model, save_model
 from mtl.errors import ModelError
+from mtl.files import write_sealed_json
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
 from tests.support.networks import batch
@@ -154,7 +155,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "mtl.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write_sealed_json(path, content)
 
 
 @pytest.mark.parametrize("name", ["../secret", "1_Pooling/../../secret", "/etc/hostname"])
@@ -175,6 +176,20 @@ def test_a_manifest_without_the_heads(copy: Path) -> None:
         f"  {copy / 'mtl.json'}\n"
         "      found:    no heads.safetensors\n"
         "      expected: the weights of the heads"
+    )
+
+
+def test_labels_in_another_order_are_noticed(copy: Path) -> None:
+    path = copy / "mtl.json"
+    text = path.read_text(encoding="utf-8")
+    swapped = text.replace('"price"', '"x"').replace('"other"', '"price"').replace('"x"', '"other"')
+    assert swapped != text
+    path.write_text(swapped, encoding="utf-8")
+    assert problem_of(copy) == (
+        f"Model: 1 problem\n  {path}\n"
+        "      found:    a changed or damaged file\n"
+        "      expected: the file as it was saved (its checksum differs)\n"
+        "      repair:   copy the model again"
     )
 
 
@@ -275,7 +290,7 @@ def test_saving_replaces_the_whole_folder(copy: Path, made: tuple[MultiTaskNetwo
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("step", ["mtl.artifact.save_file", "mtl.artifact.write_json", "mtl.artifact._checksum"])
+@pytest.mark.parametrize("step", ["mtl.artifact.save_file", "mtl.artifact.write_sealed_json", "mtl.artifact._checksum"])
 def test_a_model_that_could_not_be_written_leaves_the_old_one(
     copy: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mtl import build, build_freezing, build_hardware
 from mtl.artifact import load_model, save_model
 from mtl.config import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.errors import ConfigError
+from mtl.training.curve_log import CurveLog
 from tests.support.runs import config, data
 
 if TYPE_CHECKING:
@@ -224,16 +225,14 @@ def test_flags_that_lightning_refuses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "validated", "names", "stops"),
     [
-        ([], True, {"last", "best"}, False),
-        ([], False, {"last"}, False),
-        (["callbacks.save_last=false"], True, {"best"}, False),
-        (["callbacks.keep_best=false"], True, {"last"}, False),
-        (["callbacks.keep_best=false", "callbacks.save_last=false"], True, set(), False),  # nor Lightning's own
-        (["callbacks=early_stopping"], True, {"last", "best"}, True),
-        (["callbacks=early_stopping"], False, {"last"}, False),
+        ([], True, {"best"}, False),
+        ([], False, set(), False),  # nor Lightning's own
+        (["callbacks.keep_best=false"], True, set(), False),
+        (["callbacks=early_stopping"], True, {"best"}, True),
+        (["callbacks=early_stopping"], False, set(), False),
     ],
 )
-def test_checkpoints_and_early_stopping(
+def test_the_best_checkpoint_and_early_stopping(
     overrides: list[str], validated: bool, names: set[str], stops: bool, tmp_path: Path
 ) -> None:
     made = trainer(chosen(tmp_path, *overrides), tmp_path, validated=validated)
@@ -247,9 +246,9 @@ def test_checkpoints_and_early_stopping(
     ("logger", "kinds"),
     [
         ("none", []),
-        ("csv", [CSVLogger]),
+        ("csv", [CurveLog]),
         ("tensorboard", [TensorBoardLogger]),
-        ("both", [CSVLogger, TensorBoardLogger]),
+        ("both", [CurveLog, TensorBoardLogger]),
     ],
 )
 def test_loggers(logger: str, kinds: list[type], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import mtl
 ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
-    ("files", "memory", "schema", "label_tree", "single_task"),
+    ("files", "memory", "schema", "label_tree", "single_task", "run_folder"),
     ("task_settings", "config_types"),
     ("config_stages", "config_combine", "config_freezing", "config_checks", "config", "cli"),
     ("activations", "data"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("build_losses", "build_combination", "build", "bulk", "composition", "study_jobs"),
     ("reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
-    ("analysis", "bad_steps", "facts", "scores"),
+    ("analysis", "bad_steps", "facts", "scores", "identity"),
     ("fitting", "sentence_maps"),
     ("run", "study"),
     ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),

@@ -17,6 +17,7 @@ from mtl.evaluation.comparison.outputs import write
 from mtl.evaluation.comparison.recommendation import Advice, recommend
 from mtl.evaluation.comparison.terminal import blocks
 from mtl.evaluation.comparison.words import left_out, signed
+from mtl.files import write_sealed_json
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def test_retention_names_the_best_that_kept_the_encoders_ability(study: Path) ->
         path = folder / "metrics.json"
         values = json.loads(path.read_text(encoding="utf-8"))
         values["retention"] = {"before": 0.8, "after": kept[folder.name.partition("-")[0]], "pairs": 100}
-        path.write_text(json.dumps(values), encoding="utf-8")
+        write_sealed_json(path, values)
     found = advice(compare([study]))["For other uses of the encoder"]
     assert found.answer == "freeze=lower"
     assert found.reasons[0] == "freeze=none moved the correlation on sentence pairs from 0.800 to 0.600."

@@ -11,6 +11,7 @@ from mtl.evaluation.comparison.figures import rare_classes
 from mtl.evaluation.comparison.finding import find
 from mtl.evaluation.comparison.records import read_record
 from mtl.evaluation.comparison.scenarios import scenarios
+from mtl.files import write_sealed_json
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 
 TRUE = labels(12)
@@ -155,5 +156,5 @@ def test_retention_and_calibration_are_read_where_a_run_has_them(tmp_path: Path)
     scores = {"ece": 0.1, "nll": 0.5, "brier": 0.3, "accuracy": 0.8, "macro_f1": 0.8}
     calibration = {"before": scores, "after": {**scores, "ece": 0.02}, "temperature": 1.2, "tau": 0.0}
     values["tasks"]["sentiment"]["test"]["calibration"] = {**calibration, "bins": [], "bins_before": []}
-    (folder / "metrics.json").write_text(json.dumps(values))
+    write_sealed_json(folder / "metrics.json", values)
     assert (read_record(folder).retention, read_record(folder).calibration) == ((0.82, 0.79), {"sentiment": 0.02})

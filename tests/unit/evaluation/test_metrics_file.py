@@ -15,6 +15,7 @@ from mtl.evaluation.metrics import task_report
 from mtl.evaluation.metrics_file import Cost, RunMetrics, read_metrics, write_metrics
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import OVERALL, TaskReport
+from mtl.files import write_sealed_json
 
 TOO_DEEP = "maximum recursion depth exceeded while decoding a JSON array from a unicode string"
 
@@ -40,7 +41,7 @@ def written(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 
 def test_layout(tmp_path: Path) -> None:
     _, values = written(tmp_path)
-    assert list(values) == ["tasks", "cost", "retention", "run"]
+    assert list(values) == ["tasks", "cost", "retention", "run", "checksum"]
     assert list(values["tasks"]["sentiment"]) == ["val", "test"]
     test = values["tasks"]["sentiment"]["test"]
     assert list(test) == [*OVERALL, "per_class", "confusion"]
@@ -75,7 +76,7 @@ def test_unknown_keys_and_missing_facts_are_passed_over(tmp_path: Path) -> None:
     path, values = written(tmp_path)
     del values["run"], values["cost"]["peak_memory_bytes"]
     values["cost"]["watts"] = 300
-    path.write_text(json.dumps(values))
+    write_sealed_json(path, values)
     assert read_metrics(path).cost == Cost(12.5, 10, 100, 321.0, None)
     assert read_metrics(path).run == {}
 
@@ -181,4 +182,17 @@ def test_a_report_from_a_dictionary_names_its_source() -> None:
         "  old.json: per_class\n"
         "      found:    nothing: the key is missing\n"
         "      expected: a JSON object"
+    )
+
+
+def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
+    path, _ = written(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace("0.875", "0.975"), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_metrics(path)
+    assert str(caught.value) == (
+        f"Data: 1 problem\n  {path}\n"
+        "      found:    a changed or damaged file: its checksum differs\n"
+        "      expected: the metrics.json of a finished run\n"
+        "      repair:   evaluate the run again: it writes this file"
     )

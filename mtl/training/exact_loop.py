@@ -1,0 +1,61 @@
+"""Lightning's training loop with one place where training can be broken off and taken up again: behind a step.
+
+Lightning 2.6 writes checkpoints in hooks. Resumed from one that was written at the end of a step, it leaves out what
+would have followed: the validation that was due, the end of the epoch with its hooks, and, after the last step of
+``max_steps``, the end of training (`_FitLoop.reset`, `_TrainingEpochLoop.advance`). These loops write a checkpoint when
+all counters agree that a step is over and its figures are logged, and begin a resumed run with just what follows it.
+"""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+from mtl.training.resume_points import ResumePoints
+
+
+def use_exact_loops(trainer: pl.Trainer, points: ResumePoints) -> None:
+    """Give a trainer that has not run yet these loops.
+
+    Args:
+        trainer: The trainer.
+        points: Told of each step that ended, and of the one behind which training goes on.
+    """
+    known = trainer.fit_loop
+    fit_loop = _ExactFitLoop(trainer, min_epochs=known.min_epochs, max_epochs=known.max_epochs)
+    fit_loop.epoch_loop = _ExactEpochLoop(trainer, points, known.min_steps, known.max_steps)
+    trainer.fit_loop = fit_loop
+
+
+class _ExactFitLoop(_FitLoop):
+    @property
+    def done(self) -> bool:
+        """As in Lightning, but a run resumed behind its very last step still has to end its epoch and its training."""
+        return not self.restarting and bool(super().done)
+
+
+class _ExactEpochLoop(_TrainingEpochLoop):
+    def __init__(self, trainer: pl.Trainer, points: ResumePoints, min_steps: int | None, max_steps: int) -> None:
+        super().__init__(trainer, min_steps=min_steps, max_steps=max_steps)
+        self._points = points
+
+    @property
+    def done(self) -> bool:
+        """As in Lightning, but what follows the step behind which a run was resumed is never done yet."""
+        return not self.restarting and bool(super().done)
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Do a step; a resumed run has done it already."""
+        if self.restarting:
+            self.val_loop.restarting = False
+            self._points.go_on(self.trainer)
+        else:
+            super().advance(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Do what follows a step: first a checkpoint if one is due, then validation if it is due."""
+        if not self.restarting:
+            self._points.step_ended(self.trainer, accumulating=self._should_accumulate())
+        super().on_advance_end(data_fetcher)

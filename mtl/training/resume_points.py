@@ -1,0 +1,231 @@
+"""Resume points: checkpoints from which a broken-off training ends with the same weights as an unbroken one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from mtl.errors import ModelError, Problem
+from mtl.training.averaging import AveragedWeights
+from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.curve_log import CurveLog
+from mtl.training.random_state import random_state, restore_random_state
+from mtl.training.stopping import Stop
+
+log = logging.getLogger(__name__)
+CHECKPOINTS: Final = "checkpoints"
+"""The folder of the checkpoints in a run folder."""
+LAST: Final = "last.ckpt"
+PREVIOUS: Final = "previous.ckpt"
+"""The resume point before `LAST`, to fall back on if that is damaged."""
+KEY: Final = "mtl"
+"""Where a checkpoint holds what Lightning does not: see `ResumePoints.on_save_checkpoint`."""
+_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When resume points are written, beside the last step of training and SIGTERM.
+
+    Attributes:
+        epochs: At the end of each epoch.
+        minutes: So many minutes after the last one; never for ``None``.
+        steps: So many optimizer steps after the last one; never for ``None``.
+    """
+
+    epochs: bool = True
+    minutes: float | None = None
+    steps: int | None = None
+
+
+class ResumePoints(Checkpoint):
+    """Writes resume points, and goes on from one.
+
+    A point lies between an optimizer step and what follows it (validation, the end of the epoch), so that there is only
+    one kind; see `mtl.training.exact_loop`. Points by epoch and by minutes are left out while they would take more than
+    a twentieth of the time: an epoch of a head alone may be faster than the disk.
+
+    Args:
+        folder: Where the checkpoints are.
+        rhythm: When to write; ``None``: only on SIGTERM.
+        stop: Whether the process is to end.
+        inputs: Names and fingerprints of what the run depends on, plain values; kept in every point.
+    """
+
+    def __init__(self, folder: Path, rhythm: Rhythm | None, stop: Stop, inputs: Mapping[str, Any]) -> None:
+        self._path = folder / LAST
+        self._rhythm = rhythm
+        self._stop = stop
+        self._inputs = dict(inputs)
+        self._restored: dict[str, Any] = {}
+        self._accumulating = False
+        self._saved_step = 0
+        self._saved_at = 0.0
+        self._cost = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take SIGTERM back from Lightning, which would end only after a validation; start the clock."""
+        del pl_module
+        self._stop.listen()
+        self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
+
+    def go_on(self, trainer: pl.Trainer) -> None:
+        """Put back, at the moment at which training goes on, what other code may have touched since it was loaded."""
+        trainer.should_stop = self._restored["should_stop"]
+        ranks = self._restored["random"]
+        restore_random_state(ranks[trainer.global_rank % len(ranks)])
+
+    def step_ended(self, trainer: pl.Trainer, *, accumulating: bool) -> None:
+        """Write a point if one is due; end if the process is to end.
+
+        Args:
+            trainer: The trainer, between a step and what follows it.
+            accumulating: Whether gradients wait for more batches before the optimizer steps: they are in no checkpoint.
+        """
+        self._accumulating = accumulating
+        if accumulating or _is_trial(trainer):
+            return
+        stop = self._any_rank(trainer, self._stop.requested)
+        if stop or self._any_rank(trainer, self._is_due(trainer)):
+            self._save(trainer)
+        if stop:
+            raise self._stop.terminated()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """End a validation that SIGTERM falls into; it will be done again from its start."""
+        waits = self._accumulating or trainer.sanity_checking or _is_trial(trainer)
+        if waits or not self._any_rank(trainer, self._stop.requested):
+            return
+        if self._saved_step != trainer.global_step:
+            with ExitStack() as stack:
+                for each in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(each, AveragedWeights):
+                        stack.enter_context(each.set_aside(trainer.lightning_module))
+                self._save(trainer)
+        raise self._stop.terminated()
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        rhythm = self._rhythm
+        if rhythm is None:
+            return False
+        if rhythm.steps is not None and trainer.global_step - self._saved_step >= rhythm.steps:
+            return True
+        ends_epoch = rhythm.epochs and trainer.is_last_batch
+        if ends_epoch and _is_last_step(trainer):
+            return True
+        waited = time.monotonic() - self._saved_at
+        timed = rhythm.minutes is not None and waited >= 60 * rhythm.minutes
+        return (ends_epoch or timed) and waited >= self._cost / _SHARE
+
+    @staticmethod
+    def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
+        """Return what any process wants, to all of them: each has to take part in writing a checkpoint."""
+        if trainer.world_size == 1:
+            return decision
+        return trainer.strategy.reduce_boolean_decision(decision, all=False)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        start = time.monotonic()
+        trainer.save_checkpoint(self._path, weights_only=False)
+        self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - start
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning leaves out: random generators of all processes, a stop that waits, rows of curves."""
+        del pl_module
+        rows = [each.sync() for each in trainer.loggers if isinstance(each, CurveLog)]
+        checkpoint[KEY] = {
+            "inputs": self._inputs,
+            "random": _of_all_ranks(trainer, random_state()),
+            "should_stop": trainer.should_stop,
+            "log_rows": rows[0] if rows else 0,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember what `go_on` puts back."""
+        del trainer, pl_module
+        self._restored = checkpoint[KEY]
+
+
+def _is_trial(trainer: pl.Trainer) -> bool:
+    """Whether it runs a few steps only to see that everything runs: Lightning writes no checkpoints then."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def _is_last_step(trainer: pl.Trainer) -> bool:
+    """Whether the step that ended is the last one of training, as far as that is known before validation."""
+    return trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+
+
+def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
+    if trainer.world_size == 1:
+        return [state]
+    import torch.distributed as dist
+
+    states: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(states, state)
+    return states
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A resume point that is whole.
+
+    Attributes:
+        path: Its file.
+        inputs: What the run depended on when it was written.
+        log_rows: The rows of the curves up to it.
+        log_step: The step, as loggers count, that comes behind it.
+    """
+
+    path: Path
+    inputs: dict[str, Any]
+    log_rows: int
+    log_step: int
+
+
+def last_point(folder: Path) -> Point | None:
+    """Return the last whole resume point in a folder of checkpoints; ``None`` if none was ever written.
+
+    A damaged one is named in the log, and the one before it is taken.
+
+    Raises:
+        ModelError: All that are there are damaged.
+    """
+    problems: list[Problem] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            point = _point(path)
+        except ModelError as error:
+            problems += error.problems
+            continue
+        for each in problems:
+            log.warning("%s: %s; going on from the checkpoint before it, %s", each.place, each.found, path.name)
+        return point
+    if problems:
+        raise ModelError([replace(each, repair="start the run again") for each in problems])
+    return None
+
+
+def _point(path: Path) -> Point:
+    checkpoint = read_checkpoint(path, mapped=True)
+    state = checkpoint.get(KEY)
+    if state is None:
+        raise ModelError(Problem(str(path), "weights alone", "a checkpoint with everything that a training needs"))
+    return Point(path, state["inputs"], state["log_rows"], checkpoint["global_step"])

@@ -1,0 +1,75 @@
+"""SIGTERM, with which clusters and containers end a process: a training stops where it can be resumed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from mtl.errors import Terminated
+
+
+class Stop:
+    """Whether this process is to end.
+
+    Outside `deferred` a SIGTERM raises `Terminated` at once; inside, the first one sets `requested`, and a second one
+    raises.
+
+    Args:
+        advice: What a person should do to go on, for the message.
+
+    Attributes:
+        requested: Whether a SIGTERM waits to be obeyed.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+        self.requested = False
+        self._deferred = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Leave it to the block to look at `requested` and to raise `terminated`."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.requested:  # too late for a last step: training had ended
+            raise self.terminated()
+
+    def terminated(self) -> Terminated:
+        """Return the exception that ends the process."""
+        return Terminated(f"ended by SIGTERM; {self.advice}")
+
+    def listen(self) -> None:
+        """Take the signal, also from a handler that was set since; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._deferred and not self.requested:
+            self.requested = True
+        else:
+            raise self.terminated()
+
+
+@contextmanager
+def stopping(advice: str) -> Iterator[Stop]:
+    """Handle SIGTERM inside the block.
+
+    Args:
+        advice: See `Stop`.
+    """
+    stop = Stop(advice)
+    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
+    stop.listen()
+    try:
+        yield stop
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,285 @@
+"""A run that is broken off and resumed is, bit for bit, the run that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import yaml
+
+from mtl.errors import ConfigError, DiskError, ModelError, Terminated
+from mtl.run import train
+from mtl.training import checkpoint_files, random_state, resume_points
+from tests.support.resuming import COMMON, SCENARIOS, differences
+from tests.support.runs import Probe, config, data, probed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtl.data.batching import Batch
+    from mtl.training.module import MultiTaskModule
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def dies(when: Callable[[MultiTaskModule], bool]) -> Probe:
+    """Return a probe that kills at the end of a step."""
+
+    def look(module: MultiTaskModule, _: Batch) -> None:
+        if when(module):
+            raise Killed
+
+    return Probe(after_batch=look)
+
+
+def overrides(folder: Path, scenario: str) -> list[str]:
+    """Return the overrides of a scenario, with tasks of different size, three and two classes."""
+    sizes = {"classification": 12, "sentiment": 5}
+    files = [each for task, rows in sizes.items() for each in data(folder, [task], train=rows)]
+    return [*dict.fromkeys(files), *COMMON, *SCENARIOS[scenario]]
+
+
+def broken_off(folder: Path, chosen: list[str], step: int, *, resume: bool = False) -> None:
+    """Train until the end of an optimizer step."""
+    with pytest.MonkeyPatch.context() as patch:
+        probed(patch, dies(lambda module: module.global_step >= step))
+        with contextlib.suppress(Killed):
+            train(config(*chosen), folder, resume=resume)
+
+
+def check_broken_off(folder: Path, scenario: str, steps: list[tuple[int, int]]) -> None:
+    """Compare runs that were broken off at two steps with the unbroken one."""
+    chosen = overrides(folder / "data", scenario)
+    train(config(*chosen), folder / "unbroken")
+    for first, second in steps:
+        run = folder / f"{first}-{second}"
+        broken_off(run, chosen, first)
+        broken_off(run, chosen, second, resume=True)
+        if not (run / "metrics.json").exists():
+            train(config(*chosen), run, resume=True)
+        assert differences(run, folder / "unbroken") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_broken_off_in_every_scenario(scenario: str, tmp_path: Path) -> None:
+    check_broken_off(tmp_path, scenario, [(1, 4), (5, 9), (7, 12)])
+
+
+def test_broken_off_in_the_middle_of_an_epoch_and_behind_a_validation(tmp_path: Path) -> None:
+    check_broken_off(tmp_path, "gradual", [(5, 10)])
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of a run broken off with two resume points, and its overrides. Do not write into it."""
+    folder = tmp_path_factory.mktemp("half")
+    chosen = overrides(folder / "data", "none")
+    broken_off(folder / "run", chosen, 8)
+    return folder / "run", chosen
+
+
+@pytest.fixture
+def copy(half: tuple[Path, list[str]], tmp_path: Path) -> tuple[Path, list[str]]:
+    """A copy of it to change."""
+    return Path(shutil.copytree(half[0], tmp_path / "run")), half[1]
+
+
+def test_without_its_random_state_a_resumed_run_is_another(
+    copy: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests the tests: dropout is on, and what they compare depends on all of the state."""
+    run, chosen = copy
+    monkeypatch.setattr(resume_points, "restore_random_state", lambda _: None)
+    train(config(*chosen), run, resume=True)
+    monkeypatch.undo()
+    train(config(*chosen), tmp_path / "unbroken")
+    assert "model/model.safetensors" in differences(run, tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("during_validation", [False, True])
+def test_sigterm_saves_first(during_validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [*overrides(tmp_path / "data", "gradual"), "callbacks.save_every_steps=null"]
+    run = tmp_path / "run"
+
+    def terminate(module: MultiTaskModule, _: Batch) -> None:
+        if module.global_step == 7 and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sent: list[bool] = []
+    with monkeypatch.context() as patch:
+        probe = probed(patch, Probe(before_batch=None if during_validation else terminate))
+        if during_validation:  # of the averages, which are in the place of the weights then
+            probe.on_validation_batch_start = lambda _, module, batch, *rest: terminate(module, batch)  # type: ignore[method-assign]
+        with pytest.raises(Terminated) as caught:
+            train(config(*chosen), run)
+    assert str(caught.value) == f"ended by SIGTERM; to go on: python -m mtl.train resume={run}"
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7 + (
+        not during_validation
+    )
+    train(config(*chosen), run, resume=True)
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(run, tmp_path / "unbroken") == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def flip(path: Path, at: int = -500) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    copy: tuple[Path, list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, chosen = copy
+    flip(run / "checkpoints" / "last.ckpt")
+    train(config(*chosen), run, resume=True)
+    assert (
+        f"{run}/checkpoints/last.ckpt: a changed, damaged or cut off file: its checksum differs; "
+        "going on from the checkpoint before it, previous.ckpt"
+    ) in caplog.messages
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(run, tmp_path / "unbroken") == []
+
+
+def test_damaged_checkpoints_alone(copy: tuple[Path, list[str]]) -> None:
+    run, chosen = copy
+    for name in ("last.ckpt", "previous.ckpt"):
+        flip(run / "checkpoints" / name)
+    with pytest.raises(ModelError) as caught:
+        train(config(*chosen), run, resume=True)
+    assert str(caught.value) == "Model: 2 problems\n" + "\n".join(
+        f"  {run}/checkpoints/{name}\n"
+        "      found:    a changed, damaged or cut off file: its checksum differs\n"
+        "      expected: a checkpoint as mtl.train wrote it\n"
+        "      repair:   start the run again"
+        for name in ("last.ckpt", "previous.ckpt")
+    )
+
+
+def test_a_changed_data_file_is_refused(half: tuple[Path, list[str]], copy: tuple[Path, list[str]]) -> None:
+    run, chosen = copy
+    (path,) = [each.partition("=")[2] for each in chosen if each.startswith("data.tasks.sentiment.train=")]
+    before = Path(path).read_bytes()
+    Path(path).write_bytes(before + b"one more row,good\n")
+    try:
+        with pytest.raises(ConfigError) as caught:
+            train(config(*chosen), run, resume=True)
+    finally:
+        Path(path).write_bytes(before)
+    assert str(caught.value) == (
+        f"Configuration: 1 problem\n  data.tasks.sentiment.train={path}\n"
+        "      found:    another content than when the run began\n"
+        "      expected: the same file\n"
+        "      repair:   put back what the run began with, or start a new run"
+    )
+
+
+def test_a_changed_configuration_is_refused(copy: tuple[Path, list[str]]) -> None:
+    run, chosen = copy
+    with pytest.raises(ConfigError) as caught:
+        train(config(*chosen, "optimizer.warmup=0", "trainer.max_epochs=9"), run, resume=True)
+    repair = "put it back, or start a new run with it"
+    assert str(caught.value) == (
+        f"Configuration: 2 problems\n  {run}/config.yaml: optimizer.warmup\n"
+        f"      found:    0\n      expected: 2, as when the run began\n      repair:   {repair}\n"
+        f"  {run}/config.yaml: trainer.max_epochs\n"
+        f"      found:    9\n      expected: 4, as when the run began\n      repair:   {repair}"
+    )
+
+
+def test_changed_weights_are_refused(copy: tuple[Path, list[str]], tiny_folder: Path, tmp_path: Path) -> None:
+    run, chosen = copy
+    point = resume_points.last_point(run / "checkpoints")
+    assert point is not None
+    state = torch.load(point.path, weights_only=True)
+    state["mtl"]["inputs"]["weights"] = "0" * 64
+    checkpoint_files.write_checkpoint(point.path, state)
+    with pytest.raises(ConfigError) as caught:
+        train(config(*chosen), run, resume=True)
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n  backbone or model.init_from\n"
+        "      found:    other weights, before the first step, than when the run began\n"
+        "      expected: the same weights\n"
+        "      repair:   put back what the run began with, or start a new run"
+    )
+
+
+def test_another_version_is_said(copy: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture) -> None:
+    run, chosen = copy
+    point = resume_points.last_point(run / "checkpoints")
+    assert point is not None
+    state = torch.load(point.path, weights_only=True)
+    state["mtl"]["inputs"]["versions"]["torch"] = "1.0"
+    checkpoint_files.write_checkpoint(point.path, state)
+    train(config(*chosen), run, resume=True)
+    expected = f"the result may differ from that of an unbroken run: torch 1.0 is now {torch.__version__}"
+    assert expected in caplog.messages
+
+
+def test_a_moved_run_folder_goes_on(copy: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run, chosen = copy
+    train(config(*chosen), run, resume=True)
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(run, tmp_path / "unbroken") == []
+    assert not (run / "checkpoints" / "previous.ckpt").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    copy: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, chosen = copy
+    last = (run / "checkpoints" / "last.ckpt").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files._Guarded, "write", full)
+        with pytest.raises(DiskError) as caught:
+            train(config(*chosen), run, resume=True)
+    assert str(caught.value) == (
+        f"Disk: 1 problem\n  {run}\n      found:    no space left\n"
+        "      expected: space for the model, and three times that for the checkpoints of a training\n"
+        f"      repair:   free some, then: python -m mtl.train resume={run}"
+    )
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == last
+    assert not [path for path in run.rglob("*") if "partial" in path.name]
+    train(config(*chosen), run, resume=True)
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(run, tmp_path / "unbroken") == []
+
+
+def test_a_run_of_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    chosen = overrides(tmp_path / "data", "none")
+    broken_off(tmp_path / "run", chosen, 1)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["seed"] == 42
+    train(config(*chosen), tmp_path / "run", resume=True)
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(tmp_path / "run", tmp_path / "unbroken") == []
+
+
+def test_the_state_of_all_generators_comes_back() -> None:
+    import random
+
+    import numpy as np
+
+    def draw() -> list[float]:
+        return [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002, S311
+
+    draw()
+    state = random_state.random_state()
+    expected = draw()
+    random_state.restore_random_state(state)
+    assert draw() == expected
