@@ -123,10 +123,15 @@ def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
         path: The file to write or to replace.
         value: As for `write_json`, a mapping; a ``checksum`` of its own is left out.
     """
+    write_text_atomically(path, sealed_json(value))
+
+
+def sealed_json(value: Mapping[str, Any]) -> str:
+    """Return what `write_sealed_json` writes."""
     content = {key: item for key, item in value.items() if key != "checksum"}
     text = json.dumps(_strict({**content, "checksum": _BLANK}), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
     checksum = hashlib.sha256(text.encode()).hexdigest()
-    write_text_atomically(path, checksum.join(text.rsplit(_BLANK, 1)))
+    return checksum.join(text.rsplit(_BLANK, 1))
 
 
 def is_sealed(path: str | Path) -> bool:

@@ -37,6 +37,7 @@ from mtl.errors import MtlError, Problem
 from mtl.evaluation.comparison.comparing import compare as compare_runs
 from mtl.evaluation.comparison.outputs import write as write_comparison
 from mtl.evaluation.html.run_page import write_run_page
+from mtl.files import sealed_json
 from mtl.inference import MultiTaskModel, SentenceEncoder
 from mtl.model.weights import BackboneSpec, locate
 from mtl.reevaluation import evaluate_file, evaluate_run
@@ -319,7 +320,7 @@ def _sign(files: dict[str, bytes]) -> None:
         for name in manifest["files"]:
             if name in files:
                 manifest["files"][name] = hashlib.sha256(files[name]).hexdigest()
-        files["mtl.json"] = json.dumps(manifest).encode()
+        files["mtl.json"] = sealed_json(manifest).encode()
     except (ValueError, TypeError, KeyError):
         return
 

@@ -328,7 +328,7 @@ def test_heads_that_are_no_safetensors(copy: Path) -> None:
     (copy / "heads.safetensors").write_bytes(b"no safetensors")
     manifest = json.loads((copy / "mtl.json").read_text(encoding="utf-8"))
     manifest["files"]["heads.safetensors"] = hashlib.sha256(b"no safetensors").hexdigest()
-    (copy / "mtl.json").write_text(json.dumps(manifest), encoding="utf-8")
+    write_sealed_json(copy / "mtl.json", manifest)
     assert problem_of(copy) == (
         "Model: 1 problem\n"
         f"  {copy}/heads.safetensors\n"
