@@ -26,7 +26,9 @@ SCENARIOS = {
         "freeze.gradual.every=3",
         "freeze.gradual.warmup=2",
     ],
-    "lora": ["freeze=lora", _FINAL],
+    "lora": ["freeze=lora", _FINAL, "loss=uncertainty"],
+    "famo": ["loss=famo", _FINAL, "callbacks.gradients.every_n_steps=2"],
+    "dwa": ["loss=dwa", "loss.dwa.window=3", _FINAL],
     "oversampled": [
         _FINAL,
         "data.tasks.classification.oversample=0.5",
