@@ -21,6 +21,8 @@ import mtl
 from mtl.composition import CommandLine
 from mtl.config import Config
 from mtl.errors import ConfigError, MtlError, Problem
+from mtl.run_folder import RECORD as RUN_RECORD
+from mtl.run_folder import is_finished
 from mtl.study_jobs import Job, JobRecord, jobs_of, read_record, seconds_left
 
 log = logging.getLogger(__name__)
@@ -50,13 +52,14 @@ class Study:
         subdir = f"hydra.sweep.subdir='${{mtl.job_name:${{hydra.overrides.task}},{keys}}}'"
         return [f"{_DIR}='{_escaped(str(self.folder))}'", subdir]
 
-    def attend(self, folder: Path, config: Config, work: Callable[[], object]) -> None:
+    def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> None:
         """Do a job unless it is done, say how far the study is, and note how the job ended.
 
         Args:
             folder: The job's folder.
             config: The job's configuration.
-            work: What the job does. An error of any kind is noted in the job's folder and goes no further.
+            work: What the job does, from where it was broken off if it is told so. An error of any kind is noted in
+                the job's folder and goes no further.
         """
         at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
@@ -69,7 +72,7 @@ class Study:
         log.info("\n%s%s\n", place, told)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
-            work()
+            work(_was_broken_off(folder, config))
         except MtlError as caught:
             error = str(caught)
             log.error("this job failed, the study goes on\n%s", error)
@@ -139,6 +142,19 @@ def _set_aside(study: Study, command: CommandLine) -> None:
                 raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
             folder.rename(old)
             print(f"{job.name} was done with another configuration, data or version: now {old.name}")
+
+
+def _was_broken_off(folder: Path, config: Config) -> bool:
+    """Return whether this very run has begun in the folder and has not ended."""
+    if not (folder / RUN_RECORD).is_file() or is_finished(folder):
+        return False
+    from mtl.inputs import absolute
+    from mtl.reevaluation import read_config
+
+    try:
+        return read_config(folder) == absolute(config)
+    except MtlError:
+        return False
 
 
 def _done(folder: Path) -> bool:

@@ -86,7 +86,7 @@ def _job(cfg: DictConfig, study: Study | None) -> None:
     if study is None:
         train(config, folder, choices)
     else:
-        study.attend(folder, config, lambda: train(config, folder, choices))
+        study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume))
 
 
 def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.commands import Outcome, run
-from tests.support.runs import data
+from tests.support.runs import Probe, data, probed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mtl.data.batching import Batch
+    from mtl.training.module import MultiTaskModule
 
 TINY = ["backbone=tiny", "trainer=debug", "logger=none", "evaluation.figures=false", "evaluation.error_analysis=false"]
 
@@ -109,10 +112,10 @@ def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: py
 
     genuine = mtl.run.train
 
-    def train(config: Any, folder: Path, choices: Any) -> Any:
+    def train(config: Any, folder: Path, choices: Any, *, resume: bool) -> Any:
         if config.seed == 1:
             raise RuntimeError("out of everything")
-        return genuine(config, folder, choices)
+        return genuine(config, folder, choices, resume=resume)
 
     monkeypatch.setattr(mtl.run, "train", train)
     found = study(tmp_path, "scenario=all_frozen", "seed=1,2")
@@ -123,6 +126,31 @@ def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: py
         == "RuntimeError: out of everything"
     )
     assert comparison(folder)["scenarios"][0]["seeds"] == [2]
+
+
+def test_a_job_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    arguments = ["scenario=full_finetune", "seed=1,2", "trainer=cpu", "trainer.max_epochs=3"]
+    unbroken = study(tmp_path, *arguments, "hydra.sweep.dir=unbroken")
+    assert unbroken.code == 0, unbroken.err
+    with pytest.MonkeyPatch.context() as patch:
+        probed(patch, Probe(after_batch=_killed_in_the_second_epoch))
+        with pytest.raises(Killed):
+            study(tmp_path, *arguments, "hydra.sweep.dir=broken")
+    again = study(tmp_path, *arguments, "hydra.sweep.dir=broken")
+    assert again.code == 0, again.err
+    assert "going on from" in again.out
+    for job in ("full_finetune-seed-1", "full_finetune-seed-2"):
+        files = [tmp_path / folder / job / "model" / "model.safetensors" for folder in ("broken", "unbroken")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def _killed_in_the_second_epoch(module: MultiTaskModule, _: Batch) -> None:
+    if module.current_epoch == 1:
+        raise Killed
 
 
 def test_a_run_of_another_configuration_in_the_way_is_kept(tmp_path: Path) -> None:
