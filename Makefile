@@ -31,10 +31,10 @@ compare: $(STAMP) ## train every freeze scenario on the shipped corpus and compa
 	$(BIN)/python -m mtl.train -m experiment=scenarios backbone=minilm $(ARGS)
 
 test: $(STAMP) ## run the tests, without the long ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-all: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow" $(ARGS)
 
 crash-test: $(STAMP) ## kill a training 50 times, resume it, compare; other moments with ARGS="kills=20 seed=7"
 	$(BIN)/python -m tests.crash.run $(ARGS)
@@ -44,7 +44,7 @@ test-lowest: ## run the tests on the lowest versions that pyproject.toml admits,
 	.venv-lowest/bin/python -m pip install --quiet uv $(TORCH)
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
 	  --editable '.[dev]' '$(firstword $(TORCH))'
-	.venv-lowest/bin/python -m pytest $(ARGS)
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 fuzz: $(STAMP) ## put 10,000 broken inputs through every command; one target with ARGS="'damaged models'"
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

@@ -554,7 +554,7 @@ def test_what_does_not_fit_the_encoder_the_device_or_the_data(
 ) -> None:
     outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {arguments}", data=bad_files)
     assert_refused(outcome, whole("Configuration", problems))
-    assert left_behind(here) <= {"train.log", "config.yaml"}
+    assert left_behind(here) <= {"train.log", "config.yaml", "run.json"}
 
 
 def test_data_and_weights_are_refused_together(bad_files: Path, here: Path) -> None:
@@ -621,7 +621,7 @@ def test_a_share_of_less_than_one_batch(flag: str, bad_files: Path, here: Path) 
       expected: flags that Lightning's Trainer accepts here"""
     )
     assert_refused(outcome, whole("Configuration", problems))
-    assert left_behind(here) == {"train.log", "config.yaml"}
+    assert left_behind(here) == {"train.log", "config.yaml", "run.json"}
 
 
 def test_a_model_with_other_labels(untrained_run: Path, bad_files: Path, here: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_averages_are_validated_and_saved(
 
     def look(module: MultiTaskModule, _: Batch) -> None:
         own.update({name: value.clone() for name, value in module.network.state_dict().items()})
-        for layer in module.freezing.trainable(module.global_step):
+        for layer in module.freezing.trainable(module.global_step - 1):  # the step before
             steps[layer] += 1
             decay = min(0.8, steps[layer] / (steps[layer] + 9))
             for name, value in module.network.layer_parameters(layer):

@@ -10,6 +10,7 @@ import torch
 
 from mtl.artifact import HeadSpec, TaskHead, build_network, load_model, save_model
 from mtl.errors import ModelError
+from mtl.files import write_sealed_json
 from mtl.model.encoder import Encoder
 from mtl.model.stage_specs import FirstStageSpec, MultiStageSpec
 from mtl.model.tokenizer import load_tokenizer
@@ -42,7 +43,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "mtl.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content["tasks"])
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write_sealed_json(path, content)
 
 
 def test_the_loaded_model_has_every_bit_of_the_saved_one(folder: Path, tiny_folder: Path) -> None:

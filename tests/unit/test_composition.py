@@ -11,7 +11,7 @@ from mtl.composition import CommandLine, check_command_line, compose_config
 from mtl.errors import ConfigError, Problem
 
 COMPOSED_OF = "what conf/ and the arguments can be composed of"
-FREEZE = "all, backbone, classification_head, gradual, lower_layers, none, sentiment_head"
+FREEZE = "all, backbone, classification_head, gradual, lora, lower_layers, none, sentiment_head"
 RATE = "less than or equal to 1"
 
 
@@ -167,7 +167,7 @@ def test_the_last_of_two_choices_does_not_hide_the_first() -> None:
         (["seed=choice(1,a)"], Problem("seed", "'a'", "a whole number")),
         (
             ["hparams_search=learning_rates", "learning_rates=decay"],
-            Problem("learning_rates.upper", "an unknown key", "kind, heads, top, factor"),
+            Problem("learning_rates.upper", "an unknown key", "kind, heads, lora, top, factor"),
         ),
         (
             ["hydra.sweep.dir=/dev/null/runs"],
