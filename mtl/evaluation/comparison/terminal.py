@@ -75,7 +75,7 @@ def _table(comparison: Comparison, title: str, shown: Sequence[Column]) -> Table
 
 
 def _header(name: str) -> str:
-    return name.replace(" ", "\n", 1) if len(name) > 12 else name
+    return name.replace(" ", "\n", 1) if len(name) > 10 else name
 
 
 def _empty(title: str, figures: Sequence[str]) -> Table:
