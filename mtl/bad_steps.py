@@ -68,6 +68,8 @@ class BadSteps:
 
     def _write(self, bad: BadStep) -> Path:
         path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
+        if self.setting.place.rank:  # the first process writes, with the rows of all
+            return path
         content = {
             "step": bad.step,
             "epoch": bad.epoch,

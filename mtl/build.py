@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from mtl import build_hardware
 from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model, multi_stage_specs
 from mtl.build_freezing import schedule
 from mtl.config import Config, MultiStageConfig
@@ -39,6 +40,7 @@ from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw
+from mtl.training.parallel import ALONE, Place, SummedGradients
 from mtl.training.resume_points import CHECKPOINTS, LAST, PREVIOUS, Point, ResumePoints, Rhythm
 from mtl.training.stopping import Stop
 
@@ -125,7 +127,12 @@ def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
 
 
 def sampler(
-    config: Config, train: Mapping[str, EncodedSplit], slots: Mapping[str, NDArray[np.int64]], *, padded: bool
+    config: Config,
+    train: Mapping[str, EncodedSplit],
+    slots: Mapping[str, NDArray[np.int64]],
+    *,
+    padded: bool,
+    place: Place = ALONE,
 ) -> StepSampler:
     """Return the order of the slots of all tasks.
 
@@ -134,6 +141,7 @@ def sampler(
         train: The training rows of each task that learns.
         slots: The row in each slot.
         padded: Whether rows differ in length; embeddings do not.
+        place: Which of several processes this is.
     """
     lengths = {
         task: train[task].table.lengths[rows] if padded else np.ones(len(rows), dtype=np.int64)
@@ -147,6 +155,8 @@ def sampler(
         max_tokens=config.data.max_tokens if padded else None,
         temperature=config.data.temperature,
         seed=config.seed,
+        rank=place.rank,
+        world_size=place.world_size,
     )
 
 
@@ -217,6 +227,8 @@ def trainer(
     validated: bool,
     steps: int = 50,
     point: Point | None = None,
+    place: Place = ALONE,
+    connect: Callable[[torch.device], None] | None = None,
 ) -> pl.Trainer:
     """Return the trainer.
 
@@ -228,6 +240,8 @@ def trainer(
         validated: Whether there are validation rows.
         steps: Batches of an epoch; figures are logged once per epoch at least.
         point: Where a resumed run goes on, for the curves.
+        place: Which of several processes this is.
+        connect: Joins those processes; nothing for a trainer that will not train.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -248,10 +262,23 @@ def trainer(
         "default_root_dir": folder,
         "log_every_n_steps": min(steps, given.get("log_every_n_steps", 50)),
     }
+    if place.world_size > 1:
+        flags |= _in_parallel(config, place, connect)
     try:
         return pl.Trainer(**flags)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise refused(error) from None
+
+
+def _in_parallel(config: Config, place: Place, connect: Callable[[torch.device], None] | None) -> dict[str, Any]:
+    """Return the flags of one of several processes: the first one alone logs, and all of them write nothing else."""
+    where = build_hardware.device(config.trainer, place.rank)
+    quiet = {} if place.rank == 0 else {"logger": False}
+    return {
+        "strategy": SummedGradients(place, connect or (lambda _: None)),
+        "devices": 1 if where.index is None else [where.index],
+        **quiet,
+    }
 
 
 def refused(error: Exception) -> ConfigError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from mtl.config import TrainerConfig
@@ -9,8 +11,12 @@ from mtl.encoding import native_bf16
 from mtl.errors import ConfigError, Problem
 
 
-def device(flags: TrainerConfig) -> torch.device:
+def device(flags: TrainerConfig, rank: int = 0) -> torch.device:
     """Return the device that the trainer will use.
+
+    Args:
+        flags: The trainer's flags.
+        rank: Which of several processes this is.
 
     Raises:
         ConfigError: One is asked for that is not there.
@@ -22,7 +28,40 @@ def device(flags: TrainerConfig) -> torch.device:
         raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
     if wanted == "cpu" or not (cuda or mps):
         return torch.device("cpu")
-    return torch.device("cuda" if cuda and wanted != "mps" else "mps")
+    if not cuda or wanted == "mps":
+        return torch.device("mps")
+    return torch.device("cuda") if processes(flags) == 1 else torch.device("cuda", _cards(flags)[rank])
+
+
+def processes(flags: TrainerConfig) -> int:
+    """Return how many processes train together: one for each device, on a CPU as many as are asked for.
+
+    Raises:
+        ConfigError: There are not so many devices.
+    """
+    wanted = flags.devices
+    if wanted == 1:
+        return 1
+    where = device(replace(flags, devices=1)).type
+    if where == "cuda":
+        return len(_cards(flags))
+    if not isinstance(wanted, int) or wanted < 2:
+        return 1  # auto; what is none here, Lightning refuses
+    if where == "mps":
+        found = f"{wanted}, and {where} is one device"
+        raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1"))
+    return wanted
+
+
+def _cards(flags: TrainerConfig) -> list[int]:
+    """Return the numbers of the CUDA devices that are asked for."""
+    there, wanted = torch.cuda.device_count(), flags.devices
+    cards = wanted if isinstance(wanted, list) else range(there if wanted in ("auto", -1) else int(wanted))
+    if any(card >= there for card in cards):
+        found = f"{wanted}, and PyTorch finds {there} CUDA device{'' if there == 1 else 's'}"
+        expected = f"numbers below {there}" if isinstance(wanted, list) else f"at most {there}"
+        raise ConfigError(Problem("trainer.devices", found, expected, "give trainer.devices=-1 for all"))
+    return list(cards)
 
 
 def precision(flags: TrainerConfig, where: torch.device) -> str:

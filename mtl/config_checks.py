@@ -173,12 +173,14 @@ def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _processes(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Refuse more than one process: each would train on the same rows."""
-    for key, alone in (("devices", (1, None)), ("num_nodes", (1, None)), ("strategy", ("auto", None))):
-        value = _at(values, "trainer", key)
-        if value not in alone and not (key == "devices" and isinstance(value, list) and len(value) == 1):
-            expected = "one process on one device: training in parallel is not there yet"
-            yield Problem(f"trainer.{key}", shown(value), expected, f"give trainer.{key}={alone[0]}")
+    """Refuse other ways to train in parallel than processes on one machine that sum their gradients."""
+    strategy, nodes = _at(values, "trainer", "strategy"), _at(values, "trainer", "num_nodes")
+    if strategy not in ("auto", "ddp", None):
+        expected = "ddp, or auto, which is the same where trainer.devices is more than one"
+        yield Problem("trainer.strategy", shown(strategy), expected, "give trainer.strategy=ddp")
+    if nodes not in (1, None):
+        expected = "1: processes of one machine train together, those of several do not"
+        yield Problem("trainer.num_nodes", shown(nodes), expected, "give trainer.num_nodes=1")
 
 
 def _validation(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -75,6 +75,7 @@ def fit(
     progress: Progress,
     report: Callable[[BadStep], None],
     watch: GradientWatch | None = None,
+    connect: Callable[[torch.device], None] | None = None,
 ) -> Cost:
     """Train the network of a setting in place.
 
@@ -86,6 +87,7 @@ def fit(
         progress: Where training begins.
         report: Is told of each step that is not finite; what it raises ends the training.
         watch: Takes the figures of the tasks' gradients.
+        connect: Joins the other processes of a training in several.
 
     Returns:
         What training took.
@@ -126,6 +128,8 @@ def fit(
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
         steps=steps,
         point=progress.point,
+        place=setting.place,
+        connect=connect,
     )
     use_exact_loops(trainer, points)
     _announce(setting, data.sampler)
@@ -149,7 +153,7 @@ def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> M
     """Return the batches of all tasks that teach anything, and the validation rows of all."""
     padded = not setting.plan.encoder_is_frozen
     train = {task: splits[task]["train"] for task in setting.tasks if setting.learns(task)}
-    sampler = build.sampler(setting.config, train, setting.slots, padded=padded)
+    sampler = build.sampler(setting.config, train, setting.slots, padded=padded, place=setting.place)
     steps = optimizer_steps(setting.config.trainer, len(sampler))
     plan = setting.plan.by_steps(steps.per_epoch)
     return MultiTaskDataModule(
@@ -189,8 +193,11 @@ def _run(
         with compact_embeddings(module.network, setting.plan, seen, setting.encoding.pad_id):
             with freed_memory_kept(), progress.stop.deferred():
                 path = progress.point.path if progress.point else None
+                if setting.place.rank:  # the first process draws dropout as one alone would, each other its own
+                    torch.manual_seed(setting.config.seed + setting.place.rank)
                 trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-            _load_best(trainer, module)
+            if setting.place.rank == 0:
+                _load_best(trainer, module)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise build.refused(error) from None
     except SystemExit:  # what Lightning makes of Ctrl-C, with exit code 1 and no word

@@ -14,6 +14,7 @@ from mtl import facts
 from mtl.analysis import analyse_errors
 from mtl.bad_steps import BadSteps
 from mtl.build_combination import gradient_watch
+from mtl.companions import Connect, companions
 from mtl.config import Config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.pairs import Pairs
@@ -34,6 +35,7 @@ from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
+from mtl.training.parallel import ALONE, Place
 from mtl.training.resume_points import PREVIOUS, last_point
 from mtl.training.stopping import Stop, stopping
 
@@ -78,19 +80,21 @@ def _train(
     if not resume:
         begin(folder, choices)
         write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
-    splits = _tokenize(setting)
-    progress = Progress(stop, identity(setting, splits), point)
-    _check_same(progress, folder)
-    activations = _frozen(setting, splits)
-    ability = _ability(setting, inputs.pairs)
-    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
-    maps = SentenceMaps.begin(setting, splits, frozen)
-    history = callbacks.History()
-    groups = facts.group_rows(setting)  # before adapters are merged
-    unfreezing = facts.stage_rows(setting)
-    bad_steps = BadSteps(setting)
-    watch = gradient_watch(config)
-    cost = fit(setting, splits, activations, history, progress, bad_steps, watch)
+    place = setting.place if setting.groups else ALONE
+    with companions(place, folder, *(["resume"] if resume else [])) as connect:
+        splits = _tokenize(setting)
+        progress = Progress(stop, identity(setting, splits), point)
+        _check_same(progress, folder)
+        activations = _frozen(setting, splits)
+        ability = _ability(setting, inputs.pairs)
+        frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
+        maps = SentenceMaps.begin(setting, splits, frozen)
+        history = callbacks.History()
+        groups = facts.group_rows(setting)  # before adapters are merged
+        unfreezing = facts.stage_rows(setting)
+        bad_steps = BadSteps(setting)
+        watch = gradient_watch(config)
+        cost = fit(setting, splits, activations, history, progress, bad_steps, watch, connect)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -117,6 +121,30 @@ def _train(
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # of no use any more, and as large as training's state
     show(run)
     return scored
+
+
+def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resume: bool = False) -> None:
+    """Train as another process than the first: with its share of the rows, and without leaving anything.
+
+    Args:
+        config: The configuration of the run.
+        folder: The run folder.
+        place: Which process this is.
+        connect: Joins the group of all processes.
+        resume: Whether to go on from the last checkpoint in the folder, if there is one.
+
+    Raises:
+        MtlError: As `train` does.
+        Terminated: The processes were told to end.
+    """
+    _quiet()
+    with stopping(_advice(folder)) as stop:
+        point = last_point(folder / CHECKPOINTS) if resume else None
+        setting = settle(config, folder, load_inputs(config), place.rank)
+        splits = _tokenize(setting)
+        progress = Progress(stop, identity(setting, splits), point)
+        activations, bad_steps, watch = _frozen(setting, splits), BadSteps(setting), gradient_watch(config)
+        fit(setting, splits, activations, callbacks.History(), progress, bad_steps, watch, connect)
 
 
 def _check_same(progress: Progress, folder: Path) -> None:
@@ -178,5 +206,6 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\(.*sync_dist=True")  # equal already
     warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")  # frozen parts: meant
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # of a resumed run

@@ -18,6 +18,7 @@ from mtl.inputs import Inputs
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import ParameterGroup
+from mtl.training.parallel import ALONE, Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,7 @@ class Setting:
         encoding: How sentences go through the encoder where nothing is trained.
         combination: How the tasks' losses become one.
         slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.oversampling`.
+        place: Which of several processes this is.
     """
 
     config: Config
@@ -53,6 +55,7 @@ class Setting:
     encoding: Encoding
     slots: dict[str, NDArray[np.int64]]
     combination: Combination
+    place: Place = ALONE
 
     def learns(self, task: str) -> bool:
         """Whether rows of the task can teach anything: its head, one that it borrows, or the encoder learns."""
@@ -65,15 +68,24 @@ class Setting:
         return {name: class_counts(task, self.slots[name]) for name, task in self.tasks.items()}
 
 
-def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
+def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setting:
     """Build what a run starts from: network, freeze plan, parameter groups, device, precision.
+
+    Args:
+        config: The configuration.
+        folder: The run folder.
+        inputs: What the run reads.
+        rank: Which of several processes this is.
 
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
     build_combination.check_installed(config)
     pl.seed_everything(config.seed, verbose=False)
-    device = build_hardware.device(config.trainer)
+    place = Place(rank, build_hardware.processes(config.trainer))
+    device = build_hardware.device(config.trainer, rank)
+    if device.type == "cuda" and place.world_size > 1:
+        torch.cuda.set_device(device)
     start = build.start(config, inputs.tasks, inputs.weights)
     build_freezing.adapters(config, start.network)
     start.network.to(device)
@@ -81,7 +93,9 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
         start.network.encoder.set_attention("eager")  # for families that mtl.model.packed does not take
     plan = build_freezing.freeze_plan(config, start.network)
     precision = build_hardware.precision(config.trainer, device)
-    build.trainer(config, folder, precision, callbacks=[], validated=True)  # refuses flags before anything is computed
+    build.trainer(
+        config, folder, precision, callbacks=[], validated=True, place=place
+    )  # refuses flags before anything is computed
     setting = Setting(
         config=config,
         folder=folder,
@@ -100,6 +114,7 @@ def settle(config: Config, folder: Path, inputs: Inputs) -> Setting:
             progress="encoding" if config.callbacks.progress else None,
         ),
         combination=Combination(()),
+        place=place,
     )
     return _with_combination(setting)
 

@@ -35,6 +35,7 @@ class Batch:
         inverse: For each row its place in ``ids`` and ``mask``, int64, ``(B,)``, where some rows have the same ids and
             stand there once; they are then ``(D, S)`` with the ``D`` distinct rows.
         boundary: Where ``features`` are hidden states ``(B, S, H)``: the layer from which the encoder goes on.
+        whole: Where several processes share the step: the rows of each task in all of them, int64, on the CPU.
     """
 
     ids: Tensor | None
@@ -45,6 +46,7 @@ class Batch:
     features: Tensor | None = None
     inverse: Tensor | None = None
     boundary: int | None = None
+    whole: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return max((span.stop for span in self.slices.values()), default=0)
@@ -58,6 +60,18 @@ class Batch:
     def sizes(self) -> dict[str, int]:
         """The number of rows of each task."""
         return {task: span.stop - span.start for task, span in self.slices.items()}
+
+    @property
+    def step_rows(self) -> dict[str, Tensor]:
+        """The rows of each task in the step, over all processes."""
+        return self.indices if self.whole is None else self.whole
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """This process's share of each task's rows; nothing where there is one process."""
+        if self.whole is None:
+            return None
+        return {task: size / max(1, len(self.whole[task])) for task, size in self.sizes.items()}
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with all tensors on ``device``; ``non_blocking`` as in ``torch.Tensor.to``."""

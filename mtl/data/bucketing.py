@@ -28,7 +28,9 @@ class Budget:
 
     Attributes:
         batch_size: The most rows of a batch, per process.
-        max_tokens: The most tokens of a batch, padding included, per process; nothing for no such limit.
+        max_tokens: The most tokens of a batch, padding included, per process; nothing for no such limit. With several
+            processes it is their mean: a batch is as large as one process with all their tokens would make it, and
+            where its rows cannot be shared out evenly one process has one row more than another.
         world_size: The number of processes that share a batch, each taking every ``world_size``-th row.
     """
 
@@ -38,10 +40,10 @@ class Budget:
 
     def rows(self, longest: int) -> int:
         """Return the most rows of a batch, over all processes, whose longest row has ``longest`` tokens."""
-        rows = self.batch_size
+        rows = self.batch_size * self.world_size
         if self.max_tokens is not None:
-            rows = min(rows, max(1, self.max_tokens // max(longest, 1)))
-        return rows * self.world_size
+            rows = min(rows, max(1, self.max_tokens * self.world_size // max(longest, 1)))
+        return rows
 
     def cut(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Cut rows, sorted from long to short, into batches as large as allowed.
@@ -77,7 +79,7 @@ class TaskStream:
         lengths: The number of tokens of each row, integer, ``(N,)``, ``N >= 1``.
         batch_size: The most rows of a batch, per process.
         max_tokens: The most tokens of a batch (rows times the longest row), per process; nothing for no such limit. A
-            row that is longer by itself is a batch of its own (with several processes, one such row for each).
+            row that is longer by itself is a batch of its own. See `Budget` for several processes.
         seed: Seeds the order.
         shuffle: False for the same pass each time: pools in the order of the rows, batches unshuffled.
         world_size: The number of processes that share each batch.

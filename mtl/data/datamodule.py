@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,21 +93,30 @@ class MultiTaskDataModule(LightningDataModule):
 
     def _training_batch(self, step: Step) -> Batch:
         """Return the batch of the step that the sampler has just handed out."""
-        return self._collate("train", self.train, self._rows(step), self.steps.of(*self.sampler.last))
+        batch = self._collate("train", self.train, self._rows(step), self.steps.of(*self.sampler.last))
+        if self.sampler.world_size > 1:
+            whole = self._rows(self.sampler.last_whole)
+            batch.whole = {task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in whole.items()}
+        return batch
 
     def _rows(self, step: Step) -> Step:
         """Return the rows in the sampler's slots."""
         return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in step.items()}
 
     def val_dataloader(self) -> Sequence[ValLoader]:
-        """Return one loader per task, from long rows to short ones."""
+        """Return one loader per task, from long rows to short ones.
+
+        With several processes each has its share of each batch: all have equally many, some of them perhaps empty.
+        """
         return [self._val_loader(task, split.table.lengths) for task, split in self.val.items()]
 
     def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
         order = np.argsort(-lengths, kind="stable")
-        batches = self._eval_batch.cut(order, lengths[order])
+        rank, processes = self.sampler.rank, self.sampler.world_size
+        batches = replace(self._eval_batch, world_size=processes).cut(order, lengths[order])
         return ValLoader(
-            [{task: rows} for rows in batches], lambda step: self._collate("val", self.val, step, self._last_step)
+            [{task: rows[rank::processes]} for rows in batches],
+            lambda step: self._collate("val", self.val, step, self._last_step),
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

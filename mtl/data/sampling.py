@@ -86,6 +86,7 @@ class StepSampler:
         self._epoch = 0
         self._step = 0
         self._plan: EpochPlan | None = None
+        self._handed_out: Step = {}
 
     def __len__(self) -> int:
         return self._steps
@@ -111,6 +112,21 @@ class StepSampler:
         return epoch, step
 
     @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes."""
+        return int(self._identity["world_size"])
+
+    @property
+    def last_whole(self) -> Step:
+        """The step that was handed out last with the rows of all processes."""
+        return self._handed_out
+
+    @property
     def plan(self) -> EpochPlan:
         """The plan of the current epoch, over all processes."""
         if self._plan is None or self._plan.epoch != self._epoch:
@@ -125,7 +141,8 @@ class StepSampler:
         self._step += 1
         if self._step == self._steps:
             self._epoch, self._step = self._epoch + 1, 0
-        return {task: rows[self._rank :: self._identity["world_size"]] for task, rows in step.items()}
+        self._handed_out = step
+        return {task: rows[self._rank :: self.world_size] for task, rows in step.items()}
 
     def set_epoch(self, epoch: int) -> None:
         """Go on to the first step of ``epoch``, unless the sampler is in it or past it already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from mtl.data.batching import Batch
@@ -41,6 +42,9 @@ class MultiTaskNetwork(nn.Module):
         """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""
         if batch.features is not None and batch.boundary is None:
             return batch.features
+        if not len(batch):  # of several processes one may have no rows of a step
+            where = next(self.parameters()).device
+            return torch.zeros(0, self.encoder.hidden_size, device=where, requires_grad=torch.is_grad_enabled())
         embeddings = self._encode(batch)
         return embeddings if batch.inverse is None else embeddings[batch.inverse]
 

@@ -19,7 +19,7 @@ class Cost(Callback):
 
     Attributes:
         seconds: Wall-clock seconds from the start of the fit to its end.
-        rows: Training rows of all tasks that this process went through.
+        rows: Training rows of all tasks that all processes went through.
         last_step: The last optimizer step (from 0).
     """
 
@@ -40,7 +40,7 @@ class Cost(Callback):
     ) -> None:
         """Count the rows of a step."""
         del pl_module, outputs, batch_idx
-        self.rows += len(batch)
+        self.rows += sum(map(len, batch.step_rows.values()))
         self.last_step = max(0, trainer.global_step - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

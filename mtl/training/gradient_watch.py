@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mtl.evaluation.gradient_figures import GradientFigures, summarised
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.module import MultiTaskModule
+from mtl.training.parallel import sum_over_processes
 
 
 class GradientWatch(Callback):
@@ -49,7 +50,8 @@ class GradientWatch(Callback):
             return
         self._last = trainer.global_step
         name, parameters = layer
-        norms, cosines = measured(step.losses, step.embeddings, parameters)
+        total = sum_over_processes if trainer.world_size > 1 else None
+        norms, cosines = measured(step.losses, step.embeddings, parameters, total)
         self._note(name, norms, cosines)
         figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
         figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
@@ -96,7 +98,10 @@ def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | Non
 
 
 def measured(
-    losses: Mapping[str, Tensor], embeddings: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+    losses: Mapping[str, Tensor],
+    embeddings: Sequence[Tensor],
+    parameters: Sequence[nn.Parameter],
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """Return the norm of each task's gradient at the embeddings, and the cosine of each pair over the parameters.
 
@@ -106,15 +111,18 @@ def measured(
         losses: The loss of each task, part of a graph, which stays.
         embeddings: Those that they were computed from, ``(B, H)`` each.
         parameters: Below the embeddings.
+        total: Sums a tensor over several processes, each of which has a share of the rows.
     """
+    total = total or (lambda own: own)
     norms: dict[str, float] = {}
     directions: dict[str, Tensor] = {}
     for task, loss in losses.items():
         wanted = [*embeddings, *parameters]
         found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
         gradients = [torch.zeros_like(at) if each is None else each for at, each in zip(wanted, found, strict=True)]
-        norms[task] = float(torch.stack([each.float().norm() for each in gradients[: len(embeddings)]]).norm())
-        directions[task] = torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]])
+        squares = torch.stack([each.float().square().sum() for each in gradients[: len(embeddings)]])
+        norms[task] = float(total(squares.sum()).sqrt())
+        directions[task] = total(torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]]))
     cosines = {
         (first, second): float(torch.cosine_similarity(directions[first], directions[second], dim=0))
         for first, second in combinations(losses, 2)

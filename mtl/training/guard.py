@@ -78,7 +78,7 @@ class StepGuard:
 
     def saw(self, batch: Batch, losses: Mapping[str, Tensor], total: Tensor) -> None:
         """Note a batch of the step to come, its losses and what they combine to, scalars."""
-        self._batches.append((batch.indices, {task: loss.detach() for task, loss in losses.items()}))
+        self._batches.append((batch.step_rows, {task: loss.detach() for task, loss in losses.items()}))
         self._total = total.detach() if self._total is None else self._total + total.detach()
 
     def judge(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:

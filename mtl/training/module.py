@@ -26,6 +26,7 @@ from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, gradient_norm
+from mtl.training.parallel import over_processes
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ class MultiTaskModule(LightningModule):
             if self.losses.consistency
             else self.losses(logits[0], batch.labels)
         )
-        return losses, embeddings
+        return over_processes(losses, batch.shares), embeddings
 
     def _log_weights(self, losses: Mapping[str, Tensor]) -> None:
         """Log the weights of the tasks, where they change from step to step."""

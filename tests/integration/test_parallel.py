@@ -1,0 +1,133 @@
+"""Two processes train as one with twice the batch does, in every freeze scenario."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtl import run
+from mtl.training.parallel import ALONE
+from tests.support import runs
+from tests.support.ranks import train_in_two
+
+TOLERANCE = 1e-5
+"""Of a weight and of a loss after some twenty steps; sums over rows are added up in another order."""
+BATCH = 3
+SCENARIOS: dict[str, list[str]] = {
+    "none": ["freeze=none"],
+    "token budget": ["freeze=none", "data.max_tokens=24", "data.batch_size=5"],
+    "proportional": ["freeze=none", "data.interleave=proportional"],
+    "temperature": ["freeze=none", "data.interleave=temperature"],
+    "accumulated": ["freeze=none", "trainer.accumulate_grad_batches=2"],
+    "backbone": ["freeze=backbone"],
+    "backbone, not cached": ["freeze=backbone", "cache.activations=false"],
+    "lower layers": ["freeze=lower_layers"],
+    "classification head": ["freeze=classification_head"],
+    "sentiment head, proportional": ["freeze=sentiment_head", "data.interleave=proportional"],
+    "gradual": ["freeze=gradual", "freeze.gradual.layers=1", "trainer.max_epochs=3"],
+    "gradual by steps": ["freeze=gradual", "freeze.gradual.unit=steps", "freeze.gradual.stages={2: 1, 7: 1, 9: all}"],
+    "lora": ["freeze=lora", "freeze.lora.dropout=0.0", "learning_rates.lora=1e-2"],
+    "averaged": ["freeze=none", "callbacks=average"],
+    "uncertainty": ["freeze=none", "loss=uncertainty"],
+    "famo": ["freeze=none", "loss=famo"],
+    "dwa": ["freeze=none", "loss=dwa", "loss.dwa.window=4"],
+    "focal, consistent": ["freeze=none", "loss.default.kind=focal", "loss.consistency=0.5"],
+    "multi-stage head": [
+        "freeze=none",
+        "heads.classification=multi_stage",
+        "heads.classification.tree={thing: [price, screen], other: [delivery]}",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny backbone without dropout: processes draw it each for its own rows."""
+    folder = tmp_path_factory.mktemp("plain") / "backbone"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def common(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("data")
+    uneven = [*runs.data(folder, ["classification"], train=7, other=3), *runs.data(folder, ["sentiment"], train=5)]
+    return [
+        *dict.fromkeys(uneven),
+        f"backbone.path={plain}",
+        "heads.default.dropout=0.0",
+        f"data.batch_size={BATCH}",
+        "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=1",
+        "learning_rates.upper=1e-2",
+        "learning_rates.lower=1e-2",
+        "optimizer.eps=1e-5",  # as in test_frozen_activations
+        "logger=csv",
+        "callbacks.gradients.every_n_steps=3",
+        "retention.path=null",
+    ]
+
+
+def doubled(overrides: list[str]) -> list[str]:
+    """The same for one process: twice the rows, twice the tokens."""
+    return [
+        f"{key}={2 * int(value)}" if key in ("data.batch_size", "data.max_tokens") else f"{key}={value}"
+        for key, _, value in (each.partition("=") for each in overrides)
+    ]
+
+
+def chosen(*overrides: str) -> list[str]:
+    return list({each.partition("=")[0]: each for each in overrides}.values())
+
+
+def learned(folder: Path) -> dict[str, torch.Tensor]:
+    """What the last checkpoint holds, but for the biases of keys, which softmax is blind to."""
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and not name.endswith("attn.k.bias")
+    }
+
+
+def curves(folder: Path) -> list[dict[str, float]]:
+    with (folder / "logs/metrics.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    one, other = learned(found), learned(expected)
+    assert one.keys() == other.keys()
+    worst = {name: float((one[name].float() - other[name].float()).abs().max()) for name in one if one[name].numel()}
+    assert max(worst.values()) < TOLERANCE, {name: gap for name, gap in worst.items() if gap >= TOLERANCE}
+    for row, same in zip(curves(found), curves(expected), strict=True):
+        assert row == pytest.approx(same, abs=2 * TOLERANCE)
+
+
+def compare(names: list[str], common: list[str], folder: Path) -> None:
+    jobs = {folder / name / "two": chosen(*common, *SCENARIOS[name]) for name in names}
+    train_in_two(jobs, folder / "jobs.json")
+    for name in names:
+        alone = folder / name / "one"
+        alone.mkdir(parents=True)
+        run.follow(runs.config(*doubled(jobs[folder / name / "two"])), alone, ALONE, lambda _: None)
+    failed = []
+    for name in names:
+        try:
+            assert_same(folder / name / "two", folder / name / "one")
+        except AssertionError as error:
+            failed.append(f"{name}: {error}")
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(common: list[str], tmp_path: Path) -> None:
+    compare(list(SCENARIOS), common, tmp_path)
