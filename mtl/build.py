@@ -252,7 +252,7 @@ def trainer(
     flags = {
         **given,
         "precision": chosen_precision,
-        "logger": loggers(config, folder, point) or False,
+        "logger": place.rank == 0 and (loggers(config, folder, point) or False),
         "plugins": [CheckpointFiles({LAST: PREVIOUS})],
         "callbacks": [*callbacks, *saving, *([TQDMProgressBar()] if progress else [])],
         # Where no checkpoint is asked for, Lightning would write one of its own after each epoch.
@@ -271,13 +271,11 @@ def trainer(
 
 
 def _in_parallel(config: Config, place: Place, connect: Callable[[torch.device], None] | None) -> dict[str, Any]:
-    """Return the flags of one of several processes: the first one alone logs, and all of them write nothing else."""
+    """Return the flags that one of several processes has in place of the configured ones."""
     where = build_hardware.device(config.trainer, place.rank)
-    quiet = {} if place.rank == 0 else {"logger": False}
     return {
         "strategy": SummedGradients(place, connect or (lambda _: None)),
         "devices": 1 if where.index is None else [where.index],
-        **quiet,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl.config_combine import combine_checks
+from mtl.config_combine import AGGREGATIONS, combine_checks
 from mtl.config_stages import stage_checks
 from mtl.errors import Problem, did_you_mean, listed
 from mtl.schema import shown
@@ -181,6 +181,14 @@ def _processes(values: Mapping[str, Any]) -> Iterator[Problem]:
     if nodes not in (1, None):
         expected = "1: processes of one machine train together, those of several do not"
         yield Problem("trainer.num_nodes", shown(nodes), expected, "give trainer.num_nodes=1")
+    devices, combine = _at(values, "trainer", "devices"), _at(values, "loss", "combine")
+    several = devices not in (1, None) and not (isinstance(devices, list) and len(devices) == 1)
+    if several and combine in AGGREGATIONS:
+        found = (
+            f"{shown(devices)} beside loss.combine={combine}, which needs the gradients of all rows of a task at once"
+        )
+        repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
+        yield Problem("trainer.devices", found, "one device", repair)
 
 
 def _validation(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -119,6 +119,7 @@ def compare(names: list[str], common: list[str], folder: Path) -> None:
         alone = folder / name / "one"
         alone.mkdir(parents=True)
         run.follow(runs.config(*doubled(jobs[folder / name / "two"])), alone, ALONE, lambda _: None)
+        assert any("train/loss" in row for row in curves(alone))
     failed = []
     for name in names:
         try:
@@ -126,6 +127,10 @@ def compare(names: list[str], common: list[str], folder: Path) -> None:
         except AssertionError as error:
             failed.append(f"{name}: {error}")
     assert not failed, "\n".join(failed)
+
+
+def test_two_processes_train_as_one_does_quick(common: list[str], tmp_path: Path) -> None:
+    compare(["token budget", "gradual by steps"], common, tmp_path)
 
 
 @pytest.mark.slow

@@ -493,20 +493,31 @@ def test_nothing_at_all_names_every_section() -> None:
     assert {problem.found for problem in caught.value.problems} == {"nothing"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"trainer.devices": 2}, ("trainer.devices", "2", "trainer.devices=1")),
-        ({"trainer.devices": -1}, ("trainer.devices", "-1", "trainer.devices=1")),
-        ({"trainer.devices": "auto"}, ("trainer.devices", "'auto'", "trainer.devices=1")),
-        ({"trainer.devices": [0, 1]}, ("trainer.devices", "[0, 1]", "trainer.devices=1")),
-        ({"trainer.num_nodes": 2}, ("trainer.num_nodes", "2", "trainer.num_nodes=1")),
-        ({"trainer.strategy": "ddp"}, ("trainer.strategy", "'ddp'", "trainer.strategy=auto")),
-    ],
-)
-def test_more_than_one_process_is_refused_as_each_would_train_on_the_same_rows(
-    changes: dict[str, Any], problem: tuple[str, str, str]
-) -> None:
-    place, found, repair = problem
-    expected = "one process on one device: training in parallel is not there yet"
-    assert problems(changes) == [Problem(place, found, expected, f"give {repair}")]
+@pytest.mark.parametrize("changes", [{"trainer.devices": 2}, {"trainer.devices": [0, 1], "trainer.strategy": "ddp"}])
+def test_several_processes_may_train_together(changes: dict[str, Any]) -> None:
+    assert problems(changes) == []
+
+
+def test_other_ways_to_train_in_parallel_are_refused() -> None:
+    assert problems({"trainer.num_nodes": 2, "trainer.strategy": "fsdp"}) == [
+        Problem(
+            "trainer.strategy",
+            "'fsdp'",
+            "ddp, or auto, which is the same where trainer.devices is more than one",
+            "give trainer.strategy=ddp",
+        ),
+        Problem(
+            "trainer.num_nodes",
+            "2",
+            "1: processes of one machine train together, those of several do not",
+            "give trainer.num_nodes=1",
+        ),
+    ]
+
+
+def test_several_processes_do_not_combine_gradients() -> None:
+    found = "2 beside loss.combine=upgrad, which needs the gradients of all rows of a task at once"
+    repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
+    assert problems({"trainer.devices": 2, "loss.combine": "upgrad"}) == [
+        Problem("trainer.devices", found, "one device", repair)
+    ]

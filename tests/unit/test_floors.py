@@ -26,10 +26,10 @@ FLOORS = (
     ("build_losses", "build_combination", "build", "bulk", "composition", "study_jobs"),
     ("reevaluation", "stage_scores", "cache_entries"),
     ("setting", "results", "diagnosing"),
-    ("analysis", "bad_steps", "facts", "scores", "identity"),
+    ("analysis", "bad_steps", "facts", "scores", "companions", "identity"),
     ("fitting", "sentence_maps"),
     ("run", "study"),
-    ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report"),
+    ("train", "evaluate", "predict", "encode", "cache", "diagnose", "compare", "report", "rank"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

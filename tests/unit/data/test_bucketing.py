@@ -31,8 +31,10 @@ def test_generators_depend_on_the_whole_key() -> None:
         (Budget(8, 100), 30, 3),
         (Budget(8, 100), 101, 1),
         (Budget(8, 100), 0, 8),
+        (Budget(8, 100, world_size=2), 10, 16),
         (Budget(8, 100, world_size=2), 30, 6),
-        (Budget(8, 100, world_size=2), 101, 2),
+        (Budget(8, 100, world_size=2), 40, 5),
+        (Budget(8, 100, world_size=2), 201, 1),
     ],
 )
 def test_budget(budget: Budget, longest: int, rows: int) -> None:
