@@ -23,6 +23,7 @@ from typing import IO
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 import mtl
 from mtl import cli
@@ -59,7 +60,7 @@ class Companions:
     """
 
     place: Place
-    store: dist.TCPStore
+    store: TCPStore
     others: Sequence[_Companion]
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -132,7 +133,7 @@ def companions(place: Place, folder: Path, *flags: str) -> Iterator[Connect]:
     if place.world_size == 1:
         yield lambda _: None
         return
-    store = dist.TCPStore(_HOST, 0, place.world_size, is_master=True, timeout=_TIMEOUT, wait_for_workers=False)
+    store = TCPStore(_HOST, 0, place.world_size, is_master=True, timeout=_TIMEOUT, wait_for_workers=False)
     threads = torch.get_num_threads()
     each = threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // place.world_size)
     group = Companions(place, store, [])
@@ -177,7 +178,7 @@ def _start(place: Place, port: int, threads: int, folder: Path, flags: Sequence[
 def join_as_companion() -> tuple[Place, Connect]:
     """Return which process this is, as its environment says, and what joins the group; for `mtl.rank`."""
     place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    store = dist.TCPStore(
+    store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), place.world_size, is_master=False, timeout=_TIMEOUT
     )
 
@@ -198,11 +199,11 @@ def end_with(pipe: IO[bytes]) -> None:
     threading.Thread(target=wait, name="end", daemon=True).start()
 
 
-def _join(place: Place, store: dist.TCPStore, device: torch.device) -> None:
+def _join(place: Place, store: TCPStore, device: torch.device) -> None:
     cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        store=dist.PrefixStore("group", store),
+        store=PrefixStore("group", store),
         rank=place.rank,
         world_size=place.world_size,
         timeout=_TIMEOUT,
@@ -220,7 +221,7 @@ def _told(companion: _Companion, world_size: int) -> TrainingError:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         found = f"it was ended by {name}"
-        repair = "look for what ended it; the system does so where memory runs out: a smaller data.batch_size helps"
+        repair = "find what ended it; the system does if memory runs out: then a smaller data.batch_size"
     last = lines[-_TOLD_LINES:] if code == cli.FAILED else lines[-1:]
     if last and code > 0:
         found += ", and said:\n" + "\n".join(f"      {line}" for line in last)

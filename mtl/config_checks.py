@@ -184,9 +184,7 @@ def _processes(values: Mapping[str, Any]) -> Iterator[Problem]:
     devices, combine = _at(values, "trainer", "devices"), _at(values, "loss", "combine")
     several = devices not in (1, None) and not (isinstance(devices, list) and len(devices) == 1)
     if several and combine in AGGREGATIONS:
-        found = (
-            f"{shown(devices)} beside loss.combine={combine}, which needs the gradients of all rows of a task at once"
-        )
+        found = f"{shown(devices)} beside loss.combine={combine}, which needs the gradients of all rows at once"
         repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
         yield Problem("trainer.devices", found, "one device", repair)
 

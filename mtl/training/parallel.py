@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class SummedGradients(ParallelStrategy):
 
     def set_world_ranks(self) -> None:
         """Tell Lightning's own messages which process is the first."""
-        rank_zero_only.rank = self.global_rank
+        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
 
     def setup_environment(self) -> None:
         """Take the device, and wait for the other processes."""
@@ -176,8 +176,10 @@ def _sum_bucket(parameters: list[nn.Parameter]) -> None:
         return
     together = torch.cat([each.flatten() for each in gradients])
     dist.all_reduce(together)
-    for gradient, part in zip(gradients, together.split([each.numel() for each in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(together[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
@@ -216,7 +218,8 @@ def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | N
     parts = {task: loss * shares[task] for task, loss in losses.items()}
     values = torch.stack([part.detach() for part in parts.values()])
     dist.all_reduce(values)
-    return {task: _Whole.apply(part, value) for (task, part), value in zip(parts.items(), values, strict=True)}
+    whole: Callable[[Tensor, Tensor], Tensor] = _Whole.apply
+    return {task: whole(part, value) for (task, part), value in zip(parts.items(), values, strict=True)}
 
 
 class _Whole(torch.autograd.Function):
@@ -232,7 +235,7 @@ class _Whole(torch.autograd.Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         del ctx
         return gradient, None
 

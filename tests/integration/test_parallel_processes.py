@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mtl.evaluation.metrics_file import read_metrics
 from tests.support.commands import call, outside
@@ -42,27 +45,20 @@ def lives(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A training of two processes that goes on and on: the first, and the number of the other."""
+@contextmanager
+def training(folder: Path, epochs: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Begin a training of two processes in ``folder/run``: yields the first, and the number of the other."""
     if not Path("/proc/self/task").is_dir():
         pytest.skip("looks for processes in /proc")
-    flags = [
-        *data(tmp_path),
-        *PARALLEL,
-        "trainer.max_epochs=100000",
-        "trainer.log_every_n_steps=1",
-        "callbacks.keep_best=false",
-    ]
     first = subprocess.Popen(
-        [sys.executable, "-m", "mtl.train", *flags, "hydra.run.dir=run"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "mtl.train", *flags(folder, epochs), "hydra.run.dir=run"],
+        cwd=folder,
         env=outside(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = tmp_path / "run/logs/metrics.csv"
+    log = folder / "run/logs/metrics.csv"
     try:
         until(lambda: first.poll() is not None or (log.is_file() and len(log.read_text().splitlines()) > 3))
         assert first.poll() is None
@@ -71,6 +67,18 @@ def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     finally:
         first.kill()
         first.communicate()
+
+
+def flags(folder: Path, epochs: int) -> list[str]:
+    quick = ["trainer.log_every_n_steps=1", "callbacks.keep_best=false", "data.batch_size=4"]
+    return [*data(folder), *PARALLEL, *quick, f"trainer.max_epochs={epochs}"]
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A training that goes on and on."""
+    with training(tmp_path, 100_000) as processes:
+        yield processes
 
 
 def test_a_killed_process_ends_the_training(endless: tuple[subprocess.Popen[str], int]) -> None:
@@ -83,7 +91,7 @@ def test_a_killed_process_ends_the_training(endless: tuple[subprocess.Popen[str]
         "  process 1 of 0 to 1\n"
         "      found:    it was ended by SIGKILL\n"
         "      expected: all processes at work up to the end of training\n"
-        "      repair:   look for what ended it; the system does so where memory runs out: a smaller data.batch_size helps\n"
+        "      repair:   find what ended it; the system does if memory runs out: then a smaller data.batch_size\n"
     )
 
 
@@ -105,16 +113,20 @@ def test_ctrl_c_ends_all_processes(endless: tuple[subprocess.Popen[str], int]) -
 
 
 @pytest.mark.slow
-def test_a_stopped_training_is_resumed(endless: tuple[subprocess.Popen[str], int], tmp_path: Path) -> None:
-    first, other = endless
-    first.terminate()
-    first.communicate(timeout=SECONDS)
-    assert first.returncode == 143
-    until(lambda: not lives(other))
-    config = tmp_path / "run/config.yaml"
-    steps = 2 * 10**3
-    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    del config, steps
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    with training(tmp_path, 60) as (first, other):
+        first.terminate()
+        first.communicate(timeout=SECONDS)
+        assert first.returncode == 143
+        until(lambda: not lives(other))
+    resumed = call("mtl.train", "resume=run", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from" in resumed.stdout
+    unbroken = call("mtl.train", *flags(tmp_path, 60), "hydra.run.dir=unbroken", folder=tmp_path)
+    assert unbroken.returncode == 0, unbroken.stderr
+    for name in ("model.safetensors", "heads.safetensors"):
+        one, other_one = (load_file(tmp_path / run / "model" / name) for run in ("run", "unbroken"))
+        assert all(torch.equal(one[key], other_one[key]) for key in one.keys() | other_one.keys())
 
 
 @pytest.mark.slow
@@ -127,4 +139,4 @@ def test_a_sweep_does_not_start_again_in_the_other_process(tmp_path: Path) -> No
     assert not (tmp_path / "outputs").exists()
     for job in ("0", "1"):
         metrics = read_metrics(tmp_path / "sweep" / job / "metrics.json")
-        assert metrics.tasks["classification"]["test"]["accuracy"] >= 0
+        assert metrics.tasks["classification"].keys() == {"val", "test"}

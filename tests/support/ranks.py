@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from mtl import run
 from mtl.training.parallel import Place
@@ -36,7 +37,7 @@ def train_in_two(jobs: Mapping[Path, Sequence[str]], file: Path) -> None:
         file: Where to write the jobs for the other process.
     """
     file.write_text(json.dumps({str(folder): list(overrides) for folder, overrides in jobs.items()}))
-    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
     command = [sys.executable, "-m", "tests.support.ranks", str(file)]
     other = subprocess.Popen(
         command, env={**outside(), "MASTER_PORT": str(store.port)}, stderr=subprocess.PIPE, text=True
@@ -51,11 +52,11 @@ def train_in_two(jobs: Mapping[Path, Sequence[str]], file: Path) -> None:
     assert other.returncode == 0, said
 
 
-def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, store: dist.TCPStore) -> None:
+def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, store: TCPStore) -> None:
     for number, (folder, overrides) in enumerate(jobs.items()):
 
         def connect(_: torch.device, number: int = number) -> None:
-            prefixed = dist.PrefixStore(f"job/{number}", store)
+            prefixed = PrefixStore(f"job/{number}", store)
             dist.init_process_group("gloo", store=prefixed, rank=rank, world_size=2)
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,5 +65,5 @@ def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, store: dist.TCPSt
 
 if __name__ == "__main__":
     found: Jobs = json.loads(Path(sys.argv[1]).read_text())
-    shared = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), 2, is_master=False)
+    shared = TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), 2, is_master=False)
     _follow_all({Path(folder): overrides for folder, overrides in found.items()}, 1, shared)

@@ -446,6 +446,8 @@ def test_numeric_names_are_texts() -> None:
         {"trainer.limit_val_batches": 0.0},
         {"trainer.devices": 1},
         {"trainer.devices": [2]},
+        {"trainer.devices": 2},
+        {"trainer.devices": [0, 1], "trainer.strategy": "ddp"},
         {"trainer.strategy": "auto"},
         {"trainer.precision": 32},
         {"trainer.max_time": "00:12:00:00"},
@@ -493,11 +495,6 @@ def test_nothing_at_all_names_every_section() -> None:
     assert {problem.found for problem in caught.value.problems} == {"nothing"}
 
 
-@pytest.mark.parametrize("changes", [{"trainer.devices": 2}, {"trainer.devices": [0, 1], "trainer.strategy": "ddp"}])
-def test_several_processes_may_train_together(changes: dict[str, Any]) -> None:
-    assert problems(changes) == []
-
-
 def test_other_ways_to_train_in_parallel_are_refused() -> None:
     assert problems({"trainer.num_nodes": 2, "trainer.strategy": "fsdp"}) == [
         Problem(
@@ -516,7 +513,7 @@ def test_other_ways_to_train_in_parallel_are_refused() -> None:
 
 
 def test_several_processes_do_not_combine_gradients() -> None:
-    found = "2 beside loss.combine=upgrad, which needs the gradients of all rows of a task at once"
+    found = "2 beside loss.combine=upgrad, which needs the gradients of all rows at once"
     repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
     assert problems({"trainer.devices": 2, "loss.combine": "upgrad"}) == [
         Problem("trainer.devices", found, "one device", repair)

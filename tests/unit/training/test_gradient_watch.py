@@ -29,7 +29,7 @@ class Logged:
 
 
 def trainer(logger: Logged) -> Any:
-    return SimpleNamespace(global_step=0, current_epoch=0, loggers=[logger])
+    return SimpleNamespace(global_step=0, current_epoch=0, loggers=[logger], world_size=1)
 
 
 def test_norms_and_cosines_of_gradients_known_by_hand() -> None:
