@@ -180,7 +180,12 @@ def _swept_in_files(
     if params and not multirun:
         found = f"a sweep over {listed(params)}"
         problems.append(
-            Problem("hydra.sweeper.params", found, "-m with a sweep", "add -m, or leave hparams_search out")
+            Problem(
+                "hydra.sweeper.params",
+                found,
+                "-m with a sweep",
+                "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs",
+            )
         )
         return [], problems
     swept, unreadable = overrides.parse([f"{key}={value}" for key, value in params.items()], groups)

@@ -148,6 +148,16 @@ def is_sealed(path: str | Path) -> bool:
     return hashlib.sha256(blank).hexdigest().encode() == found[1]
 
 
+def content_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _strict(value: Any) -> Any:
     """Return ``value`` in plain Python types, each number that is not finite replaced by ``None``."""
     match value:

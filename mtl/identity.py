@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import transformers
 import mtl
 from mtl.activations import tensors_fingerprint
 from mtl.errors import Problem
+from mtl.files import content_checksum
 from mtl.inputs import data_files
 from mtl.schema import shown
 
@@ -42,7 +42,7 @@ def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
         for task, found in splits.items()
         for split, each in found.items()
     }
-    files = {f"{key}={path}": _checksum(path) for key, path in data_files(setting.config)}
+    files = {f"{key}={path}": content_checksum(path) for key, path in data_files(setting.config)}
     return {
         "config": asdict(setting.config),
         "files": files,
@@ -100,8 +100,3 @@ def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterato
     elif then != now:
         repair = "put it back, or start a new run with it"
         yield Problem(f"{folder / 'config.yaml'}: {key}", shown(now), f"{shown(then)}, as when the run began", repair)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ import mtl
 from mtl.composition import CommandLine
 from mtl.config import Config
 from mtl.errors import ConfigError, MtlError, Problem
+from mtl.files import content_checksum
 from mtl.run_folder import RECORD as RUN_RECORD
 from mtl.run_folder import is_finished
 from mtl.study_jobs import Job, JobRecord, jobs_of, read_record, seconds_left
@@ -31,6 +32,8 @@ ROOT = Path("outputs") / "studies"
 _OF_NO_FIGURE = ("study", "logger", "cache")
 """Parts of a configuration that change nothing that a comparison shows."""
 _DIR = "hydra.sweep.dir"
+OLD = ".old-"
+"""In the name of a run that another configuration has pushed aside."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Study:
         JobRecord("failed" if error else "done", identity, seconds, error).write(folder)
 
     def end(self) -> list[str]:
-        """Compare the jobs, print and write the comparison.
+        """Compare the jobs, and those that the study has done before; print and write the comparison.
 
         Returns:
             The names of the jobs that are not done.
@@ -95,11 +98,21 @@ class Study:
         from mtl.evaluation.comparison.comparing import compare
         from mtl.evaluation.comparison.outputs import show, write
 
-        comparison = compare([self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()])
+        own = [self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()]
+        comparison = compare([*own, *self._done_before()])
         write(self.folder, comparison)
         show(comparison)
         print(f"page of the study: {self.folder / 'comparison.html'}")
         return [job.name for job in self.jobs if not _done(self.folder / job.name)]
+
+    def _done_before(self) -> list[Path]:
+        """Return the folders of other jobs that are done, such as those of scenarios that this command leaves out."""
+        names = {job.name for job in self.jobs}
+        return [
+            path
+            for path in sorted(self.folder.iterdir())
+            if path.is_dir() and path.name not in names and OLD not in path.name and _done(path)
+        ]
 
 
 def plan_study(command: CommandLine) -> Study | None:
@@ -137,7 +150,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
         folder = study.folder / job.name
         known = read_record(folder)
         if known is not None and known.identity != identity_of(command.configuration(job.values)):
-            old = folder.with_name(f"{job.name}.old-{known.identity[:6]}")
+            old = folder.with_name(f"{job.name}{OLD}{known.identity[:6]}")
             if old.exists():
                 raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
             folder.rename(old)
@@ -177,19 +190,10 @@ def identity_of(config: Config) -> str:
 
 
 def _data(config: Config) -> list[str]:
-    """Return path and checksum of each data file."""
-    from mtl.inputs import task_specs
+    """Return path and checksum of each data file; one that cannot be read is told when its job begins."""
+    from mtl.inputs import data_files
 
-    files = [Path(file).absolute() for spec in task_specs(config.data) for file in spec.files.values()]
-    return [f"{file} {_content(file)}" for file in dict.fromkeys(files)]
-
-
-def _content(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError:
-        return "not readable"
+    return [f"{path.absolute()} {content_checksum(path) if path.is_file() else ''}" for _, path in data_files(config)]
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -42,7 +42,12 @@ def main(arguments: Sequence[str]) -> None:
 
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:
+        if study is not None:
+            print("the same command goes on with the study", file=sys.stderr)
+        raise
     if study is not None:
         failed = study.end()
     if failed:

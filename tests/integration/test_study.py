@@ -68,6 +68,12 @@ def test_a_study_ends_in_a_comparison_and_its_command_continues_it(tmp_path: Pat
     }
 
 
+def test_a_part_of_a_study_is_compared_with_what_was_done_before(tmp_path: Path) -> None:
+    assert study(tmp_path, "scenario=all_frozen", "seed=1").code == 0
+    assert study(tmp_path, "scenario=backbone_frozen", "seed=1").code == 0
+    assert {row["name"] for row in comparison(folder_of(tmp_path))["scenarios"]} == {"all_frozen", "backbone_frozen"}
+
+
 def test_other_arguments_or_other_data_are_another_study(tmp_path: Path) -> None:
     chosen = ["scenario=all_frozen", "seed=1"]
     assert study(tmp_path, *chosen, "data.batch_size=4").code == 0

@@ -124,7 +124,7 @@ def test_a_key_that_no_file_mentions_is_taken_if_the_schema_knows_it(prefix: str
                 "hydra.sweeper.params",
                 "a sweep over learning_rates.heads, learning_rates.upper",
                 "-m with a sweep",
-                "add -m, or leave hparams_search out",
+                "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs",
             ),
         ),
         (
