@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mtl.data.problems import plural
@@ -26,13 +26,9 @@ class BadSteps:
 
     Args:
         setting: The run.
-
-    Attributes:
-        count: Steps so far.
     """
 
     setting: Setting
-    count: int = field(default=0, init=False)
 
     def __call__(self, bad: BadStep) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
@@ -40,9 +36,8 @@ class BadSteps:
         Raises:
             TrainingError: The run is to stop.
         """
-        self.count += 1
         where = "its rows are not written down: there were many before it"
-        if self.count <= MOST_FILES:
+        if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
         settings = self.setting.config.callbacks.bad_steps
         if settings.action == "skip" and bad.in_a_row < settings.most_in_a_row:
@@ -57,14 +52,6 @@ class BadSteps:
                 "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs())]),
             )
         )
-
-    def warnings(self) -> list[str]:
-        """Return what the reader of a report must know."""
-        if not self.count:
-            return []
-        left_out = "1 step was" if self.count == 1 else f"{self.count} steps were"
-        text = f"{left_out} left out of training: loss or gradients were not finite. See {FOLDER}/ in the run folder."
-        return [text]
 
     def _write(self, bad: BadStep) -> Path:
         path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
@@ -106,6 +93,14 @@ class BadSteps:
         last = self.setting.folder / "checkpoints" / "last.ckpt"
         if last.is_file():
             yield f"the last good state is in {last}"
+
+
+def left_out_warnings(left_out: int) -> list[str]:
+    """Return what the reader of a report must know of a run that left out so many steps."""
+    if not left_out:
+        return []
+    steps = "1 step was" if left_out == 1 else f"{left_out} steps were"
+    return [f"{steps} left out of training: loss or gradients were not finite. See {FOLDER}/ in the run folder."]
 
 
 def _found(bad: BadStep) -> str:

@@ -72,7 +72,13 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     return embeddings
 
 
-def check_finite(values: NDArray[np.floating], what: str, where: str, module: torch.nn.Module) -> None:
+def check_finite(
+    values: NDArray[np.floating],
+    what: str,
+    where: str,
+    module: torch.nn.Module,
+    rows: NDArray[np.integer] | None = None,
+) -> None:
     """Check that what a module gave for ``N`` rows holds no NaN and no infinity, which would pass for a result.
 
     Args:
@@ -80,6 +86,7 @@ def check_finite(values: NDArray[np.floating], what: str, where: str, module: to
         what: What they are: ``embeddings``.
         where: Whose they are, the place of the error: ``the encoder``.
         module: That module.
+        rows: The row ``(N,)`` that each belongs to, ascending or not; by default its own place.
 
     Raises:
         ModelError: They do; it names the weights that are not finite either, if some are.
@@ -88,8 +95,9 @@ def check_finite(values: NDArray[np.floating], what: str, where: str, module: to
     if finite.all():
         return
     bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+    owners, total = (bad, len(values)) if rows is None else (np.unique(rows[bad]), len(np.unique(rows)))
     weights = [name for name, value in module.named_parameters() if not value.isfinite().all()]
-    found = f"{what} that are NaN or infinite, of {len(bad)} of {len(values)} sentences, the first number {bad[0] + 1}"
+    found = f"{what} that are NaN or infinite, of {len(owners)} of {total} sentences, the first number {owners[0] + 1}"
     repair = "precision=fp32 (trainer.precision=32-true in training), if that is not what it ran in"
     if weights:
         found += f"; weights that are not finite: {listed(weights, most=3)}"

@@ -14,7 +14,7 @@ from mtl.activations import ActivationStore, Rows, Source, default_folder, row_k
 from mtl.data.activations import ArrayActivations, RowActivations
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
-from mtl.encoding import Encoding, autocast, encode_table, evaluating, tracked
+from mtl.encoding import Encoding, autocast, check_finite, encode_table, evaluating, tracked
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -136,32 +136,45 @@ class FrozenActivations:
     def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
         """Compute what is not there yet; another process that wants the same waits meanwhile."""
         with store.computing():
-            for each, table in self._tables.items():
+            for each in self._tables:
                 keys = self._row_keys()[each]
                 missing = np.asarray(store.missing(keys), dtype=np.int64)
                 if len(missing):
-                    self._compute(store, boundary, table.select(missing), keys[missing], " ".join(each))
+                    self._compute(store, boundary, each, missing)
 
-    def _compute(
-        self, store: ActivationStore, boundary: Boundary, table: TokenTable, keys: NDArray[np.void], title: str
-    ) -> None:
+    def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
+        """Compute what the frozen layers give for some rows of a split.
+
+        Raises:
+            ModelError: It holds NaN or infinity; nothing of that batch is kept.
+        """
         how = self._how
         device = next(self._encoder.parameters()).device
         loader = EvalLoader(
-            table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id
+            self._tables[split].select(rows),
+            None,
+            "text",
+            batch_size=how.batch_size,
+            max_tokens=how.max_tokens,
+            pad_id=how.pad_id,
         )
-        progress = None if how.progress is None else f"{how.progress} {title}"
+        keys = self._row_keys()[split]
+        progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
         with evaluating(self._encoder), torch.inference_mode(), autocast(device, how.precision):
             for batch in tracked(loader, progress, len(loader)):
                 batch = batch.to(device, non_blocking=True)
-                which = keys[batch.indices["text"].cpu().numpy()]
+                which = rows[batch.indices["text"].cpu().numpy()]
                 if boundary == "embedding":
-                    store.append(which, None, self._encoder(batch.ids, batch.mask).float().cpu().numpy())
-                    continue
-                assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
-                assert batch.mask is not None  # noqa: S101
-                hidden = self._encoder.hidden_at(batch.ids, batch.mask, boundary)
-                store.append(which, batch.mask.sum(dim=1).cpu().numpy(), hidden[batch.mask].float().cpu().numpy())
+                    counts, found = None, self._encoder(batch.ids, batch.mask)
+                else:
+                    assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
+                    assert batch.mask is not None  # noqa: S101
+                    counts = batch.mask.sum(dim=1).cpu().numpy()
+                    found = self._encoder.hidden_at(batch.ids, batch.mask, boundary)[batch.mask]
+                values = found.float().cpu().numpy()
+                owners = which if counts is None else which.repeat(counts)
+                check_finite(values, "activations", f"the frozen layers, {' '.join(split)}", self._encoder, owners)
+                store.append(keys[which], counts, values)
 
     def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:
         keys = self._row_keys()

@@ -146,6 +146,7 @@ def fit(
         total_parameters=total,
         sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
         peak_memory_bytes=_peak_bytes(setting.device, memory),
+        skipped_steps=module.left_out,
     )
 
 

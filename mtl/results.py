@@ -110,7 +110,7 @@ class Run:
 
 
 def write(run: Run) -> None:
-    """Write model, predictions, report, then metrics.json: where it is, the run is complete; and the page of it all."""
+    """Write model, predictions, report, page, and at last metrics.json: where it is, the run is complete."""
     save_model(
         run.folder / "model",
         run.start.network,
@@ -127,9 +127,9 @@ def write(run: Run) -> None:
         write_map(map_path(run.folder, task, reported_split(run.scored[task]) or ""), found)
     write_report(run.folder / "report.md", _summary(run, _draw(run)))
     figures = RunMetrics(run.reports, run.cost, _run_facts(run), run.retention, run.gradients)
-    write_metrics(run.folder / "metrics.json", figures)
     if run.config.evaluation.figures:
-        write_run_page(run.folder)  # from the files above, as `python -m mtl.report` builds it again
+        write_run_page(run.folder, figures)
+    write_metrics(run.folder / "metrics.json", figures)
 
 
 def _draw(run: Run) -> RunPictures:

@@ -12,7 +12,7 @@ import yaml
 
 from mtl import facts
 from mtl.analysis import analyse_errors
-from mtl.bad_steps import BadSteps
+from mtl.bad_steps import BadSteps, left_out_warnings
 from mtl.build_combination import gradient_watch
 from mtl.companions import Connect, companions
 from mtl.config import Config
@@ -92,9 +92,8 @@ def _train(
         history = callbacks.History()
         groups = facts.group_rows(setting)  # before adapters are merged
         unfreezing = facts.stage_rows(setting)
-        bad_steps = BadSteps(setting)
         watch = gradient_watch(config)
-        cost = fit(setting, splits, activations, history, progress, bad_steps, watch, connect)
+        cost = fit(setting, splits, activations, history, progress, BadSteps(setting), watch, connect)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -110,7 +109,7 @@ def _train(
         scored=scored,
         facts=facts.facts(setting),
         losses=facts.losses(setting),
-        warnings=[*facts.warnings(setting), *bad_steps.warnings(), *notes],
+        warnings=[*facts.warnings(setting), *left_out_warnings(cost.skipped_steps), *notes],
         retention=_retention(setting, inputs.pairs, ability),
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,

@@ -26,6 +26,7 @@ class Cost:
         total_parameters: Parameters of the encoder and all heads.
         sentences_per_second: Rows of all tasks that training went through per second.
         peak_memory_bytes: The most memory in use: of the accelerator, else of the process.
+        skipped_steps: Optimizer steps that were left out of training because loss or gradients were not finite.
     """
 
     train_seconds: float | None = None
@@ -33,6 +34,7 @@ class Cost:
     total_parameters: int | None = None
     sentences_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def _read_cost(fields: Fields) -> Cost:
         total_parameters=fields.optional_integer("total_parameters"),
         sentences_per_second=fields.optional_number("sentences_per_second"),
         peak_memory_bytes=fields.optional_integer("peak_memory_bytes"),
+        skipped_steps=fields.optional_integer("skipped_steps") or 0,
     )
 
 

@@ -24,6 +24,7 @@ class BadStep:
         norm: The norm of its gradients before clipping.
         rows: The rows of each task's training split that it was made of.
         in_a_row: How many steps up to this one were left out without a good one between.
+        number: How many were left out up to this one, since the beginning of training.
     """
 
     step: int
@@ -32,6 +33,7 @@ class BadStep:
     norm: float
     rows: dict[str, list[int]]
     in_a_row: int
+    number: int
 
 
 _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -67,11 +69,13 @@ class StepGuard:
 
     Attributes:
         in_a_row: How many steps were left out since the last good one.
+        left_out: How many were left out since the beginning of training.
     """
 
     report: Callable[[BadStep], None]
     every: int = 1
     in_a_row: int = 0
+    left_out: int = 0
     _batches: list[_Rows] = field(default_factory=list)
     _total: Tensor | None = None
     _judged: list[_Judged] = field(default_factory=list)
@@ -113,13 +117,23 @@ class StepGuard:
         for each, bad in zip(judged, answers, strict=True):
             self.in_a_row = self.in_a_row + 1 if bad else 0
             if bad:
-                self.report(_told(each, self.in_a_row))
+                self.left_out += 1
+                self.report(_told(each, self.in_a_row, self.left_out))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a resumed training has to know; what waits to be looked at is looked at first."""
+        self.inspect()
+        return {"in_a_row": self.in_a_row, "left_out": self.left_out}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take what `state_dict` returned."""
+        self.in_a_row, self.left_out = state["in_a_row"], state["left_out"]
 
 
-def _told(judged: _Judged, in_a_row: int) -> BadStep:
+def _told(judged: _Judged, in_a_row: int, number: int) -> BadStep:
     rows: dict[str, list[int]] = {}
     for batch, _ in judged.batches:
         for task, indices in batch.items():
             rows.setdefault(task, []).extend(indices.tolist())
     losses = [{task: float(loss) for task, loss in found.items()} for _, found in judged.batches]
-    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row)
+    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row, number)

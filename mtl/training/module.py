@@ -65,6 +65,7 @@ class MultiTaskModule(LightningModule):
 
     Attributes:
         step: What the present training step computed, up to the end of its backward pass, else nothing.
+        figures: What the loggers were told of the last training step that they were told of.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class MultiTaskModule(LightningModule):
         self._stage = -1
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
+        self._noted_at = -1
+        self.figures: dict[str, Tensor | float] = {}
         self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -141,11 +144,7 @@ class MultiTaskModule(LightningModule):
         if self._guard is not None:
             self._guard.saw(batch, losses, total)
         if self._logs_this_step():
-            for task, loss in losses.items():
-                self.log(f"train/{task}/loss", loss.detach(), on_step=True, on_epoch=False)
-            self.log("train/loss", total.detach(), on_step=True, on_epoch=False)
-            self._log_rates()
-            self._log_weights(losses)
+            self._note_figures(losses, total)
         self.combination.observe(losses)
         return total if total.requires_grad else total + self._nothing_to_learn()
 
@@ -162,11 +161,29 @@ class MultiTaskModule(LightningModule):
         )
         return over_processes(losses, batch.shares), embeddings
 
-    def _log_weights(self, losses: Mapping[str, Tensor]) -> None:
-        """Log the weights of the tasks, where they change from step to step."""
-        for task, weight in self.combination.weights(losses).items():
-            if isinstance(weight, Tensor):
-                self.log(f"train/{task}/weight", weight.detach(), on_step=True, on_epoch=False)
+    def _note_figures(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps."""
+        weights = self.combination.weights(losses).items()
+        self.figures = {
+            **{f"train/{task}/loss": loss.detach() for task, loss in losses.items()},
+            "train/loss": total.detach(),
+            **{f"rate/{group}": rate for group, rate in self._rates().items()},
+            **{f"train/{task}/weight": each.detach() for task, each in weights if isinstance(each, Tensor)},
+        }
+        self._noted_at = self.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Tell the loggers of an optimizer step.
+
+        `log` would tell them of a task that is not in this step what an earlier one said, until the epoch ends.
+        """
+        del outputs, batch, batch_idx
+        if self._noted_at != self.global_step - 1:  # not a step to be logged, or gradients are still collected
+            return
+        figures = {name: float(value) for name, value in self.figures.items()}
+        for logger in self.loggers:
+            logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self._noted_at)
+            logger.save()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Go back from the loss of a step; a combination of gradients does so by itself."""
@@ -198,12 +215,11 @@ class MultiTaskModule(LightningModule):
         """Return the context in which the trainer computes a training step."""
         return contextlib.nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
 
-    def _log_rates(self) -> None:
-        """Log the rate of each group once: biases and norms have that of the weights beside them."""
+    def _rates(self) -> dict[str, float]:
+        """Return the rate of each group once: biases and norms have that of the weights beside them."""
         rates = {} if self._trainer is None else {group["name"]: group["lr"] for group in self._groups()}
-        for name, rate in rates.items():
-            if (weights := name.removesuffix(NO_DECAY)) == name or weights not in rates:
-                self.log(f"rate/{weights}", rate, on_step=True, on_epoch=False)
+        shown = {name: name.removesuffix(NO_DECAY) for name in rates}
+        return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
 
     def _groups(self) -> list[dict[str, Any]]:
         optimizer = self.optimizers()
@@ -277,6 +293,11 @@ class MultiTaskModule(LightningModule):
         """As before a validation, where an epoch has none."""
         self._inspect()
 
+    @property
+    def left_out(self) -> int:
+        """The optimizer steps that were left out of training because they were not finite."""
+        return 0 if self._guard is None else self._guard.left_out
+
     def _inspect(self) -> None:
         if self._guard is not None:
             self._guard.inspect()
@@ -286,16 +307,15 @@ class MultiTaskModule(LightningModule):
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
         if self._guard is not None:
-            self._guard.inspect()
-            checkpoint["bad_steps_in_a_row"] = self._guard.in_a_row
+            checkpoint["bad_steps"] = self._guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what `on_save_checkpoint` left out."""
         kept = self._kept()
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
-        if self._guard is not None:
-            self._guard.in_a_row = checkpoint.get("bad_steps_in_a_row", 0)
+        if self._guard is not None and "bad_steps" in checkpoint:
+            self._guard.load_state_dict(checkpoint["bad_steps"])
 
     def _kept(self) -> set[str]:
         learning = {

@@ -10,8 +10,9 @@ import torch
 
 from mtl.errors import Problem, TrainingError
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.run import train
 from tests.support.commands import run as command
-from tests.support.runs import Probe, data, probed, run
+from tests.support.runs import Probe, config, data, probed, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,9 +154,31 @@ def test_a_run_that_skips_goes_on_without_the_step(spoilt: Any, tmp_path: Path) 
     run(tmp_path / "run", *data(tmp_path), *ONE, "callbacks.bad_steps.action=skip")
     assert found.changed() == [True, False, True, False, True]
     assert sorted(path.name for path in (tmp_path / "run" / "bad_steps").iterdir()) == ["step_2.json", "step_4.json"]
-    warnings = read_metrics(tmp_path / "run" / "metrics.json").run["warnings"]
+    metrics = read_metrics(tmp_path / "run" / "metrics.json")
+    assert metrics.cost.skipped_steps == 2
+    warnings = metrics.run["warnings"]
     told = "2 steps were left out of training: loss or gradients were not finite. See bad_steps/ in the run folder."
     assert warnings[0] == told
+
+
+def test_a_resumed_run_still_knows_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*data(tmp_path), "trainer.max_epochs=2", "callbacks.bad_steps.action=skip", "callbacks.save_every_steps=1"]
+    with monkeypatch.context() as patch:
+        found = Spoilt(2)
+
+        def after(module: MultiTaskModule, batch: Any) -> None:
+            if found.number == 4:
+                raise KeyboardInterrupt
+
+        probed(patch, Probe(on_start=found.start, before_batch=found.before, after_batch=after))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", *flags)
+    train(config(*flags), tmp_path / "run", resume=True)
+    metrics = read_metrics(tmp_path / "run" / "metrics.json")
+    assert metrics.cost.skipped_steps == 1
+    warnings = metrics.run["warnings"]
+    assert isinstance(warnings, list)
+    assert warnings[0].startswith("1 step was left out of training")
 
 
 def test_a_run_that_skips_stops_after_too_many_in_a_row(spoilt: Any, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mtl.evaluation.html.run_page import run_page
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.task_report import TaskReport
+from mtl.run_folder import is_finished
 from tests.support.commands import call
 from tests.support.runs import WORDS, config, data, rows, run
 
@@ -216,6 +217,17 @@ def probabilities(path: Path) -> NDArray[np.float64]:
     with path.open(encoding="utf-8", newline="") as file:
         found = [[float(value) for name, value in row.items() if name.startswith("p(")] for row in csv.DictReader(file)]
     return np.array(found)
+
+
+def test_a_run_is_finished_only_when_its_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtl.results.write_run_page", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", *data(tmp_path), "freeze=all", "evaluation.figures=true")
+    assert (tmp_path / "run" / "report.md").is_file()
+    assert not is_finished(tmp_path / "run")
 
 
 def test_the_page_can_be_built_again_from_the_files(finished: Path) -> None:

@@ -75,8 +75,7 @@ def test_the_loss_of_each_step_is_the_sum_worked_out_by_hand(
         expected.append(by_hand(module, batch, weights))
 
     def after(module: MultiTaskModule, _: Batch) -> None:
-        figures = module.trainer.callback_metrics
-        found.append({name: figures[name].item() for name in expected[-1]})
+        found.append({name: float(module.figures[name]) for name in expected[-1]})
 
     probed(monkeypatch, Probe(before_batch=before, after_batch=after))
     overrides = [f"loss.weights.{task}={weight}" for task, weight in weights.items()]

@@ -40,7 +40,13 @@ SCENARIOS = {
     "sparse_validation": ["trainer.check_val_every_n_epoch=2", "callbacks=average", "callbacks.keep_best=false"],
 }
 """What each scenario has beside `COMMON`: every way to freeze, and everything that a resumed run has to remember."""
-COMMON = ["trainer.max_epochs=4", "logger=csv", "optimizer.warmup=2", "callbacks.save_every_steps=3"]
+COMMON = [
+    "trainer.max_epochs=4",
+    "trainer.log_every_n_steps=1",
+    "logger=csv",
+    "optimizer.warmup=2",
+    "callbacks.save_every_steps=3",
+]
 _TIMES = ("train_seconds", "sentences_per_second", "peak_memory_bytes")
 """What differs between any two runs."""
 

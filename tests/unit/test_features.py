@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mtl.data.tokenization import TokenTable
 from mtl.encoding import Encoding, encode_table
+from mtl.errors import ModelError
 from mtl.features import Boundary, FrozenActivations
 from mtl.model.encoder import Encoder
 
@@ -109,6 +110,27 @@ def test_other_weights_are_computed_anew(tiny_folder: Path, cache: Path) -> None
     with Counted(encoder) as counted:
         FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(1)
     assert counted.rows == len(ROWS)
+
+
+@pytest.mark.parametrize("boundary", [1, "embedding"])
+def test_what_is_not_finite_is_named_and_not_kept(tiny_folder: Path, cache: Path, boundary: Boundary) -> None:
+    encoder = Encoder.from_folder(tiny_folder)
+    words = encoder.backbone.get_submodule("embeddings.word_embeddings")
+    with torch.no_grad():
+        words.weight[99] = float("inf")  # of row 4 alone
+    frozen = FrozenActivations(encoder, {TRAIN: table(*ROWS)}, Encoding(pad_id=1, batch_size=1))
+    with pytest.raises(ModelError) as error:
+        frozen.at(boundary)
+    (problem,) = error.value.problems
+    assert problem.place == "the frozen layers, mood train"
+    assert problem.found.startswith("activations that are NaN or infinite, of 1 of 1 sentences, the first number 5; ")
+    with torch.no_grad():
+        words.weight[99] = 0.0
+    other = Encoder.from_folder(tiny_folder)
+    other.load_state_dict(encoder.state_dict())
+    found = FrozenActivations(other, {TRAIN: table(*ROWS)}, HOW).at(boundary)
+    assert found is not None
+    assert np.isfinite(found[TRAIN].gather(np.arange(len(ROWS)))[0]).all()
 
 
 def test_a_boundary_is_asked_for_many_times_and_computed_once(encoder: Encoder, cache: Path) -> None:

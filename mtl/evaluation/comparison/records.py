@@ -146,16 +146,17 @@ class Record:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
     """Read a finished run.
 
     Args:
         folder: Its folder.
+        metrics: Its figures where they are at hand; by default they are read from its ``metrics.json``.
 
     Raises:
         DataError: Its configuration, its figures or its predictions cannot be read (all problems of a file).
     """
-    metrics = read_metrics(folder / METRICS)
+    metrics = read_metrics(folder / METRICS) if metrics is None else metrics
     splits = {task: _tested(found) for task, found in metrics.tasks.items() if found}
     if not splits:
         raise DataError(Problem(f"{folder / METRICS}: tasks", "no figures of any task", "a task with test or val"))

@@ -16,6 +16,7 @@ from mtl.evaluation.html.maps import maps
 from mtl.evaluation.html.page import Chart, folded, paragraph, render, section
 from mtl.evaluation.html.safe import text
 from mtl.evaluation.html.tables import Cell, matrix, table
+from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.summary import cost_rows, retention_row
 from mtl.evaluation.task_report import TaskReport
@@ -26,17 +27,18 @@ MOST_CLASSES = 15
 _SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
-def write_run_page(folder: str | Path) -> Path:
+def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Path:
     """Write ``report.html`` into a run's folder, whole or not at all, and return its path.
 
     Args:
-        folder: The folder of a finished run.
+        folder: The folder of a finished run, or of one that is about to write its ``metrics.json``.
+        metrics: What that file will hold; by default it is read.
 
     Raises:
         DataError: A file of the run cannot be read.
     """
     path = Path(folder) / "report.html"
-    write_text_atomically(path, run_page(read_record(Path(folder))))
+    write_text_atomically(path, run_page(read_record(Path(folder), metrics)))
     return path
 
 

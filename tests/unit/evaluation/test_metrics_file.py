@@ -27,7 +27,7 @@ def report() -> TaskReport:
 def metrics() -> RunMetrics:
     return RunMetrics(
         tasks={"sentiment": {"val": report(), "test": report()}},
-        cost=Cost(12.5, 10, 100, 321.0, 2**30),
+        cost=Cost(12.5, 10, 100, 321.0, 2**30, 3),
         run={"experiment": "full_finetune", "seed": 0},
         retention=Retention(0.9, 0.8, 108),
     )
@@ -55,6 +55,7 @@ def test_layout(tmp_path: Path) -> None:
         "total_parameters": 100,
         "sentences_per_second": 321.0,
         "peak_memory_bytes": 2**30,
+        "skipped_steps": 3,
     }
     assert values["retention"] == {"before": 0.9, "after": 0.8, "pairs": 108}
     assert values["run"] == {"experiment": "full_finetune", "seed": 0}
@@ -77,7 +78,7 @@ def test_unknown_keys_and_missing_facts_are_passed_over(tmp_path: Path) -> None:
     del values["run"], values["cost"]["peak_memory_bytes"]
     values["cost"]["watts"] = 300
     write_sealed_json(path, values)
-    assert read_metrics(path).cost == Cost(12.5, 10, 100, 321.0, None)
+    assert read_metrics(path).cost == Cost(12.5, 10, 100, 321.0, None, 3)
     assert read_metrics(path).run == {}
 
 

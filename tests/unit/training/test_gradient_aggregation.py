@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtl.training.freezing import FreezePlan
 from mtl.training.gradient_aggregation import GradientAggregation, gramian, torchjd_weighting
-from tests.support.modules import logged, module
+from tests.support.modules import module
 from tests.support.networks import TASKS, batch
 
 if TYPE_CHECKING:
@@ -46,10 +46,9 @@ def step(trained: MultiTaskModule, scale: float = 1.0) -> dict[str, Tensor]:
     return gradients(trained)
 
 
-def test_weights_of_1_give_the_gradients_of_the_sum(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_1_give_the_gradients_of_the_sum(tiny_folder: Path) -> None:
     plain, combined = module(tiny_folder), module(tiny_folder, combination=GradientAggregation(tuple(TASKS), ones))
     for each in (plain, combined):
-        logged(each, monkeypatch)
         each.eval()
     expected, found = step(plain, 0.5), step(combined, 0.5)  # scaled, as for accumulated batches
     assert expected.keys() == found.keys()
@@ -57,13 +56,12 @@ def test_weights_of_1_give_the_gradients_of_the_sum(tiny_folder: Path, monkeypat
         assert torch.allclose(found[name], gradient, atol=1e-6), name
 
 
-def test_weights_count_for_the_encoder_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_count_for_the_encoder_alone(tiny_folder: Path) -> None:
     plain = module(tiny_folder)
     combined = module(
         tiny_folder, combination=GradientAggregation(tuple(TASKS), lambda products: 3 * torch.ones(len(products)))
     )
     for each in (plain, combined):
-        logged(each, monkeypatch)
         each.eval()
     expected, found = step(plain), step(combined)
     for name, gradient in expected.items():
@@ -79,11 +77,10 @@ def test_the_gramian_has_the_products_over_all_parameters() -> None:
     assert gramian(rows).tolist() == [[14.0, 0.0], [0.0, 1.25]]
 
 
-def test_frozen_layers_are_no_part_of_it(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_layers_are_no_part_of_it(tiny_folder: Path) -> None:
     """Before the encoder thaws the tasks share nothing: heads learn on, a task that can learn nothing is left out."""
     how = GradientAggregation(tuple(TASKS), ones)
     trained = module(tiny_folder, FreezePlan({"layer.2": 1, "heads.topic": 0}), combination=how)
-    logged(trained, monkeypatch)
     trained.on_fit_start()
     assert {name.partition(".out")[0] for name in step(trained)} == {"heads.topic_"}
 

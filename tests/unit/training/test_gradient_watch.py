@@ -11,7 +11,7 @@ import torch
 
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch, measured, top_layer
-from tests.support.modules import logged, module
+from tests.support.modules import module
 from tests.support.networks import batch, network
 
 if TYPE_CHECKING:
@@ -70,13 +70,10 @@ def test_the_layer_is_the_highest_one_that_learns(tiny_folder: Path) -> None:
         assert (found and found[0]) == expected
 
 
-def test_it_measures_every_so_many_steps_and_changes_nothing(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_measures_every_so_many_steps_and_changes_nothing(tiny_folder: Path) -> None:
     found = []
     for every in (None, 2):
         trained = module(tiny_folder, dropout=0.2)
-        logged(trained, monkeypatch)
         trained.on_fit_start()
         logger, watch = Logged(), GradientWatch(every or 1)
         state = trainer(logger)
@@ -105,9 +102,8 @@ def test_it_measures_every_so_many_steps_and_changes_nothing(
         assert (one is None and other is None) or torch.equal(cast("Any", one), cast("Any", other))
 
 
-def test_steps_of_one_task_have_norms_and_no_cosine(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_one_task_have_norms_and_no_cosine(tiny_folder: Path) -> None:
     trained = module(tiny_folder)
-    logged(trained, monkeypatch)
     watch = GradientWatch(1)
     watch.on_before_backward(trainer(Logged()), trained, trained.training_step(batch({"mood": 2}), 0))
     assert watch.figures is not None
@@ -115,18 +111,16 @@ def test_steps_of_one_task_have_norms_and_no_cosine(tiny_folder: Path, monkeypat
     assert watch.figures.agreements == []
 
 
-def test_a_frozen_encoder_is_not_measured(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_encoder_is_not_measured(tiny_folder: Path) -> None:
     trained = module(tiny_folder, FreezePlan({"heads.topic": 0, "heads.mood": 0}))
-    logged(trained, monkeypatch)
     trained.on_fit_start()
     watch = GradientWatch(1)
     watch.on_before_backward(trainer(Logged()), trained, trained.training_step(batch(), 0))
     assert watch.figures is None
 
 
-def test_a_resumed_watch_goes_on(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_watch_goes_on(tiny_folder: Path) -> None:
     trained = module(tiny_folder)
-    logged(trained, monkeypatch)
     one, other = GradientWatch(1), GradientWatch(1)
     for at in range(4):
         state = trainer(Logged())

@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from mtl.training.module import MultiTaskModule
 
 
-def test_the_loss_of_a_step_is_the_weighted_sum_of_the_tasks_losses(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_loss_of_a_step_is_the_weighted_sum_of_the_tasks_losses(tiny_folder: Path) -> None:
     trained = module(tiny_folder, combination=Weighted(tuple(TASKS), {"mood": 0.5}))
-    figures = logged(trained, monkeypatch)
     rows = batch()
     total = trained.training_step(rows, 0)
 
@@ -42,28 +39,23 @@ def test_the_loss_of_a_step_is_the_weighted_sum_of_the_tasks_losses(
         scores = embeddings[rows.slices[task]] @ head.out.weight.T + head.out.bias
         picked = scores.log_softmax(-1)[torch.arange(len(scores)), rows.labels[task]]
         expected[task] = -picked.mean().item()
-    assert figures == {
+    assert trained.figures == {
         "train/topic/loss": pytest.approx(expected["topic"]),
         "train/mood/loss": pytest.approx(expected["mood"]),
         "train/loss": pytest.approx(expected["topic"] + 0.5 * expected["mood"]),
     }
-    assert total.item() == figures["train/loss"]
+    assert total.item() == trained.figures["train/loss"]
 
 
-def test_a_step_runs_the_encoder_once_over_the_rows_of_all_tasks(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_runs_the_encoder_once_over_the_rows_of_all_tasks(tiny_folder: Path) -> None:
     trained = module(tiny_folder)
-    logged(trained, monkeypatch)
     shapes: list[tuple[int, ...]] = []
     trained.network.encoder.register_forward_hook(lambda *call: shapes.append(tuple(call[2].shape)))
     trained.training_step(batch(rows=4), 0)
     assert shapes == [(8, 32)]
 
 
-def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(tiny_folder: Path) -> None:
     """Heads without dropout predict the same twice, and nothing is added; with dropout they do not."""
     passes: dict[tuple[float, float], int] = {}
     losses: dict[tuple[float, float], float] = {}
@@ -72,31 +64,28 @@ def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(
             trained = module(tiny_folder, losses=TaskLosses(consistency=consistency), dropout=dropout)
             trained.network.encoder.eval()
             trained.network.heads.train()
-            figures = logged(trained, monkeypatch)
             shapes: list[tuple[int, ...]] = []
             trained.network.encoder.register_forward_hook(lambda *call, found=shapes: found.append(call[2].shape))
             torch.manual_seed(1)
             trained.training_step(batch(), 0)
             passes[dropout, consistency] = len(shapes)
-            losses[dropout, consistency] = figures["train/loss"]
+            losses[dropout, consistency] = float(trained.figures["train/loss"])
     assert passes == {(0.0, 0.0): 1, (0.0, 1.0): 2, (0.5, 0.0): 1, (0.5, 1.0): 2}
     assert losses[0.0, 1.0] == pytest.approx(losses[0.0, 0.0])
     assert losses[0.5, 1.0] != pytest.approx(losses[0.5, 0.0], rel=1e-3)
 
 
-def test_a_step_of_one_task_leaves_the_others_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_one_task_leaves_the_others_alone(tiny_folder: Path) -> None:
     trained = module(tiny_folder)
-    figures = logged(trained, monkeypatch)
     torch.autograd.backward(trained.training_step(batch({"mood": 2}), 0))
-    assert figures.keys() == {"train/mood/loss", "train/loss"}
+    assert trained.figures.keys() == {"train/mood/loss", "train/loss"}
     assert all(parameter.grad is None for parameter in trained.network.head("topic").parameters())
     assert all(parameter.grad is not None for parameter in trained.network.head("mood").parameters())
 
 
-def test_a_step_that_can_teach_nothing_has_gradients_of_0(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_can_teach_nothing_has_gradients_of_0(tiny_folder: Path) -> None:
     """Gradual unfreezing with a frozen head: round-robin steps of its task come before the encoder thaws."""
     trained = module(tiny_folder, FreezePlan({"layer.2": 1, "heads.topic": 0}))
-    logged(trained, monkeypatch)
     trained.on_train_epoch_start()
     loss = trained.training_step(batch({"mood": 2}), 0)
     torch.autograd.backward(loss)
