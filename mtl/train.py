@@ -16,7 +16,7 @@ from mtl.backbones import CONF
 from mtl.composition import check_command_line
 from mtl.config import load
 from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed
-from mtl.run_folder import choices_of, is_finished, run_to_resume
+from mtl.run_folder import choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.study import Study, plan_study
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ def _resume(arguments: Sequence[str]) -> None:
         raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
     folder = run_to_resume(arguments[0].partition("=")[2])
     if is_finished(folder):
+        with in_use(folder):  # which removes the lock of a process that was killed behind its last file
+            remove_leftovers(folder)
         print(f"the run in {folder} is finished; there is nothing to resume")
         return
     _log_into(folder)

@@ -85,6 +85,7 @@ def test_nothing_goes_together_with_resume() -> None:
 def test_a_finished_run_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run(here / "run", 1, finished=True)
     before = {path: path.read_bytes() for path in folder.iterdir()}
+    (folder / ".running").touch()  # of a process that was killed behind its last file
     train.main(["resume=run"])
     assert capsys.readouterr().out == f"the run in {folder} is finished; there is nothing to resume\n"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
