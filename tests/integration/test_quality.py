@@ -84,6 +84,7 @@ def test_the_best_experiment_learns_the_rare_classes_of_the_shipped_corpus(tmp_p
 def test_the_best_experiment_on_tweets_with_a_long_tail(tmp_path: Path) -> None:
     """One seed; the bounds are below the mean of three by what seeds differ."""
     found = reports(tmp_path, "experiment=best", "backbone=minilm", *FILES)
-    assert found["classification"].accuracy >= 0.645
-    assert found["classification"].macro_f1 >= 0.545
-    assert found["sentiment"].accuracy >= 0.935
+    assert found["classification"].accuracy >= 0.65
+    assert found["classification"].macro_f1 >= 0.565
+    assert min(scores.f1 for scores in found["classification"].per_class.values()) > 0.25
+    assert found["sentiment"].accuracy >= 0.94
