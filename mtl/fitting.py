@@ -207,8 +207,8 @@ def _run(
 
 def _trained(setting: Setting, plan: FreezePlan, last_step: int) -> int:
     """Return the number of parameters that have learned up to the last step."""
-    network, layers = setting.start.network, plan.trainable(last_step)
-    return sum(parameter.numel() for layer in layers for _, parameter in network.layer_parameters(layer))
+    named, layers = setting.start.network.named_by_layer(), plan.trainable(last_step)
+    return sum(parameter.numel() for layer in layers for _, parameter in named[layer])
 
 
 def _check_interval(flags: TrainerConfig, batches: int) -> None:

@@ -19,7 +19,7 @@ from mtl.model import plain_attention
 from mtl.model.adapters import adapter_modules
 from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
 from mtl.model.dropout import use_fast_dropout
-from mtl.model.layers import adapter_of, layer_of, main_list, parameters_by_layer, partition
+from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partition
 from mtl.model.layout import SentenceLayout, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, positions, quiet
@@ -222,14 +222,21 @@ class Encoder(nn.Module):
         return list(self._parts[name] if name in self._parts else self._adapters()[name])
 
     def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        """Return the parameters of a layer, without those of its adapters, or of an adapter.
+        """Return the parameters of a layer, without those of its adapters, or of an adapter; see `named_by_layer`."""
+        return self.named_by_layer()[name]
+
+    def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return the parameters of all layers and adapters at once, which takes no longer than those of one.
 
         Their names are those in ``named_parameters()``; each belongs to one layer or adapter.
         """
-        layer = name if name in self._parts else layer_of(name)
         within = {each for module in adapter_modules(self.backbone) for each in module.parameters()}
-        found = parameters_by_layer(self.backbone, self._parts, prefix="backbone.")[layer]
-        return [each for each in found if (each[1] in within) == (layer != name)]
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for layer, named in parameters_by_layer(self.backbone, self._parts, prefix="backbone.").items():
+            found[layer] = [each for each in named if each[1] not in within]
+            if (adapter := adapter_of(layer)) != layer:
+                found[adapter] = [each for each in named if each[1] in within]
+        return found
 
     def set_attention(self, implementation: Implementation) -> None:
         """Choose how attention is computed, where the family has a choice; the results are the same.

@@ -21,11 +21,6 @@ def adapter_of(layer: str) -> str:
     return layer.replace("layer", ADAPTER, 1)
 
 
-def layer_of(adapter: str) -> str:
-    """Return the layer whose adapters are called so, see `adapter_of`."""
-    return adapter.replace(ADAPTER, "layer", 1)
-
-
 def main_list(backbone: nn.Module) -> nn.ModuleList:
     """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first.
 

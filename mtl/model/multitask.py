@@ -79,13 +79,26 @@ class MultiTaskNetwork(nn.Module):
 
     def layer_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters of a layer with their full names in this network."""
-        if name.startswith("heads."):
-            task = name.removeprefix("heads.")
-            for parameter_name, parameter in self.head(task).named_parameters():
-                yield f"heads.{_key(task)}.{parameter_name}", parameter
-            return
-        for parameter_name, parameter in self.encoder.layer_parameters(name):
-            yield f"encoder.{parameter_name}", parameter
+        yield from self._head_parameters(name) if name.startswith("heads.") else self._named_by_encoder_layer()[name]
+
+    def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return the parameters of every layer of `layer_names`, as `layer_parameters` gives them, in one go."""
+        of_encoder = self._named_by_encoder_layer()
+        return {
+            name: list(self._head_parameters(name)) if name.startswith("heads.") else of_encoder[name]
+            for name in self.layer_names
+        }
+
+    def _head_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        task = name.removeprefix("heads.")
+        for parameter_name, parameter in self.head(task).named_parameters():
+            yield f"heads.{_key(task)}.{parameter_name}", parameter
+
+    def _named_by_encoder_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        return {
+            layer: [(f"encoder.{name}", parameter) for name, parameter in named]
+            for layer, named in self.encoder.named_by_layer().items()
+        }
 
 
 def _key(task: str) -> str:

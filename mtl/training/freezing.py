@@ -178,12 +178,19 @@ def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None
         at: The epoch or step (from 0), as the plan counts.
     """
     trainable = plan.trainable(at)
-    network.eval()
-    for layer in network.layer_names:
+    for layer, named in network.named_by_layer().items():
         learns = layer in trainable
-        for _, parameter in network.layer_parameters(layer):
+        for _, parameter in named:
             parameter.requires_grad_(learns)
             if not learns:
                 parameter.grad = None
+    apply_modes(network, plan, at)
+
+
+def apply_modes(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None:
+    """Set the mode of every layer, as `apply_freezing` does."""
+    trainable = plan.trainable(at)
+    network.eval()
+    for layer in network.layer_names:
         for module in network.layer_modules(layer):
-            module.train(learns)
+            module.train(layer in trainable)

@@ -45,6 +45,8 @@ class GradientWatch(Callback):
         step = pl_module.step
         if step is None or trainer.global_step % self._every or trainer.global_step == self._last:
             return
+        if step.batch.features is not None and step.batch.boundary is None:  # embeddings: the encoder is frozen
+            return
         layer = top_layer(pl_module.network)
         if layer is None:
             return
@@ -90,8 +92,9 @@ class GradientWatch(Callback):
 
 def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | None:
     """Return the highest layer of the encoder that learns now, with those of its parameters that do."""
+    named = network.encoder.named_by_layer()
     for name in reversed(network.encoder.layer_names):
-        found = [parameter for _, parameter in network.layer_parameters(name) if parameter.requires_grad]
+        found = [parameter for _, parameter in named[name] if parameter.requires_grad]
         if found:
             return name, found
     return None

@@ -20,7 +20,7 @@ from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.combination import Combination
 from mtl.training.famo import Randomness
-from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
 from mtl.training.gradient_aggregation import GradientAggregation
 from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
@@ -111,8 +111,11 @@ class MultiTaskModule(LightningModule):
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze again in every epoch: other callbacks may change modes."""
-        self._freeze()
+        """Freeze as the step says; where nothing new thaws, set the modes again, which other callbacks may change."""
+        if self.freezing.stage(self.global_step) != self._stage:
+            self._freeze()
+        else:
+            apply_modes(self.network, self.freezing, self.global_step)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Freeze what the optimizer step says; the state depends on nothing else.
