@@ -68,8 +68,9 @@ def _resume(arguments: Sequence[str]) -> None:
         return
     _log_into(folder)
 
-    from mtl.reevaluation import read_config  # torch comes only now
-    from mtl.run import train
+    with cli.large_imports():  # torch comes only now
+        from mtl.reevaluation import read_config
+        from mtl.run import train
 
     train(read_config(folder), folder, choices_of(folder), resume=True)
 
@@ -88,7 +89,8 @@ def _job(cfg: DictConfig, study: Study | None) -> None:
     folder = Path(settings.runtime.output_dir)
     choices = {group: choice for group, choice in settings.runtime.choices.items() if "hydra" not in group and choice}
 
-    from mtl.run import train  # torch comes only now, after the checks
+    with cli.large_imports():  # torch comes only now, after the checks
+        from mtl.run import train
 
     if study is None:
         train(config, folder, choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -246,3 +247,24 @@ def test_any_character_fits_on_any_terminal(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, rb"\xe9 \u2013 \udcff" + b"\n", b"")
+
+
+def test_the_search_for_garbage_rests_while_large_packages_are_imported() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with cli.large_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
+
+
+def test_nothing_is_searched_at_the_end_and_nothing_is_lost() -> None:
+    program = (
+        "import gc, sys, atexit; from mtl import cli\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "cli.run(lambda arguments: print('written', flush=False))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "written\nTrue\n"
