@@ -24,8 +24,6 @@ from mtl.files import expanded
 if TYPE_CHECKING:
     import os
 
-    from datasets import Dataset
-
 _MOST_ROWS_PER_BATCH = 8192
 _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
@@ -149,7 +147,7 @@ def _load(
     columns: Columns,
     readers: Mapping[str, Reader],
     cache_dir: str | os.PathLike[str] | None,
-) -> tuple[Path, Dataset]:
+) -> tuple[Path, pa.Table]:
     file = expanded(path)
     log = ProblemLog(file)
     try:

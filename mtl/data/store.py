@@ -10,16 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from mtl.data.problems import Columns
 from mtl.errors import DataError, Problem
 from mtl.files import cache_root, replacing
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.int64()), ("key", pa.uint64())])
 EXTRA = "extra:"
@@ -87,11 +84,10 @@ def is_whole(target: Path) -> bool:
         return False
 
 
-def mapped(target: Path) -> Dataset:
+def mapped(target: Path) -> pa.Table:
     """Return the rows of a cache file, memory-mapped."""
-    from datasets import Dataset  # takes a second to import
-
-    return Dataset.from_file(str(target))
+    with pa.memory_map(str(target)) as source, pa.ipc.open_stream(source) as stream:
+        return stream.read_all()
 
 
 def record_batch(

@@ -57,15 +57,15 @@ class Column(Sequence[str]):
 
 
 class Table:
-    """Rows of one data file, with the line of each, over a memory-mapped `datasets.Dataset`.
+    """Rows of one data file, with the line of each, over a memory-mapped `pyarrow.Table`.
 
     Args:
         path: The data file that the rows were read from.
-        rows: All rows of that file, columns ``text``, ``line`` and ``key``.
+        rows: A `pyarrow.Table` of all rows of that file, columns ``text``, ``line`` and ``key``.
         indices: The rows that belong to this table, in this order; ``None`` for all. Shape ``(N,)``.
     """
 
-    def __init__(self, path: Path, rows: Dataset, indices: IntArray | None = None) -> None:
+    def __init__(self, path: Path, rows: Any, indices: IntArray | None = None) -> None:
         self.path = path
         self._rows = rows
         self._indices = indices
@@ -78,8 +78,12 @@ class Table:
 
     @property
     def dataset(self) -> Dataset:
-        """The rows as a `datasets.Dataset`."""
-        return self._rows if self._indices is None else self._rows.select(self._indices)
+        """The rows as a `datasets.Dataset`, mapped as here."""
+        from datasets import Dataset  # half a second to import, and a run does without
+        from datasets.table import InMemoryTable  # holds any table as it is
+
+        whole = Dataset(InMemoryTable(self._rows))
+        return whole if self._indices is None else whole.select(self._indices)
 
     @property
     def texts(self) -> Column:
@@ -123,7 +127,7 @@ class Table:
 
     def column(self, name: str) -> Any:
         """Return a column of the whole file as a `pyarrow.ChunkedArray`, whatever rows this table has."""
-        return self._rows.data.column(name)
+        return self._rows.column(name)
 
     def _chosen(self, values: Any) -> Any:
         return values if self._indices is None else values[self._indices]
