@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from mtl.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.files import obstacle
 from mtl.overrides import Argument, Groups
 from mtl.task_settings import task_of
+
+Composed = Callable[[tuple[str, ...]], DictConfig]
+"""Composes a job's arguments, with Hydra's own settings under ``hydra``; what it returns is not to be changed."""
 
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
@@ -87,11 +91,12 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     given, problems = overrides.parse(parsed.overrides, groups)
     wrong = [(each.key, problem) for each in given for problem in overrides.problems_of(each, groups, parsed.multirun)]
     good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
-    swept, found = _swept_in_files(good, groups, source, parsed.multirun)
+    compose_job = lru_cache(maxsize=1)(partial(_compose_job, source))  # the first job is asked for twice
+    swept, found = _swept_in_files(good, groups, compose_job, parsed.multirun)
     own = {each.key for each in good}
     jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
     words = {f"{each.key}.kind": each.key for each in good if each.is_word_for_kind}
-    configs, wrong_in_jobs = _checked_jobs(jobs, source)
+    configs, wrong_in_jobs = _checked_jobs(jobs, compose_job)
     of_jobs = [replace(each, place=words.get(each.place, each.place)) for each in wrong_in_jobs]
     problems += [*(problem for _, problem in wrong), *found, *of_jobs]
     if problems:
@@ -167,12 +172,12 @@ def _is_below(key: str, wrong: Iterable[str]) -> bool:
 
 
 def _swept_in_files(
-    given: Sequence[Argument], groups: Groups, source: Source, multirun: bool
+    given: Sequence[Argument], groups: Groups, composed: Composed, multirun: bool
 ) -> tuple[list[Argument], list[Problem]]:
     """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it or with the run folder."""
     first = next(_jobs(given, groups))
     try:
-        settings = _compose(first, source)["hydra"]
+        settings = composed(tuple(first))["hydra"]
     except ConfigError:
         return [], []  # reported with the jobs
     problems = list(_folder_problems(settings, "sweep" if multirun else "run"))
@@ -203,20 +208,20 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         yield Problem(f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made")
 
 
-def _checked_jobs(jobs: Iterable[list[str]], source: Source) -> tuple[list[Config], list[Problem]]:
+def _checked_jobs(jobs: Iterable[list[str]], composed: Composed) -> tuple[list[Config], list[Problem]]:
     """Return the configurations of the jobs that hold, and what is wrong with the others."""
     configs: list[Config] = []
     problems: list[Problem] = []
     for job in jobs:
         try:
-            configs.append(_checked(_compose(job, source)))
-            problems += _replaced_words(job, source)
+            configs.append(_checked(composed(tuple(job)).copy()))
+            problems += _replaced_words(job, composed)
         except ConfigError as error:
             problems += error.problems
     return configs, problems
 
 
-def _replaced_words(job: Sequence[str], source: Source) -> Iterator[Problem]:
+def _replaced_words(job: Sequence[str], composed: Composed) -> Iterator[Problem]:
     """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
 
     They would replace the word, and nobody would see it.
@@ -225,7 +230,7 @@ def _replaced_words(job: Sequence[str], source: Source) -> Iterator[Problem]:
     below = {line: task for line, key in keys.items() if (task := task_of(key))}
     if not below:
         return
-    files = _compose([line for line in job if line not in below], source)
+    files = composed(tuple(line for line in job if line not in below))
     for task in dict.fromkeys(below.values()):
         word = OmegaConf.select(files, task)
         if isinstance(word, str) and f"{task}.kind" not in keys.values():
@@ -271,6 +276,10 @@ def _compose(job: Sequence[str], source: Source) -> DictConfig:
             return compose(source.name, overrides=[*job, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:  # OmegaConf asserts, too
         raise ConfigError(_not_composed(error)) from None
+
+
+def _compose_job(source: Source, job: tuple[str, ...]) -> DictConfig:
+    return _compose(job, source)
 
 
 def _not_composed(error: Exception) -> Problem:
