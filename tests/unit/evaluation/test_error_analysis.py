@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from markdown_it import MarkdownIt
+from numpy.typing import NDArray
 
 from mtl.evaluation import error_analysis
 from mtl.evaluation.error_analysis import Neighbour, TrainingRows, analyse, nearest, surest_mistakes
@@ -78,6 +82,13 @@ def test_neighbours_in_blocks_are_those_of_one_product(monkeypatch: pytest.Monke
     order = np.argsort(-cosines.astype(np.float32), axis=1, kind="stable")[:, :3]
     np.testing.assert_allclose(found, np.take_along_axis(cosines, order, axis=1), atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(cosines, places, axis=1), found, atol=1e-6)
+
+
+@given(arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=st.sampled_from([-1, 0, 0.5, 1])))
+def test_the_greatest_are_those_of_a_stable_sort(values: NDArray[np.float32]) -> None:
+    for count in (1, 3):
+        expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(error_analysis._greatest(values, count), expected)
 
 
 def test_few_training_rows_give_few_neighbours() -> None:
