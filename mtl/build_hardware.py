@@ -64,8 +64,14 @@ def _cards(flags: TrainerConfig) -> list[int]:
     return list(cards)
 
 
-def precision(flags: TrainerConfig, where: torch.device) -> str:
+def precision(flags: TrainerConfig, where: torch.device, *, heads_alone: bool = False) -> str:
     """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
+
+    Args:
+        flags: The trainer's flags.
+        where: The device.
+        heads_alone: Whether only heads learn, on given embeddings: ``auto`` is fp32 then. Their products are so small
+            that rounding the operands takes longer than bf16 saves.
 
     Raises:
         ConfigError: fp16 is asked for on a CPU.
@@ -75,4 +81,4 @@ def precision(flags: TrainerConfig, where: torch.device) -> str:
         raise ConfigError(Problem("trainer.precision", found, expected))
     if flags.precision != "auto":
         return str(flags.precision)
-    return "bf16-mixed" if native_bf16(where) else "32-true"
+    return "bf16-mixed" if native_bf16(where) and not heads_alone else "32-true"

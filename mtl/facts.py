@@ -118,9 +118,17 @@ def facts(setting: Setting) -> dict[str, str]:
         **_combined(setting),
         **({"stages": "; ".join(stages.values())} if stages else {}),
         **{f"loss of {task}": text for task, text in loss_texts(setting).items()},
-        "precision": f"{setting.precision} on {setting.device.type}",
+        "precision": _precision(setting),
         "seed": str(config.seed),
     }
+
+
+def _precision(setting: Setting) -> str:
+    """Return what was computed in which precision: a frozen encoder's may be another than that of the heads."""
+    heads = f"{setting.precision} on {setting.device.type}"
+    if setting.plan.encoder_is_frozen and setting.encoding.precision == "bf16" and setting.precision == "32-true":
+        return f"{heads}, the frozen encoder in bf16"
+    return heads
 
 
 def _combined(setting: Setting) -> dict[str, str]:

@@ -181,7 +181,7 @@ def _ability(setting: Setting, pairs: Pairs | None) -> float | None:
 
 
 def _retention(setting: Setting, pairs: Pairs | None, before: float | None) -> Retention | None:
-    after = _ability(setting, pairs)
+    after = before if setting.plan.encoder_is_frozen else _ability(setting, pairs)
     if pairs is None or before is None or after is None:
         return None
     return Retention(before, after, len(pairs))

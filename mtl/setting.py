@@ -37,7 +37,7 @@ class Setting:
         plan: What learns when, in the unit of the configuration; training goes by `FreezePlan.by_steps`.
         groups: The parameter groups, last that of what a combination of losses learns.
         device: Where it runs.
-        precision: Lightning's precision flag.
+        precision: Lightning's precision flag, for training; that of the encoder where it only encodes is in `encoding`.
         encoding: How sentences go through the encoder where nothing is trained.
         combination: How the tasks' losses become one.
         slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.oversampling`.
@@ -92,7 +92,8 @@ def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setti
     if device.type == "cpu":
         start.network.encoder.set_attention("eager")  # for families that mtl.model.packed does not take
     plan = build_freezing.freeze_plan(config, start.network)
-    precision = build_hardware.precision(config.trainer, device)
+    precision = build_hardware.precision(config.trainer, device, heads_alone=plan.encoder_is_frozen)
+    of_encoder = build_hardware.precision(config.trainer, device)
     build.trainer(
         config, folder, precision, callbacks=[], validated=True, place=place
     )  # refuses flags before anything is computed
@@ -110,7 +111,7 @@ def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setti
             pad_id=start.tokenizer.pad_token_id or 0,
             batch_size=config.data.eval_batch_size,
             max_tokens=2 * config.data.max_tokens,
-            precision="bf16" if precision.startswith("bf16") else "fp32",
+            precision="bf16" if of_encoder.startswith("bf16") else "fp32",
             progress="encoding" if config.callbacks.progress else None,
         ),
         combination=Combination(()),

@@ -35,7 +35,7 @@ class ArrayActivations:
 
     def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], None]:
         """Return the embeddings of ``rows``."""
-        return self.values[rows], None
+        return self.values.take(rows, axis=0), None  # the same as [rows], in half the time
 
 
 def collate_embeddings(

@@ -27,7 +27,7 @@ class LinearHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        logits: Tensor = self.out(self.dropout(embeddings * self.scale))
+        logits: Tensor = self.out(self.dropout(_scaled(embeddings, self.scale)))
         return logits
 
 
@@ -51,9 +51,14 @@ class MlpHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        hidden = nn.functional.gelu(self.hidden(self.dropout(embeddings * self.scale)))
+        hidden = nn.functional.gelu(self.hidden(self.dropout(_scaled(embeddings, self.scale))))
         logits: Tensor = self.out(self.dropout(hidden))
         return logits
+
+
+def _scaled(embeddings: Tensor, scale: float) -> Tensor:
+    """Return the embeddings times a factor; for 1 they are no copy, which takes as long as a head on it."""
+    return embeddings if scale == 1 else embeddings * scale
 
 
 def build_head(

@@ -1,4 +1,4 @@
-"""How many processes train together, and where."""
+"""How many processes train together, where, and in which precision."""
 
 from __future__ import annotations
 
@@ -57,3 +57,14 @@ def test_more_cards_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: Any
         f"      expected: {expected}\n"
         "      repair:   give trainer.devices=-1 for all"
     )
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(("flag", "heads_alone"), [("auto", False), ("auto", True), ("bf16-mixed", True)])
+def test_heads_alone_learn_in_fp32_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, native: bool, flag: Any, heads_alone: bool
+) -> None:
+    monkeypatch.setattr(build_hardware, "native_bf16", lambda _: native)
+    found = build_hardware.precision(TrainerConfig(precision=flag), torch.device("cpu"), heads_alone=heads_alone)
+    expected = {("auto", False): "bf16-mixed" if native else "32-true", ("auto", True): "32-true"}
+    assert found == expected.get((flag, heads_alone), flag)
