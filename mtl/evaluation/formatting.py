@@ -64,7 +64,10 @@ def one_line(text: str) -> str:
 
     Control characters could move the cursor or change colours in a terminal, and reorder the text around them.
     """
-    return "".join("\ufffd" if _controls(character) else character for character in " ".join(text.split()))
+    line = " ".join(text.split())
+    if line.isprintable():  # then there are none: nearly always, and a page has a million characters
+        return line
+    return "".join("\ufffd" if _controls(character) else character for character in line)
 
 
 def shortened(text: str, most: int) -> str:

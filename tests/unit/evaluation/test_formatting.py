@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 
@@ -96,3 +97,9 @@ def test_shortened(text: str, short: str) -> None:
 )
 def test_layer_spans(layers: list[str], spans: list[str]) -> None:
     assert formatting.layer_spans(layers) == spans
+
+
+def test_no_control_character_passes_as_printable() -> None:
+    controls = [each for each in map(chr, range(sys.maxunicode + 1)) if formatting._controls(each)]
+    assert len(controls) > 2000
+    assert {formatting.one_line(f"a{each}b") for each in controls if not each.isspace()} == {"a\ufffdb"}
