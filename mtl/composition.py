@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     given, problems = overrides.parse(parsed.overrides, groups)
     wrong = [(each.key, problem) for each in given for problem in overrides.problems_of(each, groups, parsed.multirun)]
     good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
-    compose_job = lru_cache(maxsize=1)(partial(_compose_job, source))  # the first job is asked for twice
+    compose_job = lru_cache(maxsize=1)(lambda job: _compose(job, source))  # the first job is asked for twice
     swept, found = _swept_in_files(good, groups, compose_job, parsed.multirun)
     own = {each.key for each in good}
     jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
@@ -276,10 +276,6 @@ def _compose(job: Sequence[str], source: Source) -> DictConfig:
             return compose(source.name, overrides=[*job, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:  # OmegaConf asserts, too
         raise ConfigError(_not_composed(error)) from None
-
-
-def _compose_job(source: Source, job: tuple[str, ...]) -> DictConfig:
-    return _compose(job, source)
 
 
 def _not_composed(error: Exception) -> Problem:

@@ -321,9 +321,8 @@ class MultiTaskModule(LightningModule):
             self._guard.load_state_dict(checkpoint["bad_steps"])
 
     def _kept(self) -> set[str]:
-        learning = {
-            f"network.{name}" for layer in self.freezing.first for name, _ in self.network.layer_parameters(layer)
-        }
+        named = self.network.named_by_layer()
+        learning = {f"network.{name}" for layer in self.freezing.first for name, _ in named[layer]}
         return learning | {f"combination.{name}" for name in self.combination.state_dict()}
 
 
