@@ -14,19 +14,25 @@ from torch import Tensor, nn
 _LEVELS = 2**16
 
 
-def dropout_noise(x: Tensor, p: float) -> Tensor:
+def dropout_noise(x: Tensor, p: float, rows: int | None = None) -> Tensor:
     """Return what to multiply ``x`` with: 0 with probability ``p``, to 1/65,536, else the factor that keeps the mean.
 
     Args:
         x: A tensor on the CPU, whose shape and dtype the noise has.
         p: From 0 to below 1.
+        rows: How many of its rows, from the first, are to have noise; the others get 0, without a random number.
     """
-    count = x.numel()
+    noise = torch.empty(x.shape, dtype=x.dtype)
+    drawn = noise if rows is None else noise[:rows]
+    if drawn is not noise:
+        noise[rows:] = 0.0
+    count = drawn.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    levels = draws.view(torch.int16)[:count].view(x.shape)
+    levels = draws.view(torch.int16)[:count].view(drawn.shape)
     kept = max(1, round((1 - p) * _LEVELS))  # of the 65,536 levels
-    noise = torch.lt(levels, kept - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
-    return noise.mul_(_LEVELS / kept)
+    torch.lt(levels, kept - _LEVELS // 2, out=drawn)
+    drawn.mul_(_LEVELS / kept)
+    return noise
 
 
 class _Dropout(torch.autograd.Function):

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mtl.model.grouping import length_groups
 
+_LEAST_STEP = 8
+
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
@@ -55,13 +57,17 @@ class RowGroup:
 class Packing:
     """The order of a batch's real tokens: row after row, long rows first, in groups of similar length.
 
+    Behind them stand copies of the first one, which nothing attends to or looks at: `filled` says how many and why.
+
     Attributes:
         places: Where each packed token stands in the flat batch, int64, ``(T,)``.
         groups: The rows, in the packed order.
+        copies: How many copies stand behind the packed tokens, F.
     """
 
     places: Tensor
     groups: list[RowGroup]
+    copies: int
 
     @classmethod
     def of(cls, mask: Tensor) -> Self:
@@ -81,16 +87,32 @@ class Packing:
             start = group.tokens.stop
             at = mask[chosen].nonzero()
             places.append(chosen[at[:, 0]] * mask.shape[1] + at[:, 1])
-        return cls(torch.cat(places), groups)
+        return cls(torch.cat(places), groups, filled(start) - start)
+
+    @property
+    def tokens(self) -> int:
+        """The number of real tokens, T."""
+        return len(self.places)
 
     def pack(self, hidden: Tensor) -> Tensor:
-        """Return the real tokens ``(T, H)`` of hidden states ``(B, S, H)``."""
-        return hidden.flatten(0, 1).index_select(0, self.places)
+        """Return the real tokens and the copies behind them, ``(T + F, H)``, of hidden states ``(B, S, H)``."""
+        places = torch.cat([self.places, self.places[:1].expand(self.copies)])
+        return hidden.flatten(0, 1).index_select(0, places)
 
     def unpack(self, packed: Tensor, rows: int, longest: int) -> Tensor:
-        """Return hidden states ``(B, S, H)`` of the real tokens ``(T, H)``, with zeros at padding."""
+        """Return hidden states ``(B, S, H)`` of packed tokens ``(T + F, H)``, with zeros at padding."""
         padded = packed.new_zeros(rows * longest, packed.shape[-1])
-        return padded.index_copy(0, self.places, packed).view(rows, longest, -1)
+        return padded.index_copy(0, self.places, packed[: self.tokens]).view(rows, longest, -1)
+
+
+def filled(tokens: int) -> int:
+    """Return how many rows stand for so many packed tokens: up to a thirty-second more.
+
+    oneDNN makes a kernel for each new shape, which takes about a millisecond, and a step of training has a dozen
+    products over its tokens. With at most 32 different numbers between a power of two and the next one most are there.
+    """
+    step = max(_LEAST_STEP, 1 << max(0, tokens.bit_length() - 6))
+    return -(-tokens // step) * step
 
 
 def _group(lengths: Tensor, longest: int, start: int) -> RowGroup:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.model.dropout import FastDropout, fast_dropout, use_fast_dropout
+from mtl.model.dropout import FastDropout, dropout_noise, fast_dropout, use_fast_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -34,6 +34,15 @@ def test_the_gradient_is_dropped_where_the_value_is(dtype: torch.dtype) -> None:
     assert x.grad is not None
     assert found.dtype == dtype
     assert torch.equal(x.grad, found.detach())
+
+
+def test_rows_without_noise_draw_no_random_number() -> None:
+    noise = []
+    for rows in (10, 7):
+        torch.manual_seed(3)
+        noise.append(dropout_noise(torch.ones(rows, 6), 0.4, 7))
+    assert torch.equal(noise[0][:7], noise[1])
+    assert not noise[0][7:].any()
 
 
 def test_one_seed_gives_one_result() -> None:

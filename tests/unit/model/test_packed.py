@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtl.model.encoder import Encoder
-from mtl.model.packing import Packing
+from mtl.model.packing import Packing, filled
 
 
 @dataclass
@@ -103,6 +103,51 @@ def test_bf16_is_as_near_to_fp32_as_autocast(minilm_folder: Path, monkeypatch: p
     assert torch.cosine_similarity(inferred, exact.embeddings).min() > 0.9995
 
 
+def test_what_fills_the_packed_tokens_up_changes_nothing(minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_folder(minilm_folder).train()
+    lengths = [31, 3, 30, 5, 1, 4]
+    assert filled(sum(lengths)) > sum(lengths)
+    found = run(encoder, lengths)
+    monkeypatch.setattr("mtl.model.packing.filled", lambda tokens: tokens)
+    assert_equal(found, run(encoder, lengths))
+
+
+def test_a_pass_without_a_graph_draws_the_same_dropout(minilm_folder: Path) -> None:
+    encoder = Encoder.from_folder(minilm_folder).train()
+    lengths = [31, 3, 30, 5, 1, 4]
+    found = run(encoder, lengths)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        again = encoder(*batch(lengths))
+    torch.testing.assert_close(again, found.embeddings, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[31, 3, 30, 5, 1, 4], [7, 7, 7]])
+def test_plain_and_fused_attention_are_as_near_to_fp32_in_bf16(
+    lengths: list[int], minilm_folder: Path, mpnet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder)
+        found = []
+        for longest, bf16 in ((0, False), (0, True), (256, True)):
+            monkeypatch.setattr("mtl.model.packed._LONGEST_IN_PLAIN", longest)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.inference_mode():
+                found.append(encoder(*batch(lengths)))
+        exact, fused, plain_operations = found
+        assert not torch.equal(fused, plain_operations)
+        for each in (fused, plain_operations):
+            assert torch.cosine_similarity(each, exact).min() > 0.9995
+
+
+@given(st.integers(1, 100_000))
+def test_few_more_rows_than_tokens_and_few_different_numbers(tokens: int) -> None:
+    rows = filled(tokens)
+    assert 0 <= rows - tokens < max(8, tokens / 16)
+    assert filled(rows) == rows
+    below = 2 ** (tokens.bit_length() - 1)
+    assert len({filled(each) for each in range(below, 2 * below, max(1, below // 256))}) <= 33
+
+
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_every_real_token_is_packed_once_and_comes_back_to_its_place(lengths: list[int]) -> None:
     _, mask = batch(lengths)
@@ -110,6 +155,7 @@ def test_every_real_token_is_packed_once_and_comes_back_to_its_place(lengths: li
     assert sorted(packing.places.tolist()) == mask.flatten().nonzero().squeeze(1).tolist()
     hidden = torch.arange(1.0, mask.numel() + 1).view(*mask.shape, 1)
     packed = packing.pack(hidden)
+    assert len(packed) == filled(sum(lengths))
     assert torch.equal(packing.unpack(packed, *mask.shape), hidden * mask.unsqueeze(-1))
     for group in packing.groups:
         own = packed[group.tokens].requires_grad_()
