@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -21,8 +21,8 @@ from mtl.model.encoder import Encoder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CPU_TOKENS = 4_096
-"""The most padded tokens of a batch on a CPU: as fast as more, and what a layer computes stays in its cache."""
+CPU_TOKENS = 1024
+"""The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
 
 Precision = Literal["fp32", "bf16", "auto"]
 T = TypeVar("T")
@@ -61,11 +61,10 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
         ModelError: An embedding is not finite.
     """
     device = next(encoder.parameters()).device
-    most = min(how.max_tokens, CPU_TOKENS) if device.type == "cpu" else how.max_tokens
-    loader = EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=most, pad_id=how.pad_id)
+    loader = batches(table, how, device)
     embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
     done = 0
-    with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
+    with inferring(encoder, device, how.precision):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             distinct = encoder(batch.ids, batch.mask).float()
@@ -74,6 +73,19 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
             done += len(found)
     check_finite(embeddings, "embeddings", "the encoder", encoder)
     return embeddings
+
+
+def batches(table: TokenTable, how: Encoding, device: torch.device) -> EvalLoader:
+    """Return the batches of all rows of a table, for a device."""
+    most = min(how.max_tokens, CPU_TOKENS) if device.type == "cpu" else how.max_tokens
+    return EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=most, pad_id=how.pad_id)
+
+
+@contextmanager
+def inferring(encoder: Encoder, device: torch.device, precision: Precision) -> Iterator[None]:
+    """The context of passes over many batches without a graph: eval mode, precision, weights made ready once."""
+    with evaluating(encoder), torch.inference_mode(), autocast(device, precision), encoder.prepared():
+        yield
 
 
 def check_finite(

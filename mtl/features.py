@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
 from mtl.data.activations import ArrayActivations, RowActivations
-from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
-from mtl.encoding import Encoding, autocast, check_finite, encode_table, evaluating, tracked
+from mtl.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -150,17 +148,10 @@ class FrozenActivations:
         """
         how = self._how
         device = next(self._encoder.parameters()).device
-        loader = EvalLoader(
-            self._tables[split].select(rows),
-            None,
-            "text",
-            batch_size=how.batch_size,
-            max_tokens=how.max_tokens,
-            pad_id=how.pad_id,
-        )
+        loader = batches(self._tables[split].select(rows), how, device)
         keys = self._row_keys()[split]
         progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
-        with evaluating(self._encoder), torch.inference_mode(), autocast(device, how.precision):
+        with inferring(self._encoder, device, how.precision):
             for batch in tracked(loader, progress, len(loader)):
                 batch = batch.to(device, non_blocking=True)
                 which = rows[batch.indices["text"].cpu().numpy()]

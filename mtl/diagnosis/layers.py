@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
-from mtl.encoding import Encoding, autocast, evaluating, tracked
+from mtl.encoding import Encoding, batches, inferring, tracked
 from mtl.model.encoder import Encoder
 from mtl.model.pooling import mean_pool
 
@@ -46,10 +44,10 @@ def layer_embeddings(
     if not layers:
         return found
     boundaries = sorted((encoder.layer_names.index(layer), layer) for layer in layers)  # the embeddings are number 0
-    loader = EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=how.max_tokens, pad_id=how.pad_id)
     device = next(encoder.parameters()).device
+    loader = batches(table, how, device)
     done = 0
-    with evaluating(encoder), torch.inference_mode(), autocast(device, how.precision):
+    with inferring(encoder, device, how.precision):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask

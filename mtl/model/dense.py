@@ -39,6 +39,19 @@ def is_gelu(activation: nn.Module) -> bool:
     return isinstance(activation, GELUActivation) and activation.act is F.gelu
 
 
+def in_order(weight: Tensor, rows: int) -> Tensor:
+    """Return W in the order in which oneDNN reads it, a copy that only `linear` and `linear_gelu` understand.
+
+    Args:
+        weight: W, ``(out, in)``, without a graph.
+        rows: T, of the products to come; others are right too.
+    """
+    if not _takes(weight, weight, weight):
+        return weight
+    ordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return ordered
+
+
 def has_graph(*tensors: Tensor | None) -> bool:
     """Whether a result of these tensors becomes part of a graph."""
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
@@ -60,10 +73,11 @@ def _available() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     x, weight, bias = (torch.linspace(-1, 2, count) for count in (32, 48, 6))
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         x, weight = x.view(4, 8), weight.view(6, 8)
         try:
-            found = [_by_onednn(x, weight, bias, activation) for activation in ("none", "gelu")]
+            ordered = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+            found = [_by_onednn(x, weight, bias, "none"), _by_onednn(x, ordered, bias, "gelu")]
         except (AttributeError, RuntimeError, TypeError):
             return False
         plain = F.linear(x, weight, bias)

@@ -6,9 +6,11 @@ embeddings, the number of layers the output of the last one.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, Self
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
@@ -27,7 +29,7 @@ from mtl.model.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.pooling import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -59,6 +61,7 @@ class Encoder(nn.Module):
             backbone.config, "is_decoder", False
         )
         self._parts = partition(self.backbone)
+        self._ready: tuple[torch.dtype, list[PackedLayer]] | None = None
 
     @classmethod
     def from_folder(
@@ -268,20 +271,45 @@ class Encoder(nn.Module):
         """Run layers ``first`` to ``last - 1``; on a CPU over real tokens alone, where the family allows it."""
         if first == last:
             return hidden
-        layers = main_list(self.backbone)[first:last]
         if self._packable(hidden, mask):
             bias = self.backbone.encoder.attention_bias(hidden, None)[0] if is_mpnet(self.backbone) else None
-            return run_packed([PackedLayer.of(layer) for layer in layers], hidden, mask, bias, compute_dtype(hidden))
+            dtype = compute_dtype(hidden)
+            return run_packed(self._packed_layers(dtype)[first:last], hidden, mask, bias, dtype)
+        layers = main_list(self.backbone)[first:last]
         added = self._attention_bias(hidden, mask)
         for layer in layers:
             output = layer(hidden, added)
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden
 
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Make the weights ready once for all passes without a graph inside the block; they must not change in it.
+
+        A CPU casts them to the type to compute in, autocast's where that is on, and puts them in the order in which it
+        reads them; otherwise each pass does. Elsewhere nothing is done.
+        """
+        weight = next(self.parameters())
+        if self._known_on(weight.device):
+            dtype = compute_dtype(weight)
+            with torch.no_grad():
+                self._ready = dtype, [layer.made_ready(dtype) for layer in self._packed_layers(dtype)]
+        try:
+            yield
+        finally:
+            self._ready = None
+
+    def _packed_layers(self, dtype: torch.dtype) -> list[PackedLayer]:
+        if self._ready is not None and self._ready[0] == dtype and not torch.is_grad_enabled():
+            return self._ready[1]
+        return [PackedLayer.of(layer) for layer in main_list(self.backbone)]
+
     def _packable(self, hidden: Tensor, mask: Tensor) -> bool:
         """Whether `run_packed` takes the batch; a row without any token has nothing to attend to."""
-        known = self.supports_split and self.config.model_type in FAMILIES
-        return known and hidden.device.type == "cpu" and bool(mask.any(dim=1).all())
+        return self._known_on(hidden.device) and bool(mask.any(dim=1).all())
+
+    def _known_on(self, device: torch.device) -> bool:
+        return self.supports_split and self.config.model_type in FAMILIES and device.type == "cpu"
 
     def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
         """Return what every layer takes beside the hidden states; None if there is nothing to mask."""

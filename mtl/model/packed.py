@@ -10,7 +10,8 @@ Notation: B rows, S tokens of the longest row, T real tokens of the batch, H hid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 
 from mtl.model.adapters import adapted, has_adapter
-from mtl.model.dense import has_graph, is_gelu, linear, linear_gelu
+from mtl.model.dense import has_graph, in_order, is_gelu, linear, linear_gelu
 from mtl.model.dropout import dropout_noise, fast_dropout
 from mtl.model.packing import Packing, RowGroup
 
@@ -29,10 +30,17 @@ _LONGEST_IN_PLAIN = 256
 """Tokens of a row up to which inference in bf16 attends in plain operations: faster than the CPU's fused attention, at
 8 to 512 tokens alike, for a block of all scores in memory."""
 
+_USUAL_TOKENS = 1024
+_PRODUCTS = ("projections", "attended", "inner", "outer")
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
-    """The modules of one layer by their part in it, whatever the family calls them."""
+    """The modules of one layer by their part in it, whatever the family calls them.
+
+    Attributes:
+        ready: For each product of the layer weight and bias as they are multiplied, see `made_ready`.
+    """
 
     query: nn.Linear
     key: nn.Linear
@@ -47,6 +55,7 @@ class PackedLayer:
     outer_dropout: nn.Dropout
     outer_norm: nn.LayerNorm
     heads: int
+    ready: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layer: Any) -> Self:
@@ -71,6 +80,26 @@ class PackedLayer:
             heads=own.num_attention_heads,
         )
 
+    def made_ready(self, dtype: torch.dtype) -> Self:
+        """Return the layer with its weights cast, stacked and put in order once, for many passes without a graph."""
+        found = {name: self._parameters(name, dtype) for name in _PRODUCTS}
+        return replace(
+            self, ready={name: (in_order(weight, _USUAL_TOKENS), bias) for name, (weight, bias) in found.items()}
+        )
+
+    def _parameters(self, product: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return weight ``(out, in)`` and bias ``(out,)`` of a product, in the type to compute in."""
+        if product in self.ready:
+            return self.ready[product]
+        if product == "projections":
+            three = (self.query, self.key, self.value)
+            return _stacked(dtype, *(each.weight for each in three)), _stacked(dtype, *(each.bias for each in three))
+        layer = getattr(self, product)
+        return layer.weight.to(dtype), layer.bias.to(dtype)
+
+    def _product(self, name: str, x: Tensor) -> Tensor:
+        return adapted(x, linear(x, *self._parameters(name, x.dtype)), getattr(self, name))
+
     def __call__(self, hidden: Tensor, packing: Packing, bias: Tensor | None) -> Tensor:
         """Run the layer.
 
@@ -83,21 +112,20 @@ class PackedLayer:
         Returns:
             The new hidden states, ``(T + F, H)``.
         """
-        attended = _linear(self._attention(hidden, packing, bias), self.attended)
+        attended = self._product("attended", self._attention(hidden, packing, bias))
         hidden = _norm(attended, hidden, self.attended_dropout, self.attended_norm, packing.tokens)
-        outer = _linear(self._activated(hidden), self.outer)
+        outer = self._product("outer", self._activated(hidden))
         return _norm(outer, hidden, self.outer_dropout, self.outer_norm, packing.tokens)
 
     def _activated(self, hidden: Tensor) -> Tensor:
         if is_gelu(self.activation) and not has_adapter(self.inner):
-            return linear_gelu(hidden, self.inner.weight.to(hidden.dtype), self.inner.bias.to(hidden.dtype))
-        activated: Tensor = self.activation(_linear(hidden, self.inner))
+            return linear_gelu(hidden, *self._parameters("inner", hidden.dtype))
+        activated: Tensor = self.activation(self._product("inner", hidden))
         return activated
 
     def _attention(self, hidden: Tensor, packing: Packing, bias: Tensor | None) -> Tensor:
         three = (self.query, self.key, self.value)
-        weight = _stacked(hidden.dtype, *(each.weight for each in three))
-        projected = linear(hidden, weight, _stacked(hidden.dtype, *(each.bias for each in three)))  # (T + F, 3H)
+        projected = linear(hidden, *self._parameters("projections", hidden.dtype))  # (T + F, 3H)
         if any(map(has_adapter, three)):
             each = zip(projected.chunk(3, dim=-1), three, strict=True)
             projected = torch.cat([adapted(hidden, part, layer) for part, layer in each], dim=-1)
@@ -157,10 +185,6 @@ def _inferred(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -
 
 def _rate(dropout: nn.Dropout) -> float:
     return dropout.p if dropout.training else 0.0
-
-
-def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    return adapted(x, linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)), layer)
 
 
 def _added(group: RowGroup, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

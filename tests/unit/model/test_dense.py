@@ -70,9 +70,27 @@ def test_an_operator_that_is_wrong_or_missing_is_not_used(
         assert torch.equal(dense.linear(*case()), F.linear(*case()))
 
 
+def test_the_context_of_the_first_question_does_not_matter() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = dense._available()
+    dense._available.cache_clear()
+    assert dense._available() == found
+
+
+@pytest.mark.parametrize("rows", [37, 1, 500])
+def test_a_weight_in_order_gives_the_same(rows: int) -> None:
+    x, weight, bias = case()
+    with torch.inference_mode():
+        found = dense.linear(x, dense.in_order(weight, rows), bias)
+        torch.testing.assert_close(found, F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
 def test_older_processors_keep_what_torch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert not dense._available()
+    weight = case()[1]
+    with torch.inference_mode():
+        assert dense.in_order(weight, 8) is weight
 
 
 def test_only_the_exact_gelu_is_taken_for_it() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mtl.model.adapters import add_adapters
 from mtl.model.encoder import Encoder
 from mtl.model.packing import Packing, filled
 
@@ -137,6 +138,40 @@ def test_plain_and_fused_attention_are_as_near_to_fp32_in_bf16(
         assert not torch.equal(fused, plain_operations)
         for each in (fused, plain_operations):
             assert torch.cosine_similarity(each, exact).min() > 0.9995
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_weights_that_are_made_ready_give_the_same(bf16: bool, minilm_folder: Path, mpnet_folder: Path) -> None:
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder)
+        add_adapters(encoder, ["layer.1"], r=4, alpha=8, dropout=0.0, targets=["query", "feed_forward"])
+        for name, parameter in encoder.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            expected = encoder(*batch([31, 3, 30]))
+            with encoder.prepared():
+                found = encoder(*batch([31, 3, 30])), encoder(*batch([4]))
+            assert torch.equal(encoder(*batch([31, 3, 30])), expected)
+        torch.testing.assert_close(found[0], expected, rtol=0, atol=5e-3 if bf16 else 1e-6)
+        assert found[1].shape == (1, encoder.hidden_size)
+
+
+def test_ready_weights_are_for_passes_of_their_type_without_a_graph(minilm_folder: Path) -> None:
+    encoder = Encoder.from_folder(minilm_folder)
+    expected = run(encoder, [9, 4])
+    with encoder.prepared():
+        found = run(encoder, [9, 4])
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.cosine_similarity(encoder(*batch([9, 4])), expected.embeddings).min() > 0.9995
+    assert_equal(found, expected)
+    with encoder.prepared(), torch.no_grad():
+        encoder.backbone.encoder.layer[0].output.dense.weight.zero_()  # what is said not to be done
+        stale = encoder(*batch([9, 4]))
+    with torch.no_grad():
+        changed = encoder(*batch([9, 4]))
+    torch.testing.assert_close(stale, expected.embeddings, rtol=0, atol=1e-5)
+    assert not torch.allclose(changed, stale, atol=1e-3)
 
 
 @given(st.integers(1, 100_000))
