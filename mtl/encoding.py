@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CPU_TOKENS = 1024
 """The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
 
+_PASSES_WORTH_PREPARING = 8
+"""Making the weights ready takes as long as a few batches; for a single sentence it would multiply the time."""
+
 Precision = Literal["fp32", "bf16", "auto"]
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     loader = batches(table, how, device)
     embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
     done = 0
-    with inferring(encoder, device, how.precision):
+    with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             distinct = encoder(batch.ids, batch.mask).float()
@@ -82,9 +85,10 @@ def batches(table: TokenTable, how: Encoding, device: torch.device) -> EvalLoade
 
 
 @contextmanager
-def inferring(encoder: Encoder, device: torch.device, precision: Precision) -> Iterator[None]:
-    """The context of passes over many batches without a graph: eval mode, precision, weights made ready once."""
-    with evaluating(encoder), torch.inference_mode(), autocast(device, precision), encoder.prepared():
+def inferring(encoder: Encoder, device: torch.device, precision: Precision, passes: int) -> Iterator[None]:
+    """The context of passes without a graph: eval mode, precision, and for many of them weights made ready once."""
+    ready = encoder.prepared if passes >= _PASSES_WORTH_PREPARING else nullcontext
+    with evaluating(encoder), torch.inference_mode(), autocast(device, precision), ready():
         yield
 
 

@@ -151,7 +151,7 @@ class FrozenActivations:
         loader = batches(self._tables[split].select(rows), how, device)
         keys = self._row_keys()[split]
         progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
-        with inferring(self._encoder, device, how.precision):
+        with inferring(self._encoder, device, how.precision, len(loader)):
             for batch in tracked(loader, progress, len(loader)):
                 batch = batch.to(device, non_blocking=True)
                 which = rows[batch.indices["text"].cpu().numpy()]

@@ -47,7 +47,7 @@ def layer_embeddings(
     device = next(encoder.parameters()).device
     loader = batches(table, how, device)
     done = 0
-    with inferring(encoder, device, how.precision):
+    with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask

@@ -46,7 +46,7 @@ def in_order(weight: Tensor, rows: int) -> Tensor:
         weight: W, ``(out, in)``, without a graph.
         rows: T, of the products to come; others are right too.
     """
-    if not _takes(weight, weight, weight):
+    if not _takes(weight):
         return weight
     ordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
     return ordered
@@ -57,8 +57,9 @@ def has_graph(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
 
 
-def _takes(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    return x.dtype in {torch.float32, torch.bfloat16} and not has_graph(x, weight, bias) and _available()
+def _takes(*tensors: Tensor) -> bool:
+    """Whether oneDNN is to multiply tensors of one type."""
+    return tensors[0].dtype in {torch.float32, torch.bfloat16} and not has_graph(*tensors) and _available()
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:

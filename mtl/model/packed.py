@@ -30,7 +30,7 @@ _LONGEST_IN_PLAIN = 256
 """Tokens of a row up to which inference in bf16 attends in plain operations: faster than the CPU's fused attention, at
 8 to 512 tokens alike, for a block of all scores in memory."""
 
-_USUAL_TOKENS = 1024
+_USUAL_TOKENS = 1024  # of a batch in inference
 _PRODUCTS = ("projections", "attended", "inner", "outer")
 
 

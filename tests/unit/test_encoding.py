@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +48,24 @@ def test_batches_give_what_single_rows_give(
         expected = torch.cat([encoder(row, torch.ones_like(row, dtype=torch.bool)) for row in ids])
     assert found.dtype == np.float32
     assert found == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_weights_are_made_ready_for_many_batches_alone(
+    tiny_folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    @contextmanager
+    def prepared(self: Encoder) -> Iterator[None]:
+        asked.append(self)
+        yield
+
+    monkeypatch.setattr(Encoder, "prepared", prepared)
+    table = table_of(tiny_folder, TEXTS[:1] * 8)
+    encode_table(encoder, table.select(np.arange(7)), Encoding(pad_id(tiny_folder), batch_size=1))
+    assert asked == []
+    encode_table(encoder, table, Encoding(pad_id(tiny_folder), batch_size=1))
+    assert asked == [encoder]
 
 
 def test_no_rows(tiny_folder: Path, encoder: Encoder) -> None:
