@@ -293,15 +293,16 @@ class Encoder(nn.Module):
         if self._known_on(weight.device):
             dtype = compute_dtype(weight)
             with torch.no_grad():
-                self._ready = dtype, [layer.made_ready(dtype) for layer in self._packed_layers(dtype)]
+                self._ready = dtype, [PackedLayer.of(each).made_ready(dtype) for each in main_list(self.backbone)]
         try:
             yield
         finally:
             self._ready = None
 
     def _packed_layers(self, dtype: torch.dtype) -> list[PackedLayer]:
-        if self._ready is not None and self._ready[0] == dtype and not torch.is_grad_enabled():
-            return self._ready[1]
+        ready = self._ready  # read once: another thread may be at its end
+        if ready is not None and ready[0] == dtype and not torch.is_grad_enabled():
+            return ready[1]
         return [PackedLayer.of(layer) for layer in main_list(self.backbone)]
 
     def _packable(self, hidden: Tensor, mask: Tensor) -> bool:
