@@ -1,8 +1,8 @@
 """Linear layers without a graph on a CPU with AVX-512: by oneDNN in fp32 too, with GELU in the same pass.
 
-PyTorch gives fp32 products to MKL; on an AMD Zen 5 oneDNN is more than twice as fast. PyTorch has it as the operator that
-its own compiler puts in place of a frozen linear layer (``torch._inductor``, ``mkldnn._linear_pointwise``); it has no
-gradient.
+PyTorch gives fp32 products to MKL; on an AMD Zen 5 oneDNN is more than twice as fast. PyTorch has it as the operator
+that its own compiler puts in place of a frozen linear layer (``torch._inductor``, ``mkldnn._linear_pointwise``); it has
+no gradient.
 """
 
 from __future__ import annotations
