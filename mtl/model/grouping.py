@@ -30,3 +30,19 @@ def length_groups(lengths: Tensor) -> list[tuple[Tensor, int]] | None:
         return None
     cut = int(at) + 1
     return [(order[:cut], longest), (order[cut:], max(1, int(sorted_lengths[cut])))]
+
+
+def equal_groups(lengths: Tensor, most: int) -> list[tuple[Tensor, int]] | None:
+    """Divide rows into groups of one length each, which need no padding and no mask.
+
+    Args:
+        lengths: Tokens of each row, ``(B,)``, on the CPU.
+        most: The most groups.
+
+    Returns:
+        For each group its rows, long ones first, and their length; nothing where there are more groups.
+    """
+    found = sorted(set(lengths.tolist()), reverse=True)
+    if not 0 < len(found) <= most:
+        return None
+    return [((lengths == length).nonzero().squeeze(1), length) for length in found]

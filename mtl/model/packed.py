@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from mtl.model.adapters import adapted, has_adapter
 from mtl.model.dense import has_graph, in_order, is_gelu, linear, linear_gelu
 from mtl.model.dropout import dropout_noise, fast_dropout
+from mtl.model.inferred_attention import inferred_attention
 from mtl.model.packing import Packing, RowGroup
 
 FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"})
 """Those whose layers are of one make: self-attention, then two linear layers, a norm behind each (post-norm)."""
 
-_LONGEST_IN_PLAIN = 256
-"""Tokens of a row up to which inference in bf16 attends in plain operations: faster than the CPU's fused attention, at
-8 to 512 tokens alike, for a block of all scores in memory."""
+_EQUAL_LENGTHS = 3
+"""Different lengths of a batch in inference up to which each is a group without padding. More groups take longer than
+they save; in training nearly all batches have more lengths."""
 
 _USUAL_TOKENS = 1024  # of a batch in inference
 _PRODUCTS = ("projections", "attended", "inner", "outer")
@@ -141,11 +142,11 @@ class PackedLayer:
         query, key, value = block.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D)
         added = _added(group, bias, projected.dtype)
         rate = _rate(self.attention_dropout)
+        scale = query.shape[-1] ** -0.5
         if not rate and not has_graph(projected, added):
-            context = _inferred(query, key, value, added)
+            context = inferred_attention(query, key, value, added, scale)
         else:
             scores = torch.matmul(query, key.transpose(2, 3))  # (B, heads, S, S)
-            scale = query.shape[-1] ** -0.5
             scores = scores * scale if added is None else torch.add(added, scores, alpha=scale)
             context = torch.matmul(fast_dropout(scores.softmax(dim=-1), rate), value)
         return group.unpad(context.transpose(1, 2).reshape(rows * longest, -1))
@@ -166,21 +167,13 @@ def run_packed(
     Returns:
         Hidden states, ``(B, S, H)``, of type ``dtype``, with zeros at padding.
     """
-    packing = Packing.of(mask)
+    packing = Packing.of(mask, equal=1 if torch.is_grad_enabled() else _EQUAL_LENGTHS)
     with torch.autocast(hidden.device.type, enabled=False):
         packed = packing.pack(hidden).to(dtype)
         added = None if bias is None else bias.to(dtype)
         for layer in layers:
             packed = layer(packed, packing, added)
         return packing.unpack(packed, *mask.shape)
-
-
-def _inferred(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
-    """Return the context ``(B, heads, S, D)`` without dropout and without a graph, by what is faster."""
-    if query.dtype != torch.bfloat16 or query.shape[2] > _LONGEST_IN_PLAIN:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
-    scores = torch.matmul(query, key.transpose(2, 3)).mul_(query.shape[-1] ** -0.5)  # (B, heads, S, S)
-    return torch.matmul((scores if added is None else scores.add_(added)).softmax(dim=-1), value)
 
 
 def _rate(dropout: nn.Dropout) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mtl.model.grouping import length_groups
+from mtl.model.grouping import equal_groups, length_groups
 
 _LEAST_STEP = 8
 
@@ -70,16 +70,18 @@ class Packing:
     copies: int
 
     @classmethod
-    def of(cls, mask: Tensor) -> Self:
+    def of(cls, mask: Tensor, equal: int = 1) -> Self:
         """Return the packing of a batch.
 
         Args:
             mask: True at real tokens, ``(B, S)``, at least one in each row and none with padding in between; padding
                 may stand on either side.
+            equal: Up to so many different lengths each is a group of its own, without padding.
         """
         lengths = mask.sum(dim=1)
         rows = torch.arange(len(lengths))
-        cut = length_groups(lengths) or [(rows, int(lengths.max()) if len(lengths) else 0)]
+        cut = equal_groups(lengths, equal) or length_groups(lengths)
+        cut = cut or [(rows, int(lengths.max()) if len(lengths) else 0)]
         groups, places, start = [], [], 0
         for chosen, longest in cut:
             group = _group(lengths[chosen], longest, start)
