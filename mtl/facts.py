@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from mtl.artifact import multi_stage_specs
+from mtl.artifact import HeadSpec, multi_stage_specs
 from mtl.build_losses import class_offsets, class_weights
 from mtl.data.problems import plural
 from mtl.errors import listed
@@ -115,12 +115,30 @@ def facts(setting: Setting) -> dict[str, str]:
     return {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in setting.tasks.items()),
         "training rows": ", ".join(_rows(setting, name) for name in setting.tasks),
+        **_kept(setting),
         **_combined(setting),
         **({"stages": "; ".join(stages.values())} if stages else {}),
         **{f"loss of {task}": text for task, text in loss_texts(setting).items()},
         "precision": _precision(setting),
         "seed": str(config.seed),
     }
+
+
+def _kept(setting: Setting) -> dict[str, str]:
+    """Return what a saved model gave, with the settings it was built by: those of the configuration have no effect."""
+    start = setting.start
+    if setting.config.model.init_from is None:
+        return {}
+    length = start.network.encoder.max_length
+    heads = [f"head of {task} ({_built(start.heads[task].head)})" for task in sorted(start.trained_heads)]
+    return {"from the saved model": ", ".join([f"encoder (up to {length} tokens)" if length else "encoder", *heads])}
+
+
+def _built(head: HeadSpec | MultiStageSpec) -> str:
+    kind = f"two stages, {head.stage_kind}" if isinstance(head, MultiStageSpec) else head.kind
+    hidden = f" of {head.hidden}" if head.hidden else ""
+    scale = f", scale {head.scale:g}" if head.scale != 1 else ""
+    return f"{kind}{hidden}, dropout {head.dropout:g}{scale}"
 
 
 def _precision(setting: Setting) -> str:

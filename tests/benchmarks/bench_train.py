@@ -1,4 +1,4 @@
-"""Training all layers: our tool as it comes against the hand-written loop, on the same rows at the same rates."""
+"""Training all layers: our tool against the hand-written loop, same rows, rates, epochs and dropout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from tests.benchmarks.machine import Machine
 TINY = ("--share=0.004", "--rounds=1")
 TARGET = "≥ 4.00"
 RATES = plain_loop.Rates()
+AS_THE_LOOP = ("heads.default.dropout=0", "trainer.gradient_clip_val=null")
+"""The loop has the dropout of the checkpoint and no other, and does not clip."""
+
 Outcome = tool.ToolRun | plain_loop.Outcome
 
 
@@ -31,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--epochs", type=int, default=1, help="passes over the longer task (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=3, help="runs of each, seeds 0, 1, … (default: %(default)s)")
     options.add_argument("--peer-bf16", action="store_true", help="also the hand-written loop under bf16 autocast")
+    options.add_argument("--as-it-comes", action="store_true", help="also ours with its head's dropout and clipping")
     options.add_argument("--full", action="store_true", help="all rows, 3 epochs, 3 seeds: for quality; takes an hour")
     return options
 
@@ -41,11 +45,13 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder, tool.fresh_cache():
         data = cut(tasks(), share, Path(folder))
         runs: dict[str, Callable[[int], Outcome]] = {
-            "ours": partial(_ours, data, epochs),
+            "ours": partial(_ours, data, epochs, extra=AS_THE_LOOP),
             "peer": partial(_peer, data, epochs, False),
         }
         if options.peer_bf16:
             runs["peer, bf16"] = partial(_peer, data, epochs, True)
+        if options.as_it_comes:
+            runs["ours, as it comes"] = partial(_ours, data, epochs)
         _warm_up(data)
         found = _alternate(runs, options.rounds)
         work = TRAIN_FACTOR * _flops_per_row(data)
@@ -57,7 +63,7 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
 
 
 def _figure(name: str, outcomes: Sequence[Outcome], rivals: float, work: float, machine: Machine) -> Figure:
-    precision = {"ours": tool.auto_precision(), "peer": "fp32", "peer, bf16": "bf16"}[name]
+    precision = {"peer": "fp32", "peer, bf16": "bf16"}.get(name) or tool.auto_precision()
     seconds = _seconds_per_row(outcomes)
     return Figure(
         what=f"training, {name} ({precision}): times the rate of the hand-written loop; {_quality(outcomes)}",

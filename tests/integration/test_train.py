@@ -187,8 +187,10 @@ def test_a_saved_model_is_where_the_next_training_starts(tmp_path: Path, monkeyp
         starts.append({name: value.clone() for name, value in module.network.state_dict().items()})
 
     probed(monkeypatch, Probe(on_start=keep))
-    again = [f"model.init_from={tmp_path / 'first'}", "trainer.max_epochs=1"]
+    again = [f"model.init_from={tmp_path / 'first'}", "trainer.max_epochs=1", "heads=mlp", "backbone.max_length=32"]
     run(tmp_path / "next", *data(tmp_path), *FAST, *again)
+    kept = "from the saved model: encoder (up to 64 tokens), head of sentiment (linear, dropout 0.1)"
+    assert kept in (tmp_path / "next" / "report.md").read_text(encoding="utf-8").replace("*", "")
     first = state_of(tmp_path / "first")
     assert {name: value for name, value in starts[0].items() if "classification" not in name}.keys() == first.keys()
     assert all(torch.equal(value, starts[0][name]) for name, value in first.items())
