@@ -81,6 +81,11 @@ class PackedLayer:
             heads=own.num_attention_heads,
         )
 
+    @property
+    def drops(self) -> bool:
+        """Whether a pass draws random numbers: with and without a graph they are to fall on the same elements."""
+        return any(map(_rate, (self.attention_dropout, self.attended_dropout, self.outer_dropout)))
+
     def made_ready(self, dtype: torch.dtype) -> Self:
         """Return the layer with its weights cast, stacked and put in order once, for many passes without a graph."""
         found = {name: self._parameters(name, dtype) for name in _PRODUCTS}
@@ -167,7 +172,8 @@ def run_packed(
     Returns:
         Hidden states, ``(B, S, H)``, of type ``dtype``, with zeros at padding.
     """
-    packing = Packing.of(mask, equal=1 if torch.is_grad_enabled() else _EQUAL_LENGTHS)
+    learns = torch.is_grad_enabled() or any(layer.drops for layer in layers)
+    packing = Packing.of(mask, equal=1 if learns else _EQUAL_LENGTHS)
     with torch.autocast(hidden.device.type, enabled=False):
         packed = packing.pack(hidden).to(dtype)
         added = None if bias is None else bias.to(dtype)
