@@ -77,28 +77,40 @@ class FrozenActivations:
         if not self._cached:
             return self._embeddings_in_memory()
         with self._store("embedding") as store:
+            if not self._fits(store, "the embeddings are computed in every run"):
+                return self._embeddings_in_memory()
             self._fill(store, "embedding")
             try:
                 return {each: _held(store.rows(keys)) for each, keys in self._row_keys().items()}
-            except KeyError:  # the cache is full, and has said so
+            except KeyError:  # another process has filled the cache meanwhile
                 return self._embeddings_in_memory()
 
     def _hidden(self, boundary: int) -> dict[TaskSplit, RowActivations] | None:
         if not self._cached or not self._encoder.supports_split:
             return None
         with self._store(boundary) as store:
-            if store.room() < self._bytes(store):
-                log.warning(
-                    "the frozen layers are run in every epoch: their activations, %.1f GB, do not fit into the cache; "
-                    "raise its limit with the environment variable MTL_CACHE_LIMIT",
-                    self._bytes(store) / 1e9,
-                )
+            if not self._fits(store, "the frozen layers are run in every epoch"):
                 return None
             self._fill(store, boundary)
             try:
                 return {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
             except KeyError:
                 return None
+
+    def _fits(self, store: ActivationStore, otherwise: str) -> bool:
+        """Whether the cache can take all rows; where it is too small say what that means."""
+        needed = self._bytes(store)
+        room = store.room()
+        if not store.keeps:  # as was asked for, or it has said why
+            return False
+        if room < needed:
+            log.warning(
+                "%s: what the frozen layers give, %.3g GB, does not fit into the cache; raise its limit with the "
+                "environment variable MTL_CACHE_LIMIT",
+                otherwise,
+                needed / 1e9,
+            )
+        return room >= needed
 
     def _bytes(self, store: ActivationStore) -> int:
         """Return the bytes that the rows which are not there yet would take."""
@@ -107,7 +119,7 @@ class FrozenActivations:
             for each, table in self._tables.items()
             for missing in [store.missing(self._row_keys()[each])]
         ]
-        return sum(store.bytes_for(rows, vectors) for rows, vectors in sizes)
+        return sum(store.bytes_for(rows, vectors) for rows, vectors in sizes if rows)
 
     def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
         if not self._keys:
@@ -124,12 +136,17 @@ class FrozenActivations:
             max_length=0,
             pooling=layout.pooling if boundary == "embedding" else "",
             normalize=layout.normalize and boundary == "embedding",
-            precision=self._how.precision,
+            precision=self._precision(),
             boundary=boundary,
         )
         return ActivationStore(
             default_folder(), source.text(), self._encoder.hidden_size, "float32", ragged=boundary != "embedding"
         )
+
+    def _precision(self) -> str:
+        """Return the precision as figures depend on it: in bf16 each kind of device rounds elsewhere."""
+        precision = self._how.precision
+        return precision if precision == "fp32" else f"{precision} on {next(self._encoder.parameters()).device.type}"
 
     def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
         """Compute what is not there yet; another process that wants the same waits meanwhile."""

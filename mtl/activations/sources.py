@@ -24,7 +24,7 @@ DESCRIPTION: Final = "source.json"
 LOCK: Final = ".lock"
 WRITER: Final = ".writer.lock"
 PARTIAL: Final = ".partial-*"
-_VERSION: Final = 1  # raise it when the files or an encoder's figures change: older entries are then not found
+_VERSION: Final = 2  # raise it when the files or an encoder's figures change: older entries are then not found
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 
 

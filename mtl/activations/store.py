@@ -157,6 +157,11 @@ class ActivationStore:
             raise KeyError(f"{(~there).sum():,} of {len(there):,} rows are not in the cache {self.path}")
         return Rows(*self._catalogue.files(places), self.layout, self._lease)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether rows are kept: the limit is not 0, and the folder can be used."""
+        return self._keeps
+
     def room(self) -> int:
         """Return the bytes that could still be kept, counting what would be removed for them as free."""
         if not self._keeps:

@@ -164,3 +164,27 @@ def test_embeddings_equal_plain_encoding(encoder: Encoder, drawn: list[list[list
     for each, rows in tables.items():
         values, _ = found[each].gather(np.arange(len(rows)))
         assert values == pytest.approx(encode_table(encoder, rows, HOW), abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", ["0", "200B"])
+def test_a_cache_that_takes_nothing_costs_no_second_pass(
+    limit: str, encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MTL_CACHE_LIMIT", limit)
+    with Counted(encoder) as counted:
+        frozen = FrozenActivations(encoder, {TRAIN: table(*ROWS), VAL: table(ROWS[0], ROWS[1])}, HOW)
+        found = frozen.at("embedding")
+    assert counted.rows == len(ROWS)
+    assert found is not None
+    assert found[VAL].gather(np.array([1]))[0] == pytest.approx(by_itself(encoder, ROWS[1], "embedding"), abs=1e-6)
+    assert frozen.at(1) is None
+    assert ("MTL_CACHE_LIMIT" in caplog.text) == (limit != "0")
+
+
+def test_a_cache_without_room_gives_what_it_has(encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
+    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    monkeypatch.setenv("MTL_CACHE_LIMIT", f"{size}B")
+    with Counted(encoder) as counted:
+        FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
+    assert counted.rows == 0
