@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from mtl.encoding import tracked
-from mtl.errors import ConfigError, Problem
+from mtl.errors import ConfigError, ModelError, Problem
 from mtl.evaluation.predictions import guarded
 from mtl.files import replacing
 from mtl.inference import MultiTaskModel, Prediction, SentenceEncoder
@@ -31,6 +33,18 @@ def chunks(texts: Sequence[str], title: str | None) -> Iterator[list[str]]:
         yield list(texts[start : start + CHUNK])
 
 
+@contextmanager
+def _part(start: int, count: int, total: int) -> Iterator[None]:
+    """Let errors of a chunk of the sentences say which chunk it is: they number its sentences from its first."""
+    try:
+        yield
+    except ModelError as error:
+        if count == total:
+            raise
+        part = f"sentences {start + 1:,} to {start + count:,}"
+        raise ModelError(replace(each, place=f"{each.place}, {part}") for each in error.problems) from None
+
+
 def predict_to_file(
     model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision, *, calibrated: bool = True
 ) -> None:
@@ -45,9 +59,13 @@ def predict_to_file(
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
+        done = 0
         for chunk in chunks(texts, "predicting"):
             progress = len(texts) <= CHUNK
-            write(chunk, model.predict(chunk, precision=precision, progress=progress, calibrated=calibrated))
+            with _part(done, len(chunk), len(texts)):
+                found = model.predict(chunk, precision=precision, progress=progress, calibrated=calibrated)
+            write(chunk, found)
+            done += len(chunk)
 
 
 def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Predictions], None]:
@@ -108,7 +126,8 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
         done = 0
         for chunk in chunks(texts, "encoding"):
             progress = len(texts) <= CHUNK
-            target[done : done + len(chunk)] = encoder.encode(chunk, precision=precision, progress=progress)
+            with _part(done, len(chunk), len(texts)):
+                target[done : done + len(chunk)] = encoder.encode(chunk, precision=precision, progress=progress)
             done += len(chunk)
         target.flush()
         del target
