@@ -138,7 +138,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Return the context in which matrix products run in ``precision``."""
     if precision == "bf16" or (precision == "auto" and native_bf16(device)):
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False)  # also within a caller's autocast
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,9 +109,11 @@ def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     monkeypatch.setattr("mtl.encoding.native_bf16", lambda _: native)
-    assert isinstance(autocast(CPU, "auto"), torch.autocast if native else nullcontext)
-    assert isinstance(autocast(CPU, "fp32"), nullcontext)
-    assert isinstance(autocast(CPU, "bf16"), torch.autocast)
+    found = []
+    for each in (autocast(CPU, "auto"), autocast(CPU, "fp32"), autocast(CPU, "bf16")):
+        with each:
+            found.append(torch.is_autocast_enabled("cpu"))
+    assert found == [native, False, True]
 
 
 @pytest.mark.parametrize(("avx512", "amx", "native"), [(False, False, False), (True, False, True), (False, True, True)])
@@ -134,3 +136,11 @@ def test_a_progress_bar_yields_all_items_and_prints_nothing_without_a_terminal(
 ) -> None:
     assert list(tracked(range(5), title, 5)) == [0, 1, 2, 3, 4]
     assert capsys.readouterr() == ("", "")
+
+
+def test_fp32_is_fp32_within_a_callers_autocast(tiny_folder: Path) -> None:
+    encoder = Encoder.from_folder(tiny_folder)
+    table = TokenTable(np.array([0, 17, 18, 2], dtype=np.int32), np.array([0, 4]))
+    expected = encode_table(encoder, table, Encoding(pad_id=1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(encode_table(encoder, table, Encoding(pad_id=1)), expected)
