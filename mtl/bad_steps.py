@@ -87,7 +87,7 @@ class BadSteps:
         if not precision.startswith("32"):
             yield f"trainer.precision=32-true in place of {precision}"
         if not config.trainer.gradient_clip_val:
-            yield "trainer.gradient_clip_val=1.0, which is off"
+            yield "trainer.gradient_clip_val=5.0, which is off"
         if config.callbacks.bad_steps.action == "stop":
             yield "look into the rows; to go on without such steps: callbacks.bad_steps.action=skip"
         last = self.setting.folder / "checkpoints" / "last.ckpt"

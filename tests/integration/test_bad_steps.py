@@ -144,7 +144,7 @@ def test_a_gradient_alone(spoilt: Any, tmp_path: Path) -> None:
             "one of these:\n"
             "      - lower rates: learning_rates=… with smaller values, or more optimizer.warmup\n"
             "      - trainer.precision=32-true in place of bf16-mixed\n"
-            "      - trainer.gradient_clip_val=1.0, which is off",
+            "      - trainer.gradient_clip_val=5.0, which is off",
         ),
     )
 
