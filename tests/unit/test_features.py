@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data.tokenization import TokenTable
-from mtl.encoding import Encoding, encode_table
+from mtl.encoding import Encoding, Precision, encode_table
 from mtl.errors import ModelError
 from mtl.features import Boundary, FrozenActivations
 from mtl.model.encoder import Encoder
@@ -188,3 +189,13 @@ def test_a_cache_without_room_gives_what_it_has(encoder: Encoder, cache: Path, m
     with Counted(encoder) as counted:
         FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
     assert counted.rows == 0
+
+
+@pytest.mark.parametrize(("precision", "kept_under"), [("fp32", "fp32"), ("bf16", "bf16 on cpu")])
+def test_in_bf16_the_kind_of_device_is_part_of_the_key(
+    precision: Precision, kept_under: str, encoder: Encoder, cache: Path
+) -> None:
+    FrozenActivations(encoder, {TRAIN: table(*ROWS)}, Encoding(pad_id=1, precision=precision)).at("embedding")
+    (description,) = cache.rglob("source.json")
+    source = json.loads(json.loads(description.read_text(encoding="utf-8"))["source"])
+    assert source["precision"] == kept_under
