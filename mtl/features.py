@@ -114,12 +114,10 @@ class FrozenActivations:
 
     def _bytes(self, store: ActivationStore) -> int:
         """Return the bytes that the rows which are not there yet would take."""
-        sizes = [
-            (len(missing), int(table.lengths[missing].sum()))
-            for each, table in self._tables.items()
-            for missing in [store.missing(self._row_keys()[each])]
-        ]
-        return sum(store.bytes_for(rows, vectors) for rows, vectors in sizes if rows)
+        missing = store.missing(np.concatenate(list(self._row_keys().values())))
+        lengths = np.concatenate([table.lengths for table in self._tables.values()])
+        vectors = int(lengths[missing].sum()) if store.layout.ragged else len(missing)
+        return store.bytes_for(len(missing), vectors) if missing else 0
 
     def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
         if not self._keys:

@@ -182,6 +182,21 @@ def test_a_cache_that_takes_nothing_costs_no_second_pass(
     assert ("MTL_CACHE_LIMIT" in caplog.text) == (limit != "0")
 
 
+def test_an_embedding_takes_the_room_of_one_vector(
+    encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [[0, *([17 + at] * 60), 2] for at in range(40)]
+    monkeypatch.setenv("MTL_CACHE_LIMIT", f"{2 * len(rows) * 4 * encoder.hidden_size}B")
+    splits = {TRAIN: table(*rows), VAL: table(*rows)}  # the same rows: they take their room once
+    assert FrozenActivations(encoder, splits, HOW).at(1) is None  # 62 vectors a row
+    caplog.clear()
+    FrozenActivations(encoder, splits, HOW).at("embedding")
+    assert not caplog.text
+    with Counted(encoder) as counted:
+        FrozenActivations(encoder, splits, HOW).at("embedding")
+    assert counted.rows == 0
+
+
 def test_a_cache_without_room_gives_what_it_has(encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
