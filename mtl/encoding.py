@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
 from mtl.errors import ModelError, Problem, listed
+from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ CPU_TOKENS = 1024
 """The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
 
 _PASSES_WORTH_PREPARING = 8
-"""Making the weights ready takes as long as a few batches; for a single sentence it would multiply the time."""
+"""Making the weights ready takes as long as a few batches; for a single sentence it would multiply the time.
+
+So does giving back the memory that they have freed."""
 
 Precision = Literal["fp32", "bf16", "auto"]
 T = TypeVar("T")
@@ -86,9 +89,11 @@ def batches(table: TokenTable, how: Encoding, device: torch.device) -> EvalLoade
 
 @contextmanager
 def inferring(encoder: Encoder, device: torch.device, precision: Precision, passes: int) -> Iterator[None]:
-    """The context of passes without a graph: eval mode, precision, and for many of them weights made ready once."""
-    ready = encoder.prepared if passes >= _PASSES_WORTH_PREPARING else nullcontext
-    with evaluating(encoder), torch.inference_mode(), autocast(device, precision), ready():
+    """The context of passes without a graph: eval mode, precision, and for many of them weights and memory kept."""
+    many = passes >= _PASSES_WORTH_PREPARING
+    ready = encoder.prepared if many else nullcontext
+    memory = freed_memory_kept if many and device.type == "cpu" else nullcontext
+    with memory(), evaluating(encoder), torch.inference_mode(), autocast(device, precision), ready():
         yield
 
 

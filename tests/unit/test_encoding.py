@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mtl import encoding
 from mtl.data.tokenization import TokenTable, tokenize
 from mtl.encoding import Encoding, autocast, encode_table, native_bf16, tracked
 from mtl.model.encoder import Encoder
@@ -50,22 +51,28 @@ def test_batches_give_what_single_rows_give(
     assert found == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_weights_are_made_ready_for_many_batches_alone(
+def test_weights_and_memory_are_kept_for_many_batches_alone(
     tiny_folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     @contextmanager
     def prepared(self: Encoder) -> Iterator[None]:
-        asked.append(self)
+        asked.append("weights")
+        yield
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        asked.append("memory")
         yield
 
     monkeypatch.setattr(Encoder, "prepared", prepared)
+    monkeypatch.setattr(encoding, "freed_memory_kept", kept)
     table = table_of(tiny_folder, TEXTS[:1] * 8)
     encode_table(encoder, table.select(np.arange(7)), Encoding(pad_id(tiny_folder), batch_size=1))
     assert asked == []
     encode_table(encoder, table, Encoding(pad_id(tiny_folder), batch_size=1))
-    assert asked == [encoder]
+    assert asked == ["memory", "weights"]
 
 
 def test_no_rows(tiny_folder: Path, encoder: Encoder) -> None:
