@@ -165,9 +165,10 @@ class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:
-    """Return the type of queries and keys: autocast's where it is on, else that of the hidden states."""
+    """Return the type of queries and keys: autocast's where it is on, which leaves float64 alone, else their own."""
     kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    lowered = torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if lowered else hidden.dtype
 
 
 def is_mpnet(model: nn.Module) -> bool:

@@ -104,6 +104,16 @@ def test_bf16_is_as_near_to_fp32_as_autocast(minilm_folder: Path, monkeypatch: p
     assert torch.cosine_similarity(inferred, exact.embeddings).min() > 0.9995
 
 
+def test_autocast_leaves_float64_alone(minilm_folder: Path, mpnet_folder: Path) -> None:
+    for folder in (minilm_folder, mpnet_folder):
+        encoder = Encoder.from_folder(folder).double()
+        lengths = [31, 3, 30, 5, 1, 4]
+        assert_equal(run(encoder, lengths, bf16=True), run(encoder, lengths))
+        with encoder.prepared(), torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            found = encoder(*batch(lengths))
+        torch.testing.assert_close(found, run(encoder, lengths).embeddings, rtol=0, atol=1e-5)
+
+
 def test_what_fills_the_packed_tokens_up_changes_nothing(minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.from_folder(minilm_folder).train()
     lengths = [31, 3, 30, 5, 1, 4]
