@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -123,10 +123,17 @@ def test_auto_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native
     assert found == [native, False, True]
 
 
-@pytest.mark.parametrize(("avx512", "amx", "native"), [(False, False, False), (True, False, True), (False, True, True)])
-def test_which_cpus_have_bf16(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool, native: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+@pytest.mark.parametrize(
+    ("capabilities", "native"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, True),
+        ({"architecture": "arm64", "bf16": True}, False),  # not measured there
+    ],
+)
+def test_which_cpus_have_bf16(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], native: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert native_bf16(CPU) is native
 
 
