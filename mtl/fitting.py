@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,33 +113,22 @@ def fit(
     plan = module.freezing
     meter = callbacks.Cost()
     points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs)
-    trainer = build.trainer(
-        setting.config,
-        setting.folder,
-        setting.precision,
-        [
-            meter,
-            callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
-            callbacks.EpochLines(tuple(data.val), log.info),
-            history,
-            *([] if watch is None else [watch]),
-            points,
-        ],
-        validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
-        steps=steps,
-        point=progress.point,
-        place=setting.place,
-        connect=connect,
-    )
+    observers = [
+        meter,
+        callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
+        callbacks.EpochLines(tuple(data.val), log.info),
+        history,
+        *([] if watch is None else [watch]),
+        points,
+    ]
+    trainer = _trainer(setting, data, observers, steps, progress.point, connect)
     use_exact_loops(trainer, points)
     _announce(setting, data.sampler)
     if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
         log.warning(late)
     _run(trainer, module, data, setting, progress)
-    network.to(setting.device)
-    apply_freezing(network, FreezePlan({}), 0)
     trained = _trained(setting, plan, meter.last_step)
-    merge_adapters(network.encoder)
+    _leave(setting)
     return Cost(
         train_seconds=meter.seconds,
         trainable_parameters=trained,
@@ -148,6 +137,35 @@ def fit(
         peak_memory_bytes=_peak_bytes(setting.device, memory),
         skipped_steps=module.left_out,
     )
+
+
+def _trainer(
+    setting: Setting,
+    data: MultiTaskDataModule,
+    observers: Sequence[pl.Callback],
+    steps: int,
+    point: Point | None,
+    connect: Callable[[torch.device], None] | None,
+) -> pl.Trainer:
+    return build.trainer(
+        setting.config,
+        setting.folder,
+        setting.precision,
+        observers,
+        validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
+        steps=steps,
+        point=point,
+        place=setting.place,
+        connect=connect,
+    )
+
+
+def _leave(setting: Setting) -> None:
+    """Leave the network on the device of the run, without a gradient, its adapters merged."""
+    network = setting.start.network
+    network.to(setting.device)
+    apply_freezing(network, FreezePlan({}), 0)
+    merge_adapters(network.encoder)
 
 
 def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule:
