@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -120,19 +120,23 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
     Returns:
         The embeddings ``(N, H)``, float32, mapped from the file.
     """
-    with replacing(path) as temporary:
-        shape = (len(texts), encoder.dimension)
-        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    # Written and not mapped: where the disk is full, writing says so, and a mapped page ends the process.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _begin_npy(file, (len(texts), encoder.dimension))
         done = 0
         for chunk in chunks(texts, "encoding"):
             progress = len(texts) <= CHUNK
             with _part(done, len(chunk), len(texts)):
-                target[done : done + len(chunk)] = encoder.encode(chunk, precision=precision, progress=progress)
+                file.write(encoder.encode(chunk, precision=precision, progress=progress).data)
             done += len(chunk)
-        target.flush()
-        del target
     embeddings: np.ndarray = np.load(path, mmap_mode="r")
     return embeddings
+
+
+def _begin_npy(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Write what stands before the float32 values, row after row, of a ``.npy`` file."""
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
 
 
 def check_output(path: Path, suffixes: Sequence[str], source: Path | None = None) -> None:

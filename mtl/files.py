@@ -74,6 +74,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: The block ended without having written the temporary file.
+        OSError: As the block raises it, with the name of ``path`` where it has none, as from a file that is open.
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync_file(temporary)
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(target.parent)
