@@ -29,7 +29,7 @@ def dropout_noise(x: Tensor, p: float, rows: int | None = None) -> Tensor:
     count = drawn.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     levels = draws.view(torch.int16)[:count].view(drawn.shape)
-    kept = max(1, round((1 - p) * _LEVELS))  # of the 65,536 levels
+    kept = min(max(1, round((1 - p) * _LEVELS)), _LEVELS - 1)  # of the 65,536 levels; their limit fits int16
     torch.lt(levels, kept - _LEVELS // 2, out=drawn)
     drawn.mul_(_LEVELS / kept)
     return noise

@@ -58,6 +58,12 @@ def test_the_ends_of_the_range(p: float, expected: float) -> None:
     assert torch.equal(fast_dropout(torch.ones(10), p), torch.full((10,), expected))
 
 
+@pytest.mark.parametrize("p", [1e-9, 7e-6, 1e-5])
+def test_a_probability_below_the_levels_drops_next_to_nothing(p: float) -> None:
+    torch.manual_seed(0)
+    assert fast_dropout(torch.ones(100_000), p).count_nonzero() > 99_900
+
+
 def test_only_plain_dropouts_are_exchanged_and_eval_mode_drops_nothing() -> None:
     module = nn.Sequential(
         nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.2), nn.AlphaDropout(0.2)), nn.Dropout(0.5, inplace=True)
