@@ -15,8 +15,9 @@ from mtl.activations.segments import map_values
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS: Final = 256
-"""The most files that are mapped at a time: each takes a file descriptor, of which a process often has 1024."""
+MAPS: Final = 32
+"""The most files that `Rows` map at a time: each takes a file descriptor, of which a process often has 1024, and there
+are `Rows` for each task and split."""
 
 
 class Rows:

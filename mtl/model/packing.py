@@ -108,7 +108,7 @@ class Packing:
 
 
 def filled(tokens: int) -> int:
-    """Return how many rows stand for so many packed tokens: up to a thirty-second more.
+    """Return how many rows stand for so many packed tokens: up to a thirty-second more, of few up to 7 rows.
 
     oneDNN makes a kernel for each new shape, which takes about a millisecond, and a step of training has a dozen
     products over its tokens. With at most 32 different numbers between a power of two and the next one most are there.
