@@ -161,9 +161,9 @@ def sampler(
 
 
 def eval_batch(config: Config, *, padded: bool) -> Budget:
-    """Return how large a batch may be when nothing is trained; heads alone take all embeddings at once."""
+    """Return how large a batch may be when nothing is trained; heads alone take many embeddings at once."""
     if not padded:
-        return Budget(batch_size=2**20)
+        return Budget(batch_size=2**16)
     return Budget(config.data.eval_batch_size, 2 * config.data.max_tokens)
 
 

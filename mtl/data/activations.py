@@ -50,7 +50,8 @@ def collate_embeddings(
         activations: The embeddings of each task's rows.
         labels: The class id of each row of a task.
     """
-    features = np.concatenate([activations[task].gather(rows)[0] for task, rows in step.items()])
+    parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
+    features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return _batch(step, labels, features=torch.from_numpy(features))
 
 

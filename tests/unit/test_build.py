@@ -138,7 +138,7 @@ def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) 
     padded, plain = build.eval_batch(settings, padded=True), build.eval_batch(settings, padded=False)
     assert (padded.batch_size, padded.max_tokens) == (3, 100)
     assert plain.max_tokens is None
-    assert plain.batch_size >= 10**6
+    assert plain.batch_size >= 2**16
 
 
 @pytest.mark.parametrize(
