@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable
-from mtl.errors import ModelError, Problem, listed
+from mtl.errors import ConfigError, ModelError, Problem, listed
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
 
@@ -44,6 +44,9 @@ class Encoding:
         max_tokens: The most padded tokens of a batch.
         precision: ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively.
         progress: What a progress bar says; ``None`` for no bar.
+
+    Raises:
+        ConfigError: A size is not positive, or there is no such precision.
     """
 
     pad_id: int
@@ -52,9 +55,17 @@ class Encoding:
     precision: Precision = "fp32"
     progress: str | None = None
 
+    def __post_init__(self) -> None:
+        sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        problems = [Problem(name, str(size), "at least 1") for name, size in sizes.items() if size < 1]
+        if self.precision not in get_args(Precision):
+            problems.append(Problem("precision", repr(self.precision), " or ".join(get_args(Precision))))
+        if problems:
+            raise ConfigError(problems)
+
 
 def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[np.float32]:
-    """Return the embeddings ``(N, H)`` of the rows of ``table``, float32, in its order.
+    """Return the embeddings ``(N, H)`` of the rows of ``table``, float32, in its order; equal rows are encoded once.
 
     The encoder runs in eval mode on the device where it lies; its modes are put back afterwards.
 
@@ -66,19 +77,21 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     Raises:
         ModelError: An embedding is not finite.
     """
+    kept, places = table.distinct()
+    all_differ = len(kept) == len(table)
     device = next(encoder.parameters()).device
-    loader = batches(table, how, device)
-    embeddings = np.empty((len(table), encoder.hidden_size), dtype=np.float32)
+    loader = batches(table if all_differ else table.select(kept), how, device)
+    embeddings = np.empty((len(kept), encoder.hidden_size), dtype=np.float32)
     done = 0
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
-            distinct = encoder(batch.ids, batch.mask).float()
-            found = (distinct if batch.inverse is None else distinct[batch.inverse]).cpu().numpy()
-            embeddings[loader.indices[done : done + len(found)]] = found
+            found = encoder(batch.ids, batch.mask).float().cpu().numpy()
+            rows = loader.indices[done : done + len(found)]
+            check_finite(found, "embeddings", "the encoder", encoder, kept[rows])
+            embeddings[rows] = found
             done += len(found)
-    check_finite(embeddings, "embeddings", "the encoder", encoder)
-    return embeddings
+    return embeddings if all_differ else embeddings[places]
 
 
 def batches(table: TokenTable, how: Encoding, device: torch.device) -> EvalLoader:
@@ -111,7 +124,7 @@ def check_finite(
         what: What they are: ``embeddings``.
         where: Whose they are, the place of the error: ``the encoder``.
         module: That module.
-        rows: The row ``(N,)`` that each belongs to, ascending or not; by default its own place.
+        rows: The row ``(N,)`` that each belongs to, where they are those of a batch; by default its own place.
 
     Raises:
         ModelError: They do; it names the weights that are not finite either, if some are.
@@ -122,7 +135,8 @@ def check_finite(
     bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
     owners, total = (bad, len(values)) if rows is None else (np.unique(rows[bad]), len(np.unique(rows)))
     weights = [name for name, value in module.named_parameters() if not value.isfinite().all()]
-    found = f"{what} that are NaN or infinite, of {len(owners)} of {total} sentences, the first number {owners[0] + 1}"
+    among = f"{len(owners)} of {total} sentences{'' if rows is None else ' of a batch'}"
+    found = f"{what} that are NaN or infinite, of {among}, the first number {owners[0] + 1}"
     repair = "precision=fp32 (trainer.precision=32-true in training), if that is not what it ran in"
     if weights:
         found += f"; weights that are not finite: {listed(weights, most=3)}"

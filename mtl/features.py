@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
 from mtl.data.activations import ArrayActivations, RowActivations
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokenization import TokenTable, joined
 from mtl.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
 from mtl.model.encoder import Encoder
 
@@ -24,7 +24,7 @@ Boundary = int | Literal["embedding"]
 """The number of frozen layers below, or ``embedding`` where the whole encoder is frozen."""
 TaskSplit = tuple[str, str]
 IN_MEMORY = 2**30
-"""Bytes of embeddings that are kept in memory rather than mapped."""
+"""Bytes of embeddings of a split up to which they are kept in memory rather than mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class FrozenActivations:
             for each in self._tables:
                 keys = self._row_keys()[each]
                 missing = np.asarray(store.missing(keys), dtype=np.int64)
-                if len(missing):
+                if len(missing) and store.keeps:
                     self._compute(store, boundary, each, missing)
 
     def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
@@ -181,17 +181,14 @@ class FrozenActivations:
                 owners = which if counts is None else which.repeat(counts)
                 check_finite(values, "activations", f"the frozen layers, {' '.join(split)}", self._encoder, owners)
                 store.append(keys[which], counts, values)
+                if not store.keeps:  # another process has taken the room: whoever asks for the rows goes without
+                    return
 
     def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:
-        keys = self._row_keys()
-        _, first, inverse = np.unique(np.concatenate(list(keys.values())), return_index=True, return_inverse=True)
-        stops = np.cumsum([len(each) for each in keys.values()])
-        rows = [row for table in self._tables.values() for row in table.rows(np.arange(len(table)))]
-        offsets = np.concatenate([[0], np.cumsum([len(rows[at]) for at in first])]).astype(np.int64)
-        distinct = TokenTable(np.concatenate([rows[at] for at in first]), offsets)
-        embeddings = encode_table(self._encoder, distinct, self._how)
-        places = np.split(inverse, stops[:-1])
-        return {each: ArrayActivations(embeddings[at]) for each, at in zip(keys, places, strict=True)}
+        tables = list(self._tables.values())
+        embeddings = encode_table(self._encoder, joined(tables), self._how)
+        parts = np.split(embeddings, np.cumsum([len(each) for each in tables])[:-1])
+        return {each: ArrayActivations(part) for each, part in zip(self._tables, parts, strict=True)}
 
 
 def _held(rows: Rows) -> RowActivations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,10 +64,28 @@ class TokenTable:
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> TokenTable:
         """Return a table in memory of the given rows, in the order given; a row may come more than once."""
         picked = np.asarray(indices, dtype=np.int64)
-        lengths = self.lengths[picked]
+        starts, lengths = self.offsets[:-1][picked], self.lengths[picked]
         offsets = _offsets([lengths])
-        shift = np.repeat(self.offsets[:-1][picked] - offsets[:-1], lengths)
-        return TokenTable(self.ids[np.arange(offsets[-1]) + shift], offsets)
+        ids = np.empty(offsets[-1], dtype=np.int32)
+        for start in range(0, len(picked), CHUNK_TEXTS):  # the places of all tokens at once would take 16 bytes each
+            stop = min(start + CHUNK_TEXTS, len(picked))
+            first, last = offsets[start], offsets[stop]
+            shift = np.repeat(starts[start:stop] - offsets[start:stop], lengths[start:stop])
+            ids[first:last] = self.ids[np.arange(first, last) + shift]
+        return TokenTable(ids, offsets)
+
+    def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tell which rows to keep so that each is there once.
+
+        Returns:
+            The first of each set of equal rows, ascending, int64, ``(D,)``; and for each row its place among those,
+            int64, ``(N,)``.
+        """
+        places: dict[bytes, int] = {}
+        each = (self.ids[start:stop].tobytes() for start, stop in pairwise(self.offsets.tolist()))
+        found = (places.setdefault(ids, len(places)) for ids in each)
+        inverse = np.fromiter(found, dtype=np.int64, count=len(self))
+        return np.unique(inverse, return_index=True)[1].astype(np.int64), inverse
 
 
 def tokenize(
@@ -95,6 +113,12 @@ def tokenize(
     return _in_memory(encoded) if path is None else _on_disk(encoded, Path(path))
 
 
+def joined(tables: Sequence[TokenTable]) -> TokenTable:
+    """Return the rows of several tables as one."""
+    ids = np.concatenate([np.empty(0, dtype=np.int32), *(each.ids for each in tables)])
+    return TokenTable(ids, _offsets([each.lengths for each in tables]))
+
+
 def pad(rows: Sequence[NDArray[np.integer]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad rows of ids on the right to the longest of them.
 
@@ -103,10 +127,11 @@ def pad(rows: Sequence[NDArray[np.integer]], pad_id: int) -> tuple[Tensor, Tenso
         pad_id: The id to fill up with.
 
     Returns:
-        Ids, int64, ``(B, S)``, and the mask that is true on tokens and false on padding, bool, ``(B, S)``.
+        Ids, int64, ``(B, S)``, and the mask that is true on tokens and false on padding, bool, ``(B, S)``. S is 1 at
+        least: no encoder takes rows without any place.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
     ids = np.full(mask.shape, pad_id, dtype=np.int64)
     if len(rows):
         ids[mask] = np.concatenate(rows)

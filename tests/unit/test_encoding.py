@@ -11,7 +11,8 @@ import torch
 
 from mtl import encoding
 from mtl.data.tokenization import TokenTable, tokenize
-from mtl.encoding import Encoding, autocast, encode_table, native_bf16, tracked
+from mtl.encoding import Encoding, Precision, autocast, encode_table, native_bf16, tracked
+from mtl.errors import ConfigError, Problem
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS
@@ -68,11 +69,40 @@ def test_weights_and_memory_are_kept_for_many_batches_alone(
 
     monkeypatch.setattr(Encoder, "prepared", prepared)
     monkeypatch.setattr(encoding, "freed_memory_kept", kept)
-    table = table_of(tiny_folder, TEXTS[:1] * 8)
+    table = table_of(tiny_folder, tuple(f"{number}" for number in range(8)))
     encode_table(encoder, table.select(np.arange(7)), Encoding(pad_id(tiny_folder), batch_size=1))
     assert asked == []
     encode_table(encoder, table, Encoding(pad_id(tiny_folder), batch_size=1))
     assert asked == ["memory", "weights"]
+
+
+def test_equal_rows_are_encoded_once_wherever_they_stand(tiny_folder: Path, encoder: Encoder) -> None:
+    texts = ("one", "two", "a third one", "four", "and a fifth") * 3
+    counted: list[int] = []
+    hook = encoder.backbone.embeddings.register_forward_hook(lambda _, __, output: counted.append(len(output)))
+    how = Encoding(pad_id(tiny_folder), batch_size=2)
+    found = encode_table(encoder, table_of(tiny_folder, texts), how)
+    hook.remove()
+    assert sum(counted) == len(set(texts))
+    assert found == pytest.approx(np.tile(encode_table(encoder, table_of(tiny_folder, texts[:5]), how), (3, 1)))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_without_any_token(rows: int, precision: Precision, encoder: Encoder) -> None:
+    table = TokenTable(np.empty(0, dtype=np.int32), np.zeros(rows + 1, dtype=np.int64))
+    found = encode_table(encoder, table, Encoding(1, precision=precision))
+    assert np.array_equal(found, np.zeros((rows, encoder.hidden_size), dtype=np.float32))
+
+
+def test_what_cannot_be_is_refused_together() -> None:
+    with pytest.raises(ConfigError) as error:
+        Encoding(1, batch_size=0, max_tokens=-1, precision="fp16")  # type: ignore[arg-type]
+    assert error.value.problems == (
+        Problem("batch_size", "0", "at least 1"),
+        Problem("max_tokens", "-1", "at least 1"),
+        Problem("precision", "'fp16'", "fp32 or bf16 or auto"),
+    )
 
 
 def test_no_rows(tiny_folder: Path, encoder: Encoder) -> None:

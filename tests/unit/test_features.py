@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.activations import ActivationStore
 from mtl.data.tokenization import TokenTable
 from mtl.encoding import Encoding, Precision, encode_table
 from mtl.errors import ModelError
@@ -124,7 +125,9 @@ def test_what_is_not_finite_is_named_and_not_kept(tiny_folder: Path, cache: Path
         frozen.at(boundary)
     (problem,) = error.value.problems
     assert problem.place == "the frozen layers, mood train"
-    assert problem.found.startswith("activations that are NaN or infinite, of 1 of 1 sentences, the first number 5; ")
+    assert problem.found.startswith(
+        "activations that are NaN or infinite, of 1 of 1 sentences of a batch, the first number 5; "
+    )
     with torch.no_grad():
         words.weight[99] = 0.0
     other = Encoder.from_folder(tiny_folder)
@@ -204,6 +207,21 @@ def test_a_cache_without_room_gives_what_it_has(encoder: Encoder, cache: Path, m
     with Counted(encoder) as counted:
         FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
     assert counted.rows == 0
+
+
+def test_a_cache_that_fills_up_on_the_way_is_not_filled_further(
+    encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: ActivationStore, *_: object) -> None:
+        store._keeps = False
+
+    monkeypatch.setattr(ActivationStore, "append", full)
+    splits = {TRAIN: table(*ROWS), VAL: table([0, 55, 2])}
+    with Counted(encoder) as counted:
+        found = FrozenActivations(encoder, splits, HOW).at("embedding")
+    assert counted.rows == 4 + len(ROWS) + 1  # the first batch; then all, in memory
+    assert found is not None
+    assert found[TRAIN].gather(np.array([1]))[0] == pytest.approx(by_itself(encoder, ROWS[1], "embedding"), abs=1e-6)
 
 
 @pytest.mark.parametrize(("precision", "kept_under"), [("fp32", "fp32"), ("bf16", "bf16 on cpu")])

@@ -26,7 +26,8 @@ def test_weights_that_are_nan_are_named(tiny_folder: Path) -> None:
     with pytest.raises(ModelError) as error:
         encode_table(encoder, table_of(tiny_folder, ("one", "two")), Encoding(pad_id(tiny_folder)))
     found = (
-        "embeddings that are NaN or infinite, of 2 of 2 sentences, the first number 1; weights that are not finite: "
+        "embeddings that are NaN or infinite, of 2 of 2 sentences of a batch, the first number 1; "
+        "weights that are not finite: "
     )
     assert error.value.problems == (Problem("the encoder", found + name, "finite embeddings", RETRAIN),)
 

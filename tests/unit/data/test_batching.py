@@ -51,7 +51,7 @@ def test_no_rows_at_all() -> None:
 
     assert (len(batch), batch.sizes) == (0, {"mood": 0})
     assert batch.ids is not None
-    assert batch.ids.shape == (0, 0)
+    assert batch.ids.shape == (0, 1)
 
 
 def test_a_task_without_labels() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from mtl.data import tokenization
-from mtl.data.tokenization import TokenTable, pad, tokenize
+from mtl.data.tokenization import TokenTable, joined, pad, tokenize
 from mtl.errors import ConfigError
 
 PAD, CLS, SEP, UNK = 0, 1, 2, 3
@@ -34,6 +36,11 @@ def tokenizer() -> Any:
 
 def as_lists(table: TokenTable) -> list[list[int]]:
     return [table.row(index).tolist() for index in range(len(table))]
+
+
+def table_of(rows: list[list[int]]) -> TokenTable:
+    ids = np.array([token for row in rows for token in row], dtype=np.int32)
+    return TokenTable(ids, np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
 
 def test_rows_are_the_ids_of_the_texts(tokenizer: Any) -> None:
@@ -161,6 +168,33 @@ def test_select_takes_rows_in_any_order_and_again(tokenizer: Any) -> None:
     assert [row.tolist() for row in table.rows(np.array([3, 1]))] == [ROWS[3], ROWS[1]]
 
 
+def test_select_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtl.data.tokenization.CHUNK_TEXTS", 3)
+    random = np.random.default_rng(0)
+    lengths = random.integers(0, 5, 20)
+    table = table_of([random.integers(0, 9, length).tolist() for length in lengths])
+    picked = random.integers(0, 20, 31)
+
+    assert as_lists(table.select(picked)) == [table.row(at).tolist() for at in picked]
+
+
+@given(drawn=st.lists(st.lists(st.integers(0, 2), max_size=3), max_size=12))
+def test_distinct_rows_give_all_rows_back(drawn: list[list[int]]) -> None:
+    table = table_of(drawn)
+    kept, places = table.distinct()
+
+    assert as_lists(table.select(kept)) == list({tuple(row): row for row in drawn}.values())
+    assert as_lists(table.select(kept[places])) == drawn
+    assert str(kept.dtype) == str(places.dtype) == "int64"
+
+
+def test_joined_tables_have_the_rows_of_all() -> None:
+    first, second = [[1, 2], [], [3]], [[4], [1, 2]]
+
+    assert as_lists(joined([table_of(first), table_of(second)])) == first + second
+    assert len(joined([])) == 0
+
+
 def test_rows_count_from_both_ends(tokenizer: Any) -> None:
     table = tokenize(TEXTS, tokenizer, max_length=16)
 
@@ -178,11 +212,12 @@ def test_pad_fills_on_the_right() -> None:
     assert (ids.dtype, mask.dtype) == (torch.int64, torch.bool)
 
 
-@pytest.mark.parametrize(("rows", "shape"), [([], (0, 0)), ([np.empty(0, np.int32)], (1, 0))])
+@pytest.mark.parametrize(("rows", "shape"), [([], (0, 1)), ([np.empty(0, np.int32)], (1, 1))])
 def test_pad_of_nothing(rows: list[Any], shape: tuple[int, int]) -> None:
     ids, mask = pad(rows, pad_id=0)
 
     assert tuple(ids.shape) == tuple(mask.shape) == shape
+    assert not mask.any()
 
 
 def test_pad_equals_the_plain_loop() -> None:
