@@ -130,8 +130,6 @@ class FrozenActivations:
         tensors = {name: value for layer in used for name, value in self._encoder.layer_parameters(layer)}
         source = Source(
             weights=f"{tensors_fingerprint(tensors)} {self._encoder.config.to_json_string()}",
-            tokenizer="",  # a row's key is its token ids
-            max_length=0,
             pooling=layout.pooling if boundary == "embedding" else "",
             normalize=layout.normalize and boundary == "embedding",
             precision=self._precision(),

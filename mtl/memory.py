@@ -26,7 +26,8 @@ def freed_memory_kept() -> Iterator[None]:
     soon as they are freed; the next step gets them anew, page by page, each set to 0 by the kernel. On a CPU that takes
     a tenth of a training step of MiniLM and a fifteenth of encoding. Without the GNU C library this does nothing.
 
-    Blocks may lie in one another and in several threads: the last one to end gives the memory back.
+    Blocks may lie in one another and in several threads: the last one to end gives the memory back. After it the
+    thresholds of the library stand for good where a process that runs an encoder would bring them: at 32 and 64 MiB.
     """
     library = _gnu_library()
     if library is None:
@@ -49,9 +50,9 @@ def _enter(library: ctypes.CDLL) -> None:
 
 
 def _leave(library: ctypes.CDLL) -> None:
-    """Put back what the library would have found out itself: once set, its thresholds no longer move.
+    """Leave what the library would have found out itself: once set, its thresholds no longer move.
 
-    They start at 128 KiB, and grow to the largest block freed, up to 32 MiB, in any process that runs an encoder.
+    They start at 128 KiB, and grow to the largest block freed, up to 32 MiB.
     """
     global _blocks
     with _changing:

@@ -1,6 +1,6 @@
 """The cache of frozen activations: what a frozen encoder gives for a text, kept on disk from run to run."""
 
-from mtl.activations.fingerprint import Source, tensors_fingerprint, tokenizer_fingerprint, weights_fingerprint
+from mtl.activations.fingerprint import Source, tensors_fingerprint
 from mtl.activations.keys import row_key, row_keys
 from mtl.activations.limits import cache_limit
 from mtl.activations.rows import Rows
@@ -16,6 +16,4 @@ __all__ = [
     "row_key",
     "row_keys",
     "tensors_fingerprint",
-    "tokenizer_fingerprint",
-    "weights_fingerprint",
 ]

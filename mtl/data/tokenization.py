@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mtl.errors import ConfigError, Problem
-from mtl.files import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +25,7 @@ UNLIMITED = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """The token ids of ``N`` texts, one after the other in one array, which may be mapped from a file.
+    """The token ids of ``N`` texts, one after the other in one array.
 
     Attributes:
         ids: The ids of all rows, int32, ``(T,)`` for ``T`` tokens in all.
@@ -88,9 +86,7 @@ class TokenTable:
         return np.unique(inverse, return_index=True)[1].astype(np.int64), inverse
 
 
-def tokenize(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int, path: str | Path | None = None
-) -> TokenTable:
+def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
     """Turn texts into token ids, chunk by chunk, without ever holding all texts or all encodings.
 
     A text without tokens keeps its special tokens. A lone surrogate, which no tokenizer takes, is read as U+FFFD.
@@ -99,8 +95,6 @@ def tokenize(
         texts: Any iterable of texts, gone through once.
         tokenizer: A fast tokenizer of transformers.
         max_length: The most tokens of a row, special tokens included; the rest of the text is cut off.
-        path: A file to write the ids to. They are then mapped from it, so that the table takes 8 bytes of memory a
-            row whatever the texts. The file is written under another name and moved, so it is never half there.
 
     Raises:
         ConfigError: ``max_length`` leaves no room for a token of the text.
@@ -109,8 +103,9 @@ def tokenize(
     if max_length <= special:
         expected = f"at least {special + 1}: the tokenizer adds {special} special tokens to each text"
         raise ConfigError(Problem("backbone.max_length", str(max_length), expected))
-    encoded = _encode(texts, tokenizer, max_length)
-    return _in_memory(encoded) if path is None else _on_disk(encoded, Path(path))
+    chunks = list(_encode(texts, tokenizer, max_length))
+    ids = np.concatenate([ids for ids, _ in chunks]) if chunks else np.empty(0, dtype=np.int32)
+    return TokenTable(ids, _offsets([lengths for _, lengths in chunks]))
 
 
 def joined(tables: Sequence[TokenTable]) -> TokenTable:
@@ -174,27 +169,6 @@ def _well_formed(texts: list[str]) -> list[str]:
     except UnicodeEncodeError:
         return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
     return texts
-
-
-def _in_memory(encoded: Iterable[tuple[NDArray[np.int32], NDArray[np.int64]]]) -> TokenTable:
-    chunks = list(encoded)
-    ids = np.concatenate([ids for ids, _ in chunks]) if chunks else np.empty(0, dtype=np.int32)
-    return TokenTable(ids, _offsets([lengths for _, lengths in chunks]))
-
-
-def _on_disk(encoded: Iterable[tuple[NDArray[np.int32], NDArray[np.int64]]], path: Path) -> TokenTable:
-    lengths = []
-    with replacing(path) as partial, partial.open("wb") as file:
-        for ids, counts in encoded:
-            file.write(ids.data)
-            lengths.append(counts)
-    return TokenTable(_mapped(path), _offsets(lengths))
-
-
-def _mapped(path: Path) -> NDArray[np.int32]:
-    if path.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty(0, dtype=np.int32)
-    return np.asarray(np.memmap(path, dtype=np.int32, mode="r"))  # as a plain array: slices of a memmap are slow
 
 
 def _offsets(lengths: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

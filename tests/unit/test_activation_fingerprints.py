@@ -4,68 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mtl.activations import Source, tensors_fingerprint, tokenizer_fingerprint, weights_fingerprint
+from mtl.activations import Source, tensors_fingerprint
 
-SOURCE = Source("w", "t", max_length=128, pooling="mean", normalize=True, precision="fp32", boundary="embedding")
-
-
-def model(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"):
-        (folder / name).write_text(f"content of {name}")
-    return folder
-
-
-def test_a_copy_has_the_same_fingerprints(tmp_path: Path) -> None:
-    first, second = model(tmp_path / "a"), model(tmp_path / "b")
-    assert weights_fingerprint(first) == weights_fingerprint(second)
-    assert tokenizer_fingerprint(first) == tokenizer_fingerprint(second)
-    assert weights_fingerprint(first) != tokenizer_fingerprint(first)
-
-
-@pytest.mark.parametrize(
-    ("name", "weights", "tokenizer"),
-    [
-        ("model.safetensors", True, False),
-        ("config.json", True, False),
-        ("tokenizer.json", False, True),
-        ("tokenizer_config.json", False, True),
-        ("README.md", False, False),
-    ],
-)
-def test_a_changed_file_changes_its_fingerprint(tmp_path: Path, name: str, weights: bool, tokenizer: bool) -> None:
-    folder = model(tmp_path / "a")
-    before = weights_fingerprint(folder), tokenizer_fingerprint(folder)
-    times = (folder / name).stat()
-    (folder / name).write_text(f"CONTENT of {name}")
-    os.utime(folder / name, ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of change
-    assert weights_fingerprint(folder) == before[0] or weights
-    assert (weights_fingerprint(folder) != before[0], tokenizer_fingerprint(folder) != before[1]) == (
-        weights,
-        tokenizer,
-    )
-
-
-def test_weights_in_several_files(tmp_path: Path) -> None:
-    folder = model(tmp_path / "a")
-    for shard in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
-        before = weights_fingerprint(folder)
-        (folder / shard).write_text("tensors")
-        assert weights_fingerprint(folder) != before
-
-
-def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as caught:
-        weights_fingerprint(tmp_path)
-    assert str(caught.value) == f"{tmp_path} has none of model.safetensors, model-*-of-*.safetensors, config.json"
+SOURCE = Source("w", pooling="mean", normalize=True, precision="fp32", boundary="embedding")
 
 
 def tensors(**changed: Any) -> dict[str, Any]:
@@ -110,8 +57,6 @@ def test_arrays_of_bfloat16_bits_are_not_bfloat16() -> None:
     "change",
     [
         {"weights": "v"},
-        {"tokenizer": "u"},
-        {"max_length": 64},
         {"pooling": "cls"},
         {"normalize": False},
         {"precision": "bf16"},

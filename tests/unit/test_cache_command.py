@@ -19,7 +19,7 @@ from mtl.errors import ConfigError, DataError
 from mtl.model.tiny import cached_tiny
 from tests.support.activations import DIM, add
 
-SOURCE = Source("0123456789abcdef", "t", 128, "mean", normalize=True, precision="fp32", boundary="embedding")
+SOURCE = Source("0123456789abcdef", "mean", normalize=True, precision="fp32", boundary="embedding")
 DAY = 86400
 
 
@@ -111,7 +111,7 @@ def test_damaged_entries_are_shown_too(root: Path, run: Callable[..., list[str]]
 
 
 def test_hidden_states_are_named(root: Path, run: Callable[..., list[str]]) -> None:
-    with ActivationStore(default_folder(), Source("w" * 9, "", 0, "", False, "bf16", 4).text(), DIM, ragged=True):
+    with ActivationStore(default_folder(), Source("w" * 9, "", False, "bf16", 4).text(), DIM, ragged=True):
         pass
     (line,) = [line for line in run() if "hidden states" in line]
     assert line.startswith("hidden states above 4 layers in bf16 of")
