@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 from yaml import YAMLError
 
+from mtl import new_folder as new_folder  # registers its resolver, which conf/ uses
 from mtl import overrides
 from mtl.backbones import CONF
 from mtl.config import Config, load

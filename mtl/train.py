@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mtl import cli
+from mtl import cli, new_folder
 from mtl.backbones import CONF
 from mtl.composition import check_command_line
 from mtl.config import load
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
     try:
-        run()
+        with new_folder.making():
+            run()
     except KeyboardInterrupt:
         if study is not None:
             print("the same command goes on with the study", file=sys.stderr)
