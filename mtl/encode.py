@@ -19,6 +19,7 @@ usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
 
   model=MODEL         a backbone (minilm, mpnet), a run folder, a saved model, a folder in the hub's layout, or a hub id
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
+                      (blank lines are left out)
   text_column=NAME    that column (default: text)
   output=FILE.npy     float32, one row per sentence
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively

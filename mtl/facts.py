@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
+
 from mtl.artifact import HeadSpec, multi_stage_specs
 from mtl.build_losses import class_offsets, class_weights
 from mtl.data.problems import plural
@@ -11,6 +13,7 @@ from mtl.errors import listed
 from mtl.evaluation import formatting
 from mtl.evaluation.summary import GroupRow, StageRow
 from mtl.model.stage_specs import MultiStageSpec
+from mtl.scores import Splits
 from mtl.setting import Setting
 from mtl.training.freezing import FreezePlan, Unit
 
@@ -220,6 +223,26 @@ def _stages(setting: Setting, task: str, spec: MultiStageSpec) -> str:
     lender = spec.first_stage.task
     learns = "learns from both" if f"heads.{lender}" in setting.plan.first else "is frozen"
     return f"{task}: {branches}, decided by the head of {lender}, which {learns}"
+
+
+def cut_texts(splits: Splits, limit: int) -> list[str]:
+    """Return for each task of which more than 1 % of the texts are as long as is read of them, that they are cut.
+
+    Args:
+        splits: The token ids of each task's splits.
+        limit: The most tokens of a text.
+    """
+    found = []
+    for task, parts in splits.items():
+        lengths = np.concatenate([each.table.lengths for each in parts.values()])
+        cut = int((lengths >= limit).sum())
+        if cut > len(lengths) / 100:
+            found.append(
+                f"{cut:,} of {len(lengths):,} texts of {task} ({cut / len(lengths):.0%}) have {limit} tokens or more: "
+                "what is behind those is not read. backbone.max_length says how many, up to the positions that the "
+                "encoder has."
+            )
+    return found
 
 
 def warnings(setting: Setting) -> list[str]:

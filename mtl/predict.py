@@ -22,6 +22,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
 
   model=FOLDER        a run folder or a saved model
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
+                      (blank lines are left out)
   text_column=NAME    that column (default: text)
   output=FILE         .csv or .jsonl with all probabilities; without it a table is printed
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively

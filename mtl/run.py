@@ -12,6 +12,7 @@ import yaml
 
 from mtl import facts
 from mtl.analysis import analyse_errors
+from mtl.artifact import find_model
 from mtl.bad_steps import BadSteps, left_out_warnings
 from mtl.build_combination import gradient_watch
 from mtl.companions import Connect, companions
@@ -78,7 +79,7 @@ def _train(
     inputs = load_inputs(config)
     setting = settle(config, folder, inputs)
     if not resume:
-        begin(folder, choices)
+        begin(folder, choices, keep=find_model(Path(config.model.init_from)) if config.model.init_from else None)
         write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
     place = setting.place if setting.groups else ALONE
     with companions(place, folder, *(["resume"] if resume else [])) as connect:
@@ -109,7 +110,12 @@ def _train(
         scored=scored,
         facts=facts.facts(setting),
         losses=facts.losses(setting),
-        warnings=[*facts.warnings(setting), *left_out_warnings(cost.skipped_steps), *notes],
+        warnings=[
+            *facts.warnings(setting),
+            *facts.cut_texts(splits, _most_tokens(setting)),
+            *left_out_warnings(cost.skipped_steps),
+            *notes,
+        ],
         retention=_retention(setting, inputs.pairs, ability),
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,
@@ -160,7 +166,7 @@ def _check_same(progress: Progress, folder: Path) -> None:
 
 def _tokenize(setting: Setting) -> Splits:
     """Turn all rows into token ids, once."""
-    length = setting.start.network.encoder.max_length or UNLIMITED
+    length = _most_tokens(setting)
     return {
         name: {
             split: EncodedSplit(tokenize(rows.texts, setting.start.tokenizer, length), task.labels.ids(rows))
@@ -168,6 +174,10 @@ def _tokenize(setting: Setting) -> Splits:
         }
         for name, task in setting.tasks.items()
     }
+
+
+def _most_tokens(setting: Setting) -> int:
+    return setting.start.network.encoder.max_length or UNLIMITED
 
 
 def _ability(setting: Setting, pairs: Pairs | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,23 +16,45 @@ from filelock import FileLock, Timeout
 from mtl.errors import ConfigError, DiskError, Problem
 from mtl.files import write_json
 
+log = logging.getLogger(__name__)
+
 CONFIG: Final = "config.yaml"
 METRICS: Final = "metrics.json"
 """Written when everything else is: where it is, the run is over."""
 RECORD: Final = "run.json"
 CHECKPOINTS: Final = "checkpoints"
 OUTPUTS: Final = "outputs"
+RESULTS: Final = (
+    "model",
+    "predictions",
+    "errors",
+    "figures",
+    "maps",
+    "bad_steps",
+    "report.md",
+    "report.html",
+)
+"""What a run leaves beside its configuration, its log and its curves."""
 _LOCK: Final = ".running"
 _ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def begin(folder: Path, choices: Mapping[str, str]) -> None:
+def begin(folder: Path, choices: Mapping[str, str], *, keep: Path | None = None) -> None:
     """Make a folder ready for a new run, and note what the configuration does not: the choice made in each group.
 
-    What an earlier run in the same folder left is removed as far as it would be taken for this run's.
+    What an earlier run left in the folder is removed: it would be taken for this run's, and some of it would stay.
+
+    Args:
+        folder: The run folder.
+        choices: The choice made in each configuration group.
+        keep: What this run itself begins from, if it is in there.
     """
-    for path in (folder / METRICS, *(folder / CHECKPOINTS).glob("*.ckpt")):
-        path.unlink(missing_ok=True)
+    results = [folder / name for name in RESULTS] if (folder / RECORD).is_file() else []
+    if any(path.exists() for path in results):
+        log.warning("the run that was in %s is replaced by this one", folder)
+    for path in (folder / METRICS, *(folder / CHECKPOINTS).glob("*.ckpt"), *results):
+        if keep is None or path.absolute() != keep.absolute():
+            _remove(path)
     write_json(folder / RECORD, {"choices": dict(choices)})
 
 
@@ -108,13 +131,17 @@ def _is_in_use(folder: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that a killed process left in a run folder."""
+    for path in (*folder.rglob(".partial-*"), *folder.rglob(".old-*")):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
     import shutil
 
-    for path in (*folder.rglob(".partial-*"), *folder.rglob(".old-*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from transformers import MPNetConfig, MPNetModel
 
-from mtl import SentenceEncoder
+from mtl import SentenceEncoder, encoding
 from mtl.data.batching import Batch, collate
-from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import TokenTable, tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.pooling import mean_pool
@@ -111,7 +110,7 @@ def _batch(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def _buckets(fused: Encoder, rows: int, precision: str, rounds: int) -> Figure:
     tokenizer = SentenceEncoder.from_pretrained("minilm")
     table = tokenize(sentences(rows), tokenizer.tokenizer, tokenizer.max_length)
-    loader = EvalLoader(table, None, "text", batch_size=BATCH_SIZE, pad_id=1)
+    loader = encoding.batches(table, encoding.Encoding(pad_id=1, batch_size=BATCH_SIZE), device())
     batches = {"bucketed": list(loader), "random": _random_batches(table)}
     fused.eval()
     timings = alternate({name: partial(_encode_all, fused, each, precision) for name, each in batches.items()}, rounds)

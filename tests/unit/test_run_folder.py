@@ -100,6 +100,28 @@ def test_what_an_earlier_run_left_is_not_taken_for_that_of_a_new_one(tmp_path: P
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"config.yaml", "run.json"}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_results_of_an_earlier_run_are_removed(
+    kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, 1, finished=True)
+    for name in ("model/weights", "predictions/mood_test.csv", "report.html", "own/notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    begin(tmp_path, {}, keep=tmp_path / "model" if kept else None)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "run.json", "notes", *(["weights"] if kept else [])}
+    assert f"the run that was in {tmp_path} is replaced by this one" in caplog.text
+
+
+def test_what_is_no_runs_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "own").touch()
+    begin(tmp_path, {})
+    assert (tmp_path / "model" / "own").is_file()
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"choices": 3}'])
 def test_choices_that_cannot_be_read_are_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content, encoding="utf-8")

@@ -1,0 +1,29 @@
+"""What a report says of a run: texts that are longer than what is read of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtl import facts
+from mtl.data.datamodule import EncodedSplit
+from mtl.data.tokenization import TokenTable
+
+
+def split(*lengths: int) -> EncodedSplit:
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    return EncodedSplit(TokenTable(np.zeros(offsets[-1], dtype=np.int32), offsets), np.zeros(len(lengths), np.int64))
+
+
+@pytest.mark.parametrize("rows", [2, 300])
+def test_cut_texts_are_said_where_they_are_more_than_one_in_a_hundred(rows: int) -> None:
+    splits = {"mood": {"train": split(8, 8, 3), "val": split(2)}, "topic": {"train": split(8, *[7] * (rows - 1))}}
+    found = facts.cut_texts(splits, 8)
+    assert [each.partition(":")[0] for each in found] == [
+        "2 of 4 texts of mood (50%) have 8 tokens or more",
+        *(["1 of 2 texts of topic (50%) have 8 tokens or more"] if rows == 2 else []),
+    ]
+
+
+def test_no_text_is_cut() -> None:
+    assert facts.cut_texts({"mood": {"train": split(7, 3), "val": split()}}, 8) == []
