@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         with pytest.raises(DiskError) as caught:
             train(config(*chosen), run, resume=True)
     assert str(caught.value) == (
-        f"Disk: 1 problem\n  {run}\n      found:    no space left\n"
+        f"Disk: 1 problem\n  {run}\n      found:    no space left for {run / 'checkpoints' / 'last.ckpt'}\n"
         "      expected: space for the model, and three times that for the checkpoints of a training\n"
         f"      repair:   free some, then: python -m mtl.train resume={run}"
     )
