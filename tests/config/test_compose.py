@@ -164,7 +164,7 @@ def without_torch(program: str, *arguments: str, cwd: Path) -> subprocess.Comple
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--help"], 0, "Configuration groups"),
+        (["--help"], 0, "mtl.train resume="),
         (["--cfg", "job", "backbone=tiny"], 0, "max_epochs: 3"),
         (["trainer.max_epochs=x"], 2, "a whole number"),
         (["-m", "seed=1,x"], 2, "a whole number"),
