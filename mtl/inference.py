@@ -14,7 +14,7 @@ from mtl.artifact import SavedModel, find_model, load_model
 from mtl.backbones import backbone_spec
 from mtl.data.tokenization import UNLIMITED, tokenize
 from mtl.encoding import Encoding, Precision, encode_table
-from mtl.errors import ConfigError, ModelError, Problem, listed
+from mtl.errors import ConfigError, DataError, ModelError, Problem, listed
 from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.scoring import head_logits
 from mtl.label_tree import LabelTree
@@ -89,9 +89,16 @@ class SentenceEncoder:
 
         Returns:
             float32 ``(N, H)``; ``(H,)`` for one sentence.
+
+        Raises:
+            ConfigError: ``batch_size`` is not positive, or there is no such ``precision``.
+            DataError: A sentence is no string.
+            ModelError: An embedding is not finite.
         """
         single = isinstance(texts, str)
-        table = tokenize([texts] if isinstance(texts, str) else texts, self.tokenizer, self.max_length)
+        sentences = [texts] if isinstance(texts, str) else list(texts)
+        _check_strings(sentences)
+        table = tokenize(sentences, self.tokenizer, self.max_length)
         how = Encoding(
             pad_id=self.tokenizer.pad_token_id or 0,
             batch_size=batch_size,
@@ -218,6 +225,15 @@ class MultiTaskModel:
 
     def _calibration(self, task: str, calibrated: bool) -> Calibration:
         return self._saved.tasks[task].calibration if calibrated else Calibration()
+
+
+def _check_strings(sentences: Sequence[str]) -> None:
+    wrong = [at for at, each in enumerate(sentences) if not isinstance(each, str)]
+    if wrong:
+        first = sentences[wrong[0]]
+        found = f"{first!r:.80} ({type(first).__name__})"
+        more = f", and {len(wrong) - 1:,} more that are none" if len(wrong) > 1 else ""
+        raise DataError(Problem(f"sentence {wrong[0] + 1}", f"{found}{more}", "a string"))
 
 
 def _coarse(found: Prediction, tree: LabelTree) -> Prediction:

@@ -11,7 +11,7 @@ import torch
 import mtl
 from mtl import MultiTaskModel, Prediction, SentenceEncoder
 from mtl.artifact import HeadSpec, TaskHead, build_network, save_model
-from mtl.errors import ModelError
+from mtl.errors import DataError, ModelError, Problem
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS
@@ -66,6 +66,13 @@ def test_one_sentence(model: MultiTaskModel) -> None:
         "topic": (1, 3),
         "mood": (1, 2),
     }
+
+
+def test_a_sentence_that_is_no_string_is_named(model: MultiTaskModel) -> None:
+    for call in (model.encode, model.predict, model.predict_proba):
+        with pytest.raises(DataError) as error:
+            call(["good", None, 3])  # type: ignore[list-item]
+        assert error.value.problems == (Problem("sentence 2", "None (NoneType), and 1 more that are none", "a string"),)
 
 
 def test_no_sentence(model: MultiTaskModel) -> None:
