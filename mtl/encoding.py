@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtl.data.loading import EvalLoader
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokenization import TokenTable, distinct
 from mtl.errors import ConfigError, ModelError, Problem, listed
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
@@ -77,7 +77,7 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     Raises:
         ModelError: An embedding is not finite.
     """
-    kept, places = table.distinct()
+    kept, places = distinct(map(table.row, range(len(table))))
     all_differ = len(kept) == len(table)
     device = next(encoder.parameters()).device
     loader = batches(table if all_differ else table.select(kept), how, device)

@@ -31,10 +31,11 @@ RESULTS: Final = (
     "figures",
     "maps",
     "bad_steps",
+    "diagnosis",
     "report.md",
     "report.html",
 )
-"""What a run leaves beside its configuration, its log and its curves."""
+"""What a run, and a diagnosis of it, leave beside its configuration, its log and its curves."""
 _LOCK: Final = ".running"
 _ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl.data.batching import Batch, distinct
-from mtl.data.tokenization import TokenTable
+from mtl.data.batching import Batch, inverse_of
+from mtl.data.tokenization import TokenTable, distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,14 +71,14 @@ def collate_hidden(
         labels: The class id of each row of a task.
         boundary: The layer from which the encoder goes on.
     """
-    kept, inverse = distinct([ids for task, rows in step.items() for ids in tables[task].rows(rows)])
-    wanted = np.zeros(sum(map(len, step.values())), dtype=bool)
+    kept, places = distinct(ids for task, rows in step.items() for ids in tables[task].rows(rows))
+    wanted = np.zeros(len(places), dtype=bool)
     wanted[kept] = True
     parts = np.split(wanted, np.cumsum([len(rows) for rows in step.values()])[:-1])
     found = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
     values = torch.from_numpy(np.concatenate([hidden for hidden, _ in found]))
     features, mask = _padded(values, np.concatenate([lengths for _, lengths in found if lengths is not None]))
-    return _batch(step, labels, features=features, mask=mask, inverse=inverse, boundary=boundary)
+    return _batch(step, labels, features=features, mask=mask, inverse=inverse_of(kept, places), boundary=boundary)
 
 
 def _batch(step: Mapping[str, NDArray[np.int64]], labels: Mapping[str, NDArray[np.int64]], **fields: Any) -> Batch:

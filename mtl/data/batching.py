@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl.data.tokenization import TokenTable, pad
+from mtl.data.tokenization import TokenTable, distinct, pad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,7 +107,7 @@ def collate(
         pad_id: The id to pad with.
     """
     found = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
-    kept, inverse = distinct(found)
+    kept, places = distinct(found)
     ids, mask = pad([found[at] for at in kept], pad_id)
     return Batch(
         ids=ids,
@@ -115,29 +115,13 @@ def collate(
         slices=_slices(step),
         labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
         indices={task: _tensor(rows) for task, rows in step.items()},
-        inverse=inverse,
+        inverse=inverse_of(kept, places),
     )
 
 
-def distinct(rows: list[NDArray[np.int32]]) -> tuple[list[int], Tensor | None]:
-    """Tell which rows to keep so that each is there once.
-
-    Args:
-        rows: Token ids of ``B`` rows.
-
-    Returns:
-        The places of the ``D`` rows to keep, ascending; and for each of the ``B`` rows its place among those, or
-        nothing if all differ.
-    """
-    places: dict[bytes, int] = {}
-    inverse = [places.setdefault(row.tobytes(), len(places)) for row in rows]
-    if len(places) == len(rows):
-        return list(range(len(rows))), None
-    kept: list[int] = []
-    for at, place in enumerate(inverse):
-        if place == len(kept):
-            kept.append(at)
-    return kept, torch.tensor(inverse)
+def inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
+    """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
+    return None if len(kept) == len(places) else torch.from_numpy(places)
 
 
 def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:

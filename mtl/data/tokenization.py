@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,19 +72,6 @@ class TokenTable:
             ids[first:last] = self.ids[np.arange(first, last) + shift]
         return TokenTable(ids, offsets)
 
-    def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tell which rows to keep so that each is there once.
-
-        Returns:
-            The first of each set of equal rows, ascending, int64, ``(D,)``; and for each row its place among those,
-            int64, ``(N,)``.
-        """
-        places: dict[bytes, int] = {}
-        each = (self.ids[start:stop].tobytes() for start, stop in pairwise(self.offsets.tolist()))
-        found = (places.setdefault(ids, len(places)) for ids in each)
-        inverse = np.fromiter(found, dtype=np.int64, count=len(self))
-        return np.unique(inverse, return_index=True)[1].astype(np.int64), inverse
-
 
 def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
     """Turn texts into token ids, chunk by chunk, without ever holding all texts or all encodings.
@@ -112,6 +99,21 @@ def joined(tables: Sequence[TokenTable]) -> TokenTable:
     """Return the rows of several tables as one."""
     ids = np.concatenate([np.empty(0, dtype=np.int32), *(each.ids for each in tables)])
     return TokenTable(ids, _offsets([each.lengths for each in tables]))
+
+
+def distinct(rows: Iterable[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tell which rows to keep so that each is there once.
+
+    Args:
+        rows: Token ids of ``N`` rows, gone through once.
+
+    Returns:
+        The first of each set of equal rows, ascending, int64, ``(D,)``; and for each row its place among those, int64,
+        ``(N,)``.
+    """
+    known: dict[bytes, int] = {}
+    places = np.fromiter((known.setdefault(row.tobytes(), len(known)) for row in rows), dtype=np.int64)
+    return np.unique(places, return_index=True)[1].astype(np.int64), places
 
 
 def pad(rows: Sequence[NDArray[np.integer]], pad_id: int) -> tuple[Tensor, Tensor]:

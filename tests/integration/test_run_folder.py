@@ -22,7 +22,7 @@ from mtl.evaluation.html.run_page import run_page
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.task_report import TaskReport
-from mtl.run_folder import is_finished
+from mtl.run_folder import begin, is_finished
 from tests.support.commands import call
 from tests.support.runs import WORDS, config, data, rows, run
 
@@ -77,6 +77,14 @@ def test_all_files_are_there(finished: Path) -> None:
     }
     assert {f"model/{name}" for name in model} <= files
     assert not [name for name in files if "partial" in name]
+
+
+def test_a_run_in_a_folder_used_before_keeps_none_of_its_results(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    begin(folder, {})
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "run.json", "logs/metrics.csv"}
 
 
 @pytest.mark.parametrize("task", TASKS)

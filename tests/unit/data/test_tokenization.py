@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from mtl.data import tokenization
-from mtl.data.tokenization import TokenTable, joined, pad, tokenize
+from mtl.data.tokenization import TokenTable, distinct, joined, pad, tokenize
 from mtl.errors import ConfigError
 
 PAD, CLS, SEP, UNK = 0, 1, 2, 3
@@ -155,7 +155,7 @@ def test_select_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(drawn=st.lists(st.lists(st.integers(0, 2), max_size=3), max_size=12))
 def test_distinct_rows_give_all_rows_back(drawn: list[list[int]]) -> None:
     table = table_of(drawn)
-    kept, places = table.distinct()
+    kept, places = distinct(table.rows(range(len(table))))
 
     assert as_lists(table.select(kept)) == list({tuple(row): row for row in drawn}.values())
     assert as_lists(table.select(kept[places])) == drawn
