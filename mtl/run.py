@@ -30,7 +30,7 @@ from mtl.fitting import Progress, fit
 from mtl.identity import changes, identity, version_changes
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
-from mtl.run_folder import CHECKPOINTS, CONFIG, begin, full_disk_explained, in_use, remove_leftovers
+from mtl.run_folder import CHECKPOINTS, CONFIG, begin, full_disk_explained, in_use, is_finished, remove_leftovers
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
@@ -64,7 +64,12 @@ def train(
     """
     _quiet()
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
-        return _train(absolute(config), folder, dict(choices or {}), stop, resume)
+        try:
+            return _train(absolute(config), folder, dict(choices or {}), stop, resume)
+        except KeyboardInterrupt:
+            if (folder / CONFIG).is_file() and not is_finished(folder):
+                log.info(_advice(folder))
+            raise
 
 
 def _advice(folder: Path) -> str:

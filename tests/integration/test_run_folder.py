@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping
@@ -227,13 +228,16 @@ def probabilities(path: Path) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def test_a_run_is_finished_only_when_its_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_finished_only_when_its_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mtl.results.write_run_page", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
         run(tmp_path / "run", *data(tmp_path), "freeze=all", "evaluation.figures=true")
+    assert caplog.messages[-1] == f"to go on: python -m mtl.train resume={tmp_path / 'run'}"
     assert (tmp_path / "run" / "report.md").is_file()
     assert not is_finished(tmp_path / "run")
 
