@@ -103,8 +103,10 @@ def test_later_blocks_are_not_fetched_anew_each_time() -> None:
 
 def test_without_the_gnu_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_gnu_library", lambda: None)
+    before = memory._blocks
     with freed_memory_kept():
-        pass
+        assert memory._blocks == before
+    assert memory._blocks == before
 
 
 def test_the_peak_is_that_of_its_own_time() -> None:
