@@ -50,6 +50,13 @@ def fetch(name: str, revision: str | None = None) -> Path:
     return _download(name, revision, files)
 
 
+def cache() -> Path:
+    """Return the hub's local cache: ``HF_HUB_CACHE``, or ``hub`` in ``HF_HOME``."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def has_weights(files: Sequence[str]) -> bool:
     """Tell whether a listing holds safetensors, in one file or in shards with their index."""
     return "model.safetensors" in files or "model.safetensors.index.json" in files
@@ -157,11 +164,9 @@ def _refused(name: str, revision: str | None, error: Exception) -> Problem:
 
 
 def _unreachable(name: str, reason: str) -> Problem:
-    from huggingface_hub import constants
-
     return Problem(
         "backbone.name",
-        f"{name} is not in the cache {constants.HF_HUB_CACHE}, and {reason}",
+        f"{name} is not in the cache {cache()}, and {reason}",
         "the whole model in the cache, or a hub that answers",
         "one of these:\n"
         "      - backbone=minilm (its weights come in a Python package; no hub needed)\n"

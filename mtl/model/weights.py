@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a folder, a Python package, the hub or made at random; found without torch."""
+"""Where a backbone's weights come from: a folder, a Python package, the hub, packages in its place, or random ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Final
 
 from mtl.errors import ModelError, Problem, listed
 from mtl.files import expanded
-from mtl.model.hub import fetch, has_weights
+from mtl.model import hub, packages
+from mtl.model.hub import has_weights
 from mtl.model.layout import SentenceLayout, layout
 from mtl.model.tiny import cached_tiny
 
@@ -77,9 +78,23 @@ def _folder(spec: BackboneSpec) -> Path:
     if spec.package is not None:
         return _checked(_package_folder(spec.package), "backbone.package")
     if spec.name is not None:
-        return _checked(fetch(spec.name, spec.revision), "backbone.name")
+        return _checked(_downloaded(spec.name, spec.revision), "backbone.name")
     expected = "one of backbone.name (a hub id), backbone.path (a folder), backbone.package"
     raise ModelError(Problem("backbone", "no source of weights", expected, "backbone.path=<folder>"))
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    """Return the folder of a hub model: from the local cache, the hub, or Python packages, in this order."""
+    try:
+        return hub.fetch(name, revision)
+    except ModelError as error:
+        if not packages.offers(name, revision):
+            raise
+        unreachable = error
+    try:
+        return packages.fetch(name, hub.cache())
+    except ModelError as error:
+        raise ModelError([*unreachable.problems, *error.problems]) from error
 
 
 def _package_folder(package: str) -> Path:
