@@ -23,12 +23,23 @@ from mtl.config_types import (
     Duration,
     Fraction,
     Name,
+    Rate,
     Share,
     Steps,
 )
 from mtl.errors import ConfigError, Problem
 from mtl.single_task import alone
 from mtl.task_settings import settle_tasks
+
+
+@dataclass(config=schema.STRICT)
+class FastRates:
+    """Rates at which an encoder learns well in a few hundred steps; the wider it is, the lower they are."""
+
+    upper: Rate
+    lower: Rate
+    lora: Rate
+    """Of the adapters of ``freeze=lora``."""
 
 
 @dataclass(config=schema.STRICT)
@@ -51,6 +62,8 @@ class BackboneConfig:
     """Tokens per sentence, special tokens included; ``null``: what the checkpoint says."""
     pooling: Literal["auto", "mean", "cls"]
     normalize: Literal["auto"] | bool
+    fast_rates: FastRates | None = None
+    """What ``learning_rates=layerwise_fast`` takes for this encoder; runs of earlier versions have none."""
 
 
 @dataclass(config=schema.STRICT)

