@@ -89,7 +89,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
@@ -184,8 +184,8 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    """Make a rename in the folder durable; Windows has no such call and needs none."""
+def sync_folder(path: Path) -> None:
+    """Make what was renamed or removed in the folder durable; Windows has no such call and needs none."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

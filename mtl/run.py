@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import yaml
-
 from mtl import facts
 from mtl.analysis import analyse_errors
 from mtl.artifact import find_model
@@ -25,12 +23,20 @@ from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.features import FrozenActivations
-from mtl.files import write_text_atomically
 from mtl.fitting import Progress, fit
 from mtl.identity import changes, identity, version_changes
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
-from mtl.run_folder import CHECKPOINTS, CONFIG, begin, full_disk_explained, in_use, is_finished, remove_leftovers
+from mtl.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    begin,
+    check,
+    full_disk_explained,
+    in_use,
+    is_finished,
+    remove_leftovers,
+)
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
@@ -63,6 +69,7 @@ def train(
         Terminated: The process was told to end.
     """
     _quiet()
+    check(folder)
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
         try:
             return _train(absolute(config), folder, dict(choices or {}), stop, resume)
@@ -79,13 +86,13 @@ def _advice(folder: Path) -> str:
 def _train(
     config: Config, folder: Path, choices: dict[str, str], stop: Stop, resume: bool
 ) -> dict[str, dict[str, Scored]]:
-    remove_leftovers(folder)
     point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
     setting = settle(config, folder, inputs)
+    remove_leftovers(folder)
     if not resume:
-        begin(folder, choices, keep=find_model(Path(config.model.init_from)) if config.model.init_from else None)
-        write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
+        keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
+        begin(folder, choices, asdict(config), keep=keep)
     place = setting.place if setting.groups else ALONE
     with companions(place, folder, *(["resume"] if resume else [])) as connect:
         splits = _tokenize(setting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
@@ -42,8 +43,10 @@ def main(arguments: Sequence[str]) -> None:
 
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
+    place = command.folder if study is None else study.folder
     try:
-        with new_folder.making():
+        # before Hydra writes into it: a second run there must not touch what the first one has
+        with nullcontext() if place is None else in_use(place), new_folder.making():
             run()
     except KeyboardInterrupt:
         if study is not None:
