@@ -36,6 +36,7 @@ from mtl.run_folder import (
     in_use,
     is_finished,
     remove_leftovers,
+    reopen,
 )
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.sentence_maps import SentenceMaps
@@ -43,7 +44,7 @@ from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
 from mtl.training.parallel import ALONE, Place
-from mtl.training.resume_points import PREVIOUS, last_point
+from mtl.training.resume_points import PREVIOUS, Point, last_point
 from mtl.training.stopping import Stop, stopping
 
 log = logging.getLogger(__name__)
@@ -89,16 +90,18 @@ def _train(
     point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
     setting = settle(config, folder, inputs)
+    splits = _tokenize(setting)
+    progress = Progress(stop, identity(setting, splits), point)
+    _check_same(progress, folder, resume=resume)
     remove_leftovers(folder)
-    if not resume:
+    if resume:
+        _reopen_if_longer(config, folder, point)
+    else:
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
         begin(folder, choices, asdict(config), keep=keep)
     place = setting.place if setting.groups else ALONE
     with companions(place, folder, *(["resume"] if resume else [])) as connect:
-        splits = _tokenize(setting)
-        progress = Progress(stop, identity(setting, splits), point)
-        _check_same(progress, folder)
-        activations = _frozen(setting, splits)
+        activations = _frozen(setting, splits, point)
         ability = _ability(setting, inputs.pairs)
         frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
         maps = SentenceMaps.begin(setting, splits, frozen)
@@ -160,20 +163,32 @@ def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resu
         setting = settle(config, folder, load_inputs(config), place.rank)
         splits = _tokenize(setting)
         progress = Progress(stop, identity(setting, splits), point)
-        activations, bad_steps, watch = _frozen(setting, splits), BadSteps(setting), gradient_watch(config)
+        activations, bad_steps, watch = _frozen(setting, splits, point), BadSteps(setting), gradient_watch(config)
         fit(setting, splits, activations, callbacks.History(), progress, bad_steps, watch, connect)
 
 
-def _check_same(progress: Progress, folder: Path) -> None:
+def _check_same(progress: Progress, folder: Path, *, resume: bool) -> None:
     """Refuse to go on with other data, weights or settings than the run began with."""
     if progress.point is None:
+        if resume:
+            log.info("resuming %s from its start: it has no checkpoint yet", folder)
         return
     then, now = progress.point.inputs, progress.inputs
     if problems := changes(then, now, folder):
         raise ConfigError(problems)
     if changed := version_changes(then, now):
         log.warning("the result may differ from that of an unbroken run: %s", changed)
-    log.info("going on from %s", progress.point.path)
+    epochs = [values["config"]["trainer"]["max_epochs"] for values in (then, now)]
+    if epochs[0] != epochs[1]:
+        told = "training for %s epochs in place of %s: from here on the rates are those of the longer schedule"
+        log.info(told, epochs[1], epochs[0])
+    log.info("resuming %s behind step %d, from %s", folder, progress.point.log_step, progress.point.path.name)
+
+
+def _reopen_if_longer(config: Config, folder: Path, point: Point | None) -> None:
+    """Keep the configuration of a run that is to train for more epochs than it was started with."""
+    if point is not None and point.inputs["config"]["trainer"]["max_epochs"] != config.trainer.max_epochs:
+        reopen(folder, asdict(config))
 
 
 def _tokenize(setting: Setting) -> Splits:
@@ -209,7 +224,7 @@ def _retention(setting: Setting, pairs: Pairs | None, before: float | None) -> R
     return Retention(before, after, len(pairs))
 
 
-def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
+def _frozen(setting: Setting, splits: Splits, point: Point | None) -> FrozenActivations:
     """Return what will compute, once, the activations of every row that the run runs through frozen layers."""
     whole = setting.plan.encoder_is_frozen  # then evaluation needs no encoder either
     tables = {
@@ -219,7 +234,8 @@ def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
         if (split == "train" and setting.learns(name)) or split == "val" or (split == "test" and whole)
     }
     encoder = setting.start.network.encoder
-    return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations)
+    before = None if point is None else point.activations
+    return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations, before=before)
 
 
 def _quiet() -> None:

@@ -137,6 +137,18 @@ def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *
     write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
+def reopen(folder: Path, config: Mapping[str, Any]) -> None:
+    """Let a run continue with another configuration; if it is finished, it no longer is.
+
+    Args:
+        folder: The run folder.
+        config: The new configuration, plain values.
+    """
+    (folder / METRICS).unlink(missing_ok=True)  # first: a process killed in between leaves the run as it was, to resume
+    sync_folder(folder)
+    write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+
 def choices_of(folder: Path) -> dict[str, str]:
     """Return the choices that `begin` noted; none if that cannot be read: they are only shown."""
     try:

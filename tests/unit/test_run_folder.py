@@ -88,10 +88,11 @@ def test_no_run_to_resume(arguments: list[str], found: str, expected: str, here:
 
 def test_nothing_goes_together_with_resume() -> None:
     with pytest.raises(ConfigError) as caught:
-        train.main(["resume=auto", "trainer.max_epochs=9", "-m"])
+        train.main(["resume=auto", "optimizer.warmup=9", "-m"])
     assert str(caught.value) == (
-        "Configuration: 1 problem\n  resume\n      found:    resume=auto, trainer.max_epochs=9, -m\n"
-        "      expected: resume=<run folder> or resume=auto alone: a run goes on with its own config.yaml\n"
+        "Configuration: 1 problem\n  resume\n      found:    resume=auto, optimizer.warmup=9, -m\n"
+        "      expected: resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: "
+        "a run keeps its config.yaml\n"
         "      repair:   start a new run to change something"
     )
 
@@ -101,7 +102,8 @@ def test_a_finished_run_is_left_alone(here: Path, capsys: pytest.CaptureFixture[
     before = {path: path.read_bytes() for path in folder.iterdir()}
     (folder / ".running").touch()  # of a process that was killed behind its last file
     train.main(["resume=run"])
-    assert capsys.readouterr().out == f"the run in {folder} is finished; there is nothing to resume\n"
+    told = f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…\n"
+    assert capsys.readouterr().out == told
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -283,6 +285,27 @@ def test_a_second_run_in_a_folder_at_work_touches_nothing(here: Path) -> None:
         assert f"hydra.run.dir\n      found:    {folder}, in use by another process" in outcome.err
         assert sorted(folder.rglob("*")) == before
         other.kill()
+
+
+def test_a_disk_that_is_full_before_hydra_writes_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "config.yaml")
+
+    monkeypatch.setattr("hydra.core.utils._save_config", full)
+    outcome = commands.run("mtl.train", "backbone=tiny", "hydra.run.dir=run")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "Input: 1 problem\n  config.yaml\n      found:    No space left on device\n"
+        "      expected: a file that can be read or written here\n"
+        "      repair:   free some space; what is there already is whole\n"
+    )
+
+
+def test_a_log_that_cannot_be_opened_is_told(here: Path) -> None:
+    (here / "run" / "train.log").mkdir(parents=True)
+    outcome = commands.run("mtl.train", "backbone=tiny", "hydra.run.dir=run")
+    assert outcome.code == 2
+    assert "found:    Is a directory" in outcome.err
 
 
 def test_a_block_within_another_keeps_the_folder(tmp_path: Path) -> None:
