@@ -298,7 +298,9 @@ def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callb
     return found
 
 
-def resume_points(config: Config, folder: Path, stop: Stop, inputs: Mapping[str, Any]) -> ResumePoints:
+def resume_points(
+    config: Config, folder: Path, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
+) -> ResumePoints:
     """Return what writes the checkpoints to resume from.
 
     Args:
@@ -306,10 +308,11 @@ def resume_points(config: Config, folder: Path, stop: Stop, inputs: Mapping[str,
         folder: The run folder.
         stop: Whether the process is to end.
         inputs: Names and fingerprints of what the run depends on.
+        activations: A checksum of the activations of frozen layers that were used so far; may grow.
     """
     settings = config.callbacks
     rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
-    return ResumePoints(folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs)
+    return ResumePoints(folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs, activations)
 
 
 def loggers(config: Config, folder: Path, point: Point | None = None) -> list[Logger]:
@@ -329,7 +332,7 @@ def loggers(config: Config, folder: Path, point: Point | None = None) -> list[Lo
     if "tensorboard" in config.logger.kinds:
         purge = point.log_step if point else None  # what is behind it will be logged again
         try:
-            found.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge))
+            found.append(TensorBoardLogger(folder, name="logs", version="", purge_step=purge))
         except ModuleNotFoundError:
             missing = Problem("logger", "tensorboard, which is not installed", "csv", "pip install tensorboard")
             raise ConfigError(missing) from None

@@ -18,7 +18,7 @@ from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 from yaml import YAMLError
 
 from mtl import new_folder as new_folder  # registers its resolver, which conf/ uses
-from mtl import overrides
+from mtl import overrides, run_folder
 from mtl.backbones import CONF
 from mtl.config import Config, load
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
@@ -52,6 +52,7 @@ class CommandLine:
         swept: The values of each swept key, in the order in which Hydra's sweeper multiplies them.
         source: What is composed.
         first: The configuration of the only or the first job.
+        folder: The folder of the run or sweep where the command line itself names it.
     """
 
     arguments: list[str]
@@ -60,6 +61,7 @@ class CommandLine:
     swept: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
     source: Source | None = field(default=None, compare=False)
     first: Config | None = field(default=None, compare=False)
+    folder: Path | None = field(default=None, compare=False)
 
     def configuration(self, values: Mapping[str, str]) -> Config:
         """Return the configuration of the job with these values of the swept keys.
@@ -112,7 +114,15 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
         swept=_multiplied(swept, given, groups),
         source=source,
         first=configs[0],
+        folder=_named_folder(given, "sweep" if parsed.multirun else "run"),
     )
+
+
+def _named_folder(given: Sequence[Argument], kind: str) -> Path | None:
+    """Return the folder that an argument names in full; others are known only when Hydra makes them."""
+    values: list[Any] = [each.override.value() for each in given if each.key == f"hydra.{kind}.dir"]
+    text = str(values[-1].text if isinstance(values[-1], QuotedString) else values[-1]) if values else "${"
+    return None if "${" in text else Path(text).absolute()
 
 
 def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
@@ -204,9 +214,15 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         folder = Path(settings[kind].dir).absolute()
     except OmegaConfBaseException:
         return
-    reason = obstacle(folder)
-    if reason:
+    if reason := obstacle(folder):
         yield Problem(f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made")
+        return
+    jobs = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    for place in [folder] if kind == "run" else sorted(jobs):
+        if reason := run_folder.problem_with(place):
+            yield Problem(f"hydra.{kind}.dir", f"{place}, but {reason}", run_folder.FREE, "choose another folder")
+    if run_folder.is_in_use(folder):
+        yield Problem(f"hydra.{kind}.dir", f"{folder}, in use by another process", "a folder in which no other trains")
 
 
 def _checked_jobs(jobs: Iterable[list[str]], composed: Composed) -> tuple[list[Config], list[Problem]]:

@@ -13,6 +13,7 @@ from mtl import cli, schema
 from mtl.config_types import Count, Name
 from mtl.errors import ConfigError, Problem
 from mtl.files import obstacle
+from mtl.run_folder import check
 
 USAGE = """
 usage: python -m mtl.diagnose run=FOLDER [task=TASK]
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     reason = obstacle(output)
     if reason and options.output is not None:
         raise ConfigError(Problem("output", f"{output}, and {reason}", "a folder that can be made"))
+    if options.output is None:
+        check(Path(options.run), only_links=True)
 
     from mtl.diagnosing import diagnose_run
     from mtl.diagnosis.words import sentences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
+from mtl.activations.limits import size_text
 from mtl.data.activations import ArrayActivations, RowActivations
 from mtl.data.tokenization import TokenTable, joined
 from mtl.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
@@ -51,11 +53,22 @@ class FrozenActivations:
         tables: The token ids of each task's splits.
         how: Batches, precision, progress bar.
         cached: Whether to keep them on disk. Without it embeddings are kept in memory, and hidden states not at all.
+        before: What `used` was when a run that is resumed was ended.
+
+    Attributes:
+        used: A checksum of the activations that were asked for, by boundary.
     """
 
     def __init__(
-        self, encoder: Encoder, tables: Mapping[TaskSplit, TokenTable], how: Encoding, *, cached: bool = True
+        self,
+        encoder: Encoder,
+        tables: Mapping[TaskSplit, TokenTable],
+        how: Encoding,
+        *,
+        cached: bool = True,
+        before: Mapping[str, str] | None = None,
     ) -> None:
+        self.used = dict(before or {})
         self._encoder = encoder
         self._tables = dict(tables)
         self._how = how
@@ -71,7 +84,24 @@ class FrozenActivations:
         if self._found is None or self._found[0] != boundary:
             self._found = None
             self._found = (boundary, self._embeddings() if boundary == "embedding" else self._hidden(boundary))
+            self._note(boundary, self._found[1])
         return self._found[1]
+
+    def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
+        """Note a checksum of what is used, and say where a resumed run used something else before.
+
+        The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
+        rows the cache had already.
+        """
+        parts = ["computed in each step"] if rows is None else [_checksum(each) for each in rows.values()]
+        checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        if self.used.get(str(boundary), checksum) != checksum:
+            log.warning(
+                "the cached activations (%s) were computed again since the run was ended, in other batches: the result "
+                "may differ in the last digits from that of an unbroken run",
+                boundary if boundary == "embedding" else f"above {boundary} layers",
+            )
+        self.used[str(boundary)] = checksum
 
     def _embeddings(self) -> dict[TaskSplit, RowActivations]:
         if not self._cached:
@@ -105,10 +135,10 @@ class FrozenActivations:
             return False
         if room < needed:
             log.warning(
-                "%s: what the frozen layers give, %.3g GB, does not fit into the cache; raise its limit with the "
-                "environment variable MTL_CACHE_LIMIT",
+                "%s: what the frozen layers give, %s, does not fit into the cache; %s",
                 otherwise,
-                needed / 1e9,
+                size_text(needed),
+                store.way_out(needed),
             )
         return room >= needed
 
@@ -187,6 +217,13 @@ class FrozenActivations:
         embeddings = encode_table(self._encoder, joined(tables), self._how)
         parts = np.split(embeddings, np.cumsum([len(each) for each in tables])[:-1])
         return {each: ArrayActivations(part) for each, part in zip(self._tables, parts, strict=True)}
+
+
+def _checksum(rows: RowActivations) -> str:
+    if isinstance(rows, ArrayActivations):
+        return tensors_fingerprint({"rows": rows.values})
+    assert isinstance(rows, MappedActivations)  # noqa: S101 - narrows for mypy: there are these two
+    return rows.rows.checksum
 
 
 def _held(rows: Rows) -> RowActivations:

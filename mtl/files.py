@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -9,14 +10,18 @@ import numbers
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 _BLANK: Final = "0" * 64
+_PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}(\.\w+)?")
+_WRITTEN_SECONDS: Final = 24 * 3600.0
+"""No file is under a temporary name for so long: what is older was left by a process that was killed."""
 _SEAL: Final = re.compile(rb'"checksum": "([0-9a-f]{64})"\n\}\n\Z')
 
 
@@ -78,6 +83,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")
     try:
         yield temporary
@@ -89,7 +95,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files beside a target, of its kind, that no living process can still be writing."""
+    for path in target.parent.glob(f".partial-*{glob.escape(target.suffix)}"):
+        with suppress(OSError):
+            if _PARTIAL.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _WRITTEN_SECONDS:
+                path.unlink()
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
@@ -184,8 +198,8 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
-    """Make a rename in the folder durable; Windows has no such call and needs none."""
+def sync_folder(path: Path) -> None:
+    """Make what was renamed or removed in the folder durable; Windows has no such call and needs none."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -31,6 +31,7 @@ from mtl.scores import Splits
 from mtl.setting import Setting
 from mtl.training import callbacks
 from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.checkpoint_model import check_fits, check_weights
 from mtl.training.compact import compact_embeddings
 from mtl.training.exact_loop import use_exact_loops
 from mtl.training.freezing import FreezePlan, apply_freezing
@@ -112,7 +113,7 @@ def fit(
     module = _module(setting, data, report)
     plan = module.freezing
     meter = callbacks.Cost()
-    points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs)
+    points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs, activations.used)
     observers = [
         meter,
         callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
@@ -212,6 +213,8 @@ def _run(
         with compact_embeddings(module.network, setting.plan, seen, setting.encoding.pad_id):
             with freed_memory_kept(), progress.stop.deferred():
                 path = progress.point.path if progress.point else None
+                if path is not None:
+                    check_fits(path, trainer, module, data.sampler)
                 if setting.place.rank:  # the first process draws dropout as one alone would, each other its own
                     torch.manual_seed(setting.config.seed + setting.place.rank)
                 trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
@@ -277,7 +280,7 @@ def _announce(setting: Setting, sampler: StepSampler) -> None:
     out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
 
 
-def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+def _load_best(trainer: pl.Trainer, module: MultiTaskModule) -> None:
     """Put back the weights of the best validation, if there was a choice."""
     best = next(
         (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint) and each.monitor), None
@@ -285,6 +288,7 @@ def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     if best is None or not best.best_model_path:
         return
     checkpoint = read_checkpoint(Path(best.best_model_path))
+    check_weights(checkpoint, module, Path(best.best_model_path))
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
 

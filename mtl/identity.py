@@ -7,16 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning
-import torch
-import transformers
-
-import mtl
 from mtl.activations import tensors_fingerprint
 from mtl.errors import Problem
 from mtl.files import content_checksum
 from mtl.inputs import data_files
 from mtl.schema import shown
+from mtl.training.checkpoint_model import versions
 
 if TYPE_CHECKING:
     from mtl.scores import Splits
@@ -52,14 +48,8 @@ def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that compute."""
-    modules = {"mtl": mtl, "torch": torch, "lightning": lightning, "transformers": transformers}
-    return {name: str(module.__version__) for name, module in modules.items()}
-
-
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed between the start of a run and its resumption, but for versions.
+    """Return what has changed between the start of a run and its resumption, but for versions and more epochs.
 
     Args:
         then: The identity in a resume point.
@@ -97,6 +87,8 @@ def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterato
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for name in dict.fromkeys([*then, *now]):
             yield from _config_changes(then.get(name), now.get(name), folder, f"{key}.{name}".lstrip("."))
+    elif key == "trainer.max_epochs" and isinstance(then, int) and isinstance(now, int) and now > then:
+        return  # more epochs continue what was begun
     elif then != now:
         repair = "put it back, or start a new run with it"
         yield Problem(f"{folder / 'config.yaml'}: {key}", shown(now), f"{shown(then)}, as when the run began", repair)

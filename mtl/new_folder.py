@@ -30,21 +30,25 @@ def making() -> Iterator[None]:
 
 def _new_folder(path: str) -> str:
     if _made is None:
-        return path
+        return next(name for name in _names(path) if not Path(name).exists())
     if path not in _made:
         _made[path] = _make(path)
     return _made[path]
 
 
 def _make(path: str) -> str:
-    folder, numbers = path, count(2)
-    while True:
+    for folder in _names(path):
         try:
             Path(folder).mkdir(parents=True)
         except FileExistsError:
-            folder = f"{path}-{next(numbers)}"
-        else:
-            return folder
+            continue
+        return folder
+    raise AssertionError("there is always another name")
+
+
+def _names(path: str) -> Iterator[str]:
+    yield path
+    yield from (f"{path}-{number}" for number in count(2))
 
 
 OmegaConf.register_new_resolver("mtl.new_folder", _new_folder, use_cache=True, replace=True)

@@ -18,7 +18,7 @@ from mtl.encoding import Encoding, Precision
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.evaluation.calibrate import BINS
 from mtl.evaluation.calibration import Calibration
-from mtl.evaluation.metrics_file import RunMetrics, write_metrics
+from mtl.evaluation.metrics_file import RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.files import read_yaml
@@ -159,4 +159,5 @@ def write_scored(folder: str | Path, scored: AllScored) -> None:
         for split, each in splits.items():
             write_predictions(predictions_path(folder, task, split), each.predictions)
     reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
-    write_metrics(Path(folder) / "metrics.json", RunMetrics(reports))
+    files = checksums(Path(folder))
+    write_metrics(Path(folder) / "metrics.json", RunMetrics(reports, files=files))

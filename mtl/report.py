@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
+from mtl.run_folder import check
 
 USAGE = """
 usage: python -m mtl.report run=FOLDER
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.evaluation.html.run_page import write_run_page
 
+    check(Path(options.run), only_links=True)
     print(f"written: {write_run_page(options.run)}")
 
 

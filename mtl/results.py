@@ -24,7 +24,7 @@ from mtl.evaluation.error_files import write_errors
 from mtl.evaluation.gradient_figures import GradientFigures, sentences
 from mtl.evaluation.html.projection import SentenceMap, map_path, write_map
 from mtl.evaluation.html.run_page import write_run_page
-from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
+from mtl.evaluation.metrics_file import Cost, RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.report import write_report
 from mtl.evaluation.retention_figures import Retention
@@ -126,7 +126,7 @@ def write(run: Run) -> None:
     for task, found in run.maps.items():
         write_map(map_path(run.folder, task, reported_split(run.scored[task]) or ""), found)
     write_report(run.folder / "report.md", _summary(run, _draw(run)))
-    figures = RunMetrics(run.reports, run.cost, _run_facts(run), run.retention, run.gradients)
+    figures = RunMetrics(run.reports, run.cost, _run_facts(run), run.retention, run.gradients, checksums(run.folder))
     if run.config.evaluation.figures:
         write_run_page(run.folder, figures)
     write_metrics(run.folder / "metrics.json", figures)

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import yaml
-
 from mtl import facts
 from mtl.analysis import analyse_errors
 from mtl.artifact import find_model
@@ -25,19 +23,28 @@ from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.features import FrozenActivations
-from mtl.files import write_text_atomically
 from mtl.fitting import Progress, fit
 from mtl.identity import changes, identity, version_changes
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
-from mtl.run_folder import CHECKPOINTS, CONFIG, begin, full_disk_explained, in_use, is_finished, remove_leftovers
+from mtl.run_folder import (
+    CHECKPOINTS,
+    CONFIG,
+    begin,
+    check,
+    full_disk_explained,
+    in_use,
+    is_finished,
+    remove_leftovers,
+    reopen,
+)
 from mtl.scores import Splits, calibrated, logits_of_all, scored_splits
 from mtl.sentence_maps import SentenceMaps
 from mtl.setting import Setting, settle
 from mtl.stage_scores import with_stages
 from mtl.training import callbacks
 from mtl.training.parallel import ALONE, Place
-from mtl.training.resume_points import PREVIOUS, last_point
+from mtl.training.resume_points import PREVIOUS, Point, last_point
 from mtl.training.stopping import Stop, stopping
 
 log = logging.getLogger(__name__)
@@ -63,6 +70,7 @@ def train(
         Terminated: The process was told to end.
     """
     _quiet()
+    check(folder)
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
         try:
             return _train(absolute(config), folder, dict(choices or {}), stop, resume)
@@ -79,19 +87,21 @@ def _advice(folder: Path) -> str:
 def _train(
     config: Config, folder: Path, choices: dict[str, str], stop: Stop, resume: bool
 ) -> dict[str, dict[str, Scored]]:
-    remove_leftovers(folder)
     point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
     setting = settle(config, folder, inputs)
-    if not resume:
-        begin(folder, choices, keep=find_model(Path(config.model.init_from)) if config.model.init_from else None)
-        write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
+    splits = _tokenize(setting)
+    progress = Progress(stop, identity(setting, splits), point)
+    _check_same(progress, folder, resume=resume)
+    remove_leftovers(folder)
+    if resume:
+        _reopen_if_longer(config, folder, point)
+    else:
+        keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
+        begin(folder, choices, asdict(config), keep=keep)
     place = setting.place if setting.groups else ALONE
     with companions(place, folder, *(["resume"] if resume else [])) as connect:
-        splits = _tokenize(setting)
-        progress = Progress(stop, identity(setting, splits), point)
-        _check_same(progress, folder)
-        activations = _frozen(setting, splits)
+        activations = _frozen(setting, splits, point)
         ability = _ability(setting, inputs.pairs)
         frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
         maps = SentenceMaps.begin(setting, splits, frozen)
@@ -153,20 +163,32 @@ def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resu
         setting = settle(config, folder, load_inputs(config), place.rank)
         splits = _tokenize(setting)
         progress = Progress(stop, identity(setting, splits), point)
-        activations, bad_steps, watch = _frozen(setting, splits), BadSteps(setting), gradient_watch(config)
+        activations, bad_steps, watch = _frozen(setting, splits, point), BadSteps(setting), gradient_watch(config)
         fit(setting, splits, activations, callbacks.History(), progress, bad_steps, watch, connect)
 
 
-def _check_same(progress: Progress, folder: Path) -> None:
+def _check_same(progress: Progress, folder: Path, *, resume: bool) -> None:
     """Refuse to go on with other data, weights or settings than the run began with."""
     if progress.point is None:
+        if resume:
+            log.info("resuming %s from its start: it has no checkpoint yet", folder)
         return
     then, now = progress.point.inputs, progress.inputs
     if problems := changes(then, now, folder):
         raise ConfigError(problems)
     if changed := version_changes(then, now):
         log.warning("the result may differ from that of an unbroken run: %s", changed)
-    log.info("going on from %s", progress.point.path)
+    epochs = [values["config"]["trainer"]["max_epochs"] for values in (then, now)]
+    if epochs[0] != epochs[1]:
+        told = "training for %s epochs in place of %s: from here on the rates are those of the longer schedule"
+        log.info(told, epochs[1], epochs[0])
+    log.info("resuming %s behind step %d, from %s", folder, progress.point.log_step, progress.point.path.name)
+
+
+def _reopen_if_longer(config: Config, folder: Path, point: Point | None) -> None:
+    """Keep the configuration of a run that is to train for more epochs than it was started with."""
+    if point is not None and point.inputs["config"]["trainer"]["max_epochs"] != config.trainer.max_epochs:
+        reopen(folder, asdict(config))
 
 
 def _tokenize(setting: Setting) -> Splits:
@@ -202,7 +224,7 @@ def _retention(setting: Setting, pairs: Pairs | None, before: float | None) -> R
     return Retention(before, after, len(pairs))
 
 
-def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
+def _frozen(setting: Setting, splits: Splits, point: Point | None) -> FrozenActivations:
     """Return what will compute, once, the activations of every row that the run runs through frozen layers."""
     whole = setting.plan.encoder_is_frozen  # then evaluation needs no encoder either
     tables = {
@@ -212,7 +234,8 @@ def _frozen(setting: Setting, splits: Splits) -> FrozenActivations:
         if (split == "train" and setting.learns(name)) or split == "val" or (split == "test" and whole)
     }
     encoder = setting.start.network.encoder
-    return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations)
+    before = None if point is None else point.activations
+    return FrozenActivations(encoder, tables, setting.encoding, cached=setting.config.cache.activations, before=before)
 
 
 def _quiet() -> None:

@@ -6,15 +6,17 @@ import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import yaml
 from filelock import FileLock, Timeout
 
-from mtl.errors import ConfigError, DiskError, Problem
-from mtl.files import write_json
+from mtl.errors import ConfigError, DiskError, Problem, listed
+from mtl.files import sync_folder, write_json, write_text_atomically
 
 log = logging.getLogger(__name__)
 
@@ -25,38 +27,126 @@ RECORD: Final = "run.json"
 CHECKPOINTS: Final = "checkpoints"
 OUTPUTS: Final = "outputs"
 RESULTS: Final = (
-    "model",
-    "predictions",
-    "errors",
-    "figures",
-    "maps",
-    "bad_steps",
-    "diagnosis",
+    "metrics.json",
     "report.md",
     "report.html",
+    "checkpoints/*.ckpt",
+    "logs/metrics.csv",
+    "logs/events.out.tfevents.*",
+    "logs/hparams.yaml",
+    "predictions/*.csv",
+    "errors/*.csv",
+    "figures/*.svg",
+    "maps/*.npz",
+    "bad_steps/step_*.json",
+    "diagnosis/diagnosis.*",
+    "diagnosis/*.csv",
+    "diagnosis/learning_curves_*.svg",
+    "model",
 )
-"""What a run, and a diagnosis of it, leave beside its configuration, its log and its curves."""
+"""What a run, and a diagnosis of it, leave beside its configuration and its log; the model is a folder of its own."""
 _LOCK: Final = ".running"
+_BEFORE: Final = (".hydra", "train.log", "job.json", _LOCK)
+"""What stands in a folder, made by Hydra, a study or `in_use`, before the run in it has begun."""
+_FOLDERS: Final = tuple(dict.fromkeys(name.partition("/")[0] for name in RESULTS if "/" in name))
+_LEFT: Final = re.compile(r"\.(partial|old)-[0-9a-f]{16}(\.\w+)?")
+"""The temporary names of `mtl.files.replacing` and of a model that is being replaced."""
 _ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def begin(folder: Path, choices: Mapping[str, str], *, keep: Path | None = None) -> None:
-    """Make a folder ready for a new run, and note what the configuration does not: the choice made in each group.
+def problem_with(folder: Path) -> str:
+    """Return what stands against a run in a folder: it holds something else, or leads out of itself.
 
-    What an earlier run left in the folder is removed: it would be taken for this run's, and some of it would stay.
+    Returns:
+        What was found, or an empty text where a run may begin or resume.
+    """
+    if not folder.is_dir():
+        return ""
+    if reason := link_out(folder):
+        return reason
+    if _is_run(folder):
+        return ""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _BEFORE and not _LEFT.match(path.name))
+    return f"it holds {listed(others, most=5)} and no run of mtl" if others else ""
+
+
+def check(folder: Path, *, only_links: bool = False) -> None:
+    """Refuse a folder in which no run may be written, see `problem_with`.
+
+    Args:
+        folder: The run folder.
+        only_links: Whether something is added to a run that is there, so that only its links matter.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if reason := link_out(folder) if only_links else problem_with(folder):
+        raise ConfigError(Problem("run folder", f"{folder}, but {reason}", FREE, "choose another folder"))
+
+
+FREE: Final = "a new or empty folder, or that of an earlier run, with files of its own"
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether `begin` has noted a run in the folder."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("choices"), dict)
+
+
+def link_out(folder: Path) -> str:
+    """Return which file of a run is a link to somewhere outside of its folder; empty if none is."""
+    home = folder.resolve()
+    for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(each.partition("/")[0] for each in RESULTS)):
+        top = folder / name
+        below = top.rglob("*") if top.is_dir() and not top.is_symlink() else ()
+        for path in (top, *below):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                return f"{path.relative_to(folder)} in it is a link to {path.resolve()}, outside of it"
+    return ""
+
+
+def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    """Make a folder ready for a new run: its configuration, and the choice made in each configuration group.
+
+    What an earlier run left in the folder is removed: it would be taken for this run's, and some of it would stay. The
+    earlier configuration goes before everything else and the new one comes last, so that a process killed in between
+    leaves a folder that cannot be resumed, rather than the earlier run with some of its files gone.
 
     Args:
         folder: The run folder.
         choices: The choice made in each configuration group.
+        config: The configuration, plain values.
         keep: What this run itself begins from, if it is in there.
     """
-    results = [folder / name for name in RESULTS] if (folder / RECORD).is_file() else []
-    if any(path.exists() for path in results):
-        log.warning("the run that was in %s is replaced by this one", folder)
-    for path in (folder / METRICS, *(folder / CHECKPOINTS).glob("*.ckpt"), *results):
-        if keep is None or path.absolute() != keep.absolute():
-            _remove(path)
+    if _is_run(folder):
+        (folder / CONFIG).unlink(missing_ok=True)
+        sync_folder(folder)
+        results = [path for pattern in RESULTS for path in folder.glob(pattern)]
+        if results:
+            log.warning("the run that was in %s is replaced by this one", folder)
+        for path in results:
+            if keep is None or path.absolute() != keep.absolute():
+                _remove(path)
+        for name in _FOLDERS:
+            with suppress(OSError):  # somebody else's files are in it
+                (folder / name).rmdir()
     write_json(folder / RECORD, {"choices": dict(choices)})
+    write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def reopen(folder: Path, config: Mapping[str, Any]) -> None:
+    """Let a run continue with another configuration; if it is finished, it no longer is.
+
+    Args:
+        folder: The run folder.
+        config: The new configuration, plain values.
+    """
+    (folder / METRICS).unlink(missing_ok=True)  # first: a process killed in between leaves the run as it was, to resume
+    sync_folder(folder)
+    write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def choices_of(folder: Path) -> dict[str, str]:
@@ -84,44 +174,62 @@ def run_to_resume(given: str) -> Path:
     """
     if given != "auto":
         folder = Path(given).expanduser().absolute()
-        if not (folder / CONFIG).is_file():
-            found = f"{folder}: " + (f"no {CONFIG} in it" if folder.is_dir() else "no such folder")
-            raise ConfigError(
-                Problem("resume", found, "the folder of a run, or auto", f"resume={OUTPUTS}/<date>/<time>")
-            )
+        missing = next((name for name in (CONFIG, RECORD) if not (folder / name).is_file()), None)
+        if missing is not None:
+            found = f"{folder}: " + (f"no {missing} in it" if folder.is_dir() else "no such folder")
+            repair = f"resume={OUTPUTS}/<date>/<time>"
+            if (folder / RECORD).is_file():
+                found, repair = f"{folder}: a run that ended before its first step", "start it again with its command"
+            raise ConfigError(Problem("resume", found, "the folder of a run, or auto", repair))
+        check(folder)
         return folder
     root = Path(OUTPUTS).absolute()
     runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
-    unfinished = [each for each in runs if not is_finished(each) and not _is_in_use(each)]
+    unfinished = [each for each in runs if not is_finished(each) and not is_in_use(each)]
     if not unfinished:
         found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
         raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
-    return max(unfinished, key=lambda each: ((each / RECORD).stat().st_mtime_ns, each))
+    latest = max(unfinished, key=lambda each: ((each / RECORD).stat().st_mtime_ns, each))
+    check(latest)
+    return latest
+
+
+_kept: set[Path] = set()
+"""The folders that this process keeps to itself."""
 
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
     """Keep a run folder to this process inside the block; the operating system ends that with the process.
 
+    A block inside another one for the same folder changes nothing.
+
     Raises:
         ConfigError: Another process is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    if place in _kept:
+        yield
+        return
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         expected = "a folder in which no other process trains"
         raise ConfigError(Problem("run folder", f"{folder}, in use by another process", expected)) from None
+    _kept.add(place)
     try:
         yield
     finally:
+        _kept.discard(place)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-def _is_in_use(folder: Path) -> bool:
-    if not (folder / _LOCK).exists():
+def is_in_use(folder: Path) -> bool:
+    """Whether another process is at work in a folder."""
+    if not (folder / _LOCK).is_file() or (folder / _LOCK).is_symlink():
         return False
     try:
         with in_use(folder):
@@ -131,9 +239,13 @@ def _is_in_use(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed process left in a run folder."""
-    for path in (*folder.rglob(".partial-*"), *folder.rglob(".old-*")):
-        _remove(path)
+    """Remove the temporary files and folders that a killed run left; only names that it makes, where it makes them."""
+    if not _is_run(folder):
+        return
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        for path in place.glob(".*"):
+            if _LEFT.fullmatch(path.name):
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

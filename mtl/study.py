@@ -23,7 +23,7 @@ from mtl.config import Config
 from mtl.errors import ConfigError, MtlError, Problem
 from mtl.files import content_checksum
 from mtl.run_folder import RECORD as RUN_RECORD
-from mtl.run_folder import is_finished
+from mtl.run_folder import check, is_finished
 from mtl.study_jobs import Job, JobRecord, jobs_of, read_record, seconds_left
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,8 @@ def plan_study(command: CommandLine) -> Study | None:
         load_inputs(config)  # what is wrong with it would fail every job
     given = [each.partition("=")[2].strip("'\"") for each in command.fixed if each.startswith(f"{_DIR}=")]
     study = Study(Path(given[-1]) if given else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
+    for job in jobs:
+        check(study.folder / job.name)
     _set_aside(study, command)
     done = sum(_done(study.folder / job.name) for job in jobs)
     print(f"study {study.folder}: {len(jobs)} jobs, {done} of them done")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mtl import cli, new_folder
 from mtl.backbones import CONF
 from mtl.composition import check_command_line
-from mtl.config import load
+from mtl.config import Config, load
 from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed
-from mtl.run_folder import choices_of, in_use, is_finished, remove_leftovers, run_to_resume
+from mtl.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.study import Study, plan_study
 
 log = logging.getLogger(__name__)
+_DIGITS = 9
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,11 +45,17 @@ def main(arguments: Sequence[str]) -> None:
             log.error("this job failed, the sweep goes on\n%s", error)
             failed.append(str(error))
 
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong, rather than a traceback and exit code 1
+    logging.raiseExceptions = False  # on a full disk each line for train.log would give a traceback
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
+    place = command.folder if study is None else study.folder
     try:
-        with new_folder.making():
+        # before Hydra writes into it: a second run there must not touch what the first one has
+        with nullcontext() if place is None else in_use(place), new_folder.making():
             run()
+    except (HydraException, ValueError) as error:
+        raise _of_hydra(error) from None
     except KeyboardInterrupt:
         if study is not None:
             print("the same command goes on with the study", file=sys.stderr)
@@ -56,16 +67,26 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(cli.FAILED)
 
 
+def _of_hydra(error: Exception) -> Exception:
+    """Return what a user can mend of an error that Hydra raised, such as a disk on which it cannot write its files."""
+    if isinstance(error, HydraException):
+        message = " ".join(str(error).split())
+        return ConfigError(Problem("configuration", message, "what Hydra can run"))
+    return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
+
+
 def _resume(arguments: Sequence[str]) -> None:
     """Go on with a run in its own folder, with its own configuration."""
-    if len(arguments) > 1:
-        expected = "resume=<run folder> or resume=auto alone: a run goes on with its own config.yaml"
+    values = dict(each.partition("=")[::2] for each in arguments)
+    epochs = values.get("trainer.max_epochs")
+    if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs"}:
+        expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: a run keeps its config.yaml"
         raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
-    folder = run_to_resume(arguments[0].partition("=")[2])
-    if is_finished(folder):
+    folder = run_to_resume(values["resume"])
+    if is_finished(folder) and epochs is None:
         with in_use(folder):  # which removes the lock of a process that was killed behind its last file
             remove_leftovers(folder)
-        print(f"the run in {folder} is finished; there is nothing to resume")
+        print(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…")
         return
     _log_into(folder)
 
@@ -73,7 +94,23 @@ def _resume(arguments: Sequence[str]) -> None:
         from mtl.reevaluation import read_config
         from mtl.run import train
 
-    train(read_config(folder), folder, choices_of(folder), resume=True)
+    with in_use(folder):
+        config = read_config(folder)
+        if epochs is not None:
+            config = _with_more_epochs(config, epochs, folder)
+        train(config, folder, choices_of(folder), resume=True)
+
+
+def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
+    """Return the configuration of a run with more epochs than it was started with."""
+    before = config.trainer.max_epochs
+    if before is None or not text.isdecimal() or len(text) > _DIGITS or int(text) <= before:
+        expected = f"more than {before}, the run's own" if before else "no such key: the run ends by trainer.max_steps"
+        raise ConfigError(Problem("trainer.max_epochs", text, expected))
+    if not (folder / CHECKPOINTS / "last.ckpt").is_file():
+        found = f"{text}, and {folder} has no checkpoint to resume from"
+        raise ConfigError(Problem("trainer.max_epochs", found, "a run with checkpoints/last.ckpt"))
+    return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
 
 
 def _log_into(folder: Path) -> None:

@@ -96,6 +96,14 @@ def full_text(folder: Path, limit: int, rows: int, size: int) -> str:
     )
 
 
+def way_out(folder: Path, needed: int) -> str:
+    """Return what a user can do where ``needed`` bytes do not fit into the cache."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        return f"its disk has {size_text(free)} left: free some, or set MTL_CACHE_DIR to a folder on another disk"
+    return f"raise its limit with the environment variable {VARIABLE}"
+
+
 def _evict(path: Path) -> bool:
     try:
         return not remove_source(path)

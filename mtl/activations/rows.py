@@ -32,10 +32,19 @@ class Rows:
             ``start`` and ``length``, ``(N,)``.
         layout: How the rows look.
         lease: Whatever keeps the files in place.
+        checksum: Of the rows, where it is known.
     """
 
-    def __init__(self, files: Sequence[Path], places: NDArray[Any], layout: Layout, lease: object = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        places: NDArray[Any],
+        layout: Layout,
+        lease: object = None,
+        checksum: str = "",
+    ) -> None:
         self.layout = layout
+        self.checksum = checksum
         self._files = tuple(files)
         self._places = places
         self._lease = lease

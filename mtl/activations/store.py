@@ -155,7 +155,7 @@ class ActivationStore:
         there, places = self._find(as_keys(keys))
         if not there.all():
             raise KeyError(f"{(~there).sum():,} of {len(there):,} rows are not in the cache {self.path}")
-        return Rows(*self._catalogue.files(places), self.layout, self._lease)
+        return Rows(*self._catalogue.files(places), self.layout, self._lease, self._catalogue.checksum(places))
 
     @property
     def keeps(self) -> bool:
@@ -173,6 +173,10 @@ class ActivationStore:
         except OSError as error:
             self._give_up(error)
             return 0
+
+    def way_out(self, needed: int) -> str:
+        """Return what a user can do where ``needed`` bytes do not fit: the disk is full, or the limit is too low."""
+        return limits.way_out(self._folder, needed)
 
     def bytes_for(self, rows: int, vectors: int) -> int:
         """Return how many bytes so many rows with so many vectors in all take in one segment."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import errno
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +27,7 @@ from mtl.files import expanded
 if TYPE_CHECKING:
     import os
 
+_log = logging.getLogger(__name__)
 _MOST_ROWS_PER_BATCH = 8192
 _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
@@ -157,9 +161,26 @@ def _load(
     except OSError as error:
         _add_unreadable(error, log)
         raise DataError(log.problems()) from error
-    if not store.is_whole(target):
-        store.write(target, _batches(reader(file, columns, log), columns.extra, file, state, log), columns.extra)
-    return file, store.mapped(target)
+
+    def rows() -> Iterator[Any]:
+        return _batches(reader(file, columns, log), columns.extra, file, state, log)
+
+    try:
+        return file, _cached(target, rows, columns)
+    except OSError as error:
+        reason = error.strerror or error
+        _log.warning("the rows of %s are not kept: the cache %s cannot be written (%s)", file, target.parent, reason)
+        return file, store.write_aside(target.name, rows(), columns.extra, error)
+
+
+def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -> pa.Table:
+    """Return the rows from the cache, where they are written unless they are there."""
+    for _ in range(2):
+        if not store.is_whole(target):
+            store.write(target, rows(), columns.extra)
+        with suppress(FileNotFoundError):  # the cache was cleared in between
+            return store.mapped(target)
+    raise FileNotFoundError(errno.ENOENT, "removed as soon as it was written", str(target))
 
 
 def _batches(

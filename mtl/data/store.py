@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,20 +55,39 @@ def write(target: Path, batches: Iterator[pa.RecordBatch], extra: Sequence[str] 
         extra: The names of the extra columns.
 
     Raises:
-        DataError: The folder cannot be written to, or the disk is full.
+        OSError: The folder cannot be written to, or the disk is full.
+    """
+    with replacing(target) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema(extra)) as stream:
+            for batch in batches:
+                stream.write_batch(batch)
+        with temporary.open("r+b") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.write(digest)
+
+
+def write_aside(name: str, batches: Iterator[pa.RecordBatch], extra: Sequence[str], error: OSError) -> pa.Table:
+    """Return the rows from a temporary file, which goes when it is no longer mapped: the cache cannot be written.
+
+    Args:
+        name: The file's name.
+        batches: As for `write`.
+        extra: The names of the extra columns.
+        error: What the cache said, for the error where no temporary file can be written either.
+
+    Raises:
+        DataError: That.
     """
     try:
-        with replacing(target) as temporary:
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema(extra)) as stream:
-                for batch in batches:
-                    stream.write_batch(batch)
-            with temporary.open("r+b") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-                file.write(digest)
-    except OSError as error:
-        found = f"a cache folder that cannot be written ({error.strerror or error})"
+        with tempfile.TemporaryDirectory(prefix="mtl-", ignore_cleanup_errors=True) as folder:
+            target = Path(folder) / name
+            write(target, batches, extra)
+            return mapped(target)
+    except OSError:
+        found = f"a cache folder that cannot be written ({error.strerror or error}), and no temporary folder either"
         repair = "set MTL_CACHE_DIR to another folder, or free some space"
-        raise DataError(Problem(str(target.parent), found, "a writable folder with free space", repair)) from error
+        place = str(error.filename or "the cache")
+        raise DataError(Problem(place, found, "a writable folder with free space", repair)) from error
 
 
 def is_whole(target: Path) -> bool:

@@ -13,7 +13,7 @@ from mtl.evaluation.fields import Fields
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport, read_report
-from mtl.files import is_sealed, write_sealed_json
+from mtl.files import content_checksum, is_sealed, write_sealed_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class RunMetrics:
         run: Free facts of the run, all of them valid JSON: experiment, backbone, seed, data.
         retention: How much of its general ability the encoder kept; None where it was not measured.
         gradients: Whether the tasks pulled the encoder in the same direction; None where it was not measured.
+        files: The SHA-256 of each file of predictions and maps beside it, by its path from the run folder; older runs
+            have none.
     """
 
     tasks: Mapping[str, Mapping[str, TaskReport]]
@@ -54,6 +56,36 @@ class RunMetrics:
     run: Mapping[str, Any] = field(default_factory=dict)
     retention: Retention | None = None
     gradients: GradientFigures | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return what `RunMetrics.files` is of a run folder, as its files are now."""
+    paths = sorted([*folder.glob("predictions/*.csv"), *folder.glob("maps/*.npz")])
+    return {path.relative_to(folder).as_posix(): content_checksum(path) for path in paths}
+
+
+def check_file(folder: Path, path: Path, files: Mapping[str, str]) -> None:
+    """Check that a file of predictions or a map is what the run wrote.
+
+    Args:
+        folder: The run folder.
+        path: The file.
+        files: See `RunMetrics.files`; a file that is not listed there is not checked.
+
+    Raises:
+        DataError: It has changed, or cannot be read.
+    """
+    expected = files.get(path.relative_to(folder).as_posix())
+    if expected is None or not path.exists():  # whoever reads it says that it is missing
+        return
+    try:
+        changed = content_checksum(path) != expected
+    except OSError as error:
+        raise DataError(Problem(str(path), f"not readable: {error.strerror}", "a file of a finished run")) from None
+    if changed:
+        found, allowed = "a changed or damaged file: its checksum differs", "the file as the run wrote it"
+        raise DataError(Problem(str(path), found, allowed, "copy the run again, or evaluate it again"))
 
 
 def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
@@ -68,7 +100,10 @@ def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
     }
     kept = {} if metrics.retention is None else {"retention": asdict(metrics.retention)}
     pulls = {} if metrics.gradients is None else {"gradients": asdict(metrics.gradients)}
-    write_sealed_json(path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run})
+    files = {"files": dict(metrics.files)} if metrics.files else {}
+    write_sealed_json(
+        path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run, **files}
+    )
 
 
 def read_metrics(path: str | Path) -> RunMetrics:
@@ -88,12 +123,17 @@ def read_metrics(path: str | Path) -> RunMetrics:
     run = fields.fields("run").plain() if "run" in fields else {}
     retention = None if fields.missing("retention") else Retention.read(fields.fields("retention"))
     gradients = None if fields.missing("gradients") else GradientFigures.read(fields.fields("gradients"))
-    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention, gradients)
+    files = {name: str(checksum) for name, checksum in _files(fields).items()}
+    metrics = RunMetrics(tasks, _read_cost(fields.fields("cost")), run, retention, gradients, files)
     fields.finish()
     if "checksum" in fields and not is_sealed(path):
         found, expected = "a changed or damaged file: its checksum differs", "the metrics.json of a finished run"
         raise DataError(Problem(str(path), found, expected, "evaluate the run again: it writes this file"))
     return metrics
+
+
+def _files(fields: Fields) -> dict[str, Any]:
+    return fields.fields("files").plain() if "files" in fields else {}
 
 
 def _read_cost(fields: Fields) -> Cost:

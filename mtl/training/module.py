@@ -320,6 +320,15 @@ class MultiTaskModule(LightningModule):
         if self._guard is not None and "bad_steps" in checkpoint:
             self._guard.load_state_dict(checkpoint["bad_steps"])
 
+    def learning_state(self) -> dict[str, Tensor]:
+        """Return the part of the state that a checkpoint holds."""
+        kept = self._kept()
+        return {name: value for name, value in self.state_dict().items() if name in kept}
+
+    def guard_state(self) -> dict[str, int] | None:
+        """Return what a checkpoint holds of the guard, if there is one."""
+        return None if self._guard is None else self._guard.state_dict()
+
     def _kept(self) -> set[str]:
         named = self.network.named_by_layer()
         learning = {f"network.{name}" for layer in self.freezing.first for name, _ in named[layer]}

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mtl.errors import ModelError, Problem
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.checkpoint_model import validate
 from mtl.training.curve_log import CurveLog
 from mtl.training.random_state import random_state, restore_random_state
 from mtl.training.stopping import Stop
@@ -58,9 +59,18 @@ class ResumePoints(Checkpoint):
         rhythm: When to write; ``None``: only on SIGTERM.
         stop: Whether the process is to end.
         inputs: Names and fingerprints of what the run depends on, plain values; kept in every point.
+        activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
     """
 
-    def __init__(self, folder: Path, rhythm: Rhythm | None, stop: Stop, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rhythm: Rhythm | None,
+        stop: Stop,
+        inputs: Mapping[str, Any],
+        activations: Mapping[str, str] | None = None,
+    ) -> None:
+        self._activations = {} if activations is None else activations
         self._path = folder / LAST
         self._rhythm = rhythm
         self._stop = stop
@@ -151,6 +161,7 @@ class ResumePoints(Checkpoint):
             "random": _of_all_ranks(trainer, random_state()),
             "should_stop": trainer.should_stop,
             "log_rows": rows[0] if rows else 0,
+            "activations": dict(self._activations),
         }
 
     def on_load_checkpoint(
@@ -190,12 +201,14 @@ class Point:
         inputs: What the run depended on when it was written.
         log_rows: The rows of the curves up to it.
         log_step: The step, as loggers count, that comes behind it.
+        activations: A checksum of the activations of frozen layers that were used up to it, by boundary.
     """
 
     path: Path
     inputs: dict[str, Any]
     log_rows: int
     log_step: int
+    activations: dict[str, str]
 
 
 def last_point(folder: Path) -> Point | None:
@@ -219,7 +232,7 @@ def last_point(folder: Path) -> Point | None:
             log.warning("%s: %s; going on from the checkpoint before it, %s", each.place, each.found, path.name)
         return point
     if problems:
-        raise ModelError([replace(each, repair="start the run again") for each in problems])
+        raise ModelError([replace(each, repair=each.repair or "start the run again") for each in problems])
     return None
 
 
@@ -228,4 +241,6 @@ def _point(path: Path) -> Point:
     state = checkpoint.get(KEY)
     if state is None:
         raise ModelError(Problem(str(path), "weights alone", "a checkpoint with everything that a training needs"))
-    return Point(path, state["inputs"], state["log_rows"], checkpoint["global_step"])
+    validate(checkpoint, path)
+    used = state.get("activations", {})
+    return Point(path, state["inputs"], state["log_rows"], checkpoint["global_step"], used)

@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ import yaml
 from mtl.errors import ConfigError, DiskError, ModelError, Terminated
 from mtl.run import train
 from mtl.training import checkpoint_files, random_state, resume_points
+from tests.support import commands
 from tests.support.resuming import COMMON, SCENARIOS, differences
 from tests.support.runs import Probe, config, data, probed
 
@@ -168,6 +170,128 @@ def test_damaged_checkpoints_alone(copy: tuple[Path, list[str]]) -> None:
     )
 
 
+def changed(path: Path, *changes: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a checkpoint holds, and seal it again."""
+    state = torch.load(path, weights_only=True)
+    for change in changes:
+        change(state)
+    checkpoint_files.write_checkpoint(path, state)
+
+
+def put(value: Any, *keys: Any) -> Callable[[dict[str, Any]], object]:
+    def change(state: Any) -> None:
+        for key in keys[:-1]:
+            state = state[key]
+        state[keys[-1]] = value
+
+    return change
+
+
+def without(*keys: Any) -> Callable[[dict[str, Any]], object]:
+    def change(state: Any) -> None:
+        for key in keys[:-1]:
+            state = state[key]
+        del state[keys[-1]]
+
+    return change
+
+
+BROKEN = {
+    "mtl": put([], "mtl"),
+    "mtl.inputs": without("mtl", "inputs"),
+    "mtl.inputs.config": put(1, "mtl", "inputs", "config"),
+    "mtl.inputs.files.a": put(3, "mtl", "inputs", "files", "a"),
+    "mtl.inputs.versions": put({"torch": "2\n\x1b[2J"}, "mtl", "inputs", "versions"),
+    "mtl.random": put([], "mtl", "random"),
+    "mtl.random.0": put(torch.zeros(3), "mtl", "random", 0, "torch"),
+    "mtl.random.0.numpy": without("mtl", "random", 0, "numpy"),
+    "mtl.log_rows": put(-1, "mtl", "log_rows"),
+    "mtl.should_stop": put("no", "mtl", "should_stop"),
+    "epoch": without("epoch"),
+    "global_step": put("7", "global_step"),
+    "pytorch-lightning_version": put("1.9.0", "pytorch-lightning_version"),
+    "state_dict": put([], "state_dict"),
+    "loops": put({}, "loops"),
+    "callbacks": put(None, "callbacks"),
+    "callbacks.Cost": put(1, "callbacks", "Cost"),
+    "optimizer_states": put([], "optimizer_states"),
+    "optimizer_states.0.state": put(None, "optimizer_states", 0, "state"),
+    "lr_schedulers": without("lr_schedulers"),
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_sealed_checkpoint_of_another_form_is_refused_by_its_key(key: str, copy: tuple[Path, list[str]]) -> None:
+    last = copy[0] / "checkpoints" / "last.ckpt"
+    (last.parent / "previous.ckpt").unlink()
+    changed(last, BROKEN[key])
+    with pytest.raises(ModelError) as caught:
+        resume_points.last_point(last.parent)
+    assert any(each.place.startswith(f"{last}: {key}") for each in caught.value.problems)
+    assert all(each.repair.startswith("start the run again") for each in caught.value.problems)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_version_says_so(copy: tuple[Path, list[str]]) -> None:
+    last = copy[0] / "checkpoints" / "last.ckpt"
+    (last.parent / "previous.ckpt").unlink()
+    changed(last, put("2.4.0", "pytorch-lightning_version"), put("2.4.0", "mtl", "inputs", "versions", "lightning"))
+    with pytest.raises(ModelError) as caught:
+        resume_points.last_point(last.parent)
+    release = ".".join(lightning.__version__.split(".")[:2])
+    assert str(caught.value) == (
+        f"Model: 1 problem\n  {last}: pytorch-lightning_version\n      found:    '2.4.0'\n"
+        f"      expected: a version {release} of Lightning\n"
+        "      repair:   start the run again, or resume it with what has written it: lightning 2.4.0"
+    )
+
+
+def test_a_checkpoint_of_another_network_or_run_is_refused_before_it_is_loaded(copy: tuple[Path, list[str]]) -> None:
+    run, chosen = copy
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    (bias, *_) = [name for name in state["state_dict"] if name.endswith("bias") and "sentiment_" in name]
+    fit_loop = ("loops", "fit_loop")
+    changed(
+        last,
+        put(torch.zeros(7), "state_dict", bias),
+        put(torch.zeros(7), "state_dict", "more"),
+        without("state_dict", next(name for name in state["state_dict"] if name.endswith("weight"))),
+        put(None, *fit_loop, "epoch_progress"),
+        without(*fit_loop, "epoch_loop.batch_progress", "total", "ready"),
+        without(*fit_loop, "state_dict", "combined_loader", 0, "tasks", "sentiment", "rows"),
+        put(torch.zeros(9), "optimizer_states", 0, "state", 0, "exp_avg"),
+        put({}, "optimizer_states", 0, "state", 10_000),
+        put([], "optimizer_states", 0, "param_groups", 0, "params"),
+        without("lr_schedulers", 0, "lr_lambdas"),
+        without("callbacks", "Cost"),
+        put("long", "callbacks", "EpochLines", "seconds"),
+        put([{"when": 1}], "callbacks", "History", "epochs"),
+        put({}, "bad_steps"),
+    )
+    with pytest.raises(ModelError) as caught:
+        train(config(*chosen), run, resume=True)
+    places = [each.place.removeprefix(f"{last}: ") for each in caught.value.problems]
+    assert all(each.place.startswith(f"{last}: ") for each in caught.value.problems)
+    for place in (
+        f"state_dict.{bias}",
+        "state_dict.more",
+        "loops.fit_loop.epoch_progress",
+        "loops.fit_loop.epoch_loop.batch_progress.total.ready",
+        "loops.fit_loop.state_dict.combined_loader.0.tasks.sentiment.rows",
+        "optimizer_states.0.state.0.exp_avg",
+        "optimizer_states.0.state.10000",
+        "optimizer_states.0.param_groups.0.params",
+        "lr_schedulers.0.lr_lambdas",
+        "callbacks.Cost",
+        "callbacks.EpochLines.seconds",
+        "callbacks.History",
+        "bad_steps.in_a_row",
+    ):
+        assert place in places
+    assert len([place for place in places if place.startswith("state_dict.")]) == 3
+
+
 def test_a_changed_data_file_is_refused(half: tuple[Path, list[str]], copy: tuple[Path, list[str]]) -> None:
     run, chosen = copy
     (path,) = [each.partition("=")[2] for each in chosen if each.startswith("data.tasks.sentiment.train=")]
@@ -189,13 +313,13 @@ def test_a_changed_data_file_is_refused(half: tuple[Path, list[str]], copy: tupl
 def test_a_changed_configuration_is_refused(copy: tuple[Path, list[str]]) -> None:
     run, chosen = copy
     with pytest.raises(ConfigError) as caught:
-        train(config(*chosen, "optimizer.warmup=0", "trainer.max_epochs=9"), run, resume=True)
+        train(config(*chosen, "optimizer.warmup=0", "trainer.max_epochs=3"), run, resume=True)
     repair = "put it back, or start a new run with it"
     assert str(caught.value) == (
         f"Configuration: 2 problems\n  {run}/config.yaml: optimizer.warmup\n"
         f"      found:    0\n      expected: 2, as when the run began\n      repair:   {repair}\n"
         f"  {run}/config.yaml: trainer.max_epochs\n"
-        f"      found:    9\n      expected: 4, as when the run began\n      repair:   {repair}"
+        f"      found:    3\n      expected: 4, as when the run began\n      repair:   {repair}"
     )
 
 
@@ -214,6 +338,36 @@ def test_changed_weights_are_refused(copy: tuple[Path, list[str]], tiny_folder: 
         "      expected: the same weights\n"
         "      repair:   put back what the run began with, or start a new run"
     )
+
+
+def test_activations_that_were_computed_again_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chosen = overrides(tmp_path / "data", "backbone")
+    broken_off(tmp_path / "run", chosen, 8)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert list(torch.load(last, weights_only=True)["mtl"]["activations"]) == ["embedding"]
+    broken_off(tmp_path / "run", chosen, 9, resume=True)
+    assert "were computed again" not in caplog.text
+    changed(last, put("of other batches", "mtl", "activations", "embedding"))
+    train(config(*chosen), tmp_path / "run", resume=True)
+    assert (
+        "the cached activations (embedding) were computed again since the run was ended, in other batches: the result "
+        "may differ in the last digits from that of an unbroken run"
+    ) in caplog.messages
+
+
+def test_a_finished_run_is_trained_for_more_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rates that do not depend on the number of epochs, what comes out is a run of as many epochs."""
+    chosen = [*overrides(tmp_path / "data", "none"), "optimizer.schedule=constant", "optimizer.warmup=0"]
+    train(config(*chosen, "trainer.max_epochs=2"), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    for text, told in (("2", "more than 2, the run's own"), ("two", "more than 2")):
+        assert told in commands.run("mtl.train", "resume=run", f"trainer.max_epochs={text}").err
+    outcome = commands.run("mtl.train", "resume=run", "trainer.max_epochs=4")
+    assert outcome.code == 0
+    assert "training for 4 epochs in place of 2" in outcome.out
+    assert f"resuming {tmp_path / 'run'} behind step 10, from last.ckpt" in outcome.out
+    train(config(*chosen, "trainer.max_epochs=4"), tmp_path / "unbroken")
+    assert differences(tmp_path / "run", tmp_path / "unbroken") == []
 
 
 def test_another_version_is_said(copy: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture) -> None:

@@ -83,9 +83,9 @@ def test_all_files_are_there(finished: Path) -> None:
 def test_a_run_in_a_folder_used_before_keeps_none_of_its_results(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    begin(folder, {})
+    begin(folder, {}, {})
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert left == {"config.yaml", "run.json", "logs/metrics.csv"}
+    assert left == {"config.yaml", "run.json"}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost, RunMetrics, write_metrics
+from mtl.evaluation.metrics_file import Cost, RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, write_predictions
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def write_run(
     if training_rows is not None:
         run["training_rows"] = training_rows
     cost = Cost(seconds, parameters, 1_000_000, 120.0, 2**30)
-    write_metrics(folder / "metrics.json", RunMetrics(reports, cost, run))
+    write_metrics(folder / "metrics.json", RunMetrics(reports, cost, run, files=checksums(folder)))
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -10,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from mtl.activations import ActivationStore, cache_limit
+from mtl.activations import ActivationStore, cache_limit, limits
 from mtl.activations.limits import DEFAULT_LIMIT, size_text
 from mtl.errors import ConfigError
 from tests.support.activations import DIM, add, key, present
@@ -213,3 +214,12 @@ def test_many_rows_of_one_number(tmp_path: Path) -> None:
         store.append([key(at) for at in range(1000)], None, np.arange(1000, dtype=np.uint16)[:, None])
         found = store.rows([key(999), key(5)]).gather([0, 1])
         assert found.tolist() == [[999], [5]]
+
+
+def test_a_full_disk_is_not_blamed_on_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    assert limits.way_out(tmp_path, 1) == "raise its limit with the environment variable MTL_CACHE_LIMIT"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    assert limits.way_out(tmp_path, 6_670_000) == (
+        "its disk has 5 MB left: free some, or set MTL_CACHE_DIR to a folder on another disk"
+    )

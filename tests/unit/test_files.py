@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,20 @@ def test_yaml_that_is_no_utf_8(tmp_path: Path) -> None:
 def test_plain_yaml(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: [1, x, null, 0.5]\n", encoding="utf-8")
     assert read_yaml(tmp_path / "a.yaml") == {"a": [1, "x", None, 0.5]}
+
+
+def test_what_a_killed_writer_left_goes_a_day_later(tmp_path: Path) -> None:
+    """Only of the same kind, and only names that `replacing` gives."""
+    names = {
+        ".partial-0123456789abcdef.csv": False,
+        ".partial-0123456789abcdef.npy": True,
+        ".partial-mine.csv": True,
+        "x.partial-0123456789abcdef.csv": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - 25 * 3600))
+    (tmp_path / ".partial-fedcba9876543210.csv").touch()  # of a writer at work
+    write_text_atomically(tmp_path / "a.csv", "1")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.csv", ".partial-fedcba9876543210.csv", *(name for name, kept in names.items() if kept)}

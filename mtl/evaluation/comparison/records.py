@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mtl.errors import DataError, Problem
 from mtl.evaluation.comparison.finding import CONFIG, METRICS
-from mtl.evaluation.metrics_file import RunMetrics, read_metrics
+from mtl.evaluation.metrics_file import RunMetrics, check_file, read_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.task_report import TaskReport
 from mtl.files import read_yaml
@@ -160,11 +160,15 @@ def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
     splits = {task: _tested(found) for task, found in metrics.tasks.items() if found}
     if not splits:
         raise DataError(Problem(f"{folder / METRICS}: tasks", "no figures of any task", "a task with test or val"))
-    outcomes = {
-        task: Outcomes(split, read_predictions(predictions_path(folder, task, split))) for task, split in splits.items()
-    }
+    outcomes = {task: _outcomes(folder, task, split, metrics) for task, split in splits.items()}
     kept = None if metrics.retention is None else (metrics.retention.before, metrics.retention.after)
     return Record(folder, read_plain_config(folder), metrics, outcomes, kept, _calibration(metrics, splits))
+
+
+def _outcomes(folder: Path, task: str, split: str, metrics: RunMetrics) -> Outcomes:
+    path = predictions_path(folder, task, split)
+    check_file(folder, path, metrics.files)
+    return Outcomes(split, read_predictions(path))
 
 
 def read_plain_config(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ network: 0.9 MB, a fifth of Plotly's, drawn as SVG with an ARIA label on every m
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 
@@ -26,7 +27,8 @@ def charts_script() -> str:
         script = ""
     if not script.endswith(_END):
         script = _bundle()
-        write_text_atomically(path, script)
+        with suppress(OSError):  # kept only to be quicker the next time
+            write_text_atomically(path, script)
     return script
 
 

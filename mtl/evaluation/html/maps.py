@@ -9,6 +9,7 @@ from mtl.evaluation.comparison.records import Record
 from mtl.evaluation.html import charts
 from mtl.evaluation.html.page import Chart
 from mtl.evaluation.html.projection import Floats, SentenceMap, map_path, read_map
+from mtl.evaluation.metrics_file import check_file
 from mtl.evaluation.predictions import Predictions
 
 
@@ -24,7 +25,9 @@ def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
         DataError: The file of the map cannot be read.
     """
     outcomes = record.outcomes[task]
-    found = read_map(map_path(record.folder, task, outcomes.split))
+    path = map_path(record.folder, task, outcomes.split)
+    check_file(record.folder, path, record.metrics.files)
+    found = read_map(path)
     if found is None or found.rows.max(initial=-1) >= len(outcomes.predictions):
         return
     sample = "" if len(found.rows) == len(outcomes.predictions) else f"{len(found.rows):,} rows drawn at random; "

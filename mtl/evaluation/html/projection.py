@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,11 +115,17 @@ def read_map(path: str | Path) -> SentenceMap | None:
             before, after, explained, rows = (stored[name] for name in ("before", "after", "explained", "rows"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise DataError(Problem(str(path), f"not readable: {error}", "a map of sentences that a run wrote")) from None
+    except Exception as error:  # noqa: BLE001 - NumPy, zipfile and zlib raise whatever a damaged archive leads to
+        reason = ascii(str(error)[:100])[1:-1]
+        raise DataError(Problem(str(path), f"not readable: {reason}", "a map of sentences that a run wrote")) from None
     shapes = before.shape, after.shape, explained.shape, rows.shape
-    if shapes != ((len(rows), 2), (len(rows), 2), (2,), (len(rows),)) or rows.dtype.kind != "i":
+    count = len(rows) if rows.ndim == 1 else -1
+    kinds = [each.dtype.kind for each in (before, after, explained, rows)]
+    if shapes != ((count, 2), (count, 2), (2,), (count,)) or kinds != ["f", "f", "f", "i"]:
         found = f"arrays of shapes {', '.join(map(str, shapes))}"
         raise DataError(Problem(str(path), found, "two of the shape (rows, 2), one of (2,), whole numbers of (rows,)"))
+    places_hold = (rows >= 0).all() and (np.diff(rows) > 0).all()
+    if not places_hold or not all(np.isfinite(each).all() for each in (before, after, explained)):
+        raise DataError(Problem(str(path), "numbers that are not finite, or rows out of order", "a map of sentences"))
     shown = float(explained[0]), float(explained[1])
     return SentenceMap(before.astype(np.float64), after.astype(np.float64), shown, rows.astype(np.int64))

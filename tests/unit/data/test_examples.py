@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtl.data import examples as module
+from mtl.data import store
 from mtl.data.examples import Example, Examples, read_examples, read_texts
 from mtl.data.problems import ProblemLog
 from mtl.data.rows import Row
@@ -279,18 +281,48 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     )
 
 
-def test_a_cache_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_without_a_cache_that_can_be_written_rows_are_kept_for_the_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     path = written(tmp_path / "a.csv", TEXTS, LABELS)
     folder = tmp_path / "occupied"
     folder.write_text("a file")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    found = read_examples(path, cache_dir=folder / "cache")
+    assert list(found.texts) == list(read_examples(path, cache_dir=tmp_path / "cache").texts)
+    assert f"the rows of {path} are not kept: the cache {folder / 'cache'} cannot be written" in caplog.text
+    assert not list(temporary.iterdir())
+
+
+def test_neither_a_cache_nor_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    folder = tmp_path / "occupied"
+    folder.write_text("a file")
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
     with pytest.raises(DataError) as caught:
         read_examples(path, cache_dir=folder / "cache")
     assert str(caught.value) == (
         f"Data: 1 problem\n  {folder / 'cache'}\n"
-        "      found:    a cache folder that cannot be written (Not a directory)\n"
+        "      found:    a cache folder that cannot be written (Not a directory), and no temporary folder either\n"
         "      expected: a writable folder with free space\n"
         "      repair:   set MTL_CACHE_DIR to another folder, or free some space"
     )
+
+
+def test_a_cache_that_is_cleared_in_between_is_filled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "a.csv", TEXTS, LABELS)
+    read_examples(path, cache_dir=tmp_path / "cache")
+    mapped = store.mapped
+
+    def cleared(target: Path) -> Any:
+        monkeypatch.setattr(store, "mapped", mapped)
+        target.unlink()
+        return mapped(target)
+
+    monkeypatch.setattr(store, "mapped", cleared)
+    assert len(read_examples(path, cache_dir=tmp_path / "cache")) == len(TEXTS)
 
 
 def test_the_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from mtl.errors import DataError
 from mtl.evaluation.calibration import ece
+from mtl.evaluation.html import library
 from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.projection import plane, read_map, sentence_map, write_map
@@ -137,6 +139,41 @@ def test_a_file_that_is_no_map_is_named(tmp_path: Path) -> None:
     (tmp_path / "map.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match="not readable"):
         read_map(tmp_path / "map.npz")
+
+
+def test_no_damaged_map_ends_in_a_traceback(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    path = tmp_path / "map.npz"
+    write_map(path, sentence_map(generator.normal(size=(9, 4)), generator.normal(size=(9, 4))))
+    content = path.read_bytes()
+    for at in generator.integers(len(content), size=300).tolist():
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            read_map(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("before", np.full((3, 2), np.nan)), ("after", np.full((3, 2), "a")), ("rows", np.array([2, 1, 0]))],
+)
+def test_a_map_of_other_values_is_refused(name: str, value: np.ndarray, tmp_path: Path) -> None:
+    arrays = {"before": np.ones((3, 2)), "after": np.ones((3, 2)), "explained": np.ones(2), "rows": np.arange(3)}
+    np.savez(tmp_path / "map.npz", **{**arrays, name: value})
+    with pytest.raises(DataError):
+        read_map(tmp_path / "map.npz")
+
+
+def test_a_page_needs_no_cache_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(library, "_bundle", lambda: "script")
+    library.charts_script.cache_clear()
+    try:
+        assert library.charts_script() == "script"
+    finally:
+        library.charts_script.cache_clear()
 
 
 def test_curves_are_means_by_epoch(tmp_path: Path) -> None:

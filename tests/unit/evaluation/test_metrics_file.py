@@ -12,7 +12,7 @@ import torch
 
 from mtl.errors import DataError
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost, RunMetrics, read_metrics, write_metrics
+from mtl.evaluation.metrics_file import Cost, RunMetrics, check_file, checksums, read_metrics, write_metrics
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import OVERALL, TaskReport
 from mtl.files import write_sealed_json
@@ -196,4 +196,24 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
         "      found:    a changed or damaged file: its checksum differs\n"
         "      expected: the metrics.json of a finished run\n"
         "      repair:   evaluate the run again: it writes this file"
+    )
+
+
+def test_the_checksums_of_the_files_beside_it_are_kept(tmp_path: Path) -> None:
+    for name in ("predictions/mood_test.csv", "maps/mood_test.npz", "predictions/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("0.7", encoding="utf-8")
+    files = checksums(tmp_path)
+    assert list(files) == ["maps/mood_test.npz", "predictions/mood_test.csv"]
+    write_metrics(tmp_path / "metrics.json", RunMetrics({}, files=files))
+    assert read_metrics(tmp_path / "metrics.json").files == files
+    path = tmp_path / "predictions" / "mood_test.csv"
+    check_file(tmp_path, path, files)
+    path.write_text("0.8", encoding="utf-8")
+    check_file(tmp_path, path, {})  # of an older run
+    with pytest.raises(DataError) as caught:
+        check_file(tmp_path, path, files)
+    assert str(caught.value) == (
+        f"Data: 1 problem\n  {path}\n      found:    a changed or damaged file: its checksum differs\n"
+        "      expected: the file as the run wrote it\n      repair:   copy the run again, or evaluate it again"
     )
