@@ -239,8 +239,8 @@ def cut_texts(splits: Splits, limit: int) -> list[str]:
         if cut > len(lengths) / 100:
             found.append(
                 f"{cut:,} of {len(lengths):,} texts of {task} ({cut / len(lengths):.0%}) have {limit} tokens or more: "
-                "what is behind those is not read. backbone.max_length says how many, up to the positions that the "
-                "encoder has."
+                "longer texts are truncated. backbone.max_length sets the limit, up to the positions that the encoder "
+                "has."
             )
     return found
 
