@@ -95,6 +95,8 @@ def _train(
         data = training_data(setting, splits, activations)
         known = [*facts.warnings(setting), *facts.cut_texts(splits, _most_tokens(setting))]
         announce(setting, data)
+        if kept := facts.kept_heads(setting):
+            log.info("kept from %s: %s", config.model.init_from, kept)
         for warning in known:
             log.warning("warning: %s", warning)
         ability = _ability(setting, inputs.pairs)
