@@ -129,7 +129,7 @@ def _quoted(label: str) -> str:
     """Return a label as an element of a list on the command line."""
     if label.isidentifier() and label.lower() not in ("null", "true", "false", "nan", "inf"):
         return label
-    escaped = label.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = label.replace('"', '\\"')
     return f'"{escaped}"'
 
 
