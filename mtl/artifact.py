@@ -62,6 +62,8 @@ class TaskHead:
     """What is added to the logits, one number for each label."""
     tau: float = 0.0
     """How much of the log-prior the bias takes out."""
+    stale: bool = False
+    """Whether the encoder, or a head that this one builds on, was trained after it without rows of this task."""
 
     @property
     def calibration(self) -> Calibration:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressB
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from mtl import build_hardware
-from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model, multi_stage_specs
+from mtl.artifact import HeadSpec, SavedModel, TaskHead, build_network, load_model
 from mtl.build_freezing import schedule
 from mtl.config import Config, MultiStageConfig
 from mtl.data.bucketing import Budget
@@ -57,12 +58,14 @@ class Start:
         tokenizer: The encoder's tokenizer.
         heads: Labels and head of each task.
         trained_heads: The tasks whose heads come from a saved model.
+        kept: Those of them that the run has no data for: their heads are frozen, and saved again.
     """
 
     network: MultiTaskNetwork
     tokenizer: Any
     heads: dict[str, TaskHead]
     trained_heads: frozenset[str]
+    kept: frozenset[str] = frozenset()
 
 
 def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start:
@@ -88,34 +91,46 @@ def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start
 
 
 def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel) -> Start:
+    """Return a saved model with heads for the tasks: its own where it has them, and after those its other heads."""
     problems = []
     heads = {}
     for name, task in tasks.items():
         known = saved.tasks.get(name)
-        fresh = _head(config, name, task.labels.names)
-        heads[name] = fresh if known is None else replace(known, temperature=1.0, bias=None, tau=0.0)  # to fit again
-        if known is not None and tuple(known.labels) != task.labels.names:
-            found = f"{listed(task.labels.names)} in the data"
-            expected = f"{listed(known.labels)}, in this order, as in {saved.folder}"
-            repair = f"data.tasks.{name}.labels=[{', '.join(known.labels)}]"
-            problems.append(Problem(f"data.tasks.{name}.labels", found, expected, repair))
-    problems += _lenders_that_miss(heads, saved)
+        if known is None:
+            heads[name] = _head(config, name, task.labels.names)
+            continue
+        heads[name] = replace(known, temperature=1.0, bias=None, tau=0.0, stale=False)  # to fit again
+        if tuple(known.labels) != task.labels.names:
+            problems.append(_other_labels(name, task.labels.names, known.labels, saved.folder))
     if problems:
         raise ConfigError(problems)
-    network = build_network(saved.network.encoder, heads)
-    for name in set(heads) & set(saved.tasks):
+    kept = {name: head for name, head in saved.tasks.items() if name not in tasks}
+    network = build_network(saved.network.encoder, {**heads, **kept})
+    for name in saved.tasks:
         network.head(name).load_state_dict(saved.network.head(name).state_dict())
-    return Start(network, saved.tokenizer, heads, frozenset(heads) & frozenset(saved.tasks))
+    return Start(network, saved.tokenizer, {**heads, **kept}, frozenset(saved.tasks), frozenset(kept))
 
 
-def _lenders_that_miss(heads: Mapping[str, TaskHead], saved: SavedModel) -> Iterator[Problem]:
-    """Yield the saved heads whose first stage is the head of a task that the data does not have."""
-    for name, spec in multi_stage_specs(heads).items():
-        lender = spec.first_stage.task if spec.first_stage else None
-        if lender is not None and lender not in heads:
-            found = f"{listed(heads)}: in {saved.folder} the first stage of {name} is the head of {lender}"
-            repair = f"give data.tasks.{lender}.path=… too, or start from another model"
-            yield Problem("data.tasks", found, f"the task {lender} too", repair)
+def _other_labels(task: str, labels: Sequence[str], saved: Sequence[str], folder: Path) -> Problem:
+    """Return the problem of a task whose labels are not those of its saved head."""
+    key = f"data.tasks.{task}.labels"
+    if set(labels) == set(saved):
+        repair = shlex.quote(f"{key}=[{','.join(map(_quoted, saved))}]")
+    else:
+        repair = (
+            "write the labels in the files as the model has them, or rename the task in the configuration, for example "
+            f"to {task}_new: it gets a new head, and the saved head of {task} is kept beside it"
+        )
+    expected = f"{listed(saved)}, in this order, as in {folder}"
+    return Problem(key, f"{listed(labels)} in the data", expected, repair)
+
+
+def _quoted(label: str) -> str:
+    """Return a label as an element of a list on the command line."""
+    if label.isidentifier() and label.lower() not in ("null", "true", "false", "nan", "inf"):
+        return label
+    escaped = label.replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from torch.optim import Optimizer
@@ -41,8 +41,13 @@ def adapters(config: Config, network: MultiTaskNetwork) -> None:
     add_adapters(network.encoder, chosen, r=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
 
 
-def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:
+def freeze_plan(config: Config, network: MultiTaskNetwork, kept: Collection[str] = ()) -> FreezePlan:
     """Return what learns when, in the unit of the configuration.
+
+    Args:
+        config: The run's configuration.
+        network: Encoder and heads.
+        kept: Tasks without data, whose heads are frozen.
 
     Raises:
         ConfigError: There are fewer layers than the configuration names, or at first nothing learns.
@@ -53,7 +58,7 @@ def freeze_plan(config: Config, network: MultiTaskNetwork) -> FreezePlan:
         encoder.layer_names,
         network.tasks,
         backbone=freeze.backbone,
-        heads=freeze.heads,
+        heads="all" if freeze.heads == "all" else [*freeze.heads, *kept],
         train_layers=freeze.train_layers,
         adapters=encoder.adapter_names,
     )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import numpy as np
 
-from mtl.encoding import tracked
 from mtl.errors import ConfigError, ModelError, Problem
 from mtl.evaluation.predictions import guarded
 from mtl.files import replacing
@@ -26,23 +25,26 @@ CHUNK = 16_384
 Predictions = dict[str, list[Prediction]]
 
 
-def chunks(texts: Sequence[str], title: str | None) -> Iterator[list[str]]:
-    """Yield the texts in order, `CHUNK` at a time, behind a progress bar if there are several chunks."""
-    starts = range(0, len(texts), CHUNK)
-    for start in tracked(starts, title if len(starts) > 1 else None, len(starts)):
-        yield list(texts[start : start + CHUNK])
+def chunks(texts: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield the texts in order, `CHUNK` at a time, with the name of each chunk: empty where there is only one."""
+    for start in range(0, len(texts), CHUNK):
+        chunk = list(texts[start : start + CHUNK])
+        yield chunk, f"sentences {start + 1:,} to {start + len(chunk):,}" if len(texts) > CHUNK else ""
 
 
 @contextmanager
-def _part(start: int, count: int, total: int) -> Iterator[None]:
+def _part(part: str) -> Iterator[None]:
     """Let errors of a chunk of the sentences say which chunk it is: they number its sentences from its first."""
     try:
         yield
     except ModelError as error:
-        if count == total:
+        if not part:
             raise
-        part = f"sentences {start + 1:,} to {start + count:,}"
         raise ModelError(replace(each, place=f"{each.place}, {part}") for each in error.problems) from None
+
+
+def _title(action: str, part: str, texts: Sequence[str]) -> str:
+    return f"{action} {part} of {len(texts):,}" if part else action
 
 
 def predict_to_file(
@@ -59,13 +61,12 @@ def predict_to_file(
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
-        done = 0
-        for chunk in chunks(texts, "predicting"):
-            progress = len(texts) <= CHUNK
-            with _part(done, len(chunk), len(texts)):
-                found = model.predict(chunk, precision=precision, progress=progress, calibrated=calibrated)
+        for chunk, part in chunks(texts):
+            with _part(part):
+                found = model.predict(
+                    chunk, precision=precision, progress=_title("predicting", part, texts), calibrated=calibrated
+                )
             write(chunk, found)
-            done += len(chunk)
 
 
 def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Predictions], None]:
@@ -123,12 +124,10 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
     # Written and not mapped: where the disk is full, writing says so, and a mapped page ends the process.
     with replacing(path) as temporary, temporary.open("wb") as file:
         _begin_npy(file, (len(texts), encoder.dimension))
-        done = 0
-        for chunk in chunks(texts, "encoding"):
-            progress = len(texts) <= CHUNK
-            with _part(done, len(chunk), len(texts)):
-                file.write(encoder.encode(chunk, precision=precision, progress=progress).data)
-            done += len(chunk)
+        for chunk, part in chunks(texts):
+            with _part(part):
+                title = _title("encoding", part, texts)
+                file.write(encoder.encode(chunk, precision=precision, progress=title).data)
     embeddings: np.ndarray = np.load(path, mmap_mode="r")
     return embeddings
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -92,6 +93,7 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     source = _source(parsed, config_name)
     groups = overrides.groups_in(source.folders)
     given, problems = overrides.parse(parsed.overrides, groups)
+    groups["freeze"] += _frozen_heads(given, groups["freeze"])
     wrong = [(each.key, problem) for each in given for problem in overrides.problems_of(each, groups, parsed.multirun)]
     good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
     compose_job = lru_cache(maxsize=1)(lambda job: _compose(job, source))  # the first job is asked for twice
@@ -177,6 +179,23 @@ def _own_folder_problems(folder: Path, given: str) -> Iterator[Problem]:
             yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
 
 
+def _frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
+    """Give Hydra a file ``freeze/<task>_head`` for each task that is named so, as conf/ has them for its own tasks.
+
+    Whether there is such a task is checked with the whole configuration.
+
+    Returns:
+        The names of these files.
+    """
+    values = [value.strip("'\"") for argument in given if argument.key == "freeze" for value in argument.values]
+    names = [name for name in dict.fromkeys(values) if name not in options and name.endswith("_head")]
+    tasks = {name: name.removesuffix("_head") for name in names}
+    own = {name: task for name, task in tasks.items() if task.isidentifier()}
+    for name, task in own.items():
+        ConfigStore.instance().store(name, {"defaults": ["base", "_self_"], "heads": [task]}, group="freeze")
+    return list(own)
+
+
 def _is_below(key: str, wrong: Iterable[str]) -> bool:
     """Tell whether a key belongs to a group whose choice is wrong, so that nothing can be said about it."""
     return any(key == group or key.startswith(f"{group}.") for group in wrong)
@@ -231,11 +250,31 @@ def _checked_jobs(jobs: Iterable[list[str]], composed: Composed) -> tuple[list[C
     problems: list[Problem] = []
     for job in jobs:
         try:
+            problems += _beside_the_demo(job, composed)
             configs.append(_checked(composed(tuple(job)).copy()))
             problems += _replaced_words(job, composed)
         except ConfigError as error:
             problems += error.problems
     return configs, problems
+
+
+def _beside_the_demo(job: Sequence[str], composed: Composed) -> Iterator[Problem]:
+    """Yield a problem for each task with files of the user, where it would join the shipped tasks that nobody chose."""
+    if any(line.lstrip("+").startswith("data=") for line in job):
+        return
+    plain = OmegaConf.to_container(composed(tuple(job)))
+    assert isinstance(plain, dict)  # noqa: S101 - narrows for mypy: a configuration has keys
+    if plain["hydra"]["runtime"]["choices"].get("data") != "reviews" or plain.get("task"):
+        return
+    data = plain.get("data")
+    tasks = data.get("tasks") if isinstance(data, dict) else None
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        files = [task.get(key) for key in ("train", "val", "test", "path")] if isinstance(task, dict) else []
+        own = [str(file) for file in files if file is not None and not str(file).startswith("bundled:")]
+        if own:
+            found = f"{listed(own)}, beside the demo data that conf/data/reviews.yaml gives by default"
+            expected = "data=files for tasks of your own alone, or data=reviews to train them with the demo tasks"
+            yield Problem(f"data.tasks.{name}", found, expected, "add data=files")
 
 
 def _replaced_words(job: Sequence[str], composed: Composed) -> Iterator[Problem]:

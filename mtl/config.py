@@ -29,7 +29,7 @@ from mtl.config_types import (
 )
 from mtl.errors import ConfigError, Problem
 from mtl.single_task import alone
-from mtl.task_settings import settle_tasks
+from mtl.task_settings import settle_tasks, split_alike
 
 
 @dataclass(config=schema.STRICT)
@@ -83,6 +83,11 @@ class TaskConfig:
     """How far rows of rare classes are repeated in training: 0 not at all, 1 until all classes are equally frequent."""
     slices: list[Name] = field(default_factory=list)
     """Further columns of the files: the error analysis gives the figures for each of their values."""
+    missing: Literal["skip", "error"] = "skip"
+    """What to do about rows without a label: leave them out, or refuse the file."""
+    split_with: list[Name] | None = None
+    """Label columns of the tasks that are split off the same file, see `mtl.data.tasks.TaskSpec`; ``null``: all of
+    them, ``[]``: the task has a split of its own."""
 
 
 @dataclass(config=schema.STRICT)
@@ -398,7 +403,7 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
         ConfigError: All problems together, each with its full key.
     """
     problems: list[Problem] = []
-    values, unknown = alone(_plain(cfg, (), problems))
+    values, unknown = alone(split_alike(_plain(cfg, (), problems)))
     settled = settle_tasks(values)
     config, wrong = schema.check(Config, settled.values)
     for found in map(settled.as_written, (wrong, [*unknown, *settled.problems, *cross_checks(settled.values)])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _PASSES_WORTH_PREPARING = 8
 
 So does giving back the memory that they have freed."""
 
+SECONDS_BETWEEN_LINES = 10.0
+"""Time between two lines that tell the progress where there is no terminal."""
+
 Precision = Literal["fp32", "bf16", "auto"]
 T = TypeVar("T")
 
@@ -43,7 +47,7 @@ class Encoding:
         batch_size: The most rows of a batch.
         max_tokens: The most padded tokens of a batch.
         precision: ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively.
-        progress: What a progress bar says; ``None`` for no bar.
+        progress: What the progress is called, see `tracked`; ``None`` to show none.
 
     Raises:
         ConfigError: A size is not positive, or there is no such precision.
@@ -162,13 +166,30 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
-    """Yield ``items`` behind a progress bar that vanishes at the end; no bar without a title or a terminal."""
+    """Yield ``items`` and show how many are done; without a title show nothing.
+
+    On a terminal that is a bar, which vanishes at the end; elsewhere a line on standard error every ten seconds.
+    """
     if title is None:
         yield from items
         return
+    if not sys.stderr.isatty():
+        yield from _with_lines(items, title, total)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=not sys.stderr.isatty(), console=Console(stderr=True)) as progress:
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
         yield from progress.track(items, total=total, description=title)
+
+
+def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    start = last = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            line = f"{title}: {done:,} of {total:,} ({done / total:.0%}), {now - start:.0f} s"
+            print(line, file=sys.stderr, flush=True)
+        yield item
 
 
 class evaluating:  # noqa: N801 - a context manager

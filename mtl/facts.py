@@ -134,7 +134,9 @@ def _kept(setting: Setting) -> dict[str, str]:
         return {}
     length = start.network.encoder.max_length
     heads = [f"head of {task} ({_built(start.heads[task].head)})" for task in sorted(start.trained_heads)]
-    return {"from the saved model": ", ".join([f"encoder (up to {length} tokens)" if length else "encoder", *heads])}
+    found = {"from the saved model": ", ".join([f"encoder (up to {length} tokens)" if length else "encoder", *heads])}
+    kept = kept_heads(setting)
+    return found if kept is None else {**found, "kept heads": kept}
 
 
 def _built(head: HeadSpec | MultiStageSpec) -> str:
@@ -239,9 +241,38 @@ def cut_texts(splits: Splits, limit: int) -> list[str]:
         if cut > len(lengths) / 100:
             found.append(
                 f"{cut:,} of {len(lengths):,} texts of {task} ({cut / len(lengths):.0%}) have {limit} tokens or more: "
-                "what is behind those is not read. backbone.max_length says how many, up to the positions that the "
-                "encoder has."
+                "longer texts are truncated. backbone.max_length sets the limit, up to the positions that the encoder "
+                "has."
             )
+    return found
+
+
+def kept_heads(setting: Setting) -> str | None:
+    """Return which heads the saved model keeps without data here and without a change, if there are any."""
+    names = [task for task in setting.start.heads if task in setting.start.kept and not setting.learns(task)]
+    if not names:
+        return None
+    return f"{listed(names)}: no data here, frozen with all that is below; predictions and calibration are unchanged"
+
+
+def _stale_heads(setting: Setting) -> list[str]:
+    """Return what a reader must know of heads that are kept without data while what is below them has changed."""
+    start, source = setting.start, setting.config.model.init_from
+    moved = [task for task in start.heads if task in start.kept and setting.learns(task)]
+    before = [task for task in start.heads if task in start.kept and task not in moved and start.heads[task].stale]
+    found = []
+    if moved:
+        files = " ".join(f"data.tasks.{task}.path=<file>" for task in moved)
+        found.append(
+            f"The heads of {listed(moved)} are kept from {source} without data and become stale: what is below them is "
+            "trained here, so their predictions change, nothing measures how, and their calibration is dropped. Give "
+            f"their data too ({files}), or freeze the encoder (freeze=backbone)."
+        )
+    if before:
+        found.append(
+            f"The heads of {listed(before)} are stale already in {source}: the encoder was trained after them without "
+            "their data."
+        )
     return found
 
 
@@ -260,6 +291,7 @@ def warnings(setting: Setting) -> list[str]:
             "nothing about the task unless the encoder could adapt to them. Start from a trained model with "
             "model.init_from=<run folder>."
         )
+    found += _stale_heads(setting)
     for task, spec in multi_stage_specs(setting.start.heads).items():
         if spec.first_stage is not None and spec.first_stage.task in fresh:
             found.append(f"The first stage of {task} is the head of {spec.first_stage.task}, which is untrained.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from mtl import build, facts
 from mtl.build_losses import losses
 from mtl.config import TrainerConfig
 from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
-from mtl.data.sampling import StepSampler
 from mtl.data.steps import OptimizerSteps
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
@@ -61,17 +60,18 @@ class Progress:
         stop: Whether the process is to end.
         inputs: Names and fingerprints of what the run depends on.
         point: Where it goes on; ``None``: it begins.
+        activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
     """
 
     stop: Stop
     inputs: Mapping[str, Any]
     point: Point | None = None
+    activations: Mapping[str, str] = field(default_factory=dict)
 
 
 def fit(
     setting: Setting,
-    splits: Splits,
-    activations: FrozenActivations,
+    data: MultiTaskDataModule | None,
     history: callbacks.History,
     progress: Progress,
     report: Callable[[BadStep], None],
@@ -82,8 +82,7 @@ def fit(
 
     Args:
         setting: What the run has settled.
-        splits: The rows of each task and split.
-        activations: What frozen layers give for them.
+        data: The batches of `training_data`; nothing where everything is frozen.
         history: Takes the figures of each epoch.
         progress: Where training begins.
         report: Is told of each step that is not finite; what it raises ends the training.
@@ -100,20 +99,18 @@ def fit(
     """
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
-    if not setting.groups:
-        log.info("everything is frozen: nothing to train")
+    if data is None:
         return Cost(trainable_parameters=0, total_parameters=total)
     memory = PeakMemory()
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setting.device)
-    data = _data(setting, splits, activations)
     steps = epoch_batches(setting.config.trainer, len(data.sampler))
     _check_interval(setting.config.trainer, steps)
     setting.combination.set_epoch(steps)
     module = _module(setting, data, report)
     plan = module.freezing
     meter = callbacks.Cost()
-    points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs, activations.used)
+    points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs, progress.activations)
     observers = [
         meter,
         callbacks.StageLines(facts.stage_lines(setting, plan), log.info),
@@ -124,7 +121,6 @@ def fit(
     ]
     trainer = _trainer(setting, data, observers, steps, progress.point, connect)
     use_exact_loops(trainer, points)
-    _announce(setting, data.sampler)
     if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
         log.warning(late)
     _run(trainer, module, data, setting, progress)
@@ -169,8 +165,19 @@ def _leave(setting: Setting) -> None:
     merge_adapters(network.encoder)
 
 
-def _data(setting: Setting, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule:
-    """Return the batches of all tasks that teach anything, and the validation rows of all."""
+def training_data(setting: Setting, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule | None:
+    """Return the batches of all tasks that teach anything, and the validation rows of all; computes no activations.
+
+    Args:
+        setting: What the run has settled.
+        splits: The rows of each task and split.
+        activations: What frozen layers give for them.
+
+    Returns:
+        The batches; nothing where everything is frozen.
+    """
+    if not setting.groups:
+        return None
     padded = not setting.plan.encoder_is_frozen
     train = {task: splits[task]["train"] for task in setting.tasks if setting.learns(task)}
     sampler = build.sampler(setting.config, train, setting.slots, padded=padded, place=setting.place)
@@ -261,8 +268,12 @@ def total_steps(flags: TrainerConfig, batches: int) -> int:
     return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
 
 
-def _announce(setting: Setting, sampler: StepSampler) -> None:
+def announce(setting: Setting, data: MultiTaskDataModule | None) -> None:
     """Print what learns at which rate, and what an epoch does."""
+    if data is None:
+        log.info("everything is frozen: nothing to train")
+        return
+    sampler = data.sampler
     plan = [
         PlanRow(task, len(setting.tasks[task].train), count.batches, count.passes, len(setting.slots[task]))
         for task, count in sampler.plan.counts.items()
@@ -278,6 +289,7 @@ def _announce(setting: Setting, sampler: StepSampler) -> None:
     for task, text in losses.items():
         out.print(f"\nloss of {task}: {text}", markup=False)
     out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
+    sys.stdout.flush()  # into a file or a pipe too, before the encoding that may follow for minutes
 
 
 def _load_best(trainer: pl.Trainer, module: MultiTaskModule) -> None:

@@ -77,7 +77,7 @@ class SentenceEncoder:
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
-        progress: bool = False,
+        progress: bool | str = False,
     ) -> NDArray[np.float32]:
         """Return the embeddings of sentences.
 
@@ -85,7 +85,7 @@ class SentenceEncoder:
             texts: ``N`` sentences, or one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
             batch_size: The most sentences of a batch.
-            progress: Whether to show a progress bar.
+            progress: Whether to show the progress: a bar, or lines without a terminal; a text is its title.
 
         Returns:
             float32 ``(N, H)``; ``(H,)`` for one sentence.
@@ -103,7 +103,7 @@ class SentenceEncoder:
             pad_id=self.tokenizer.pad_token_id or 0,
             batch_size=batch_size,
             precision=precision,
-            progress="encoding" if progress else None,
+            progress="encoding" if progress is True else progress or None,
         )
         embeddings = encode_table(self.encoder, table, how)
         return embeddings[0] if single else embeddings
@@ -156,7 +156,7 @@ class MultiTaskModel:
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
-        progress: bool = False,
+        progress: bool | str = False,
     ) -> NDArray[np.float32]:
         """Return the embeddings of sentences, as `SentenceEncoder.encode` does."""
         return self._encoder.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
@@ -167,7 +167,7 @@ class MultiTaskModel:
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
-        progress: bool = False,
+        progress: bool | str = False,
         calibrated: bool = True,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``.
@@ -187,7 +187,7 @@ class MultiTaskModel:
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
-        progress: bool = False,
+        progress: bool | str = False,
         calibrated: bool = True,
     ) -> dict[str, list[Prediction]]:
         """Return each task's prediction for every sentence.
@@ -196,7 +196,7 @@ class MultiTaskModel:
             texts: Sentences, or one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
             batch_size: The most sentences of a batch.
-            progress: Whether to show a progress bar.
+            progress: Whether to show the progress: a bar, or lines without a terminal; a text is its title.
             calibrated: Whether to use what the run fitted on its validation rows: the temperature, which makes
                 probabilities more trustworthy and changes no label, and the decision rule where one was tuned. False
                 gives the heads' own labels and probabilities.

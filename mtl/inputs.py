@@ -123,6 +123,8 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             fractions=shares,
             slices=tuple(task.slices),
             train_share=data.train_share,
+            missing=task.missing,
+            split_with=tuple(task.split_with or ()),
         )
         for name, task in data.tasks.items()
     ]

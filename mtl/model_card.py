@@ -32,7 +32,10 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
         for task, splits in reports.items()
         for split, report in splits.items()
     ]
-    labels = [f"- **{task}**: {', '.join(escaped(label) for label in head.labels)}" for task, head in heads.items()]
+    labels = [
+        f"- **{task}**: {', '.join(escaped(label) for label in head.labels)}{_kept(head, kept=task not in reports)}"
+        for task, head in heads.items()
+    ]
     return "\n".join(
         [
             "---",
@@ -58,6 +61,13 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
             "",
         ]
     )
+
+
+def _kept(head: TaskHead, *, kept: bool) -> str:
+    """Return what is behind the labels of a head that was not trained or measured with this model's data."""
+    if head.stale:
+        return ". **Stale**: the encoder was trained after this head without rows of this task; measure it before use."
+    return ". Kept as it was in the model that training started from, and not measured again." if kept else ""
 
 
 def _calibration(heads: Mapping[str, TaskHead]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mtl.artifact import SavedModel, load_model
 from mtl.config import Config, load
@@ -25,6 +26,8 @@ from mtl.files import read_yaml
 from mtl.inference import choose_device
 from mtl.inputs import task_specs
 from mtl.stage_scores import with_stages
+
+log = logging.getLogger(__name__)
 
 AllScored = dict[str, dict[str, Scored]]
 
@@ -105,10 +108,12 @@ def evaluate_file(
     if name not in saved.tasks:
         found = "nothing" if task is None else repr(task)
         raise ConfigError(Problem("task", found, listed(names), did_you_mean(task or "", names)))
-    examples = read_examples(Path(file), text_column, label_column)
-    log = ProblemLog(Path(file))
-    LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, log)
-    log.raise_if_any()
+    examples = read_examples(Path(file), text_column, label_column, missing="skip")
+    if examples.without_label:
+        log.warning("%d rows of %s have no label in %r and are left out", examples.without_label, file, label_column)
+    problems = ProblemLog(Path(file))
+    LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, problems)
+    problems.raise_if_any()
     scored = _score(saved, name, examples, precision, calibrated, BINS)
     return with_stages({name: {Path(file).stem: scored}}, saved.tasks)
 
@@ -145,7 +150,17 @@ def read_config(run: Path) -> Config:
         found = "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {error}"
         expected = "the configuration of a run, in its folder"
         raise ConfigError(Problem(str(path), found, expected, "give a run folder: run=outputs/<date>/<time>")) from None
-    return load(values if isinstance(values, dict) else {})
+    return load(_as_split(values) if isinstance(values, dict) else {})
+
+
+def _as_split(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run with the splits that it had: before ``split_with`` each task had its own."""
+    data = values.get("data")
+    tasks = data.get("tasks") if isinstance(data, dict) else None
+    for task in tasks.values() if isinstance(tasks, dict) else ():
+        if isinstance(task, dict):
+            task.setdefault("split_with", [])
+    return values
 
 
 def write_scored(folder: str | Path, scored: AllScored) -> None:

@@ -68,7 +68,8 @@ class Run:
         scored: Figures and predictions of each task and split.
         facts: Short facts for the report.
         losses: What each task's loss was, plain values for metrics.json.
-        warnings: What a reader must know before trusting the figures.
+        warnings: What a reader must know before trusting the figures, and was told before the first step.
+        notes: What training and calibration add to that.
         retention: How much of its general ability the encoder kept, if it was measured.
         errors: What goes wrong with each task.
         epochs: The figures of each epoch of the training.
@@ -87,6 +88,7 @@ class Run:
     facts: dict[str, str]
     losses: dict[str, dict[str, object]]
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
     retention: Retention | None = None
     errors: dict[str, ErrorAnalysis] = field(default_factory=dict)
     unfreezing: list[StageRow] = field(default_factory=list)
@@ -148,7 +150,7 @@ def _run_facts(run: Run) -> dict[str, object]:
         "training_rows": {name: _label_counts(task) for name, task in run.tasks.items()},
         "backbone": backbone_name(run.config),
         "losses": run.losses,
-        "warnings": run.warnings,
+        "warnings": [*run.warnings, *run.notes],
         "groups": [asdict(group) for group in run.groups],
         **({"unfreezing": [asdict(stage) for stage in run.unfreezing]} if run.unfreezing else {}),
         "versions": {"mtl": mtl.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
@@ -179,7 +181,7 @@ def _summary(run: Run, pictures: RunPictures) -> RunSummary:
     return RunSummary(
         title=f"Run report: {run.name}",
         facts={"backbone": backbone_name(run.config), **choices, **run.facts},
-        warnings=run.warnings,
+        warnings=[*run.warnings, *run.notes],
         tasks=run.reports,
         groups=run.groups,
         unfreezing=run.unfreezing,
@@ -216,7 +218,7 @@ def show(run: Run) -> None:
         out.print("\nDo the tasks fight?")
         for sentence in sentences(run.gradients):
             out.print(Padding(Text(sentence), (0, 0, 0, 2)))
-    for warning in run.warnings:
+    for warning in run.notes:
         out.print(f"\nwarning: {warning}", markup=False)
     folder = _shown(run.folder)
     page = f"page     {folder}/report.html\n" if run.config.evaluation.figures else ""

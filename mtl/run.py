@@ -23,7 +23,7 @@ from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
 from mtl.features import FrozenActivations
-from mtl.fitting import Progress, fit
+from mtl.fitting import Progress, announce, fit, training_data
 from mtl.identity import changes, identity, version_changes
 from mtl.inputs import absolute, load_inputs
 from mtl.results import Run, show, write
@@ -102,6 +102,14 @@ def _train(
     place = setting.place if setting.groups else ALONE
     with companions(place, folder, *(["resume"] if resume else [])) as connect:
         activations = _frozen(setting, splits, point)
+        progress = replace(progress, activations=activations.used)
+        data = training_data(setting, splits, activations)
+        known = [*facts.warnings(setting), *facts.cut_texts(splits, _most_tokens(setting))]
+        announce(setting, data)
+        if kept := facts.kept_heads(setting):
+            log.info("kept from %s: %s", config.model.init_from, kept)
+        for warning in known:
+            log.warning("warning: %s", warning)
         ability = _ability(setting, inputs.pairs)
         frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
         maps = SentenceMaps.begin(setting, splits, frozen)
@@ -109,7 +117,7 @@ def _train(
         groups = facts.group_rows(setting)  # before adapters are merged
         unfreezing = facts.stage_rows(setting)
         watch = gradient_watch(config)
-        cost = fit(setting, splits, activations, history, progress, BadSteps(setting), watch, connect)
+        cost = fit(setting, data, history, progress, BadSteps(setting), watch, connect)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -125,12 +133,8 @@ def _train(
         scored=scored,
         facts=facts.facts(setting),
         losses=facts.losses(setting),
-        warnings=[
-            *facts.warnings(setting),
-            *facts.cut_texts(splits, _most_tokens(setting)),
-            *left_out_warnings(cost.skipped_steps),
-            *notes,
-        ],
+        warnings=known,
+        notes=[*left_out_warnings(cost.skipped_steps), *notes],
         retention=_retention(setting, inputs.pairs, ability),
         errors=analyse_errors(setting, splits, scored, frozen),
         epochs=history.epochs,
@@ -163,8 +167,10 @@ def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resu
         setting = settle(config, folder, load_inputs(config), place.rank)
         splits = _tokenize(setting)
         progress = Progress(stop, identity(setting, splits), point)
-        activations, bad_steps, watch = _frozen(setting, splits, point), BadSteps(setting), gradient_watch(config)
-        fit(setting, splits, activations, callbacks.History(), progress, bad_steps, watch, connect)
+        activations = _frozen(setting, splits, point)
+        progress = replace(progress, activations=activations.used)
+        data = training_data(setting, splits, activations)
+        fit(setting, data, callbacks.History(), progress, BadSteps(setting), gradient_watch(config), connect)
 
 
 def _check_same(progress: Progress, folder: Path, *, resume: bool) -> None:

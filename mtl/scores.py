@@ -39,9 +39,17 @@ def logits_of_all(setting: Setting, splits: Splits, activations: FrozenActivatio
 
 
 def calibrated(setting: Setting, splits: Splits, logits: Logits) -> tuple[dict[str, TaskHead], list[str]]:
-    """Return the heads with what was fitted on their validation rows, and what a reader must know of it."""
-    chosen, heads, notes = setting.config.calibration, {}, []
-    for name, head in setting.start.heads.items():
+    """Return the heads with what was fitted on their validation rows, and what a reader must know of it.
+
+    A head that is kept without data keeps its calibration, unless what lies below it was trained.
+    """
+    chosen, notes = setting.config.calibration, []
+    heads = dict(setting.start.heads)
+    for name in setting.start.kept:
+        if setting.learns(name):
+            heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, stale=True)
+    for name in setting.tasks:
+        head = heads[name]
         classes = len(head.labels)
         found, warnings_of_task = calibrate(
             logits[name].get("val", np.empty((0, classes), dtype=np.float32)),

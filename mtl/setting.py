@@ -58,7 +58,7 @@ class Setting:
     place: Place = ALONE
 
     def learns(self, task: str) -> bool:
-        """Whether rows of the task can teach anything: its head, one that it borrows, or the encoder learns."""
+        """Whether what predicts the task is trained: its head, one that it borrows, or the encoder."""
         layers = self.start.network.head_layers(task)
         return not self.plan.encoder_is_frozen or any(layer in self.plan.first for layer in layers)
 
@@ -91,7 +91,7 @@ def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setti
     start.network.to(device)
     if device.type == "cpu":
         start.network.encoder.set_attention("eager")  # for families that mtl.model.packed does not take
-    plan = build_freezing.freeze_plan(config, start.network)
+    plan = build_freezing.freeze_plan(config, start.network, start.kept)
     precision = build_hardware.precision(config.trainer, device, heads_alone=plan.encoder_is_frozen)
     of_encoder = build_hardware.precision(config.trainer, device)
     build.trainer(

@@ -8,11 +8,13 @@ as ``loss.tasks.sentiment`` and ``heads.tasks.sentiment``, whole: what a task le
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mtl.errors import Problem, did_you_mean, listed
+from mtl.files import expanded
 
 SECTIONS = {
     "heads": ("default", "tasks"),
@@ -72,6 +74,38 @@ def task_of(key: str) -> str | None:
     """Return ``heads.sentiment`` for a key below it in the short form; nothing for other keys."""
     section, name, *below = [*key.split("."), "", ""]
     return f"{section}.{name}" if below[0] and takes_a_word(f"{section}.{name}") else None
+
+
+def split_alike(values: Any) -> Any:
+    """Return a configuration in which each task names the label columns of all tasks that are split off its file.
+
+    So a task is split the same whether it is trained with those tasks or alone. Tasks belong together if their file,
+    their text column and the splits that they have files for are the same. What a task gives itself stays.
+
+    Args:
+        values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
+    """
+    data = values.get("data") if isinstance(values, Mapping) else None
+    tasks = data.get("tasks") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(tasks, Mapping):
+        return values
+    columns: dict[Any, set[str]] = {}
+    for task in tasks.values():
+        if isinstance(task, Mapping) and task.get("split_with") != []:
+            columns.setdefault(_split_of(task), set()).add(str(task.get("label_column", "label")))
+    together = {
+        name: {**task, "split_with": sorted(columns[_split_of(task)])}
+        for name, task in tasks.items()
+        if isinstance(task, Mapping) and task.get("split_with") is None and len(columns[_split_of(task)]) > 1
+    }
+    return {**values, "data": {**data, "tasks": {**tasks, **together}}}
+
+
+def _split_of(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what tasks that are split alike have in common."""
+    file = task.get("path") if task.get("path") is not None else task.get("train")
+    own = (task.get("text_column", "text"), task.get("val"), task.get("test"))
+    return (os.path.realpath(expanded(str(file))), *(str(each) for each in own))
 
 
 def settle_tasks(values: Mapping[str, Any]) -> TaskSettings:

@@ -9,25 +9,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.data import store
-from mtl.data.problems import Columns, ProblemLog
+from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, reader_of
 from mtl.data.rows import Reader, Row
 from mtl.data.table import Column, IntArray, Table
 from mtl.data.validation import ValidRow, text_key, valid_rows
-from mtl.errors import DataError
+from mtl.errors import DataError, Problem
 from mtl.files import expanded
 
 if TYPE_CHECKING:
     import os
 
 _log = logging.getLogger(__name__)
+Missing = Literal["skip", "error"]
+"""What to do about a row without a label."""
+
 _MOST_ROWS_PER_BATCH = 8192
 _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
@@ -68,6 +71,11 @@ class Examples(Table):
             yield Example(text, label, f"{self.path.name}:{line}")
 
     @property
+    def without_label(self) -> int:
+        """How many rows of the file have no label and are therefore no examples."""
+        return int(self.column("label").null_count)
+
+    @property
     def labels(self) -> Column:
         """The label of each row."""
         return Column(self.column("label"), self._indices)
@@ -80,7 +88,7 @@ class Examples(Table):
 
     def distinct_labels(self) -> list[str]:
         """Return the labels that occur, each once, sorted as texts."""
-        names: list[str] = sorted(pc.unique(self.column("label")).to_pylist())
+        names: list[str] = sorted(pc.unique(self.column("label").drop_null()).to_pylist())
         if self._indices is None:
             return names
         return [names[code] for code in np.unique(self.label_codes(names)).tolist()]
@@ -98,6 +106,7 @@ def read_examples(
     label_column: str = "label",
     *,
     extra: Sequence[str] = (),
+    missing: Missing = "error",
     config_key: str = "",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Examples:
@@ -111,6 +120,7 @@ def read_examples(
         text_column: The column with the sentences.
         label_column: The column with the labels: texts, integers or booleans.
         extra: Further columns to keep, of any values; see `Examples.extra`.
+        missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses the file.
         config_key: Where the columns are configured (``data.tasks.sentiment``), for the repairs in error messages.
         cache_dir: Where cache files lie; default ``$MTL_CACHE_DIR/examples`` or ``~/.cache/mtl/examples``.
 
@@ -120,8 +130,16 @@ def read_examples(
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
-    file, rows = _load(path, Columns(text_column, label_column, config_key, extra=tuple(extra)), READERS, cache_dir)
-    return Examples(file, rows)
+    columns = Columns(text_column, label_column, config_key, extra=tuple(extra), label_optional=missing == "skip")
+    examples = Examples(*_load(path, columns, READERS, cache_dir))
+    if not examples.without_label:
+        return examples
+    labelled = np.flatnonzero(examples.column("label").is_valid().to_numpy())
+    if not len(labelled):
+        found = f"no label in the column {label_column!r} of {plural(len(examples), 'row')}"
+        repair = f"name the column that holds the labels with {columns.override('label')}"
+        raise DataError(Problem(str(examples.path), found, "at least one row with a label", repair))
+    return examples.select(labelled)
 
 
 def read_texts(
@@ -163,7 +181,7 @@ def _load(
         raise DataError(log.problems()) from error
 
     def rows() -> Iterator[Any]:
-        return _batches(reader(file, columns, log), columns.extra, file, state, log)
+        return _batches(reader(file, columns, log), columns, file, state, log)
 
     try:
         return file, _cached(target, rows, columns)
@@ -184,12 +202,12 @@ def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -
 
 
 def _batches(
-    rows: Iterator[Row], extra: Sequence[str], file: Path, before: tuple[int, int], log: ProblemLog
+    rows: Iterator[Row], columns: Columns, file: Path, before: tuple[int, int], log: ProblemLog
 ) -> Iterator[Any]:
     """Yield the valid rows in record batches; at the end of the file raise a `DataError` if a row was not valid."""
     count = 0
     try:
-        for batch in _grouped(valid_rows(rows, log), extra):
+        for batch in _grouped(valid_rows(rows, log, label_optional=columns.label_optional), columns.extra):
             count += batch.num_rows
             yield batch
         if not log and _state(file) != before:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtl.data.lines import text_lines
-from mtl.data.problems import Columns, ProblemLog, check_columns, shown
+from mtl.data.problems import Columns, ProblemLog, add_missing, check_columns, shown
 from mtl.data.rows import Cell, Row
 from mtl.errors import listed
 
@@ -24,7 +25,8 @@ class _RepeatedKeys(dict[str, Any]):
 def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
     """Yield the rows of a JSON Lines file; blank lines are passed over.
 
-    A key that the first object has not is a problem of the whole file and noted once.
+    A key that the first object has not is a problem of the whole file and noted once; where labels are optional, the
+    key of the label is one only if no object has it.
 
     Args:
         path: A file with one JSON object per line.
@@ -32,6 +34,8 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
         log: Receives the problems; a line that is no object is not yielded.
     """
     absent: set[str] | None = None
+    required = replace(columns, label=None) if columns.label_optional else columns
+    unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
     contents = ((line, text.strip()) for line, text in enumerate(text_lines(path, log), start=1))
     for place, (line, content) in enumerate(entry for entry in contents if entry[1]):
         item, reason = _parsed(content)
@@ -41,12 +45,18 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
             return
         if not isinstance(item, dict):
             log.add(line, f"{reason or 'JSON that is no object'}: {shown(content)}", _ONE_OBJECT)
-        elif absent is None:
-            absent = check_columns(list(item), columns, log, line)
-            yield _row(item, columns, line, log)
+            continue
+        if absent is None:
+            absent = check_columns(list(item), required, log, line)
+            unlabelled = (line, list(item)) if columns.label_optional else None
         else:
-            _note_absent(item, columns, absent, line, log)
-            yield _row(item, columns, line, log)
+            _note_absent(item, required, absent, line, log)
+        if columns.label in item:
+            unlabelled = None
+        yield _row(item, columns, line, log)
+    if unlabelled is not None:
+        line, keys = unlabelled
+        add_missing(keys, columns, "label", log, line)
 
 
 def _parsed(content: str) -> tuple[Any, str]:

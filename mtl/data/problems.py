@@ -21,12 +21,14 @@ class Columns:
         label: Name of the column with the labels; ``None`` where labels are not read.
         config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
         extra: Further columns whose values are kept as they are, for the figures of parts of the rows.
+        label_optional: Whether a row may have no label.
     """
 
     text: str
     label: str | None = None
     config_key: str = ""
     extra: tuple[str, ...] = field(default=(), kw_only=True)
+    label_optional: bool = field(default=False, kw_only=True)
 
     @property
     def by_role(self) -> dict[str, str]:
@@ -109,7 +111,7 @@ def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line:
         if count != 1:
             wrong.add(name)
         if count == 0:
-            _add_missing(names, columns, role, log, line)
+            add_missing(names, columns, role, log, line)
         elif count > 1:
             log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
     for name in columns.extra:
@@ -130,7 +132,8 @@ def _add_missing_extra(names: Sequence[str], name: str, columns: Columns, log: P
     log.add(line, found, f"a column {name!r}, which {setting} names", repair)
 
 
-def _add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemLog, line: int | None) -> None:
+def add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemLog, line: int | None) -> None:
+    """Note that the file has no column for ``role`` (see `check_columns`)."""
     found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
     wanted = columns.by_role[role]
     hint = did_you_mean(wanted, names)

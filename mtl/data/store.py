@@ -23,7 +23,7 @@ SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.i
 EXTRA = "extra:"
 """How the names of extra columns begin."""
 
-_VERSION = 1  # raise it when the checks, the schema or the keys change: older cache files are then not found
+_VERSION = 2  # raise it when the checks, the schema or the keys change: older cache files are then not found
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _BLOCK_BYTES = 1 << 20
 
@@ -37,7 +37,8 @@ def cache_file(folder: Path, path: Path, columns: Columns) -> Path:
     """Return where the rows of a data file are cached: named after its content, its format and the columns."""
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    identity = json.dumps([_VERSION, content, path.suffix.lower(), columns.text, columns.label, *columns.extra])
+    chosen = [columns.text, columns.label, columns.label_optional, *columns.extra]
+    identity = json.dumps([_VERSION, content, path.suffix.lower(), *chosen])
     return folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.arrow"
 
 
@@ -111,7 +112,11 @@ def mapped(target: Path) -> pa.Table:
 
 
 def record_batch(
-    texts: list[str], labels: list[str], lines: list[int], keys: bytes, extra: Mapping[str, list[str]] | None = None
+    texts: list[str],
+    labels: list[str | None],
+    lines: list[int],
+    keys: bytes,
+    extra: Mapping[str, list[str]] | None = None,
 ) -> Any:
     """Return a batch of `schema`; ``keys`` are 8 little-endian bytes per row, ``extra`` the extra columns by name."""
     extra = extra or {}

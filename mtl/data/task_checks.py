@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.data.examples import Examples
 from mtl.data.labels import LabelSet
@@ -121,6 +122,37 @@ def _shared_texts(first: str, second: str, splits: Mapping[str, Examples]) -> It
         f"{len(shared)} of {plural(len(here), 'row')} in {second} have a text that {first} has too (case and white "
         f"space aside): {_with_rest(shown, len(shared))}. The scores on {second} will be too good: remove these rows "
         "from one of the two."
+    )
+
+
+def shared_between_tasks(tasks: Mapping[str, Mapping[str, Examples]]) -> dict[str, list[str]]:
+    """Return for each task how many of the rows it is measured by have a text that another task trains on.
+
+    Args:
+        tasks: The rows of each task by split.
+    """
+    trained = {name: np.unique(splits["train"].keys) for name, splits in tasks.items()}
+    shared: dict[str, list[str]] = {name: [] for name in tasks}
+    for name, splits in tasks.items():
+        for split in ("val", "test"):
+            others = {other: keys for other, keys in trained.items() if other != name}
+            in_other = {other: np.isin(splits[split].keys, keys) for other, keys in others.items()}
+            lenders = [other for other, where in in_other.items() if where.any()]
+            if lenders:
+                rows = np.logical_or.reduce([in_other[other] for other in lenders])
+                shared[name].append(_shared_with(name, split, splits[split], rows, lenders))
+    return shared
+
+
+def _shared_with(name: str, split: str, examples: Examples, rows: NDArray[np.bool_], lenders: list[str]) -> str:
+    shown = [examples.source(row) for row in np.flatnonzero(rows)[:_MOST_SHOWN].tolist()]
+    count = int(rows.sum())
+    who = f"{listed(lenders)} {'trains' if len(lenders) == 1 else 'train'} on"
+    return (
+        f"{name}: {count:,} of {plural(len(examples), 'row')} in {split} have a text that {who} "
+        f"(case and white space aside): {_with_rest(shown, count)}. Where the encoder is trained, the scores on "
+        f"{split} will be too good: give the same texts the same split, in files for train, val and test, or in one "
+        "file with a label column for each task, which is split for all of them alike."
     )
 
 

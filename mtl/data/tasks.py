@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.data.examples import Examples, read_examples
+from mtl.data.examples import Examples, Missing, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import plural
 from mtl.data.splits import stratified_split
-from mtl.data.task_checks import label_problems, task_warnings
-from mtl.errors import DataError, Problem
+from mtl.data.table import IntArray, KeyArray
+from mtl.data.task_checks import label_problems, shared_between_tasks, task_warnings
+from mtl.errors import DataError, Problem, listed
 
 if TYPE_CHECKING:
     import os
 
 SPLITS = ("train", "val", "test")
+_SPLIT_WITH = ".split_with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class TaskSpec:
         slices: Further columns of the files, by whose values the figures are divided.
         train_share: The share of the training rows that is used, above 0: the same of each label, one text of it at
             least, drawn by the seed. Smaller shares are parts of larger ones.
+        missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file.
+        split_with: The label columns of all tasks that are split off the same file. Each of these tasks computes one
+            split of the rows of all of them, so that no text is in train for one task and in test for another.
     """
 
     name: str
@@ -53,6 +58,8 @@ class TaskSpec:
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     slices: tuple[str, ...] = ()
     train_share: float = 1.0
+    missing: Missing = "skip"
+    split_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.path is None):
@@ -128,9 +135,11 @@ def load_tasks(
             tasks[spec.name] = load_task(spec, seed, cache_dir)
         except DataError as error:
             problems += error.problems
-    if problems:
-        raise DataError(dict.fromkeys(problems))
-    return tasks
+    if problems:  # a column that cannot be read is a problem of its own task first
+        own = [problem for problem in problems if not problem.place.endswith(_SPLIT_WITH)]
+        raise DataError(dict.fromkeys(own or problems))
+    shared = shared_between_tasks({name: task.splits for name, task in tasks.items()})
+    return {name: replace(task, warnings=[*task.warnings, *shared[name]]) for name, task in tasks.items()}
 
 
 def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | None = None) -> TaskData:
@@ -149,9 +158,35 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
     if problems:
         raise DataError(problems)
     labels = LabelSet.found_in(given["train"]) if spec.labels is None else LabelSet(spec.labels)
-    splits = _completed(given, labels, spec, seed)
+    splits = _completed(given, labels, spec, seed, cache_dir)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    return TaskData(spec.name, labels, **splits, warnings=task_warnings(spec.name, splits, labels))
+    notes = [f"{spec.name}: {text}" for text in (*_unlabelled(given, spec), *_taken(given, splits, spec))]
+    return TaskData(spec.name, labels, **splits, warnings=[*notes, *task_warnings(spec.name, splits, labels)])
+
+
+def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+    """Yield how many rows of each file are left out because they have no label."""
+    for rows in given.values():
+        if rows.without_label:
+            total = len(rows) + rows.without_label
+            yield (
+                f"{rows.without_label:,} of {total:,} rows of {rows.path.name} have no label in the column "
+                f"{spec.label_column!r} and are left out. {spec.config_key}.missing=error refuses such rows."
+            )
+
+
+def _taken(given: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+    """Yield how many of the given training rows are not trained on, for want of other files."""
+    if spec.train is None:
+        return
+    taken = [split for split in ("val", "test") if split not in given and len(splits[split])]
+    if taken:
+        numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
+        files = " ".join(f"{spec.config_key}.{split}=<file>" for split in taken)
+        yield (
+            f"of the {len(given['train']):,} rows of {given['train'].path.name}, {numbers} are taken (data.split) and "
+            f"not trained on, because no file is given for them: {files}"
+        )
 
 
 def _read(spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str, Examples]:
@@ -164,6 +199,7 @@ def _read(spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str,
                 spec.text_column,
                 spec.label_column,
                 extra=spec.slices,
+                missing=spec.missing,
                 config_key=spec.config_key,
                 cache_dir=cache_dir,
             )
@@ -174,7 +210,13 @@ def _read(spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str,
     return examples
 
 
-def _completed(given: Mapping[str, Examples], labels: LabelSet, spec: TaskSpec, seed: int) -> dict[str, Examples]:
+def _completed(
+    given: Mapping[str, Examples],
+    labels: LabelSet,
+    spec: TaskSpec,
+    seed: int,
+    cache_dir: str | os.PathLike[str] | None,
+) -> dict[str, Examples]:
     """Return all three splits, those without a file split off from the training rows."""
     shares = dict(zip(SPLITS, spec.fractions, strict=True))
     missing = [split for split in SPLITS if split not in given and shares[split] > 0]
@@ -185,11 +227,58 @@ def _completed(given: Mapping[str, Examples], labels: LabelSet, spec: TaskSpec, 
         total = sum(shares[split] for split in wanted)
         source = given["train"]
         fractions = [shares[split] / total for split in wanted]
-        parts = stratified_split(source.keys, labels.ids(source), fractions, seed)
+        others = _split_with(source, spec, cache_dir)
+        parts = _joint_split(source, labels, others, fractions, seed)
         if not all(map(len, parts)):
-            raise DataError(_too_few_rows(source, labels, missing, spec))
+            raise DataError(_too_few_rows(source, labels, missing, spec, others))
         splits |= {split: source.select(part) for split, part in zip(wanted, parts, strict=True)}
     return splits
+
+
+def _split_with(source: Examples, spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str, Examples]:
+    """Return the rows of all tasks that are split together with this one, by label column; nothing if there are none.
+
+    Raises:
+        DataError: Another column cannot be read.
+    """
+    if not set(spec.split_with) - {spec.label_column}:
+        return {}
+    tables = {spec.label_column: source}
+    for column in spec.split_with:
+        try:
+            tables.setdefault(
+                column,
+                read_examples(source.path, spec.text_column, column, missing="skip", cache_dir=cache_dir),
+            )
+        except DataError as error:
+            first = error.problems[0]
+            found = f"the column {column!r}, which cannot be read ({first.place}: {first.found})"
+            expected = f"label columns of {source.path.name}"
+            raise DataError(Problem(f"{spec.config_key}{_SPLIT_WITH}", found, expected)) from None
+    return tables
+
+
+def _joint_split(
+    source: Examples, labels: LabelSet, tables: Mapping[str, Examples], fractions: Sequence[float], seed: int
+) -> list[IntArray]:
+    """Return the row numbers of each part of ``source``, as one split of the rows of ``tables`` has them.
+
+    The labels of different tasks are told apart there, so that each text counts for the rarest of all its labels.
+    """
+    if not tables:
+        return stratified_split(source.keys, labels.ids(source), fractions, seed)
+    keys: list[KeyArray] = []
+    codes: list[IntArray] = []
+    start = rows = known = 0
+    for _, table in sorted(tables.items()):
+        names = table.distinct_labels()
+        keys.append(table.keys)
+        codes.append(table.label_codes(names) + known)
+        known += len(names)
+        start = rows if table is source else start
+        rows += len(table)
+    parts = stratified_split(np.concatenate(keys), np.concatenate(codes), fractions, seed)
+    return [part[(part >= start) & (part < start + len(source))] - start for part in parts]
 
 
 def _part(rows: Examples, labels: LabelSet, share: float, seed: int) -> Examples:
@@ -200,10 +289,16 @@ def _part(rows: Examples, labels: LabelSet, share: float, seed: int) -> Examples
     return rows.select(kept)
 
 
-def _too_few_rows(source: Examples, labels: LabelSet, missing: Sequence[str], spec: TaskSpec) -> Problem:
+def _too_few_rows(
+    source: Examples, labels: LabelSet, missing: Sequence[str], spec: TaskSpec, others: Mapping[str, Examples]
+) -> Problem:
     texts = len(np.unique(source.keys))
     found = f"{plural(len(source), 'row')} with {plural(texts, 'distinct text')} for {len(labels)} labels"
     least = len(labels) + len(missing)
     expected = f"at least {least} distinct texts: one per label to train on, and one each for {' and '.join(missing)}"
     files = " ".join(f"{spec.config_key}.{split}=<file>" for split in missing)
-    return Problem(str(source.path), found, expected, f"add rows, or give files of their own: {files}")
+    repair = f"add rows, or give files of their own: {files}"
+    if others and texts >= least:
+        found += f", too few of them for a split that suits {listed(sorted(others))} alike"
+        repair += f"; or split it without the others: {spec.config_key}{_SPLIT_WITH}=[]"
+    return Problem(str(source.path), found, expected, repair)

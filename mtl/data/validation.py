@@ -9,13 +9,13 @@ from hashlib import blake2b
 from mtl.data.problems import ProblemLog, shown
 from mtl.data.rows import Cell, Row
 
-ValidRow = tuple[str, str, int, *tuple[str, ...]]
+ValidRow = tuple[str, str | None, int, *tuple[str, ...]]
 """Text, label, line, then the values of the extra columns."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[ValidRow]:
+def valid_rows(rows: Iterator[Row], log: ProblemLog, *, label_optional: bool = False) -> Iterator[ValidRow]:
     """Yield text, label and line of the rows whose values are good; the log receives what is wrong with the others.
 
     Behind them come the values of the extra columns as text: they only name parts of the rows, so none is refused.
@@ -26,12 +26,22 @@ def valid_rows(rows: Iterator[Row], log: ProblemLog) -> Iterator[ValidRow]:
     Args:
         rows: The rows as a reader yields them.
         log: Receives the problems.
+        label_optional: Whether rows may have no label: they are yielded with ``None`` and an empty text, unchecked.
     """
     for line, text, label, *extra in rows:
+        if label_optional and is_missing(label):
+            if not log:
+                yield "", None, line, *map(value_text, extra)
+            continue
         good_text = checked_text(text, line, log)
         good_label = checked_label(label, line, log)
         if not log and good_text is not None:
             yield good_text, good_label or "", line, *map(value_text, extra)
+
+
+def is_missing(label: object) -> bool:
+    """Tell whether a row has no label: an empty cell, null, or no such key."""
+    return label is None or label is Cell.MISSING or (isinstance(label, str) and not label.strip())
 
 
 def value_text(value: object) -> str:

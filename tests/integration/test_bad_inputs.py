@@ -635,7 +635,8 @@ def test_a_model_with_other_labels(untrained_run: Path, bad_files: Path, here: P
   data.tasks.sentiment.labels
       found:    negative, positive in the data
       expected: bad, good, in this order, as in {untrained_run}/model
-      repair:   data.tasks.sentiment.labels=[bad, good]"""
+      repair:   write the labels in the files as the model has them, or rename the task in the configuration, for \
+example to sentiment_new: it gets a new head, and the saved head of sentiment is kept beside it"""
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) == {"train.log"}
 

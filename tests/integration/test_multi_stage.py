@@ -12,7 +12,7 @@ import torch
 from mtl import MultiTaskModel
 from mtl.artifact import load_model
 from mtl.bulk import predict_to_file
-from mtl.errors import ConfigError, MtlError
+from mtl.errors import MtlError
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.reevaluation import evaluate_run
 from tests.support.runs import Probe, data, probed, run
@@ -169,19 +169,19 @@ def test_training_goes_on_from_a_saved_model(override: str, tmp_path: Path) -> N
             )
 
 
-def test_a_saved_model_whose_lender_is_not_in_the_data(tmp_path: Path) -> None:
+def test_a_lender_without_data_is_kept_and_frozen(tmp_path: Path) -> None:
     run(tmp_path / "first", *staged(tmp_path, BORROWED), "trainer.max_epochs=1")
     start = f"model.init_from={tmp_path / 'first'}"
-    with pytest.raises(ConfigError) as caught:
-        run(tmp_path / "again", *data(tmp_path, ["classification"]), start)
-    assert str(caught.value) == (
-        "Configuration: 1 problem\n"
-        "  data.tasks\n"
-        f"      found:    classification: in {tmp_path / 'first' / 'model'} the first stage of classification is the "
-        "head of sentiment\n"
-        "      expected: the task sentiment too\n"
-        "      repair:   give data.tasks.sentiment.path=… too, or start from another model"
-    )
+    run(tmp_path / "again", *data(tmp_path, ["classification"]), start, "freeze=backbone", "trainer.max_epochs=1")
+    before, after = (load_model(tmp_path / name).network.head("sentiment") for name in ("first", "again"))
+    assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
+
+
+def test_a_borrower_without_data_is_stale_where_its_lender_is_trained(tmp_path: Path) -> None:
+    run(tmp_path / "first", *staged(tmp_path, BORROWED), "trainer.max_epochs=1")
+    start = f"model.init_from={tmp_path / 'first'}"
+    run(tmp_path / "again", *data(tmp_path, ["sentiment"]), start, "freeze=backbone", "trainer.max_epochs=1")
+    assert load_model(tmp_path / "again").tasks["classification"].stale
 
 
 def test_trees_that_do_not_fit_the_labels_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:

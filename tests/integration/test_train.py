@@ -11,6 +11,7 @@ import torch
 from mtl import MultiTaskModel
 from mtl.artifact import load_model
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.features import Boundary, FrozenActivations
 from tests.support.runs import Probe, data, probed, rows, run
 
 if TYPE_CHECKING:
@@ -196,6 +197,43 @@ def test_a_saved_model_is_where_the_next_training_starts(tmp_path: Path, monkeyp
     assert all(torch.equal(value, starts[0][name]) for name, value in first.items())
     assert not same(state_of(tmp_path / "next"), starts[0])
     assert list(load_model(tmp_path / "next").tasks) == ["classification", "sentiment"]
+
+
+def test_warnings_about_data_come_once_and_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = data(tmp_path, ["sentiment"], train=25)
+    before: list[str] = []
+    probed(monkeypatch, Probe(on_start=lambda _: before.extend([*caplog.messages, capfd.readouterr().out])))
+    run(tmp_path / "run", *files[:2], files[1].replace(".train=", ".val="), "backbone.max_length=4", *FAST)
+    warnings = read_metrics(tmp_path / "run" / "metrics.json").run["warnings"]
+    assert isinstance(warnings, list)
+    of_data = [text for text in warnings if "calibrate" not in text]
+    assert [text.split()[:6] for text in of_data] == [
+        ["sentiment:", "of", "the", "50", "rows", "of"],
+        ["sentiment:", "45", "of", "50", "rows", "in"],
+        ["sentiment:", "5", "of", "5", "rows", "in"],
+        ["100", "of", "100", "texts", "of", "sentiment"],
+    ]
+    assert [text.removeprefix("warning: ") for text in before if text.startswith("warning: ")] == of_data
+    assert "Plan of an epoch" in before[-1]
+    assert [sum(text in message for message in caplog.messages) for text in of_data] == [1, 1, 1, 1]
+    assert "rows in val have a text" not in capfd.readouterr().out
+
+
+def test_the_plan_is_printed_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    printed: list[str] = []
+    compute = FrozenActivations.at
+
+    def at(self: FrozenActivations, boundary: Boundary) -> Any:
+        printed.append(capfd.readouterr().out)
+        return compute(self, boundary)
+
+    monkeypatch.setattr(FrozenActivations, "at", at)
+    run(tmp_path / "run", *data(tmp_path), *FAST, "freeze=backbone", "trainer.max_epochs=1")
+    assert "Plan of an epoch" in printed[0]
 
 
 def test_training_stops_when_the_monitored_figure_no_longer_rises(

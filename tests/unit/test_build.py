@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mtl.config import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.errors import ConfigError
 from mtl.training.curve_log import CurveLog
-from tests.support.runs import config, data
+from tests.support.runs import config, data, write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +96,37 @@ def test_a_saved_model_with_other_labels(saved: Path, tmp_path: Path) -> None:
         "  data.tasks.sentiment.labels\n"
         "      found:    1, 2, 3, 4, 5 in the data\n"
         f"      expected: bad, good, in this order, as in {saved}\n"
-        "      repair:   data.tasks.sentiment.labels=[bad, good]"
+        "      repair:   write the labels in the files as the model has them, or rename the task in the configuration, "
+        "for example to sentiment_new: it gets a new head, and the saved head of sentiment is kept beside it"
     )
+
+
+def test_labels_in_another_order_come_with_the_argument_that_mends_it(tmp_path: Path, tiny_folder: Path) -> None:
+    odd = ("a b", "1", 'say "x", y', "ok")
+    rows = [(f"text {number}", label) for number, label in enumerate(odd * 3)]
+    spec = TaskSpec("sentiment", path=write_csv(tmp_path / "odd.csv", rows), labels=odd)
+    start = build.start(chosen(tmp_path), load_tasks([spec], seed=0), tiny_folder)
+    save_model(tmp_path / "model", start.network, start.tokenizer, start.heads, "")
+    settings = chosen(tmp_path, f"model.init_from={tmp_path / 'model'}")
+    with pytest.raises(ConfigError) as caught:
+        build.start(settings, load_tasks([replace(spec, labels=None)], seed=0), tmp_path / "model")
+    (problem,) = caught.value.problems
+    (argument,) = shlex.split(problem.repair)
+    assert config("data=files", f"data.tasks.sentiment.path={spec.path}", argument).data.tasks["sentiment"].labels == [
+        *odd
+    ]
+
+
+def test_heads_of_tasks_without_data_are_kept_and_frozen(saved: Path, tmp_path: Path) -> None:
+    settings = chosen(tmp_path, f"model.init_from={saved}")
+    start = build.start(settings, tasks_of(tmp_path, "classification"), saved)
+    assert list(start.heads) == ["classification", "sentiment"]
+    assert (start.trained_heads, start.kept) == ({"sentiment"}, {"sentiment"})
+    before = load_model(saved).network.head("sentiment").state_dict()
+    after = start.network.head("sentiment").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    plan = build_freezing.freeze_plan(settings, start.network, start.kept)
+    assert [layer for layer in plan.first if layer.startswith("heads.")] == ["heads.classification"]
 
 
 @pytest.mark.parametrize(

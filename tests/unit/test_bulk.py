@@ -71,3 +71,13 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tiny_folder: Path, 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"  {tmp_path / 'x.npy'}\n      found:    File too large" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_terminal_lines_tell_which_chunk_is_worked_on(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mtl.bulk.CHUNK", 2)
+    monkeypatch.setattr("mtl.encoding.SECONDS_BETWEEN_LINES", 0.0)
+    encode_to_file(SentenceEncoder.from_pretrained(tiny_folder), ["a", "b", "c"], tmp_path / "x.npy", "fp32")
+    lines = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["encoding sentences 1 to 2 of 3", "encoding sentences 3 to 3 of 3"]

@@ -307,3 +307,38 @@ def test_an_unknown_flag_exits_with_2(arguments: list[str], capsys: pytest.Captu
         check_command_line(arguments)
     assert caught.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+INTENT = "data.tasks.intent.path=intents.csv"
+
+
+def test_the_head_of_any_task_can_be_frozen_by_its_name() -> None:
+    command = check_command_line(["data=files", INTENT, "freeze=intent_head"])
+    assert command.first is not None
+    assert command.first.freeze == compose_config(["data=files", f"++{INTENT}", "freeze.heads=[intent]"]).freeze
+    sweep = check_command_line(["-m", "data=files", INTENT, "freeze=all,intent_head"])
+    assert sweep.configuration({"freeze": "intent_head"}).freeze.heads == ["intent"]
+
+
+def test_the_head_of_a_task_that_is_not_there() -> None:
+    expected = Problem("freeze.heads", "the task 'intnt'", "intent", "did you mean intent?")
+    assert problems("data=files", INTENT, "freeze=intnt_head") == [expected]
+
+
+@pytest.mark.parametrize("key", ["intent.path", "intent.train", "sentiment.train", "sentiment.test"])
+def test_files_of_ones_own_do_not_join_the_demo_data_unasked(key: str) -> None:
+    task = key.partition(".")[0]
+    argument = f"data.tasks.{key}=a.csv"
+    found = "a.csv, beside the demo data that conf/data/reviews.yaml gives by default"
+    expected = "data=files for tasks of your own alone, or data=reviews to train them with the demo tasks"
+    assert problems(argument) == [Problem(f"data.tasks.{task}", found, expected, "add data=files")]
+    command = check_command_line([argument, "data=reviews"])
+    assert command.first is not None
+    assert set(command.first.data.tasks) == {"classification", "sentiment", task}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["data.tasks.sentiment.oversample=0.5"], [INTENT, "task=intent"], [INTENT, "data=files"]]
+)
+def test_what_adds_nothing_to_the_demo_data_is_taken(arguments: list[str]) -> None:
+    assert check_command_line(arguments).first is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -175,11 +176,22 @@ def test_which_gpus_have_bf16(monkeypatch: pytest.MonkeyPatch, capability: tuple
 
 
 @pytest.mark.parametrize("title", [None, "encoding"])
-def test_a_progress_bar_yields_all_items_and_prints_nothing_without_a_terminal(
+def test_short_work_yields_all_items_and_prints_nothing_without_a_terminal(
     title: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(tracked(range(5), title, 5)) == [0, 1, 2, 3, 4]
     assert capsys.readouterr() == ("", "")
+
+
+def test_without_a_terminal_long_work_prints_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, *(4.0 * step for step in range(8))])  # an item takes four seconds
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert list(tracked(range(8), "encoding mood train", 8)) == list(range(8))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "encoding mood train: 3 of 8 (38%), 12 s\nencoding mood train: 6 of 8 (75%), 24 s\n"
 
 
 def test_fp32_is_fp32_within_a_callers_autocast(tiny_folder: Path) -> None:

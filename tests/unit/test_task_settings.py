@@ -11,7 +11,7 @@ import yaml
 from mtl.composition import check_command_line, compose_config
 from mtl.config import Config, HeadConfig, load
 from mtl.errors import ConfigError, Problem
-from mtl.task_settings import settle_tasks
+from mtl.task_settings import settle_tasks, split_alike
 from tests.support.configs import changed
 
 if TYPE_CHECKING:
@@ -197,3 +197,29 @@ def test_the_given_values_stay_as_they_are() -> None:
     assert values["loss"]["sentiment"] == {"tau": 1.0}
     assert "sentiment" not in settled.values["loss"]
     assert settle_tasks(settled.values).values == settled.values
+
+
+def test_tasks_that_are_split_off_one_file_name_each_others_columns() -> None:
+    tasks = {
+        "a": {"path": "t.csv", "label_column": "one"},
+        "b": {"train": "./t.csv", "label_column": "two"},
+        "other text": {"path": "t.csv", "label_column": "three", "text_column": "title"},
+        "own test": {"train": "t.csv", "label_column": "four", "test": "test.csv"},
+        "other file": {"path": "u.csv", "label_column": "five"},
+        "alone": {"path": "t.csv", "label_column": "six", "split_with": []},
+        "wrong": 3,
+    }
+    values = {"data": {"tasks": tasks}}
+    settled = split_alike(values)["data"]["tasks"]
+    assert {name: task["split_with"] for name, task in settled.items() if task != 3 and "split_with" in task} == {
+        "a": ["one", "two"],
+        "b": ["one", "two"],
+        "alone": [],
+    }
+    assert "split_with" not in tasks["a"]  # type: ignore[operator]
+    assert split_alike(split_alike(values)) == split_alike(values)
+
+
+@pytest.mark.parametrize("values", [None, {}, {"data": 3}, {"data": {"tasks": None}}])
+def test_splits_of_anything(values: Any) -> None:
+    assert split_alike(values) == values

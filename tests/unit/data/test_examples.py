@@ -110,6 +110,48 @@ def test_label_types_of_parquet(tmp_path: Path, labels: pa.Array, expected: list
     assert examples.sources() == ["a.parquet:1", "a.parquet:2"]
 
 
+SPARSE = {
+    "a.csv": "text,label\na,x\nb,\n,  \nd,y\n",
+    "a.jsonl": '{"text": "a", "label": "x"}\n{"text": "b", "label": null}\n{"text": ""}\n{"text": "d", "label": "y"}\n',
+    "b.jsonl": '{"text": "c"}\n{"text": "a", "label": "x"}\n{"text": "b", "label": ""}\n{"text": "d", "label": "y"}\n',
+    "a.parquet": "",
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(SPARSE[name])
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": ["a", "b", None, "d"], "label": ["x", None, None, "y"]}), path)
+    for _ in ("read", "from the cache"):
+        examples = read_examples(path, missing="skip")
+        assert [(e.text, e.label) for e in examples] == [("a", "x"), ("d", "y")]
+        assert examples.without_label == 2
+        assert examples.distinct_labels() == ["x", "y"]
+        assert examples.label_codes(["y", "x"]).tolist() == [1, 0]
+        assert examples.select([1]).sources() == [f"{name}:{4 if name == 'a.parquet' else examples.lines[1]}"]
+    with pytest.raises(DataError):
+        read_examples(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "found"),
+    [
+        ("a.csv", "text,label\na,\nb,\n", "", "no label in the column 'label' of 2 rows"),
+        ("a.csv", "text,lable\na,x\n", ":1", "columns 'text', 'lable'"),
+        ("a.jsonl", '{"text": "a", "lable": "x"}\n{"text": "b"}\n', ":1", "columns 'text', 'lable'"),
+        ("a.jsonl", '{"text": "a", "label": null}\n', "", "no label in the column 'label' of 1 row"),
+    ],
+)
+def test_a_column_without_any_label(tmp_path: Path, name: str, content: str, place: str, found: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_examples(path, missing="skip")
+    assert [(problem.place, problem.found) for problem in caught.value.problems] == [(f"{path}{place}", found)]
+
+
 def test_named_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("label,my text,text\nx,y,z\n")
@@ -208,9 +250,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count how often a file was parsed."""
     calls: list[object] = []
 
-    def counted(rows: Iterator[Row], log: ProblemLog) -> Iterator[tuple[object, ...]]:
+    def counted(rows: Iterator[Row], log: ProblemLog, *, label_optional: bool) -> Iterator[tuple[object, ...]]:
         calls.append(rows)
-        return valid_rows(rows, log)
+        return valid_rows(rows, log, label_optional=label_optional)
 
     monkeypatch.setattr(module, "valid_rows", counted)
     return lambda: len(calls)

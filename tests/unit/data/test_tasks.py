@@ -73,7 +73,116 @@ def test_given_files_are_used_as_given(tmp_path: Path) -> None:
 def test_missing_splits_come_from_the_training_file(tmp_path: Path, given: dict[str, Any], sizes: Any) -> None:
     task = load_task(spec_of(tmp_path, **given), seed=1)
     assert {split: len(examples) for split, examples in task.splits.items()} == sizes
-    assert task.warnings == []
+
+
+def test_rows_that_are_taken_from_the_training_file_are_announced(tmp_path: Path) -> None:
+    rows = many(50, "pos", "neg")
+    assert load_task(spec_of(tmp_path, path=rows), seed=1).warnings == []  # the file is given to be split
+    assert load_task(spec_of(tmp_path, train=rows), seed=1).warnings == [
+        "sentiment: of the 100 rows of train.csv, 10 for val and 10 for test are taken (data.split) and not trained "
+        "on, because no file is given for them: data.tasks.sentiment.val=<file> data.tasks.sentiment.test=<file>"
+    ]
+    assert load_task(spec_of(tmp_path, train=rows, val=VAL, fractions=(0.8, 0.1, 0.1)), seed=1).warnings == [
+        "sentiment: of the 100 rows of train.csv, 11 for test are taken (data.split) and not trained on, because no "
+        "file is given for them: data.tasks.sentiment.test=<file>"
+    ]
+
+
+# One table with a column for each task.
+
+
+def table(path: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
+    path.write_text("text,topic,mood\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    return path
+
+
+def sparse(count: int) -> list[tuple[str, str, str]]:
+    """Return rows of which every third has no topic, and every fourth no mood; the topic `rare` stands four times."""
+    topics = ["rare" if number < 8 else f"topic {number % 5}" for number in range(count)]
+    moods = ["good" if number % 7 < 3 else "bad" for number in range(count)]
+    return [
+        (f"text {number}", topics[number] if number % 3 else "", moods[number] if number % 4 else " ")
+        for number in range(count)
+    ]
+
+
+def of_table(file: Path, *columns: str, **given: Any) -> list[TaskSpec]:
+    together = tuple(sorted(columns))
+    return [TaskSpec(name, path=file, label_column=name, split_with=together, **given) for name in columns]
+
+
+def test_rows_without_a_label_are_no_rows_of_the_task(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", sparse(240))
+    tasks = load_tasks(of_table(file, "topic", "mood"), seed=1)
+    rows = {name: sum(map(len, task.splits.values())) for name, task in tasks.items()}
+    assert rows == {"topic": 160, "mood": 180}
+    assert {name: task.warnings for name, task in tasks.items()} == {
+        name: [
+            f"{name}: {count} of 240 rows of t.csv have no label in the column '{name}' and are left out. "
+            f"data.tasks.{name}.missing=error refuses such rows."
+        ]
+        for name, count in {"topic": 80, "mood": 60}.items()
+    }
+
+
+def test_rows_without_a_label_can_be_refused(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", [("a", "x", "good"), ("b", "y", ""), ("c", "", "bad")])
+    assert refusal(*of_table(file, "topic", "mood", missing="error")).splitlines()[:4] == [
+        "Data: 2 problems",
+        "  t.csv:4",
+        "      found:    an empty label",
+        "      expected: a label with at least one visible character",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tasks_of_one_table_are_split_alike(tmp_path: Path, seed: int) -> None:
+    file = table(tmp_path / "t.csv", sparse(240))
+    tasks = load_tasks(of_table(file, "topic", "mood"), seed)
+    of_text = [{text: split for split, rows in task.splits.items() for text in rows.texts} for task in tasks.values()]
+    both = of_text[0].keys() & of_text[1].keys()
+    assert len(both) == 120
+    assert all(of_text[0][text] == of_text[1][text] for text in both)
+    for name, task in tasks.items():
+        assert set(task.train.distinct_labels()) == set(task.labels), name
+        sizes = {split: len(rows) / sum(map(len, task.splits.values())) for split, rows in task.splits.items()}
+        assert sizes == pytest.approx({"train": 0.8, "val": 0.1, "test": 0.1}, abs=0.035)
+    alone = load_task(of_table(file, "topic", "mood")[1], seed)
+    assert [rows.sources() for rows in alone.splits.values()] == [
+        rows.sources() for rows in tasks["mood"].splits.values()
+    ]
+
+
+def test_a_column_to_split_with_that_is_not_there(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", sparse(40))
+    spec = TaskSpec("mood", path=file, label_column="mood", split_with=("mood", "topik"))
+    assert refusal(spec) == (
+        "Data: 1 problem\n"
+        "  data.tasks.mood.split_with\n"
+        "      found:    the column 'topik', which cannot be read (t.csv:1: columns 'text', 'topic', 'mood')\n"
+        "      expected: label columns of t.csv"
+    )
+    wrong = replace(spec, name="topik", label_column="topik")
+    assert refusal(spec, wrong).startswith("Data: 1 problem\n  t.csv:1\n")
+
+
+def test_texts_that_another_task_trains_on(tmp_path: Path) -> None:
+    train = [*many(10, "pos", "neg"), ("NICE", "pos")]
+    other = csv_file(tmp_path / "other.csv", [*train, ("great", "pos")])
+    tasks = load_tasks(
+        [
+            spec_of(tmp_path, train=TRAIN, val=VAL, test=TEST),
+            TaskSpec("again", train=other, val=tmp_path / "val.csv", test=tmp_path / "test.csv"),
+        ],
+        seed=1,
+    )
+    assert tasks["sentiment"].warnings == [
+        f"sentiment: 1 of 2 rows in {split} have a text that again trains on (case and white space aside): "
+        f"{split}.csv:2. Where the encoder is trained, the scores on {split} will be too good: give the same texts the "
+        "same split, in files for train, val and test, or in one file with a label column for each task, which is "
+        "split for all of them alike."
+        for split in ("val", "test")
+    ]
 
 
 def test_splits_of_one_file_share_nothing_and_the_seed_decides(tmp_path: Path) -> None:
