@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mtl import artifact
 from mtl.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically
+from mtl.training.checkpoint_files import write_checkpoint
 
 
 def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -150,3 +155,22 @@ def test_yaml_that_is_no_utf_8(tmp_path: Path) -> None:
 def test_plain_yaml(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: [1, x, null, 0.5]\n", encoding="utf-8")
     assert read_yaml(tmp_path / "a.yaml") == {"a": [1, "x", None, 0.5]}
+
+
+def test_files_are_synced_as_windows_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is open for writing."""
+
+    def as_on_windows(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", as_on_windows)
+    monkeypatch.setattr("mtl.files._sync_folder", lambda _: None)  # which does nothing there
+    write_json(tmp_path / "a.json", {})
+    partial, folder = tmp_path / ".partial-model", tmp_path / "model"
+    partial.mkdir()
+    (partial / "weights").write_bytes(b"1")
+    artifact._replace_folder(partial, folder)
+    write_checkpoint(folder / "last.ckpt", {"a": 1})
+    write_checkpoint(folder / "last.ckpt", {"a": 2}, folder / "previous.ckpt")
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt", "weights"]
