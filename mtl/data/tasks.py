@@ -40,6 +40,8 @@ class TaskSpec:
         slices: Further columns of the files, by whose values the figures are divided.
         train_share: The share of the training rows that is used, above 0: the same of each label, one text of it at
             least, drawn by the seed. Smaller shares are parts of larger ones.
+        most_rows: By split the rows that are used, a sample drawn by the seed, of training stratified by label with one
+            text of each at least; all of a split that is not named.
     """
 
     name: str
@@ -53,6 +55,7 @@ class TaskSpec:
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     slices: tuple[str, ...] = ()
     train_share: float = 1.0
+    most_rows: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.path is None):
@@ -151,6 +154,7 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
     labels = LabelSet.found_in(given["train"]) if spec.labels is None else LabelSet(spec.labels)
     splits = _completed(given, labels, spec, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
+    splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     return TaskData(spec.name, labels, **splits, warnings=task_warnings(spec.name, splits, labels))
 
 
@@ -198,6 +202,16 @@ def _part(rows: Examples, labels: LabelSet, share: float, seed: int) -> Examples
         return rows
     kept, _ = stratified_split(rows.keys, labels.ids(rows), [share, 1 - share], seed)
     return rows.select(kept)
+
+
+def _sample(rows: Examples, labels: LabelSet, most: int | None, split: str, seed: int) -> Examples:
+    """Return so many rows of a split, drawn at random; of training rows some of each label."""
+    if most is None or len(rows) <= most:
+        return rows
+    if split == "train":
+        return _part(rows, labels, most / len(rows), seed)
+    drawn = np.random.default_rng(seed).choice(len(rows), most, replace=False)
+    return rows.select(np.sort(drawn).astype(np.int64))
 
 
 def _too_few_rows(source: Examples, labels: LabelSet, missing: Sequence[str], spec: TaskSpec) -> Problem:
