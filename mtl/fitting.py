@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build, facts
 from mtl.build_losses import losses
-from mtl.config import TrainerConfig
+from mtl.config import DataConfig, TrainerConfig
 from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
+from mtl.data.sampling import StepSampler
 from mtl.data.steps import OptimizerSteps
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
@@ -35,7 +36,7 @@ from mtl.training.compact import compact_embeddings
 from mtl.training.exact_loop import use_exact_loops
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.guard import BadStep
+from mtl.training.guard import BadStep, BrokenWeights
 from mtl.training.module import MultiTaskModule
 from mtl.training.resume_points import Point
 from mtl.training.stopping import Stop
@@ -74,7 +75,7 @@ def fit(
     data: MultiTaskDataModule | None,
     history: callbacks.History,
     progress: Progress,
-    report: Callable[[BadStep], None],
+    report: Callable[[BadStep | BrokenWeights], None],
     watch: GradientWatch | None = None,
     connect: Callable[[torch.device], None] | None = None,
 ) -> Cost:
@@ -85,7 +86,7 @@ def fit(
         data: The batches of `training_data`; nothing where everything is frozen.
         history: Takes the figures of each epoch.
         progress: Where training begins.
-        report: Is told of each step that is not finite; what it raises ends the training.
+        report: Is told of each step that is not finite, and of broken weights; what it raises ends the training.
         watch: Takes the figures of the tasks' gradients.
         connect: Joins the other processes of a training in several.
 
@@ -119,7 +120,7 @@ def fit(
         *([] if watch is None else [watch]),
         points,
     ]
-    trainer = _trainer(setting, data, observers, steps, progress.point, connect)
+    trainer = _trainer(setting, data, observers, progress.point, connect)
     use_exact_loops(trainer, points)
     if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
         log.warning(late)
@@ -140,7 +141,6 @@ def _trainer(
     setting: Setting,
     data: MultiTaskDataModule,
     observers: Sequence[pl.Callback],
-    steps: int,
     point: Point | None,
     connect: Callable[[torch.device], None] | None,
 ) -> pl.Trainer:
@@ -150,7 +150,7 @@ def _trainer(
         setting.precision,
         observers,
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
-        steps=steps,
+        steps=data.steps.per_epoch,
         point=point,
         place=setting.place,
         connect=connect,
@@ -195,7 +195,9 @@ def training_data(setting: Setting, splits: Splits, activations: FrozenActivatio
     )
 
 
-def _module(setting: Setting, data: MultiTaskDataModule, report: Callable[[BadStep], None]) -> MultiTaskModule:
+def _module(
+    setting: Setting, data: MultiTaskDataModule, report: Callable[[BadStep | BrokenWeights], None]
+) -> MultiTaskModule:
     config = setting.config
     return build.module(
         config,
@@ -288,8 +290,20 @@ def announce(setting: Setting, data: MultiTaskDataModule | None) -> None:
     losses = facts.loss_texts(setting)
     for task, text in losses.items():
         out.print(f"\nloss of {task}: {text}", markup=False)
+    for line in _smaller_batches(setting.config.data, sampler):
+        log.info(line)
     out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
     sys.stdout.flush()  # into a file or a pipe too, before the encoding that may follow for minutes
+
+
+def _smaller_batches(data: DataConfig, sampler: StepSampler) -> Iterator[str]:
+    """Yield for each task what keeps its batches below the size that was asked for."""
+    for task, (share, needed) in sampler.too_long.items():
+        yield (
+            f"data.max_tokens={data.max_tokens} makes batches of {task} smaller than data.batch_size="
+            f"{data.batch_size}: {share:.0%} of its rows are longer than {data.max_tokens // data.batch_size} tokens. "
+            f"Full batches need data.max_tokens={needed}"
+        )
 
 
 def _load_best(trainer: pl.Trainer, module: MultiTaskModule) -> None:

@@ -68,16 +68,17 @@ class Famo(Combination):
         if len(before) < 2:
             return
         fallen = torch.log(_vector(before) + _TINY) - torch.log(_vector(after) + _TINY)
-        if not torch.isfinite(fallen).all():  # a step that is skipped: what it tells would spoil all weights behind it
-            return
         shares, places = self._shares(before), self._places(before)
-        gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * self.logits[places]
-        self.steps[places] += 1
-        self.means[places] = _BETAS[0] * self.means[places] + (1 - _BETAS[0]) * gradient
-        self.squares[places] = _BETAS[1] * self.squares[places] + (1 - _BETAS[1]) * gradient**2
-        mean = self.means[places] / (1 - _BETAS[0] ** self.steps[places])
-        square = self.squares[places] / (1 - _BETAS[1] ** self.steps[places])
-        self.logits[places] -= self._rate * mean / (square.sqrt() + _TINY)
+        logits, steps = self.logits[places], self.steps[places] + 1
+        gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * logits
+        means = _BETAS[0] * self.means[places] + (1 - _BETAS[0]) * gradient
+        squares = _BETAS[1] * self.squares[places] + (1 - _BETAS[1]) * gradient**2
+        mean = means / (1 - _BETAS[0] ** steps)
+        square = squares / (1 - _BETAS[1] ** steps)
+        logits = logits - self._rate * mean / (square.sqrt() + _TINY)
+        finite = torch.isfinite(fallen).all()  # not of a step that is skipped, which would spoil all weights behind it
+        for state, new in ((self.logits, logits), (self.means, means), (self.squares, squares), (self.steps, steps)):
+            state[places] = torch.where(finite, new, state[places])
 
 
 class Randomness:
@@ -88,18 +89,27 @@ class Randomness:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = [device] if device.type == "cuda" else []
-        self._cpu_state = torch.get_rng_state()
-        self._cuda_states = [torch.cuda.get_rng_state(each) for each in self._cuda]
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
         """Draw the same numbers inside the block, and go on behind it as if it had not been."""
-        with torch.random.fork_rng(self._cuda):
-            torch.set_rng_state(self._cpu_state)
-            for device, state in zip(self._cuda, self._cuda_states, strict=True):
-                torch.cuda.set_rng_state(state, device)
+        outside = Randomness(self._device)
+        self._restore()
+        try:
             yield
+        finally:
+            outside._restore()
+
+    def _restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
 
 
 def _vector(losses: Mapping[str, Tensor]) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +29,10 @@ from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, gradient_norm
 from mtl.training.parallel import over_processes
+
+NAN = float("nan")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -94,6 +100,7 @@ class MultiTaskModule(LightningModule):
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
         self._noted_at = -1
+        self._batches_noted: Counter[str] = Counter()
         self.figures: dict[str, Tensor | float] = {}
         self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
@@ -165,14 +172,23 @@ class MultiTaskModule(LightningModule):
         return over_processes(losses, batch.shares), embeddings
 
     def _note_figures(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps."""
+        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps.
+
+        Of accumulated batches it is the mean over those that have rows of the task.
+        """
+        if self._noted_at != self.global_step:
+            self.figures, self._batches_noted = {}, Counter()
         weights = self.combination.weights(losses).items()
-        self.figures = {
+        figures = {
             **{f"train/{task}/loss": loss.detach() for task, loss in losses.items()},
             "train/loss": total.detach(),
-            **{f"rate/{group}": rate for group, rate in self._rates().items()},
-            **{f"train/{task}/weight": each.detach() for task, each in weights if isinstance(each, Tensor)},
+            **{f"train/{task}/weight": weight.detach() for task, weight in weights if isinstance(weight, Tensor)},
         }
+        self._batches_noted.update(figures.keys())
+        for name, value in figures.items():
+            before = self.figures.get(name, 0.0)
+            self.figures[name] = before + (value - before) / self._batches_noted[name]
+        self.figures |= {f"rate/{group}": rate for group, rate in self._rates().items()}
         self._noted_at = self.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -183,7 +199,9 @@ class MultiTaskModule(LightningModule):
         del outputs, batch, batch_idx
         if self._noted_at != self.global_step - 1:  # not a step to be logged, or gradients are still collected
             return
-        figures = {name: float(value) for name, value in self.figures.items()}
+        tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
+        values = torch.stack([value.float() for value in tensors.values()]).tolist()  # the device is waited for once
+        figures: dict[str, Any] = {**self.figures, **dict(zip(tensors, values, strict=True))}
         for logger in self.loggers:
             logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self._noted_at)
             logger.save()
@@ -246,14 +264,18 @@ class MultiTaskModule(LightningModule):
             self._metrics(task).update(logits, batch.labels[task])
 
     def on_validation_epoch_end(self) -> None:
-        """Log each task's figures, and the mean over the tasks as ``val/<figure>``."""
+        """Log each task's figures, and the mean over the tasks as ``val/<figure>``; NaN where logits are not finite."""
         means: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
         for task in self.tasks:
             scores = self._metrics(task).compute()
             self._metrics(task).reset()
+            if bad := int(scores["not_finite"]):
+                rows = int(scores["confusion"].sum())
+                log.warning("validation of %s: the logits of %d of %d rows are not finite", task, bad, rows)
             for name in SHOWN:
-                means[name].append(scores[name])
-                self.log(f"val/{task}/{name}", scores[name].float())
+                score = scores[name] * NAN if bad else scores[name]
+                means[name].append(score)
+                self.log(f"val/{task}/{name}", score.float())
         for name, values in means.items():
             self.log(f"val/{name}", torch.stack(values).mean().float())
 
@@ -306,11 +328,15 @@ class MultiTaskModule(LightningModule):
             self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet."""
+        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet.
+
+        Nothing is saved that is not finite: the checkpoint that it would replace is the last good one.
+        """
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
         if self._guard is not None:
             checkpoint["bad_steps"] = self._guard.state_dict()
+            self._guard.check_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what `on_save_checkpoint` left out."""
@@ -318,7 +344,7 @@ class MultiTaskModule(LightningModule):
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
         if self._guard is not None and "bad_steps" in checkpoint:
-            self._guard.load_state_dict(checkpoint["bad_steps"])
+            self._guard.load_state_dict({**checkpoint["bad_steps"], "sound": checkpoint["global_step"]})
 
     def learning_state(self) -> dict[str, Tensor]:
         """Return the part of the state that a checkpoint holds."""
