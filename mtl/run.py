@@ -87,7 +87,7 @@ def _train(
         begin(folder, choices, keep=find_model(Path(config.model.init_from)) if config.model.init_from else None)
         write_text_atomically(folder / CONFIG, yaml.safe_dump(asdict(config), sort_keys=False))
     place = setting.place if setting.groups else ALONE
-    with companions(place, folder, *(["resume"] if resume else [])) as connect:
+    with companions(place, folder, stop, *(["resume"] if resume else [])) as connect:
         splits = _tokenize(setting)
         progress = Progress(stop, identity(setting, splits), point)
         _check_same(progress, folder)
