@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -47,7 +48,14 @@ def train_in_two(jobs: Mapping[Path, Sequence[str]], file: Path) -> None:
     assert other.returncode == 0, said
 
 
-def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path) -> None:
+def unpickles_nothing() -> mock._patch[mock.Mock]:
+    """Let nothing be unpickled that another process sends, in the block or the function: it could run code."""
+    refusal = AssertionError("a process unpickles what another one sends")
+    return mock.patch("torch.distributed.distributed_c10d._tensor_to_object", side_effect=refusal)
+
+
+@unpickles_nothing()
+def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path, _: mock.Mock) -> None:
     for number, (folder, overrides) in enumerate(jobs.items()):
 
         def connect(_: torch.device, number: int = number) -> None:
