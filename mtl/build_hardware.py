@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -37,13 +39,17 @@ def processes(flags: TrainerConfig) -> int:
     """Return how many processes train together: one for each device, on a CPU as many as are asked for.
 
     Raises:
-        ConfigError: There are not so many devices, or PyTorch cannot train in several processes.
+        ConfigError: There are not so many devices, PyTorch cannot train in several processes, or they could not reach
+            each other.
     """
-    count = _processes(flags)
-    if count > 1 and not torch.distributed.is_available():
-        found = f"{flags.devices}, and this PyTorch is built without torch.distributed"
-        raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1, or install another build"))
-    return count
+    number = _processes(flags)
+    if number > 1:
+        if not torch.distributed.is_available():
+            found = f"{flags.devices}, and this PyTorch is built without torch.distributed"
+            repair = "give trainer.devices=1, or install another build"
+            raise ConfigError(Problem("trainer.devices", found, "1", repair))
+        _check_connection(number)
+    return number
 
 
 def _processes(flags: TrainerConfig) -> int:
@@ -59,6 +65,31 @@ def _processes(flags: TrainerConfig) -> int:
         found = f"{wanted}, and {where} is one device"
         raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1"))
     return wanted
+
+
+def _check_connection(number: int) -> None:
+    """Refuse several processes where PyTorch or the machine cannot connect them."""
+    if not torch.distributed.is_available():
+        reason = f"PyTorch {torch.__version__} is built without torch.distributed"
+        repair = "give trainer.devices=1, or install another build of PyTorch"
+    elif _loopback_works():
+        return
+    else:
+        reason = "the loopback interface is down"
+        repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
+    raise ConfigError(Problem("trainer.devices", f"{number} processes, and {reason}", "processes that connect", repair))
+
+
+def _loopback_works() -> bool:
+    """Return whether a process of this machine can connect to another one over IPv4 or IPv6."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with (
+            suppress(OSError),
+            socket.create_server((host, 0), family=family) as server,
+            socket.create_connection(server.getsockname()[:2], timeout=5),
+        ):
+            return True
+    return False
 
 
 def _cards(flags: TrainerConfig) -> list[int]:

@@ -3,23 +3,29 @@
 Lightning would start the command line again in each process: a sweep would begin once more, and each process would
 check the command and make a folder for itself. Here the others run `mtl.rank`, which is told the run folder, and reads
 the configuration there.
+
+Nobody else is let in. The processes find each other through a file in a folder that only their user can enter, they
+listen on the loopback interface alone, and what they send is numbers and JSON, never a pickle.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import torch
 import torch.distributed as dist
@@ -28,27 +34,61 @@ import mtl
 from mtl import cli
 from mtl.errors import MtlError, Problem, TrainingError
 from mtl.training.parallel import Place, leave
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import TCPStore
+from mtl.training.stopping import Stop
 
 Connect = Callable[[torch.device], None]
-_HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.2
 _TIMEOUT = timedelta(minutes=30)
 """How long one process waits for another that lives: it may fill a cache of activations meanwhile."""
+_SILENCE_SECONDS = 60.0
+"""How long a process may show no sign of life, which it gives every second."""
+_SIGNAL_SECONDS: dict[int, float] = {signal.SIGINT: 5.0, signal.SIGTERM: 30.0}
+"""How long the first process may take to obey a signal while it waits for the others."""
 _GRACE_SECONDS = 60.0
 """How long the first process may take to notice by itself that another one has died; with gloo that is at once."""
-_TOLD_LINES = 20
+_LAST_LINES = 20
+_LOOPBACK = ("lo", "lo0")
+"""Names of the loopback interface: on Linux, on macOS and BSD."""
 
 
 @dataclass(slots=True)
 class _Companion:
-    """Another process of the training, with what it has to say."""
+    """Another process of the training.
+
+    Attributes:
+        rank: Its number.
+        process: The process.
+        stderr: The file that takes its error output.
+        sign_of_life: A file that it touches every second.
+        silence: For how many seconds it has not. Only those count in which this process runs itself: both may be
+            suspended together.
+    """
 
     rank: int
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
+    stderr: IO[bytes]
+    sign_of_life: Path
+    silence: float = 0.0
+    _touched: int = 0
+
+    def observe(self, seconds: float) -> None:
+        """Look for a sign of life, ``seconds`` after the last look; kill a process that has given none for too long."""
+        if self.process.poll() is not None:
+            return
+        with suppress(FileNotFoundError):
+            touched = self.sign_of_life.stat().st_mtime_ns
+            if touched != self._touched:
+                self._touched, self.silence = touched, 0.0
+                return
+        self.silence += seconds
+        if self.silence >= _SILENCE_SECONDS:
+            self.process.kill()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended before training has."""
+        return self.process.poll() not in (None, 0)
 
 
 @dataclass(slots=True)
@@ -57,28 +97,40 @@ class Companions:
 
     Args:
         place: Which process this is.
-        store: Where the processes find each other.
+        folder: The run folder.
+        stop: Whether this process is to end.
+        meeting: The folder through which the processes find each other.
         others: The other processes.
     """
 
     place: Place
-    store: TCPStore
+    folder: Path
+    stop: Stop
+    meeting: Path
     others: Sequence[_Companion]
     _over: threading.Event = field(default_factory=threading.Event)
+    _watcher: threading.Thread | None = None
+    _gave_up: int | None = None
+    """The signal for which the others were killed."""
 
     def connect(self, device: torch.device) -> None:
-        """Wait until the others are ready, form a group with them, and watch them from then on.
+        """Wait until the others are ready, and form a group with them.
 
         Raises:
-            TrainingError: One of them has ended.
+            TrainingError: One of them has ended, or is not ready in time.
+            Terminated: This process is to end.
         """
-        waited = [f"ready/{each.rank}" for each in self.others]
-        while not self.store.check(waited):
+        awaited = [_ready(self.meeting, companion.rank) for companion in self.others]
+        end = time.monotonic() + _TIMEOUT.total_seconds()
+        while not all(path.exists() for path in awaited):
+            if self.stop.requested:
+                raise self.stop.terminated()
             if failure := self.failure():
                 raise failure
+            if time.monotonic() >= end:
+                raise self._timed_out()
             time.sleep(_POLL_SECONDS)
-        _join(self.place, self.store, device)
-        threading.Thread(target=self._watch, name="companions", daemon=True).start()
+        _join(self.place, self.meeting, device)
 
     def failure(self, patience: float = 0.0) -> TrainingError | None:
         """Return what became of the first process that has failed, if one has.
@@ -88,130 +140,205 @@ class Companions:
         """
         end = time.monotonic() + patience
         while True:
-            failed = next((each for each in self.others if each.process.poll() not in (None, 0)), None)
+            failed = next((companion for companion in self.others if companion.failed), None)
             if failed is not None:
-                return _told(failed, self.place.world_size)
+                return _explained(failed, self.place.world_size, self.folder)
             if time.monotonic() >= end:
                 return None
             time.sleep(_POLL_SECONDS)
 
+    def cause(self, error: Exception) -> BaseException:
+        """Return the error of which ``error``, which came out of training, is a consequence; itself if it is none."""
+        failure = self.failure(patience=5.0)
+        if self._gave_up == signal.SIGINT:
+            return KeyboardInterrupt()
+        if self._gave_up == signal.SIGTERM or (failure is not None and self.stop.requested):
+            return self.stop.terminated()
+        if failure is None and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            return self._timed_out()
+        return failure or error
+
+    def watch(self, signals: socket.socket) -> None:
+        """Watch the others from now on, in a thread: this one may wait for them where Python hears nothing.
+
+        Args:
+            signals: Receives the numbers of signals.
+        """
+        self._watcher = threading.Thread(target=self._watch, args=[signals], name="companions", daemon=True)
+        self._watcher.start()
+
+    def _watch(self, signals: socket.socket) -> None:
+        """Kill the others if one is silent or a signal waits; end this process if it does not notice."""
+        heard: dict[int, float] = {}
+        noticed = float("inf")
+        while not self._over.wait(_WATCH_SECONDS):
+            now = time.monotonic()
+            for companion in self.others:
+                companion.observe(_WATCH_SECONDS)
+            for number in _received(signals):
+                heard.setdefault(number, now)
+            for number, since in heard.items():
+                stops = number == signal.SIGTERM and self.stop.requested  # after this step, with a checkpoint
+                if now >= since + _SIGNAL_SECONDS[number] and not stops:
+                    self._give_up(number)
+            if noticed == float("inf") and any(companion.failed for companion in self.others):
+                noticed = now + _GRACE_SECONDS
+            if now >= noticed:
+                self._exit()
+
+    def _give_up(self, number: int) -> None:
+        """Kill the others, so that this process need not wait for them before it obeys a signal."""
+        self._gave_up = number
+        for companion in self.others:
+            companion.process.kill()
+
+    def _exit(self) -> None:
+        """End this process, which waits, in NCCL or for a connection, for one that has died."""
+        message: object = self.failure()
+        if self._gave_up is not None:
+            message = "interrupted" if self._gave_up == signal.SIGINT else self.stop.terminated()
+        print(message, file=sys.stderr, flush=True)
+        shutil.rmtree(self.meeting, ignore_errors=True)
+        os._exit(cli.FAILED if self._gave_up is None else 128 + self._gave_up)
+
     def end(self) -> None:
         """Stop watching, and end what still runs."""
         self._over.set()
-        for each in self.others:
-            if each.process.stdin is not None:
-                each.process.stdin.close()  # which tells them: see `end_with`
-        for each in self.others:
-            each.process.kill()
-            each.process.wait()
-            each.said.close()
+        if self._watcher is not None:
+            self._watcher.join()
+        for companion in self.others:
+            if companion.process.stdin is not None:
+                companion.process.stdin.close()  # which tells them: see `mtl.rank`
+        for companion in self.others:
+            companion.process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                companion.process.wait(_GRACE_SECONDS)
+            companion.stderr.close()
 
-    def _watch(self) -> None:
-        """End this process if another one has died and this one, which may wait for it in NCCL, has not noticed."""
-        while not self._over.wait(_POLL_SECONDS * 4):
-            failure = self.failure()
-            if failure is not None:
-                if not self._over.wait(_GRACE_SECONDS):
-                    print(failure, file=sys.stderr, flush=True)
-                    os._exit(cli.FAILED)
-                return
+    def _timed_out(self) -> TrainingError:
+        waited = f"no answer for {_TIMEOUT.total_seconds() / 60:.0f} minutes, though all processes live"
+        return TrainingError(
+            Problem("the processes", waited, "processes that take about as long as each other", _resume(self.folder))
+        )
 
 
 @contextmanager
-def companions(place: Place, folder: Path, *flags: str) -> Iterator[Connect]:
+def companions(place: Place, folder: Path, stop: Stop, *flags: str) -> Iterator[Connect]:
     """Have the other processes of a training inside the block.
 
     Args:
         place: Which process this is. Only the first one starts others; where it is alone nothing happens.
         folder: The run folder with its configuration.
+        stop: Whether this process is to end.
         *flags: Further arguments of `mtl.rank`.
 
     Yields:
         What joins the group of all processes; to be called by each, before they train together.
 
     Raises:
-        TrainingError: One of the others has died, of which the error that came out of the block is a consequence.
+        TrainingError: One of the others has died or hangs, of which the error that came out of the block is a
+            consequence.
+        Terminated: So it is of SIGTERM.
     """
     if place.world_size == 1:
         yield lambda _: None
         return
-    from torch._C._distributed_c10d import TCPStore  # which a PyTorch that trains in one process may lack
-
-    store = TCPStore(_HOST, 0, place.world_size, is_master=True, timeout=_TIMEOUT, wait_for_workers=False)
     threads = torch.get_num_threads()
-    each = threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // place.world_size)
-    group = Companions(place, store, [])
-    try:
-        group.others = [_start(Place(rank, place.world_size), store.port, each, folder, flags) for rank in _rest(place)]
-        torch.set_num_threads(each)
-        yield group.connect
-    except MtlError:
-        raise
-    except Exception as error:
-        failure = group.failure(patience=5.0)
-        if failure is None:
+    share = threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // place.world_size)
+    with _signals() as signals, tempfile.TemporaryDirectory(prefix="mtl-", ignore_cleanup_errors=True) as meeting:
+        group = Companions(place, folder, stop, Path(meeting), [])
+        try:
+            group.others = [
+                _start(Place(rank, place.world_size), Path(meeting), share, folder, flags)
+                for rank in range(1, place.world_size)
+            ]
+            group.watch(signals)
+            torch.set_num_threads(share)
+            yield group.connect
+        except MtlError:
             raise
-        raise failure from error
-    finally:
-        torch.set_num_threads(threads)
-        group.end()
-        leave()
+        except Exception as error:
+            cause = group.cause(error)
+            if cause is error:
+                raise
+            raise cause from error
+        finally:
+            torch.set_num_threads(threads)
+            group.end()
+            leave()
 
 
-def _rest(place: Place) -> range:
-    return range(1, place.world_size)
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Yield a socket that receives the number of each signal at once; Python's handlers wait for the main thread."""
+    receiver, sender = socket.socketpair()
+    with receiver, sender:
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        if threading.current_thread() is not threading.main_thread():
+            yield receiver
+            return
+        before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        try:
+            yield receiver
+        finally:
+            signal.set_wakeup_fd(before)
 
 
-def _start(place: Place, port: int, threads: int, folder: Path, flags: Sequence[str]) -> _Companion:
-    known = {"RANK": place.rank, "LOCAL_RANK": place.rank, "WORLD_SIZE": place.world_size, "MASTER_PORT": port}
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": _HOST}
+def _received(signals: socket.socket) -> list[int]:
+    """Return the signals that have come and ask for the end."""
+    try:
+        return [number for number in signals.recv(64) if number in _SIGNAL_SECONDS]
+    except BlockingIOError:
+        return []
+
+
+def _start(place: Place, meeting: Path, threads: int, folder: Path, flags: Sequence[str]) -> _Companion:
+    known = {"RANK": place.rank, "LOCAL_RANK": place.rank, "WORLD_SIZE": place.world_size}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     environment |= {name: str(value) for name, value in known.items()}
     paths = [str(Path(mtl.__file__).parents[1]), os.environ.get("PYTHONPATH")]  # the same program as this process
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `Companions.end`
+    sign_of_life = meeting / f"alive-{place.rank}"
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `Companions.end`
     process = subprocess.Popen(  # noqa: S603 - this program itself
-        [sys.executable, "-m", "mtl.rank", str(folder), *flags],
+        [sys.executable, "-m", "mtl.rank", str(folder), str(meeting), str(sign_of_life), *flags],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=said,
+        stderr=stderr,
     )
-    return _Companion(place.rank, process, said)
+    return _Companion(place.rank, process, stderr, sign_of_life)
 
 
-def join_as_companion() -> tuple[Place, Connect]:
-    """Return which process this is, as its environment says, and what joins the group; for `mtl.rank`."""
-    from torch._C._distributed_c10d import TCPStore
+def join_as_companion(meeting: Path) -> tuple[Place, Connect]:
+    """Return which process this is, as its environment says, and what joins the group; for `mtl.rank`.
 
+    Args:
+        meeting: The folder through which the processes find each other.
+    """
     place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    store = TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), place.world_size, is_master=False, timeout=_TIMEOUT
-    )
 
     def connect(device: torch.device) -> None:
-        store.set(f"ready/{place.rank}", "")
-        _join(place, store, device)
+        _ready(meeting, place.rank).touch()
+        _join(place, meeting, device)
 
     return place, connect
 
 
-def end_with(pipe: IO[bytes]) -> None:
-    """End this process as soon as the other end of ``pipe`` is closed, as it is when the first process dies."""
-
-    def wait() -> None:
-        pipe.read()
-        os._exit(cli.FAILED)
-
-    threading.Thread(target=wait, name="end", daemon=True).start()
+def _ready(meeting: Path, rank: int) -> Path:
+    """Return the file with which a process says that it waits for the group."""
+    return meeting / f"ready-{rank}"
 
 
-def _join(place: Place, store: TCPStore, device: torch.device) -> None:
-    from torch._C._distributed_c10d import PrefixStore
-
+def _join(place: Place, meeting: Path, device: torch.device) -> None:
+    """Form the group, on the loopback interface: all processes are on this machine."""
+    for interface in {name for _, name in socket.if_nameindex()} & set(_LOOPBACK):
+        os.environ |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
     cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        store=PrefixStore("group", store),
+        store=dist.FileStore(str(meeting / "store"), place.world_size),  # type: ignore[attr-defined]
         rank=place.rank,
         world_size=place.world_size,
         timeout=_TIMEOUT,
@@ -219,19 +346,26 @@ def _join(place: Place, store: TCPStore, device: torch.device) -> None:
     )
 
 
-def _told(companion: _Companion, world_size: int) -> TrainingError:
+def _explained(companion: _Companion, world_size: int, folder: Path) -> TrainingError:
     """Return the error for a process that has failed, with its last words."""
     code = companion.process.returncode
-    companion.said.seek(0)
-    lines = companion.said.read().decode(errors="replace").strip().splitlines()
-    found = f"it ended with exit code {code}"
+    companion.stderr.seek(0)
+    lines = companion.stderr.read().decode(errors="replace").strip().splitlines()
+    end = f"it ended with exit code {code}"
     repair = "mend what it says, and start the run again"
-    if code < 0:
+    if companion.silence >= _SILENCE_SECONDS:
+        end = f"no sign of life for {_SILENCE_SECONDS:.0f} s: it was stopped, or got no time or memory to run"
+        repair = f"find out why; {_resume(folder)}"
+    elif code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        found = f"it was ended by {name}"
+        end = f"it was ended by {name}"
         repair = "find what ended it; the system does if memory runs out: then a smaller data.batch_size"
-    last = lines[-_TOLD_LINES:] if code == cli.FAILED else lines[-1:]
+    last = lines[-_LAST_LINES:] if code == cli.FAILED else lines[-1:]
     if last and code > 0:
-        found += ", and said:\n" + "\n".join(f"      {line}" for line in last)
+        end += ", and said:\n" + "\n".join(f"      {line}" for line in last)
     place = f"process {companion.rank} of 0 to {world_size - 1}"
-    return TrainingError(Problem(place, found, "all processes at work up to the end of training", repair))
+    return TrainingError(Problem(place, end, "all processes at work up to the end of training", repair))
+
+
+def _resume(folder: Path) -> str:
+    return f"to go on: python -m mtl.train resume={shlex.quote(str(folder))}"

@@ -100,7 +100,7 @@ def _train(
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
         begin(folder, choices, asdict(config), keep=keep)
     place = setting.place if setting.groups else ALONE
-    with companions(place, folder, *(["resume"] if resume else [])) as connect:
+    with companions(place, folder, stop, *(["resume"] if resume else [])) as connect:
         activations = _frozen(setting, splits, point)
         progress = replace(progress, activations=activations.used)
         data = training_data(setting, splits, activations)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,20 @@ from mtl.study import Study, plan_study
 log = logging.getLogger(__name__)
 _DIGITS = 9
 
+_LAUNCHERS = {
+    "WORLD_SIZE": "env -u WORLD_SIZE ",
+    "SLURM_STEP_NUM_TASKS": "srun --ntasks=1 ",
+    "OMPI_COMM_WORLD_SIZE": "",
+    "PMI_SIZE": "",
+    "JSM_NAMESPACE_SIZE": "",
+}
+"""Where launchers (torchrun, srun, mpirun, jsrun) say how many processes they have started, and what must stand before
+the command that starts one."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Check the whole command line, then run its job or its sweep; a failed job does not stop the others."""
+    refuse_launchers(os.environ, arguments)
     if any(each.startswith("resume=") for each in arguments):
         _resume(arguments)
         return
@@ -73,6 +85,31 @@ def _of_hydra(error: Exception) -> Exception:
         message = " ".join(str(error).split())
         return ConfigError(Problem("configuration", message, "what Hydra can run"))
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
+
+
+def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -> None:
+    """Refuse to be one of several processes that a launcher has started: each would train a whole model.
+
+    Args:
+        environment: The variables of this process.
+        arguments: The command line.
+
+    Raises:
+        ConfigError: A launcher has started several processes.
+    """
+    for name, prefix in _LAUNCHERS.items():
+        number = environment.get(name, "")
+        if not number.isdecimal() or int(number) < 2:
+            continue
+        if "TORCHELASTIC_RUN_ID" in environment:
+            prefix = ""  # torchrun sets WORLD_SIZE for its own processes alone
+        here = environment.get("LOCAL_WORLD_SIZE", number)
+        words = [word for word in arguments if not word.startswith(("trainer=", "trainer.devices="))]
+        if not any(word.startswith("resume=") for word in words):  # a resumed run has its own configuration
+            words += ["trainer=ddp", f"trainer.devices={here}"]
+        found = f"{name}={number}: one of {number} processes that a launcher has started"
+        expected = "one process, which starts the others itself, on this machine"
+        raise ConfigError(Problem("launcher", found, expected, f"{prefix}python -m mtl.train {shlex.join(words)}"))
 
 
 def _resume(arguments: Sequence[str]) -> None:

@@ -5,6 +5,8 @@ Notation: ``R`` processes; a task has ``n_r`` rows of a step in process ``r`` an
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,12 +124,10 @@ class SummedGradients(ParallelStrategy):
             dist.barrier()
 
     def broadcast(self, obj: T, src: int = 0) -> T:
-        """Return what the process ``src`` has."""
+        """Return what the process ``src`` has: Lightning asks for paths and truth values."""
         if not dist.is_initialized():
             return obj
-        found: list[Any] = [obj]
-        dist.broadcast_object_list(found, src)
-        result: T = found[0]
+        result: T = gather_json(obj, self.root_device)[src]
         return result
 
     def teardown(self) -> None:
@@ -200,6 +200,30 @@ def sum_over_processes(own: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, and change it to that."""
     dist.all_reduce(own)
     return own
+
+
+def gather_json(value: Any, device: torch.device) -> list[Any]:
+    """Return what each process has, in the order of their ranks.
+
+    `torch.distributed.all_gather_object` would unpickle what another process sends, which can run code.
+
+    Args:
+        value: What JSON can hold, or a path, which becomes a string.
+        device: The device of this process.
+    """
+    text = json.dumps(value, default=os.fspath).encode()
+    own = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
+    lengths = _gathered(torch.tensor([len(own)], device=device))
+    padded = torch.nn.functional.pad(own, (0, int(max(lengths)) - len(own)))
+    texts = [row[: int(length)] for row, length in zip(_gathered(padded), lengths, strict=True)]
+    return [json.loads(bytes(row.tolist())) for row in texts]
+
+
+def _gathered(own: Tensor) -> list[Tensor]:
+    """Return the tensors of all processes, which have one shape."""
+    tensors = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(tensors, own)
+    return tensors
 
 
 def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | None) -> dict[str, Tensor]:

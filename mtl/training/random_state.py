@@ -23,6 +23,21 @@ def random_state() -> dict[str, Any]:
     }
 
 
+def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state as numbers that JSON can hold."""
+    name, keys, *rest = state["numpy"]
+    cards = [card.tolist() for card in state["cuda"]]
+    return {**state, "numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards}
+
+
+def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state that `to_json` was given."""
+    name, keys, *rest = state["numpy"]
+    cards = [torch.tensor(card, dtype=torch.uint8) for card in state["cuda"]]
+    generator = torch.tensor(state["torch"], dtype=torch.uint8)
+    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards}
+
+
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Go on with what `random_state` returned."""
     version, numbers, gauss = state["python"]

@@ -18,7 +18,8 @@ from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_files import read_checkpoint
 from mtl.training.checkpoint_model import validate
 from mtl.training.curve_log import CurveLog
-from mtl.training.random_state import random_state, restore_random_state
+from mtl.training.parallel import gather_json
+from mtl.training.random_state import from_json, random_state, restore_random_state, to_json
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
@@ -180,11 +181,7 @@ def _is_trial(trainer: pl.Trainer) -> bool:
 def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
     if trainer.world_size == 1:
         return [state]
-    import torch.distributed as dist
-
-    states: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(states, state)
-    return states
+    return [from_json(one) for one in gather_json(to_json(state), trainer.strategy.root_device)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,18 @@
-"""The processes of a parallel training: started, in a sweep, killed, ended."""
+"""The processes of a parallel training: started, in a sweep, killed, stopped, ended; and who is let in."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import pickle
+import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from mtl.evaluation.metrics_file import read_metrics
-from tests.support.commands import call, outside
+from mtl.train import refuse_launchers
+from tests.support.commands import call, outside, run
 from tests.support.runs import data
 
 if TYPE_CHECKING:
@@ -35,7 +41,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def lives(pid: int) -> bool:
@@ -46,27 +55,40 @@ def lives(pid: int) -> bool:
 
 
 @contextmanager
-def training(folder: Path, epochs: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Begin a training of two processes in ``folder/run``: yields the first, and the number of the other."""
+def training(folder: Path, epochs: int, *, steps: int = 3) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Begin a training of two processes in ``folder/run``: yields the first, and the number of the other.
+
+    Their temporary files are in ``folder/temporary``.
+
+    Args:
+        folder: Where to train.
+        epochs: How long to train.
+        steps: How far training has come when the block begins; 0: the other process has just been started.
+    """
     if not Path("/proc/self/task").is_dir():
         pytest.skip("looks for processes in /proc")
+    (folder / "temporary").mkdir()
     first = subprocess.Popen(
         [sys.executable, "-m", "mtl.train", *flags(folder, epochs), "hydra.run.dir=run"],
         cwd=folder,
-        env=outside(),
+        env={**outside(), "TMPDIR": str(folder / "temporary")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = folder / "run/logs/metrics.csv"
     try:
-        until(lambda: first.poll() is not None or (log.is_file() and len(log.read_text().splitlines()) > 3))
+        until(lambda: first.poll() is not None or (bool(children(first.pid)) and logged(folder) >= steps))
         assert first.poll() is None
         (other,) = children(first.pid)
         yield first, other
     finally:
         first.kill()
         first.communicate()
+
+
+def logged(folder: Path) -> int:
+    log = folder / "run/logs/metrics.csv"
+    return len(log.read_text().splitlines()) - 1 if log.is_file() else 0
 
 
 def flags(folder: Path, epochs: int) -> list[str]:
@@ -96,10 +118,11 @@ def test_a_killed_process_ends_the_training(endless: tuple[subprocess.Popen[str]
 
 
 @pytest.mark.slow
-def test_the_others_end_with_the_first_process(endless: tuple[subprocess.Popen[str], int]) -> None:
+def test_the_others_end_with_the_first_process(endless: tuple[subprocess.Popen[str], int], tmp_path: Path) -> None:
     first, other = endless
     first.kill()
     until(lambda: not lives(other))
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.slow
@@ -110,6 +133,184 @@ def test_ctrl_c_ends_all_processes(endless: tuple[subprocess.Popen[str], int]) -
     _, said = first.communicate(timeout=SECONDS)
     assert (first.returncode, said.splitlines()[-1]) == (130, "interrupted")
     until(lambda: not lives(other))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize(("number", "code"), [(None, 2), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_suspended_process_ends_the_training(
+    tmp_path: Path, steps: int, number: signal.Signals | None, code: int
+) -> None:
+    """It does by itself after a while, and does not keep the first process from obeying a signal."""
+    with training(tmp_path, 100_000, steps=steps) as (first, other):
+        os.kill(other, signal.SIGSTOP)
+        time.sleep(1)  # in which the first process comes to wait for the other
+        if number is not None:
+            first.send_signal(number)
+        _, stderr = first.communicate(timeout=2 * SECONDS)
+    assert first.returncode == code, stderr
+    assert "Traceback" not in stderr
+    if number is None:
+        assert stderr.endswith(
+            "Training: 1 problem\n"
+            "  process 1 of 0 to 1\n"
+            "      found:    no sign of life for 60 s: it was stopped, or got no time or memory to run\n"
+            "      expected: all processes at work up to the end of training\n"
+            f"      repair:   find out why; to go on: python -m mtl.train resume={tmp_path / 'run'}\n"
+        )
+    until(lambda: not lives(other))
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+class Intruder:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.slow
+def test_strangers_are_not_let_in(endless: tuple[subprocess.Popen[str], int], tmp_path: Path) -> None:
+    first, other = endless
+    intruder = pickle.dumps(Intruder(tmp_path / "intruded"))
+    addresses = [address for pid in (first.pid, other) for address in listening(pid)]
+    for host, port in addresses:
+        assert ipaddress.ip_address(host).is_loopback
+        for payload in (intruder, bytes(8), bytes(8) + intruder, (1).to_bytes(8, "little") + intruder):
+            with suppress(OSError), socket.create_connection((host, port), timeout=5) as connection:
+                connection.sendall(payload)
+    for folder in (tmp_path / "temporary").iterdir():
+        assert folder.stat().st_mode & 0o777 == 0o700
+    done = logged(tmp_path)
+    until(lambda: first.poll() is not None or logged(tmp_path) > done + 3)
+    assert first.poll() is None
+    assert not (tmp_path / "intruded").exists()
+
+
+def listening(pid: int) -> list[tuple[str, int]]:
+    """Return where a process accepts connections, as Linux tells it."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            links.append(str(link.readlink()))
+    addresses = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == "0A" and f"socket:[{columns[9]}]" in links:
+                host, _, port = columns[1].partition(":")
+                words = [bytes.fromhex(host[start : start + 8])[::-1] for start in range(0, len(host), 8)]
+                addresses.append((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
+    return addresses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loopback", "code"),
+    [("true", 2), ("ip link set lo up && ip address delete 127.0.0.1/8 dev lo", 0)],
+    ids=["no loopback", "IPv6 only"],
+)
+def test_a_loopback_interface_that_is_down_or_knows_one_protocol(tmp_path: Path, loopback: str, code: int) -> None:
+    inside = ["unshare", "--map-root-user", "--net", "sh", "-c", f'{loopback} && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a network of its own is not allowed here")
+    command = [sys.executable, "-m", "mtl.train", *flags(tmp_path, 1)]
+    ended = subprocess.run(
+        [*inside, *command], cwd=tmp_path, env=outside(), capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert ended.returncode == code, ended.stderr
+    if code:
+        assert ended.stderr == (
+            "Configuration: 1 problem\n"
+            "  trainer.devices\n"
+            "      found:    2 processes, and the loopback interface is down\n"
+            "      expected: processes that connect\n"
+            "      repair:   give trainer.devices=1, or enable the interface: ip link set lo up\n"
+        )
+
+
+LAUNCHED = {
+    "torchrun": (
+        {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none", "RANK": "1"},
+        "data=files",
+        "WORLD_SIZE=2: one of 2 processes",
+        "python -m mtl.train data=files trainer=ddp trainer.devices=2",
+    ),
+    "torchrun on two machines": (
+        {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none", "RANK": "0"},
+        "trainer=gpu",
+        "WORLD_SIZE=8: one of 8 processes",
+        "python -m mtl.train trainer=ddp trainer.devices=4",
+    ),
+    "a variable": (
+        {"WORLD_SIZE": "2"},
+        "trainer=ddp trainer.devices=2",
+        "WORLD_SIZE=2: one of 2 processes",
+        "env -u WORLD_SIZE python -m mtl.train trainer=ddp trainer.devices=2",
+    ),
+    "srun": (
+        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"},
+        "resume=auto",
+        "SLURM_STEP_NUM_TASKS=2: one of 2 processes",
+        "srun --ntasks=1 python -m mtl.train resume=auto",
+    ),
+    "mpirun": (
+        {"OMPI_COMM_WORLD_SIZE": "3"},
+        "'data.path=my file.csv'",
+        "OMPI_COMM_WORLD_SIZE=3: one of 3 processes",
+        "python -m mtl.train 'data.path=my file.csv' trainer=ddp trainer.devices=3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "arguments", "found", "repair"), LAUNCHED.values(), ids=LAUNCHED)
+def test_launchers_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variables: dict[str, str],
+    arguments: str,
+    found: str,
+    repair: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = run("mtl.train", *shlex.split(arguments))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "Configuration: 1 problem\n"
+        "  launcher\n"
+        f"      found:    {found} that a launcher has started\n"
+        "      expected: one process, which starts the others itself, on this machine\n"
+        f"      repair:   {repair}\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_launcher_of_one_process_is_none() -> None:
+    """Also not where a job was given several processes, and its script starts one."""
+    refuse_launchers({"WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8", "PMI_SIZE": ""}, [])
+
+
+@pytest.mark.slow
+def test_what_is_advised_under_torchrun_trains(tmp_path: Path) -> None:
+    arguments = [*flags(tmp_path, 1), "hydra.run.dir=run"]
+    launched = call(
+        "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mtl.train", *arguments, folder=tmp_path
+    )
+    assert launched.returncode != 0
+    assert not (tmp_path / "run").exists()
+    repair = next(line for line in launched.stderr.splitlines() if "repair:" in line)
+    python, *command = shlex.split(repair.partition("repair:")[2])
+    assert python == "python"
+    advised = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=outside(), capture_output=True, text=True, check=False
+    )
+    assert advised.returncode == 0, advised.stderr
+    assert read_metrics(tmp_path / "run/metrics.json").tasks.keys() == {"classification", "sentiment"}
 
 
 @pytest.mark.slow

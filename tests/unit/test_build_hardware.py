@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -130,3 +131,23 @@ def test_heads_alone_learn_in_fp32_unless_told_otherwise(
     found = build_hardware.precision(TrainerConfig(precision=flag), torch.device("cpu"), heads_alone=heads_alone)
     expected = {("auto", False): "bf16-mixed" if native else "32-true", ("auto", True): "32-true"}
     assert found == expected.get((flag, heads_alone), flag)
+
+
+def test_processes_that_cannot_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    assert build_hardware.processes(TrainerConfig(accelerator="cpu", devices=1)) == 1
+    with pytest.raises(ConfigError) as caught:
+        build_hardware.processes(TrainerConfig(accelerator="cpu", devices=3))
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  trainer.devices\n"
+        "      found:    3 processes, and the loopback interface is down\n"
+        "      expected: processes that connect\n"
+        "      repair:   give trainer.devices=1, or enable the interface: ip link set lo up"
+    )
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"3 processes, and PyTorch \S+ is built without torch\.distributed"):
+        build_hardware.processes(TrainerConfig(accelerator="cpu", devices=3))
