@@ -54,8 +54,7 @@ def unpickles_nothing() -> mock._patch[mock.Mock]:
     return mock.patch("torch.distributed.distributed_c10d._tensor_to_object", side_effect=refusal)
 
 
-@unpickles_nothing()
-def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path, _: mock.Mock) -> None:
+def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path) -> None:
     for number, (folder, overrides) in enumerate(jobs.items()):
 
         def connect(_: torch.device, number: int = number) -> None:
@@ -63,7 +62,8 @@ def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path, _: mo
             dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
 
         folder.mkdir(parents=True, exist_ok=True)
-        run.follow(runs.config(*overrides, TWO), folder, Place(rank, 2), connect)
+        with unpickles_nothing():
+            run.follow(runs.config(*overrides, TWO), folder, Place(rank, 2), connect)
 
 
 if __name__ == "__main__":
