@@ -29,8 +29,6 @@ from mtl.study_jobs import Job, JobRecord, jobs_of, read_record, seconds_left
 log = logging.getLogger(__name__)
 
 ROOT = Path("outputs") / "studies"
-_OF_NO_FIGURE = ("study", "logger", "cache")
-"""Parts of a configuration that change nothing that a comparison shows."""
 _DIR = "hydra.sweep.dir"
 OLD = ".old-"
 """In the name of a run that another configuration has pushed aside."""
@@ -184,10 +182,10 @@ def _checksum(command: CommandLine, config: Config) -> str:
 
 def identity_of(config: Config) -> str:
     """Return a checksum of all that the figures of a job depend on: configuration, content of the data, version."""
+    from mtl.evaluation.comparison.records import IDLE, without
     from mtl.inputs import absolute
 
-    values = {key: value for key, value in asdict(absolute(config)).items() if key not in _OF_NO_FIGURE}
-    values["callbacks"] = {key: value for key, value in values["callbacks"].items() if key != "progress"}
+    values = without(asdict(absolute(config)), IDLE)
     return _digest([json.dumps(values, sort_keys=True), *_data(config), mtl.__version__])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +21,32 @@ from mtl.evaluation.task_report import TaskReport
 from mtl.files import read_yaml
 from mtl.single_task import reduced
 
-_IDLE = (
-    "seed",
-    "logger",
-    "cache",
-    "retention",
-    "evaluation",
-    "study",
-)  # parts of a configuration that change no figure, and the seed
+_CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
+IDLE: Final[Mapping[str, str]] = {
+    "logger": "where curves are written",
+    "cache": "cached activations equal computed ones",
+    "study": "the name of a sweep; its epochs are copied into trainer.max_epochs",
+    "backbone.sha256": "a check of the weights, which are the same or refused",
+    "callbacks.progress": "what the terminal shows",
+    "callbacks.save_last": _CHECKPOINTS,
+    "callbacks.save_every_minutes": _CHECKPOINTS,
+    "callbacks.save_every_steps": _CHECKPOINTS,
+    "trainer.log_every_n_steps": "how often curves are written",
+    "trainer.profiler": "measures training",
+    "trainer.detect_anomaly": "checks training",
+    "trainer.num_sanity_val_steps": "a trial before the first step, whose figures are thrown away",
+}
+"""Keys that change no figure of a run, each with the reason. A ``*`` stands for any name."""
+MEASURED: Final[Mapping[str, str]] = {
+    "retention": "measured on the trained encoder",
+    "evaluation": "what the report shows",
+    "callbacks.gradients": "measured during training, which it leaves as it is",
+    "data.tasks.*.slices": "columns that the error analysis divides the rows by",
+}
+"""Keys that decide what is reported beside the figures, but not what is trained: replicates may differ in them."""
 _OF_SEVERAL = {
     "data": ("interleave", "temperature"),
     "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
-    "callbacks": ("gradients",),
 }
 """Keys that mean nothing where one task is trained alone."""
 _CHAIN = 8  # how many runs, each the start of the next, are looked back through
@@ -97,6 +111,11 @@ class Record:
         """The seed of the run."""
         seed = self.config.get("seed")
         return seed if isinstance(seed, int) else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration without the seed and without keys that tell no scenarios apart, see `IDLE`, `MEASURED`."""
+        return without(self.config, ("seed", *IDLE, *MEASURED))
 
     @property
     def choices(self) -> dict[str, str]:
@@ -190,6 +209,29 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a configuration without some keys.
+
+    Args:
+        config: Plain values.
+        keys: Full keys such as ``callbacks.progress``; a section goes with all that is in it, ``*`` is any name.
+    """
+    remaining = dict(config)
+    for key in keys:
+        remaining = _without(remaining, key.split("."))
+    return remaining
+
+
+def _without(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    first, *rest = path
+    if not rest:
+        return {key: value for key, value in values.items() if first not in (key, "*")}
+    return {
+        key: _without(value, rest) if first in (key, "*") and isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
 def _tested(splits: Mapping[str, TaskReport]) -> str:
     return "test" if "test" in splits else next(iter(splits))
 
@@ -206,8 +248,8 @@ def _codes(names: Any, classes: Any) -> NDArray[np.int64]:
 
 
 def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """Return the configuration without what differs between replicates or changes no figure."""
-    recipe = {key: value for key, value in config.items() if key not in _IDLE}
+    """Return the configuration without what may differ between replicates."""
+    recipe = without(config, ("seed", *IDLE, *MEASURED))
     start = (config.get("model") or {}).get("init_from")
     if start is not None:
         recipe["model"] = {**config["model"], "init_from": _origin(Path(start), depth)}

@@ -114,8 +114,8 @@ def _choices(record: Record) -> dict[str, str]:
 
 
 def _values(record: Record) -> dict[str, str]:
-    flat = _per_task(dict(_flat(record.config)), record.outcomes)
-    return {key: f"{key}={value}" for key, value in flat.items() if key.partition(".")[0] not in ("seed", "logger")}
+    flat = _per_task(dict(_flat(record.settings)), record.outcomes)
+    return {key: f"{key}={value}" for key, value in flat.items()}
 
 
 def _per_task(flat: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, Any]:

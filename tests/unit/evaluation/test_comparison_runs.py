@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mtl.composition import compose_config
 from mtl.errors import DataError
 from mtl.evaluation.comparison.figures import rare_classes
 from mtl.evaluation.comparison.finding import find
-from mtl.evaluation.comparison.records import read_record
+from mtl.evaluation.comparison.records import IDLE, MEASURED, read_record, without
 from mtl.evaluation.comparison.scenarios import scenarios
 from mtl.files import write_sealed_json
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
@@ -77,6 +81,64 @@ def test_runs_that_differ_in_the_seed_only_are_replicates(tmp_path: Path) -> Non
     second = write_run(tmp_path / "1", TASKS, seed=1, config={"logger": {"kinds": []}})
     other = write_run(tmp_path / "2", TASKS, name="freeze=all")
     assert named(first, second, other) == {"freeze=none": [1, 2], "freeze=all": [1]}
+
+
+CONFIG = asdict(compose_config(["experiment=gradual_unfreezing", "callbacks=early_stopping", "backbone=tiny"]))
+RESULT = (
+    "task", "model.init_from", "freeze", "learning_rates", "loss", "optimizer", "heads", "calibration",
+    *(f"backbone.{key}" for key in ("name", "path", "package", "revision", "random", "max_length", "pooling",
+                                    "normalize")),
+    *(f"data.tasks.*.{key}" for key in ("train", "val", "test", "path", "text_column", "label_column", "labels",
+                                        "oversample")),
+    *(f"data.{key}" for key in ("split", "interleave", "temperature", "batch_size", "eval_batch_size", "max_tokens",
+                                "train_share")),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs",
+                                   "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches",
+                                   "limit_val_batches", "fast_dev_run", "val_check_interval",
+                                   "check_val_every_n_epoch", "accumulate_grad_batches", "gradient_clip_val",
+                                   "gradient_clip_algorithm", "deterministic", "benchmark", "sync_batchnorm")),
+    *(f"callbacks.{key}" for key in ("monitor", "early_stopping", "average", "keep_best", "bad_steps")),
+)  # fmt: skip
+"""Keys that change the trained model or the figures: runs that differ in one are different scenarios."""
+
+
+def test_every_key_of_a_configuration_is_known_to_change_a_result_or_not() -> None:
+    """A new key goes into `IDLE`, `MEASURED` or into `RESULT` above."""
+    lists = (("seed",), IDLE, MEASURED, RESULT)
+    assert without(CONFIG, [key for keys in lists for key in keys]) == {
+        "backbone": {}, "data": {"tasks": {task: {} for task in CONFIG["data"]["tasks"]}}, "model": {},
+        "trainer": {}, "callbacks": {},
+    }  # fmt: skip
+    for keys in lists:
+        for key in keys:
+            assert without(CONFIG, [key]) != CONFIG, f"there is no key {key}"
+    assert all([*IDLE.values(), *MEASURED.values()])
+
+
+def changed(config: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration with another value at a path."""
+    first, *rest = path
+    names = [name for name in config if first in (name, "*")]
+    return {**config, **{name: changed(config[name], rest) if rest else "another value" for name in names}}
+
+
+def test_settings_that_change_no_result_make_no_other_scenario(tmp_path: Path) -> None:
+    plain = write_run(tmp_path / "plain", TASKS, config={**CONFIG, "seed": 0})
+
+    def seeds_with(key: str) -> list[list[int | None]]:
+        config = {**changed(CONFIG, key.split(".")), "seed": 1}
+        other = write_run(tmp_path / key.replace("*", "any"), TASKS, config=config)
+        return sorted(named(plain, other).values())
+
+    assert {key: seeds_with(key) for key in (*IDLE, *MEASURED)} == {key: [[0, 1]] for key in (*IDLE, *MEASURED)}
+    assert {key: seeds_with(key) for key in RESULT} == {key: [[0], [1]] for key in RESULT}
+
+
+def test_a_name_mentions_no_setting_that_changes_no_result(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / str(at), TASKS, config={"callbacks": {"progress": bool(at)}, "eps": at}) for at in (0, 1)
+    ]
+    assert list(named(*folders)) == ["freeze=none, eps=0", "freeze=none, eps=1"]
 
 
 def test_of_runs_that_repeat_a_seed_the_last_is_taken(tmp_path: Path) -> None:
