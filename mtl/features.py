@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -48,6 +49,11 @@ class FrozenActivations:
     They are kept on disk under a key of everything that they depend on: the weights below the boundary, pooling,
     normalisation, precision, and the row's token ids. So the next run and the other jobs of a sweep find them there.
 
+    Attributes:
+        seconds_spent: Wall-clock seconds that this process has spent on them.
+        seconds_cold: For each boundary that was asked for, the seconds that computing the distinct rows of all splits
+            but ``test`` takes with an empty cache: that is what training needs. None where it is not known.
+
     Args:
         encoder: The encoder; the layers below a boundary must not have been trained when it is asked for.
         tables: The token ids of each task's splits.
@@ -75,6 +81,8 @@ class FrozenActivations:
         self._cached = cached
         self._keys: dict[TaskSplit, NDArray[np.void]] = {}
         self._found: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
+        self.seconds_spent = 0.0
+        self.seconds_cold: dict[Boundary, float | None] = {}
 
     def at(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
         """Return the activations at ``boundary``; nothing where they cannot be kept and have to be computed each time.
@@ -83,8 +91,10 @@ class FrozenActivations:
         """
         if self._found is None or self._found[0] != boundary:
             self._found = None
+            started = time.perf_counter()
             self._found = (boundary, self._embeddings() if boundary == "embedding" else self._hidden(boundary))
             self._note(boundary, self._found[1])
+            self.seconds_spent += time.perf_counter() - started
         return self._found[1]
 
     def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
@@ -110,6 +120,7 @@ class FrozenActivations:
             if not self._fits(store, "the embeddings are computed in every run"):
                 return self._embeddings_in_memory()
             self._fill(store, "embedding")
+            self._note_cold("embedding", store.seconds_per_token)
             try:
                 return {each: _held(store.rows(keys)) for each, keys in self._row_keys().items()}
             except KeyError:  # another process has filled the cache meanwhile
@@ -123,9 +134,23 @@ class FrozenActivations:
                 return None
             self._fill(store, boundary)
             try:
-                return {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
+                found = {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
             except KeyError:
                 return None
+            self._note_cold(boundary, store.seconds_per_token)
+            return dict(found)
+
+    def _note_cold(self, boundary: Boundary, seconds_per_token: float | None) -> None:
+        tokens = self._distinct_tokens([each for each in self._tables if each[1] != "test"])
+        self.seconds_cold[boundary] = None if seconds_per_token is None else seconds_per_token * tokens
+
+    def _distinct_tokens(self, splits: Collection[TaskSplit]) -> int:
+        """Return the tokens of all rows of some splits, those of equal rows once."""
+        if not splits:
+            return 0
+        keys = np.concatenate([self._row_keys()[each] for each in splits])
+        lengths = np.concatenate([self._tables[each].lengths for each in splits])
+        return int(lengths[np.unique(keys, return_index=True)[1]].sum())
 
     def _fits(self, store: ActivationStore, otherwise: str) -> bool:
         """Whether the cache can take all rows; where it is too small say what that means."""
@@ -181,7 +206,10 @@ class FrozenActivations:
                 keys = self._row_keys()[each]
                 missing = np.asarray(store.missing(keys), dtype=np.int64)
                 if len(missing) and store.keeps:
+                    started = time.perf_counter()
                     self._compute(store, boundary, each, missing)
+                    tokens = int(self._tables[each].lengths[missing].sum())
+                    store.add_work(time.perf_counter() - started, tokens)
 
     def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
         """Compute what the frozen layers give for some rows of a split.
@@ -215,7 +243,10 @@ class FrozenActivations:
 
     def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:
         tables = list(self._tables.values())
+        started = time.perf_counter()
         embeddings = encode_table(self._encoder, joined(tables), self._how)
+        seconds = time.perf_counter() - started
+        self._note_cold("embedding", seconds / max(self._distinct_tokens(self._tables), 1))
         parts = np.split(embeddings, np.cumsum([len(each) for each in tables])[:-1])
         return {each: ArrayActivations(part) for each, part in zip(self._tables, parts, strict=True)}
 

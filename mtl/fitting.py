@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def fit(
     network = setting.start.network
     total = sum(parameter.numel() for parameter in network.parameters())
     if data is None:
-        return Cost(trainable_parameters=0, total_parameters=total)
+        return Cost(trainable_parameters=0, total_parameters=total, encoding_seconds=0.0)
     memory = PeakMemory()
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setting.device)
@@ -110,7 +110,7 @@ def fit(
     setting.combination.set_epoch(steps)
     module = _module(setting, data, report)
     plan = module.freezing
-    meter = callbacks.Cost()
+    meter = callbacks.Cost(activations)
     points = build.resume_points(setting.config, setting.folder, progress.stop, progress.inputs, progress.activations)
     observers = [
         meter,
@@ -127,14 +127,15 @@ def fit(
     _run(trainer, module, data, setting, progress)
     trained = _trained(setting, plan, meter.last_step)
     _leave(setting)
-    return Cost(
+    cost = Cost(
         train_seconds=meter.seconds,
         trainable_parameters=trained,
         total_parameters=total,
-        sentences_per_second=meter.rows / meter.seconds if meter.seconds else None,
         peak_memory_bytes=_peak_bytes(setting.device, memory),
         skipped_steps=module.left_out,
+        encoding_seconds=meter.encoding_seconds,
     )
+    return replace(cost, sentences_per_second=meter.rows / cost.total_seconds if cost.total_seconds else None)
 
 
 def _trainer(

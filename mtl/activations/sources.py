@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -17,12 +18,13 @@ from typing import Any, Final
 from mtl.activations.layout import Layout
 from mtl.activations.locks import file_lock, held, users
 from mtl.activations.segments import INDEX, VALUES
-from mtl.files import cache_root, write_text_atomically
+from mtl.files import cache_root, write_json, write_text_atomically
 
 log = logging.getLogger(__name__)
 DESCRIPTION: Final = "source.json"
 LOCK: Final = ".lock"
 WRITER: Final = ".writer.lock"
+WORK: Final = "work.json"
 PARTIAL: Final = ".partial-*"
 _VERSION: Final = 2  # raise it when the files or an encoder's figures change: older entries are then not found
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
@@ -91,6 +93,29 @@ def read_description(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(text)) if folder_name(text) == path.name else None
 
 
+def read_work(path: Path) -> tuple[float, int]:
+    """Return the seconds that computing rows of a source has taken so far, and how many tokens these rows had.
+
+    Both are 0 where that is not known: the rows were cached by a version that did not note it, or it was killed before.
+    """
+    try:
+        values = json.loads((path / WORK).read_text(encoding="utf-8"))
+        seconds, tokens = float(values["seconds"]), int(values["tokens"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return 0.0, 0
+    return (seconds, tokens) if 0 < seconds < math.inf and tokens > 0 else (0.0, 0)
+
+
+def add_work(path: Path, seconds: float, tokens: int) -> None:
+    """Add to what `read_work` returns; the lock of the source's writer must be held.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    before = read_work(path)
+    write_json(path / WORK, {"seconds": before[0] + seconds, "tokens": before[1] + tokens})
+
+
 def stored_sources(folder: Path) -> list[StoredSource]:
     """Return the sources of the cache, the least recently used first; nothing else in the folder is looked at."""
     if not folder.is_dir():
@@ -115,7 +140,7 @@ def remove_source(path: Path) -> list[int]:
     living = users(path)
     if living:
         return living
-    for pattern in (f"*{INDEX}", f"*{VALUES}", PARTIAL, WRITER, DESCRIPTION):
+    for pattern in (f"*{INDEX}", f"*{VALUES}", PARTIAL, WRITER, WORK, DESCRIPTION):
         for file in path.glob(pattern):
             file.unlink(missing_ok=True)
     path.rmdir()

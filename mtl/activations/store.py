@@ -145,6 +145,26 @@ class ActivationStore:
         self._check_open()
         self._flush()
 
+    def add_work(self, seconds: float, tokens: int) -> None:
+        """Note how long it took to compute some rows, for `seconds_per_token`; to be called within `computing`.
+
+        Args:
+            seconds: Wall-clock seconds.
+            tokens: The tokens of the rows.
+        """
+        if not self._keeps:
+            return
+        try:
+            sources.add_work(self.path, seconds, tokens)
+        except OSError as error:
+            self._give_up(error)
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """What a token of the rows took to compute, over all runs that computed some; None where it is not known."""
+        seconds, tokens = sources.read_work(self.path)
+        return seconds / tokens if tokens else None
+
     def rows(self, keys: Keys) -> Rows:
         """Return the rows of the keys, in their order, mapped; a key may come more than once.
 

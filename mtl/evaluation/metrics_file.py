@@ -21,12 +21,15 @@ class Cost:
     """What a run took; None where it was not measured (an evaluation has no training time).
 
     Attributes:
-        train_seconds: Wall-clock seconds of the training.
+        train_seconds: Wall-clock seconds of the training with its validations, without encoding for frozen layers.
         trainable_parameters: Parameters (scalars) that were trained at any time of the run.
         total_parameters: Parameters of the encoder and all heads.
-        sentences_per_second: Rows of all tasks that training went through per second.
+        sentences_per_second: Rows of all tasks that training went through per second of ``total_seconds``.
         peak_memory_bytes: The most memory in use: of the accelerator, else of the process.
         skipped_steps: Optimizer steps that were left out of training because loss or gradients were not finite.
+        encoding_seconds: Seconds that it takes to run all training and validation rows through the frozen layers once,
+            as with an empty cache, even where they were found in it; 0 where nothing is computed ahead of training,
+            None where it is not known.
     """
 
     train_seconds: float | None = None
@@ -35,6 +38,14 @@ class Cost:
     sentences_per_second: float | None = None
     peak_memory_bytes: int | None = None
     skipped_steps: int = 0
+    encoding_seconds: float | None = None
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Seconds of encoding and training together; None where one of them is not known."""
+        if self.train_seconds is None or self.encoding_seconds is None:
+            return None
+        return self.train_seconds + self.encoding_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +112,8 @@ def write_metrics(path: str | Path, metrics: RunMetrics) -> None:
     kept = {} if metrics.retention is None else {"retention": asdict(metrics.retention)}
     pulls = {} if metrics.gradients is None else {"gradients": asdict(metrics.gradients)}
     files = {"files": dict(metrics.files)} if metrics.files else {}
-    write_sealed_json(
-        path, {"tasks": tasks, "cost": asdict(metrics.cost), **kept, **pulls, "run": metrics.run, **files}
-    )
+    cost = {**asdict(metrics.cost), "total_seconds": metrics.cost.total_seconds}
+    write_sealed_json(path, {"tasks": tasks, "cost": cost, **kept, **pulls, "run": metrics.run, **files})
 
 
 def read_metrics(path: str | Path) -> RunMetrics:
@@ -144,6 +154,7 @@ def _read_cost(fields: Fields) -> Cost:
         sentences_per_second=fields.optional_number("sentences_per_second"),
         peak_memory_bytes=fields.optional_integer("peak_memory_bytes"),
         skipped_steps=fields.optional_integer("skipped_steps") or 0,
+        encoding_seconds=fields.optional_number("encoding_seconds"),
     )
 
 

@@ -222,7 +222,7 @@ def cost_rows(cost: Cost) -> list[tuple[str, str]]:
     """Return what was measured of a run's cost: what it is, and the figure with its unit."""
     rows = []
     if cost.train_seconds is not None:
-        rows.append(("training time", formatting.duration(cost.train_seconds)))
+        rows += _time_rows(cost.train_seconds, cost.encoding_seconds)
     if cost.sentences_per_second is not None:
         rows.append(("throughput", f"{formatting.count(cost.sentences_per_second)} sentences/s"))
     if cost.trainable_parameters is not None and cost.total_parameters is not None:
@@ -232,3 +232,17 @@ def cost_rows(cost: Cost) -> list[tuple[str, str]]:
     if cost.peak_memory_bytes is not None:
         rows.append(("peak memory", formatting.size(cost.peak_memory_bytes)))
     return rows
+
+
+def _time_rows(training: float, encoding: float | None) -> list[tuple[str, str]]:
+    """Return how long training took, with what was computed ahead of it for frozen layers."""
+    if encoding is None:
+        return [("training time", f"{formatting.duration(training)}, and encoding for frozen layers: unknown")]
+    if encoding == 0:
+        return [("training time", formatting.duration(training))]
+    of_rows = "each training and validation sentence once, as with an empty cache"
+    return [
+        ("encoding", f"{formatting.duration(encoding)} ({of_rows})"),
+        ("training", formatting.duration(training)),
+        ("both together", formatting.duration(training + encoding)),
+    ]

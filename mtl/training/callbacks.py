@@ -12,28 +12,39 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mtl.data.batching import Batch
 from mtl.evaluation.curves import EpochFigures
+from mtl.features import FrozenActivations
 
 
 class Cost(Callback):
     """Measures a training.
 
     Attributes:
-        seconds: Wall-clock seconds from the start of the fit to its end.
+        seconds: Wall-clock seconds from the start of the fit to its end, without encoding for frozen layers.
         rows: Training rows of all tasks that all processes went through.
         last_step: The last optimizer step (from 0).
+
+    Args:
+        activations: What frozen layers give; it measures the time that encoding takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, activations: FrozenActivations) -> None:
         self.seconds = 0.0
         self.rows = 0
         self.last_step = 0
+        self._activations = activations
         self._start = 0.0
         self._before = 0.0
+
+    @property
+    def encoding_seconds(self) -> float | None:
+        """What encoding for frozen layers takes with an empty cache; None where it is not known."""
+        parts = self._activations.seconds_cold.values()
+        return None if None in parts else sum(part for part in parts if part is not None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, at what it showed when the checkpoint was written."""
         del trainer, pl_module
-        self._start = time.perf_counter() - self._before
+        self._start = self._now() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -46,18 +57,25 @@ class Cost(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         del trainer, pl_module
-        self.seconds = time.perf_counter() - self._start
+        self.seconds = self._now() - self._start
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has been counted so far."""
-        seconds = time.perf_counter() - self._start
-        return {"seconds": seconds, "rows": self.rows, "last_step": self.last_step}
+        encoding = {str(boundary): seconds for boundary, seconds in self._activations.seconds_cold.items()}
+        seconds = self._now() - self._start
+        return {"seconds": seconds, "rows": self.rows, "last_step": self.last_step, "encoding": encoding}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on counting from what `state_dict` returned."""
         self._before = state_dict["seconds"]
         self.rows = state_dict["rows"]
         self.last_step = state_dict["last_step"]
+        for boundary, seconds in state_dict.get("encoding", {}).items():
+            self._activations.seconds_cold.setdefault(int(boundary) if boundary.isdigit() else "embedding", seconds)
+
+    def _now(self) -> float:
+        """Return the time on a clock that stands still during encoding."""
+        return time.perf_counter() - self._activations.seconds_spent
 
 
 @dataclass(slots=True)

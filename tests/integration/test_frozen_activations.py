@@ -17,6 +17,8 @@ from mtl.run import train
 
 WORDS = ["good", "bad", "the", "battery", "screen", "love", "hate", "it", "works", "never", "again", "fine"]
 
+QUICK = ["retention.path=null", "evaluation.figures=false", "evaluation.error_analysis=false"]
+
 
 def write_rows(path: Path, labels: list[str], count: int, seed: int) -> str:
     generator = torch.Generator().manual_seed(seed)
@@ -119,6 +121,24 @@ def test_a_warm_cache_runs_no_layer_again(
     )
     train(chosen, tmp_path / "second")
     assert computed == []
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "lower_layers", "gradual", "none"])
+def test_a_warm_run_tells_the_cost_of_a_cold_one(
+    freeze: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "cache"))
+    costs = []
+    for name in ("cold", "warm"):
+        train(compose_config([*overrides, f"freeze={freeze}", *QUICK]), tmp_path / name)
+        costs.append(json.loads((tmp_path / name / "metrics.json").read_text())["cost"])
+    cold, warm = costs
+    assert warm["encoding_seconds"] == cold["encoding_seconds"]
+    assert (cold["encoding_seconds"] > 0) == (freeze != "none")
+    for cost in costs:
+        assert cost["total_seconds"] == pytest.approx(cost["train_seconds"] + cost["encoding_seconds"])
+        # 3 epochs; a paired step has 8 rows of each task, and the shorter task starts over
+        assert cost["sentences_per_second"] * cost["total_seconds"] == pytest.approx(3 * 2 * 48, abs=48)
 
 
 def test_a_cache_that_is_full_changes_no_figure(

@@ -99,6 +99,70 @@ def test_the_next_run_computes_nothing(encoder: Encoder, cache: Path, boundary: 
     assert counted.rows == 0
 
 
+def cold(encoder: Encoder, splits: dict[tuple[str, str], TokenTable], boundary: Boundary, **rest: bool) -> float:
+    """Return what is said to be the time of a cold start, of a run of its own."""
+    frozen = FrozenActivations(encoder, splits, HOW, **rest)
+    assert frozen.at(boundary) is not None
+    assert frozen.seconds_spent > 0
+    seconds = frozen.seconds_cold[boundary]
+    assert seconds is not None
+    return seconds
+
+
+@pytest.mark.parametrize("boundary", [1, "embedding"])
+def test_a_warm_cache_knows_what_a_cold_one_took(encoder: Encoder, cache: Path, boundary: Boundary) -> None:
+    splits = {TRAIN: table(*ROWS[:3], ROWS[0]), VAL: table(ROWS[2], ROWS[4])}  # 2 rows come twice
+    first = cold(encoder, splits, boundary)
+    assert first > 0
+    assert cold(encoder, splits, boundary) == first
+    of_train = sum(map(len, ROWS[:3]))
+    part = cold(encoder, {TRAIN: splits[TRAIN]}, boundary)
+    assert part == pytest.approx(first * of_train / (of_train + len(ROWS[4])))
+
+
+def test_test_rows_are_no_part_of_what_training_costs(encoder: Encoder, cache: Path) -> None:
+    splits = {TRAIN: table(*ROWS[:2]), ("mood", "test"): table(*ROWS[2:])}
+    first = cold(encoder, splits, "embedding")
+    assert cold(encoder, {TRAIN: splits[TRAIN]}, "embedding") == pytest.approx(first)
+    of_all = cold(encoder, {TRAIN: table(*ROWS)}, "embedding")
+    assert of_all == pytest.approx(first * sum(map(len, ROWS)) / sum(map(len, ROWS[:2])))
+
+
+def test_several_runs_add_up_in_one_cache(encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    for rows in (ROWS[:2], ROWS):
+        cold(encoder, {TRAIN: table(*rows)}, "embedding")
+    (work,) = cache.rglob("work.json")
+    noted = json.loads(work.read_text(encoding="utf-8"))
+    assert noted == {"seconds": 2.0, "tokens": sum(map(len, ROWS))}  # the clock goes on by 1 with every look at it
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"seconds": 1}', '{"seconds": NaN, "tokens": 5}', "[]"])
+def test_rows_of_which_nobody_noted_the_time_cost_an_unknown_time(
+    content: str | None, encoder: Encoder, cache: Path
+) -> None:
+    FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at("embedding")
+    (work,) = cache.rglob("work.json")
+    work.unlink()
+    if content is not None:
+        work.write_text(content, encoding="utf-8")
+    frozen = FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW)
+    frozen.at("embedding")
+    assert frozen.seconds_cold == {"embedding": None}
+
+
+def test_without_a_cache_encoding_costs_what_it_took(encoder: Encoder, cache: Path) -> None:
+    splits = {TRAIN: table(*ROWS[:3]), VAL: table(*ROWS[3:]), ("mood", "test"): table([0, 55, 2])}
+    frozen = FrozenActivations(encoder, splits, HOW, cached=False)
+    frozen.at("embedding")
+    seconds = frozen.seconds_cold["embedding"]
+    assert seconds is not None
+    assert 0 < seconds < frozen.seconds_spent
+    assert frozen.at(1) is None
+    assert 1 not in frozen.seconds_cold  # the frozen layers run in every step, which is part of the training
+
+
 def test_other_weights_are_computed_anew(tiny_folder: Path, cache: Path) -> None:
     encoder = Encoder.from_folder(tiny_folder)
     FrozenActivations(encoder, {TRAIN: table(*ROWS)}, HOW).at(1)

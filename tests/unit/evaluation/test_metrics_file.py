@@ -27,7 +27,7 @@ def report() -> TaskReport:
 def metrics() -> RunMetrics:
     return RunMetrics(
         tasks={"sentiment": {"val": report(), "test": report()}},
-        cost=Cost(12.5, 10, 100, 321.0, 2**30, 3),
+        cost=Cost(12.5, 10, 100, 321.0, 2**30, 3, 7.5),
         run={"experiment": "full_finetune", "seed": 0},
         retention=Retention(0.9, 0.8, 108),
     )
@@ -56,6 +56,8 @@ def test_layout(tmp_path: Path) -> None:
         "sentences_per_second": 321.0,
         "peak_memory_bytes": 2**30,
         "skipped_steps": 3,
+        "encoding_seconds": 7.5,
+        "total_seconds": 20.0,
     }
     assert values["retention"] == {"before": 0.9, "after": 0.8, "pairs": 108}
     assert values["run"] == {"experiment": "full_finetune", "seed": 0}
@@ -76,9 +78,12 @@ def test_what_was_not_measured_is_null_and_none(tmp_path: Path) -> None:
 def test_unknown_keys_and_missing_facts_are_passed_over(tmp_path: Path) -> None:
     path, values = written(tmp_path)
     del values["run"], values["cost"]["peak_memory_bytes"]
+    del values["cost"]["encoding_seconds"], values["cost"]["total_seconds"]  # as in runs of older versions
     values["cost"]["watts"] = 300
     write_sealed_json(path, values)
-    assert read_metrics(path).cost == Cost(12.5, 10, 100, 321.0, None, 3)
+    cost = read_metrics(path).cost
+    assert cost == Cost(12.5, 10, 100, 321.0, None, 3)
+    assert (cost.encoding_seconds, cost.total_seconds) == (None, None)
     assert read_metrics(path).run == {}
 
 

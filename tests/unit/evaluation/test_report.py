@@ -41,7 +41,7 @@ def summary() -> RunSummary:
             GroupRow("embeddings", ["embeddings"], None, None, 23_837_184, state="frozen"),
             GroupRow("upper", ["layer.10", "layer.11"], 1.6234e-5, 0.01, 14_175_744),
         ],
-        cost=Cost(203.4, 14_175_744, 109_486_464, 1234.0, 3_650_722_201),
+        cost=Cost(203.4, 14_175_744, 109_486_464, 1234.0, 3_650_722_201, encoding_seconds=0.0),
         examples={("sentiment", "test"): {("negative", "very_positive"): [example]}},
         files={"metrics.json": "all figures"},
     )
@@ -111,4 +111,11 @@ def test_cost_rows_show_what_was_measured() -> None:
     assert cost_rows(Cost()) == []
     assert cost_rows(Cost(trainable_parameters=0, total_parameters=1000)) == [
         ("trained parameters", "0 of 1,000 (0.0 %)")
+    ]
+    assert cost_rows(Cost(train_seconds=0.1, encoding_seconds=0.0)) == [("training time", "0.1 s")]
+    assert cost_rows(Cost(train_seconds=0.1)) == [("training time", "0.1 s, and encoding for frozen layers: unknown")]
+    assert cost_rows(Cost(train_seconds=0.1, encoding_seconds=11.3)) == [
+        ("encoding", "11.3 s (each training and validation sentence once, as with an empty cache)"),
+        ("training", "0.1 s"),
+        ("both together", "11.4 s"),
     ]

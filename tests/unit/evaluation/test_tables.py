@@ -119,7 +119,7 @@ sentiment                        6,400                200                  1.00"
 
 def test_cost_table() -> None:
     assert (
-        shown(tables.cost_table(Cost(203.4, 43_711_492, 109_486_464, 1234.0, 2**31)))
+        shown(tables.cost_table(Cost(203.4, 43_711_492, 109_486_464, 1234.0, 2**31, encoding_seconds=0.0)))
         == """\
 Cost
 training time       3 min 23 s

@@ -35,8 +35,12 @@ def module(plan: FreezePlan) -> Any:
     return SimpleNamespace(freezing=plan)
 
 
+def activations(**seconds: float | None) -> Any:
+    return SimpleNamespace(seconds_spent=0.0, seconds_cold={**seconds})
+
+
 def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: SimpleNamespace) -> None:
-    cost, nothing = Cost(), module(FreezePlan({}))
+    cost, nothing = Cost(activations()), module(FreezePlan({}))
     clock.now = 10.0
     cost.on_fit_start(trainer(), nothing)
     for at, rows in enumerate([4, 3]):
@@ -44,6 +48,29 @@ def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: Sim
     clock.now = 12.5
     cost.on_fit_end(trainer(), nothing)
     assert (cost.seconds, cost.rows, cost.last_step) == (2.5, 14, 1)
+    assert cost.encoding_seconds == 0
+
+
+def test_encoding_within_the_fit_counts_apart_at_what_it_takes_with_an_empty_cache(clock: SimpleNamespace) -> None:
+    """A second of reading a warm cache is left out of the training; a resumed run knows of boundaries passed before."""
+    of_run, nothing = activations(), module(FreezePlan({}))
+    cost = Cost(of_run)
+    clock.now = 10.0
+    cost.on_fit_start(trainer(), nothing)
+    clock.now, of_run.seconds_spent, of_run.seconds_cold = 13.0, 1.0, {4: 20.0}
+    kept = cost.state_dict()
+    assert kept["seconds"] == 2.0
+    later = activations()
+    resumed = Cost(later)
+    resumed.load_state_dict(kept)
+    clock.now = 100.0
+    resumed.on_fit_start(trainer(), nothing)
+    clock.now, later.seconds_spent = 104.0, 3.0
+    later.seconds_cold["embedding"] = 5.0
+    resumed.on_fit_end(trainer(), nothing)
+    assert (resumed.seconds, resumed.encoding_seconds) == (3.0, 25.0)
+    later.seconds_cold["embedding"] = None
+    assert resumed.encoding_seconds is None
 
 
 def lines_after(*losses: float | dict[str, torch.Tensor], clock: SimpleNamespace, **state: Any) -> list[str]:
