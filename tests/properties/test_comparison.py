@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.evaluation.comparison.bootstrap import Answers, averaged, holm, p_value, resampled
+from mtl.evaluation.comparison.bootstrap import Answers, holm, p_value, resampled, seed_noise, with_seed_noise
 
 p_values = st.lists(st.floats(0, 1), max_size=12)
 
@@ -25,9 +25,12 @@ def runs(draw: st.DrawFn, count: int) -> list[Answers]:
 def test_identical_scenarios_never_differ(pair: list[Answers], seed: int) -> None:
     twice = [resampled(pair, [0], 60, [seed]) for _ in range(2)]
     for measure in ("accuracy", "macro_f1", "rare_f1"):
-        one, other = (averaged([run[measure] for run in each], [1, 2], seed) for each in twice)
+        one, other = (np.mean([run[measure] for run in values], axis=0) for values in twice)
         assert np.array_equal(one, other)
         assert p_value(one - other) == 1
+        noise = seed_noise(*(np.array([values[measure][0] for values in each]) for each in twice))
+        assert noise is not None
+        assert p_value(with_seed_noise(one - other, noise, seed)) == 1
 
 
 @settings(deadline=None)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from mtl.evaluation.task_report import TaskReport
+
 CLASSES = ("bad", "fine", "good")
 
 
@@ -49,6 +51,15 @@ def predictions(
     )
 
 
+def report(predictions: Predictions) -> TaskReport:
+    """Return the figures of predictions."""
+    classes = predictions.classes
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    for true, predicted in zip(predictions.labels, predictions.predicted, strict=True):
+        confusion[classes.index(true), classes.index(predicted)] += 1
+    return task_report(confusion, classes)
+
+
 def write_run(
     folder: Path,
     tasks: Mapping[str, Predictions],
@@ -56,20 +67,21 @@ def write_run(
     name: str = "freeze=none",
     seed: int | None = 1,
     seconds: float | None = 60.0,
+    encoding: float | None = 0.0,
     parameters: int = 1000,
     training_rows: Mapping[str, Mapping[str, int]] | None = None,
     config: Mapping[str, Any] | None = None,
     choices: Mapping[str, str] | None = None,
     split: str = "test",
+    validation: Mapping[str, Predictions] | None = None,
 ) -> Path:
-    """Write the folder of a finished run."""
+    """Write the folder of a finished run; without ``validation`` it has no figures of validation rows."""
     reports = {}
     for task, each in tasks.items():
         write_predictions(predictions_path(folder, task, split), each)
-        confusion = torch.zeros(len(each.classes), len(each.classes), dtype=torch.int64)
-        for true, predicted in zip(each.labels, each.predicted, strict=True):
-            confusion[each.classes.index(true), each.classes.index(predicted)] += 1
-        reports[task] = {split: task_report(confusion, each.classes)}
+        reports[task] = {split: report(each)}
+        if validation is not None:
+            reports[task]["val"] = report(validation[task])
     freeze = name.removeprefix("freeze=")
     values = {"seed": seed, "freeze": {"backbone": freeze}, **(config or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -81,7 +93,7 @@ def write_run(
     }
     if training_rows is not None:
         run["training_rows"] = training_rows
-    cost = Cost(seconds, parameters, 1_000_000, 120.0, 2**30)
+    cost = Cost(seconds, parameters, 1_000_000, 120.0, 2**30, encoding_seconds=encoding)
     write_metrics(folder / "metrics.json", RunMetrics(reports, cost, run, files=checksums(folder)))
     return folder
 

@@ -105,24 +105,60 @@ def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) 
     return counts
 
 
-def averaged(runs: Sequence[Floats], seeds: Sequence[int | None], seed: int) -> Floats:
-    """Return the mean over runs on every resample, ``(R,)``, with the runs drawn anew in each.
+@dataclass(frozen=True, slots=True)
+class SeedNoise:
+    """What the choice of the seeds adds to the noise of a difference between two scenarios.
 
-    Two scenarios with the same seeds see the same draws of them, so that also the runs are paired.
+    Attributes:
+        error: The standard error of the difference over seeds.
+        freedom: The degrees of freedom of that estimate: with few seeds it is itself uncertain.
+    """
+
+    error: float
+    freedom: float
+
+
+def seed_noise(first: Floats, second: Floats, *, paired: bool = False) -> SeedNoise | None:
+    """Estimate the seed noise in the difference of two means; None where neither scenario has more than one seed.
+
+    Each scenario has its own variance (Welch, The Generalization of "Student's" Problem when Several Different
+    Population Variances are Involved, 1947). A scenario with one seed is taken to vary as much as the other one.
 
     Args:
-        runs: A measure of each run on every resample.
-        seeds: The seeds of the runs.
+        first: A measure of each run of one scenario, ``(n,)``.
+        second: The same of the other scenario, ``(m,)``.
+        paired: Whether run ``i`` of one belongs to run ``i`` of the other, as where each seed has its own test rows.
+    """
+    if len(first) == len(second) == 1:
+        return None
+    if paired:
+        return SeedNoise(float(np.std(first - second, ddof=1) / np.sqrt(len(first))), len(first) - 1.0)
+    if min(len(first), len(second)) == 1:
+        several = max(first, second, key=len)
+        shares = 1 / len(first) + 1 / len(second)
+        return SeedNoise(float(np.std(several, ddof=1) * np.sqrt(shares)), len(several) - 1.0)
+    variances = [float(np.var(runs, ddof=1)) / len(runs) for runs in (first, second)]
+    total = sum(variances)
+    if total == 0:
+        return SeedNoise(0.0, float(min(len(first), len(second)) - 1))
+    parts = (part**2 / (len(runs) - 1) for part, runs in zip(variances, (first, second), strict=True))
+    return SeedNoise(float(np.sqrt(total)), total**2 / sum(parts))
+
+
+def with_seed_noise(differences: Floats, noise: SeedNoise, seed: int) -> Floats:
+    """Add seed noise to differences on resampled rows, ``(R,)``, and return ``(2R,)`` values.
+
+    The noise follows Student's t. Drawing the few seeds anew instead would make their variance too small by a factor of
+    ``(n - 1) / n`` and ignore that it is an estimate. Each draw is added and subtracted, so that the result is the same
+    whichever scenario comes first.
+
+    Args:
+        differences: On every resample.
+        noise: See `seed_noise`.
         seed: Of the draws.
     """
-    if len(runs) == 1:
-        return runs[0]
-    values = np.stack(runs)
-    count, resamples = values.shape
-    generator = np.random.default_rng([seed, *(0 if each is None else each + 1 for each in seeds)])
-    drawn = generator.integers(0, count, size=(count, resamples))
-    means: Floats = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
-    return means
+    drawn = noise.error * np.random.default_rng(seed).standard_t(noise.freedom, size=len(differences))
+    return np.concatenate([differences + drawn, differences - drawn])
 
 
 def p_value(differences: Floats) -> float:

@@ -48,6 +48,7 @@ def columns(comparison: Comparison) -> list[Column]:
 
 
 def _quality(comparison: Comparison) -> Iterator[Column]:
+    yield Column("validation", None, "validation", lambda row: row.validation, lambda row: words.spread(row.validation))
     yield Column("score", None, "score", lambda row: row.score, lambda row: words.spread(row.score))
     for task in comparison.rare:
         for metric, header in METRICS.items():
@@ -67,7 +68,8 @@ def _general() -> Iterator[Column]:
     yield Column("retention", None, "retention", lambda row: row.retention, lambda row: words.spread(row.retention))
     costs: dict[str, tuple[str, Callable[[float | None], str]]] = {
         "trainable_parameters": ("trained parameters", formatting.count),
-        "train_seconds": ("training time", formatting.duration),
+        "total_seconds": ("training time", formatting.duration),
+        "encoding_seconds": ("of it encoding", formatting.duration),
         "sentences_per_second": ("sentences/s", formatting.count),
         "peak_memory_bytes": ("peak memory", formatting.size),
     }

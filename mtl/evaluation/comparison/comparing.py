@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mtl.errors import DataError, MtlError, Problem, listed
 from mtl.evaluation.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
@@ -14,6 +15,7 @@ from mtl.evaluation.comparison.records import Record, read_record
 from mtl.evaluation.comparison.scenarios import Scenario, scenarios
 
 RESAMPLES = 2000
+RankedBy = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Comparison:
     """Scenarios held against each other.
 
     Attributes:
-        rows: The figures of each scenario, the best score first.
+        rows: The figures of each scenario, the best first: by validation score, see ``ranked_by``.
         tasks: The tasks that the score goes over.
         rare: The rare classes of each task.
-        best: The scenario with the highest score.
+        ranked_by: ``validation``; ``test`` where some run has no validation figures.
+        best: The scenario that ranks first.
         cheapest: The scenario that trains in the shortest time, of those that learn.
-        best_with_fewest_rows: The best of those with the fewest training rows; None where all have equally many.
+        best_with_fewest_rows: The best of those with the fewest training rows; None where all have equally many, or
+            nothing learns from the fewest.
         differences: What each scenario has more or less than these three.
         resamples: How many resamples the bootstrap took.
         unfinished: Jobs without figures.
@@ -38,6 +42,7 @@ class Comparison:
     rows: Sequence[Figures]
     tasks: Sequence[str]
     rare: Mapping[str, Sequence[str]]
+    ranked_by: RankedBy
     best: Figures
     cheapest: Figures
     best_with_fewest_rows: Figures | None
@@ -101,7 +106,7 @@ def compared(
     knowing = {task: [run for each in chosen for run in each.runs if task in run.outcomes] for task in _all(chosen)}
     rare = {task: rare_classes(task, runs) for task, runs in knowing.items()}
     tasks = max((scenario.tasks for scenario in chosen), key=len)
-    rows = sorted((figures(scenario, tasks, rare) for scenario in chosen), key=lambda row: (-row.rank, _cost(row)))
+    rows, ranked_by = _ranked([figures(scenario, tasks, rare) for scenario in chosen])
     ranked = [row for row in rows if row.score]
     best = ranked[0]
     cheapest = min((row for row in ranked if row.learns), key=_cost, default=best)
@@ -114,6 +119,7 @@ def compared(
         rows=rows,
         tasks=tasks,
         rare=rare,
+        ranked_by=ranked_by,
         best=best,
         cheapest=cheapest,
         best_with_fewest_rows=fewest,
@@ -126,6 +132,20 @@ def compared(
     )
 
 
+def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
+    """Return the scenarios from the best to the worst, and by which score; of equal ones the cheaper is first.
+
+    They are ranked by validation, so that the test rows, which choose nothing, give an unbiased score of the best.
+    """
+    ranked_by: RankedBy = "validation" if all(row.validation for row in rows if row.score) else "test"
+
+    def key(row: Figures) -> tuple[bool, float, float]:
+        score = row.validation if ranked_by == "validation" else row.score
+        return row.score is None, 0.0 if score is None else -score.mean, _cost(row)
+
+    return sorted(rows, key=key), ranked_by
+
+
 def _cost(row: Figures) -> float:
     return float("inf") if row.seconds is None else row.seconds
 
@@ -134,7 +154,7 @@ def _best_with_fewest_rows(ranked: Sequence[Figures]) -> Figures | None:
     sizes = {row.scenario.size for row in ranked if row.scenario.size is not None}
     if len(sizes) < 2:
         return None
-    return next(row for row in ranked if row.scenario.size == min(sizes))
+    return next((row for row in ranked if row.scenario.size == min(sizes) and row.learns), None)
 
 
 def _read(folders: Sequence[Path]) -> tuple[list[Record], list[Problem]]:

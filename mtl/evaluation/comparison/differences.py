@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mtl.evaluation.comparison.bootstrap import MEASURES, Answers, Floats, averaged, holm, measures, p_value, resampled
+from mtl.evaluation.comparison.bootstrap import (
+    MEASURES,
+    Answers,
+    Floats,
+    holm,
+    measures,
+    p_value,
+    resampled,
+    seed_noise,
+    with_seed_noise,
+)
 from mtl.evaluation.comparison.records import Outcomes, Record
 from mtl.evaluation.comparison.scenarios import Scenario
 
@@ -34,6 +44,7 @@ class Difference:
         high: The upper end.
         p: The two-sided p-value.
         p_adjusted: The same, adjusted for all scenarios that are held against the reference in this measure.
+        over_seeds: Whether the noise of the seeds is in it; with one seed of each scenario only that of the test rows.
     """
 
     scenario: str
@@ -45,10 +56,11 @@ class Difference:
     high: float
     p: float
     p_adjusted: float
+    over_seeds: bool = True
 
     @property
     def real(self) -> bool:
-        """Whether it is larger than noise."""
+        """Whether it is larger than the noise that is in it, see ``over_seeds``."""
         return self.p_adjusted < LEVEL
 
 
@@ -58,6 +70,21 @@ class _Sampled:
 
     observed: float
     resampled: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A difference with its noise.
+
+    Attributes:
+        observed: On the rows as they are, averaged over the seeds of each scenario.
+        values: On resampled rows, with the noise of the seeds where it is known.
+        over_seeds: Whether it is known.
+    """
+
+    observed: float
+    values: Floats
+    over_seeds: bool
 
 
 class Bootstrap:
@@ -71,7 +98,7 @@ class Bootstrap:
 
     def __init__(self, scenarios: Sequence[Scenario], rare: Mapping[str, Sequence[str]], resamples: int) -> None:
         self.resamples = max(resamples, _TESTS_PER_SCENARIO * len(scenarios))
-        self._sampled: dict[tuple[int, str, str], _Sampled] = {}  # by the identity of the run, task and measure
+        self._sampled: dict[tuple[Record, str, str], _Sampled] = {}  # by run, task and measure
         blocks: dict[tuple[str, str], list[Record]] = defaultdict(list)
         for scenario in scenarios:
             for run in scenario.runs:
@@ -88,14 +115,14 @@ class Bootstrap:
         for run, each, values in zip(runs, answers, found, strict=True):
             observed = _observed(each, places)
             for measure in values:
-                self._sampled[id(run), task, measure] = _Sampled(observed[measure], values[measure])
+                self._sampled[run, task, measure] = _Sampled(observed[measure], values[measure])
 
     def difference(
         self, scenario: Scenario, reference: Scenario, measure: str, tasks: Sequence[str]
-    ) -> tuple[float, Floats] | None:
-        """Return a difference, averaged over ``tasks``, and its values on the resamples.
+    ) -> Resampled | None:
+        """Return a difference, averaged over ``tasks``, with its noise; None: no common test rows, or no such measure.
 
-        Only runs over rows that both scenarios were tested on take part. None: there is none, or no such measure.
+        Only runs over rows that both scenarios were tested on take part.
 
         Args:
             scenario: Whose figure.
@@ -103,27 +130,32 @@ class Bootstrap:
             measure: One of `MEASURES`.
             tasks: The tasks to average over.
         """
-        parts = [self._task_difference(scenario, reference, measure, task) for task in tasks]
-        known = [part for part in parts if part is not None]
-        if not known or len(known) < len(parts):
+        rows = {task: _rows(scenario, task) & _rows(reference, task) for task in tasks}
+        first, second = (self._runs(each, measure, rows) for each in (scenario, reference))
+        if not first or not second:
             return None
-        observed, values = zip(*known, strict=True)
-        return float(np.mean(observed)), np.mean(values, axis=0)
+        values = _mean(run.resampled for run in first.values()) - _mean(run.resampled for run in second.values())
+        scores = [np.array([run.observed for run in runs.values()]) for runs in (first, second)]
+        noise = seed_noise(*scores, paired=_split_by_seed(first, tasks) and _seeds(first) == _seeds(second))
+        if noise is not None and values.any():  # else they predict the same, whatever the seed
+            values = with_seed_noise(values, noise, SEED)
+        return Resampled(float(scores[0].mean() - scores[1].mean()), values, over_seeds=noise is not None)
 
-    def _task_difference(
-        self, scenario: Scenario, reference: Scenario, measure: str, task: str
-    ) -> tuple[float, Floats] | None:
-        rows = _rows(scenario, task) & _rows(reference, task)
-        first, second = (self._mean(each, measure, task, rows) for each in (scenario, reference))
-        return None if first is None or second is None else (first[0] - second[0], first[1] - second[1])
-
-    def _mean(self, scenario: Scenario, measure: str, task: str, rows: set[str]) -> tuple[float, Floats] | None:
-        runs = [run for run in scenario.runs if task in run.outcomes and run.outcomes[task].rows in rows]
-        found = [self._sampled[key] for run in runs if (key := (id(run), task, measure)) in self._sampled]
-        if not found:
-            return None
-        values = averaged([each.resampled for each in found], [run.seed for run in runs], SEED)
-        return float(np.mean([each.observed for each in found])), values
+    def _runs(self, scenario: Scenario, measure: str, rows: Mapping[str, set[str]]) -> dict[Record, _Sampled]:
+        """Return the measure of each run over the rows, averaged over the tasks."""
+        sampled = {}
+        for run in scenario.runs:
+            keys = [
+                (run, task, measure)
+                for task, known in rows.items()
+                if task in run.outcomes and run.outcomes[task].rows in known
+            ]
+            parts = [self._sampled[key] for key in keys if key in self._sampled]
+            if parts and len(parts) == len(rows):
+                sampled[run] = _Sampled(
+                    float(np.mean([part.observed for part in parts])), _mean(part.resampled for part in parts)
+                )
+        return sampled
 
 
 def differences(
@@ -148,7 +180,7 @@ def differences(
                 scenario, reference, "macro_f1" if task is None else measure, tasks if task is None else [task]
             )
             if pair is not None:
-                family.append(_difference(scenario.name, reference.name, task, measure, *pair))
+                family.append(_difference(scenario.name, reference.name, task, measure, pair))
         found += _adjusted(family)
     return found
 
@@ -174,7 +206,7 @@ def sharing(bootstrap: Bootstrap, scenarios: Sequence[Scenario]) -> list[Differe
     found = []
     for measure in MEASURES:
         family = [
-            _difference(together.name, alone.name, task, measure, *difference)
+            _difference(together.name, alone.name, task, measure, difference)
             for together, alone, task in pairs
             if (difference := bootstrap.difference(together, alone, measure, [task])) is not None
         ]
@@ -187,12 +219,10 @@ def _adjusted(family: Sequence[Difference]) -> list[Difference]:
     return [replace(each, p_adjusted=p) for each, p in zip(family, adjusted, strict=True)]
 
 
-def _difference(
-    scenario: str, reference: str, task: str | None, measure: str, value: float, resampled: Floats
-) -> Difference:
-    low, high = (float(each) for each in np.percentile(resampled, [2.5, 97.5]))
-    p = p_value(resampled)
-    return Difference(scenario, reference, task, measure, value, low, high, p, p)
+def _difference(scenario: str, reference: str, task: str | None, measure: str, pair: Resampled) -> Difference:
+    low, high = (float(end) for end in np.percentile(pair.values, [2.5, 97.5]))
+    p = p_value(pair.values)
+    return Difference(scenario, reference, task, measure, pair.observed, low, high, p, p, pair.over_seeds)
 
 
 def _answers(outcomes: Outcomes) -> Answers:
@@ -209,3 +239,18 @@ def _observed(answers: Answers, rare: Sequence[int]) -> dict[str, float]:
 
 def _rows(scenario: Scenario, task: str) -> set[str]:
     return {run.outcomes[task].rows for run in scenario.runs if task in run.outcomes}
+
+
+def _mean(values: Iterable[Floats]) -> Floats:
+    """Return the mean of arrays of one shape."""
+    mean: Floats = np.mean(list(values), axis=0)
+    return mean
+
+
+def _seeds(runs: Iterable[Record]) -> list[int | None]:
+    return [run.seed for run in runs]
+
+
+def _split_by_seed(runs: Iterable[Record], tasks: Sequence[str]) -> bool:
+    """Return whether the runs of a scenario were tested on different rows."""
+    return len({tuple(run.outcomes[task].rows for task in tasks) for run in runs}) > 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mtl.evaluation.comparison.records import Record
 from mtl.evaluation.comparison.scenarios import Scenario
+from mtl.evaluation.metrics_file import Cost
 
 RARE_SHARE = 0.5
 """A class is rare when it has less than this share of the rows that it would have if all classes had equally many."""
@@ -46,6 +47,8 @@ class TaskFigures:
     rare_f1: Spread | None
     calibration_error: Spread | None
     per_class_f1: Mapping[str, Spread]
+    validation: Spread | None = None
+    """Macro-F1 on the validation rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +57,29 @@ class Figures:
 
     Attributes:
         scenario: Which.
-        score: Macro-F1, averaged over the tasks; None where the runs do not know all of them.
+        score: Macro-F1 on the test rows, averaged over the tasks; None where the runs do not know all of them.
+        validation: The same on the validation rows, by which scenarios are ranked; None where it was not measured.
         tasks: Quality on each task.
         retention_before: Spearman correlation on sentence pairs before training.
         retention: The same after training.
         trainable_parameters: Scalars that were trained.
-        train_seconds: Wall-clock seconds of training; 0 where nothing learns.
-        sentences_per_second: Training rows per second.
+        train_seconds: Wall-clock seconds of training without encoding for frozen layers; 0 where nothing learns.
+        encoding_seconds: Seconds of that encoding with an empty cache; None where some run does not know.
+        total_seconds: Both together; None where some run does not know.
+        sentences_per_second: Training rows per second of both together.
         peak_memory_bytes: The most memory in use.
     """
 
     scenario: Scenario
     score: Spread | None
+    validation: Spread | None
     tasks: Mapping[str, TaskFigures]
     retention_before: Spread | None
     retention: Spread | None
     trainable_parameters: Spread | None
     train_seconds: Spread | None
+    encoding_seconds: Spread | None
+    total_seconds: Spread | None
     sentences_per_second: Spread | None
     peak_memory_bytes: Spread | None
 
@@ -80,14 +89,9 @@ class Figures:
         return self.scenario.name
 
     @property
-    def rank(self) -> float:
-        """Greater is better: the mean score, -1 where there is none."""
-        return self.score.mean if self.score else -1.0
-
-    @property
     def seconds(self) -> float | None:
-        """Mean seconds of training, None where they were not measured."""
-        return self.train_seconds.mean if self.train_seconds else None
+        """Mean seconds of training with encoding for frozen layers, None where they are not known."""
+        return self.total_seconds.mean if self.total_seconds else None
 
     @property
     def learns(self) -> bool:
@@ -104,24 +108,50 @@ def figures(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequenc
         rare: The rare classes of each task, see `rare_classes`.
     """
     runs = scenario.runs
-    costs = [run.metrics.cost for run in runs]
+    costs = [_cost(run) for run in runs]
+    totals = [cost.total_seconds for cost in costs]
     return Figures(
         scenario=scenario,
         score=Spread.of(_score(run, tasks) for run in runs),
+        validation=_validation(runs, tasks),
         tasks={task: _task(task, [run for run in runs if task in run.outcomes], rare[task]) for task in scenario.tasks},
         retention_before=Spread.of(run.retention and run.retention[0] for run in runs),
         retention=Spread.of(run.retention and run.retention[1] for run in runs),
         trainable_parameters=Spread.of(cost.trainable_parameters for cost in costs),
-        train_seconds=Spread.of(0.0 if cost.trainable_parameters == 0 else cost.train_seconds for cost in costs),
-        sentences_per_second=Spread.of(cost.sentences_per_second for cost in costs),
+        train_seconds=Spread.of(cost.train_seconds for cost in costs),
+        encoding_seconds=None if None in totals else Spread.of(cost.encoding_seconds for cost in costs),
+        total_seconds=None if None in totals else Spread.of(totals),
+        sentences_per_second=None if None in totals else Spread.of(cost.sentences_per_second for cost in costs),
         peak_memory_bytes=Spread.of(cost.peak_memory_bytes for cost in costs),
     )
+
+
+def _cost(run: Record) -> Cost:
+    """Return what a run took; nothing where nothing learns.
+
+    Runs of older versions do not know what encoding for frozen layers took. Where all layers learn there is none.
+    """
+    cost = run.metrics.cost
+    if cost.trainable_parameters == 0:
+        return replace(cost, train_seconds=0.0, encoding_seconds=0.0)
+    if cost.encoding_seconds is None and (run.config.get("freeze") or {}).get("backbone") == "none":
+        return replace(cost, encoding_seconds=0.0)
+    return cost
 
 
 def _score(run: Record, tasks: Sequence[str]) -> float | None:
     if any(task not in run.outcomes for task in tasks):
         return None
     return statistics.fmean(run.report(task).macro_f1 for task in tasks)
+
+
+def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
+    """Return macro-F1 on the validation rows, averaged over the tasks; None unless all runs know it of all of them."""
+    reports = [[run.metrics.tasks.get(task, {}).get("val") for task in tasks] for run in runs]
+    known = [[report.macro_f1 for report in row if report is not None] for row in reports]
+    if any(len(row) < len(tasks) for row in known):
+        return None
+    return Spread.of(statistics.fmean(row) for row in known)
 
 
 def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:
@@ -135,6 +165,7 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
         rare_f1=Spread.of(statistics.fmean(each[label] for label in rare) for each in f1) if rare else None,
         calibration_error=Spread.of((run.calibration or {}).get(task) for run in runs),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
+        validation=_validation(runs, [task]),
     )
 
 

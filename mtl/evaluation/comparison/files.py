@@ -33,6 +33,7 @@ def as_dict(comparison: Comparison, advice: Sequence[Advice]) -> dict[str, Any]:
     return {
         "tasks": list(comparison.tasks),
         "rare_classes": comparison.rare,
+        "ranked_by": comparison.ranked_by,
         "best": comparison.best.name,
         "cheapest": comparison.cheapest.name,
         "resamples": comparison.resamples,

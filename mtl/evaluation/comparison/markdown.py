@@ -27,7 +27,7 @@ def _blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[str]:
     yield "# Comparison of scenarios"
     for each in advice:
         yield f"**{escaped(each.question)}: {escaped(each.answer)}.** " + " ".join(map(escaped, each.reasons))
-    yield from ("## Scenarios", _scenarios(comparison))
+    yield from ("## Scenarios", words.ranking(comparison), _scenarios(comparison))
     yield from _sharing(comparison)
     yield from _differences(comparison)
     yield from _left_out(comparison)

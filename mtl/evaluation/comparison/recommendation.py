@@ -12,7 +12,9 @@ from mtl.evaluation.comparison.differences import Difference
 from mtl.evaluation.comparison.figures import Figures
 
 BUDGET = 0.1
-"""What counts as cheap: at most this share of the training time of the dearest scenario."""
+"""What counts as cheap: at most this share of the training time of the most expensive scenario."""
+_FEWER_ROWS = "what suits less data needs several scenarios on the same, fewer training rows, with the same test rows"
+_ALIKE = 0.02  # a loss of score that is worth half of the time
 _KEPT = 0.01  # a loss of correlation that goes unnoticed
 
 
@@ -44,7 +46,8 @@ def recommend(comparison: Comparison) -> list[Advice]:
 def _best(comparison: Comparison) -> Iterator[Advice]:
     best, others = comparison.best, _others(comparison)
     runs = len(best.scenario.runs)
-    reasons = [f"Score {words.spread(best.score)} over {runs} seed{'s' * (runs != 1)}, trained in {_time(best)}."]
+    seeds = f"{runs} seed{'s' * (runs != 1)}"
+    reasons = [f"{_chosen(comparison)} {words.spread(best.score)} over {seeds}, trained in {_time(best)}."]
     if not others:
         what = "scenario" if len(comparison.rows) == 1 else "scenario with all tasks"
         yield Advice("Best quality", best.name, [*reasons, f"It is the only {what}: there is nothing to compare."])
@@ -53,11 +56,25 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     tied = _tied(comparison)
     if tied and tied != others[:1]:
         reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told apart on these rows.")
-    cheaper = [row for row in tied if _cost(row) < 0.5 * _cost(best)]
+    cheaper = [
+        (row, found)
+        for row in tied
+        if row.learns and _cost(row) < 0.5 * _cost(best)
+        if (found := comparison.difference(row.name, best.name)) and found.value > -_ALIKE
+    ]
     if cheaper:
-        row = min(cheaper, key=_cost)
-        reasons.append(f"{row.name} does as well as can be told for {_share(row, best)} of its time: take that first.")
+        row, found = min(cheaper, key=lambda pair: _cost(pair[0]))
+        told = f"{row.name} takes {_share(row, best)} of its time and is {_less(found.value)} it, which is within noise"
+        reasons.append(f"{told}: try that first.")
     yield Advice("Best quality", best.name, reasons)
+
+
+def _chosen(comparison: Comparison) -> str:
+    """Return by what the best was chosen, up to its score on the test rows."""
+    validation = comparison.best.validation
+    if comparison.ranked_by == "test" or validation is None:
+        return "Score, by which it was chosen:"
+    return f"Best on the validation rows ({words.spread(validation)}); on the test rows it scores"
 
 
 def _lead(comparison: Comparison, second: Figures) -> str:
@@ -66,30 +83,31 @@ def _lead(comparison: Comparison, second: Figures) -> str:
         return f"{second.name} comes second, but they were tested on no row in common."
     if found.value == found.low == found.high == 0:
         return f"{second.name} predicts just the same."
-    evidence = words.evidence(found, turned=True)
-    return f"It leads {second.name}, the second, by {-found.value:.3f} ({evidence})."
+    return f"There it is {_less(-found.value)} {second.name}, the second ({words.evidence(found, turned=True)})."
 
 
 def _budget(comparison: Comparison) -> Iterator[Advice]:
-    timed = [row for row in _ranked(comparison) if row.seconds is not None]
+    timed = [row for row in _ranked(comparison) if row.seconds is not None and row.learns]
     if len(timed) < 2:
         return
-    dearest = max(timed, key=_cost)
-    affordable = [row for row in timed if _cost(row) <= BUDGET * _cost(dearest)]
+    most = max(timed, key=_cost)
+    affordable = [row for row in timed if _cost(row) <= BUDGET * _cost(most)]
     question = "Best within a tenth of the cost"
     if not affordable:
         row = min(timed, key=_cost)
-        told = f"The cheapest, {row.name}, takes {_share(row, dearest)} of the time of the dearest, {dearest.name}"
+        told = f"The cheapest, {row.name}, takes {_share(row, most)} of the time of the most expensive, {most.name}"
         yield Advice(
-            question, "no scenario", [f"{told} ({_time(row)} of {_time(dearest)}), with a score of {_score(row)}."]
+            question, "no scenario", [f"{told} ({_time(row)} of {_time(most)}), with a score of {_score(row)}."]
         )
         return
     row = affordable[0]
-    spent = f"Trained in {_time(row)}, {_share(row, dearest)} of the time of the dearest, {dearest.name}"
-    reasons = [f"{spent} ({_time(dearest)})."]
+    spent = f"Trained in {_time(row)}, {_share(row, most)} of the time of the most expensive, {most.name}"
+    encoding = row.encoding_seconds.mean if row.encoding_seconds else 0.0
+    counted = f", {formatting.duration(encoding)} of it to encode each sentence once" if encoding else ""
+    reasons = [f"{spent} ({_time(most)}){counted}."]
     found = comparison.difference(row.name, comparison.best.name)
     if row is comparison.best:
-        reasons.append("It is also the best: what is dearer buys nothing here.")
+        reasons.append("It is also the best: what takes longer gains nothing here.")
     elif found is not None:
         reasons.append(
             f"Score {_score(row)}, {_less(found.value)} the best, {comparison.best.name} ({words.evidence(found)})."
@@ -101,19 +119,17 @@ def _little_data(comparison: Comparison) -> Iterator[Advice]:
     question = "With little data"
     row = comparison.best_with_fewest_rows
     if row is None or row.scenario.size is None:
-        told = "All runs had the same training rows" if _sizes_known(comparison) else "The runs do not tell their rows"
-        missing = (
-            "what suits less data needs runs of the same scenarios on fewer training rows, with the same test rows"
-        )
-        yield Advice(question, "no evidence", [f"{told}: {missing}."])
+        yield Advice(question, "no evidence", [f"{_of_sizes(comparison)}: {_FEWER_ROWS}."])
         return
+    size = f"{row.scenario.size:,} training rows"
     peers = [each for each in _ranked(comparison) if each.scenario.size == row.scenario.size and each is not row]
-    reasons = [f"The best of {len(peers) + 1} scenarios with {row.scenario.size:,} training rows: {_score(row)}."]
-    if peers and (found := comparison.difference(peers[0].name, row.name)):
-        evidence = words.evidence(found, turned=True)
-        reasons.append(f"It leads {peers[0].name} by {-found.value:.3f} ({evidence}).")
     if not peers:
-        reasons.append("No other scenario was trained on so few rows: that is no comparison yet.")
+        yield Advice(question, "no evidence", [f"Only {row.name} was trained on as few as {size}: {_FEWER_ROWS}."])
+        return
+    reasons = [f"The best of {len(peers) + 1} scenarios with {size}: {_score(row)}."]
+    if found := comparison.difference(peers[0].name, row.name):
+        evidence = words.evidence(found, turned=True)
+        reasons.append(f"It is {_less(-found.value)} {peers[0].name} ({evidence}).")
     found = comparison.difference(row.name, comparison.best.name)
     if found is not None:
         reasons.append(f"That is {_less(found.value)} the best with all rows ({words.evidence(found)}).")
@@ -121,19 +137,22 @@ def _little_data(comparison: Comparison) -> Iterator[Advice]:
 
 
 def _tasks(comparison: Comparison) -> Iterator[Advice]:
-    """Name a scenario that beats the best one on a single task beyond noise."""
+    """Name a scenario that suits a single task better than the best one does: by validation, and really so by test."""
     for task in comparison.tasks:
-        better = [
-            found
-            for row in comparison.rows
-            if (found := comparison.difference(row.name, comparison.best.name, task, "macro_f1"))
-            and found.value > 0
-            and found.real
-        ]
-        if better:
-            found = max(better, key=lambda each: each.value)
+        row = max(
+            (row for row in comparison.rows if task in row.tasks), key=lambda row: _of_task(comparison, row, task)
+        )
+        found = comparison.difference(row.name, comparison.best.name, task, "macro_f1")
+        if found is not None and found.value > 0 and found.real:
             told = f"Macro-F1 {found.value:.3f} above {comparison.best.name} on this task ({words.evidence(found)})."
-            yield Advice(f"For {task} alone", found.scenario, [told])
+            yield Advice(f"For {task} alone", row.name, [told])
+
+
+def _of_task(comparison: Comparison, row: Figures, task: str) -> float:
+    """Return macro-F1 of a task on the rows by which scenarios are ranked."""
+    figures = row.tasks[task]
+    chosen = figures.validation if comparison.ranked_by == "validation" else figures.macro_f1
+    return chosen.mean if chosen else float("-inf")
 
 
 def _sharing(comparison: Comparison) -> Iterator[Advice]:
@@ -187,13 +206,15 @@ def _evidence(comparison: Comparison) -> Iterator[Advice]:
     single = [row.name for row in comparison.rows if len(row.scenario.runs) == 1]
     if single:
         reasons.append(
-            f"{words.both(single)} ran with one seed: another seed may lie differently, and that noise is not counted."
+            f"{words.both(single)} ran with one seed: seeds are not compared, and another one may turn it around."
         )
     if len(comparison.rows) == 1:
         reasons.append("There is one scenario: add others.")
     elif _tied(comparison):
         rows = sum(len(each.predictions) for each in comparison.best.scenario.runs[0].outcomes.values())
         reasons.append(f"Differences of this size need more than the {rows:,} test rows there are, or more seeds.")
+        if any(len(row.scenario.runs) == 2 for row in comparison.rows):
+            reasons.append("Two seeds are too few to tell how much seeds differ: a third narrows the intervals most.")
     if comparison.unfinished or comparison.unreadable:
         count = len(comparison.unfinished) + len({problem.place for problem in comparison.unreadable})
         reasons.append(f"{count} job{'s' * (count != 1)} without usable figures could change the picture.")
@@ -215,8 +236,12 @@ def _tied(comparison: Comparison) -> list[Figures]:
     return [row for row, found in pairs if found is not None and not found.real]
 
 
-def _sizes_known(comparison: Comparison) -> bool:
-    return all(row.scenario.size is not None for row in comparison.rows)
+def _of_sizes(comparison: Comparison) -> str:
+    """Return why the runs do not tell what suits less data."""
+    sizes = {row.scenario.size for row in comparison.rows}
+    if None in sizes:
+        return "The runs do not tell their rows"
+    return "All runs had the same training rows" if len(sizes) == 1 else "Nothing was trained on the fewest rows"
 
 
 def _cost(row: Figures) -> float:

@@ -81,7 +81,7 @@ class Outcomes:
         return hashlib.sha256(content.encode() + json.dumps(sorted(self.predictions.classes)).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """A finished run.
 

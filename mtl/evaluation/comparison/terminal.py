@@ -14,9 +14,12 @@ from mtl.evaluation import formatting
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.columns import Column, columns
 from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.differences import Difference
 from mtl.evaluation.comparison.recommendation import Advice
 
 _SCENARIO = 30  # characters of a scenario's name in a line
+_NO_COST = ("score", "validation", "encoding_seconds")  # the last one is in the training time
+_THESE_RUNS = "1 seed"  # in place of `words.THESE_RUNS`, which takes too many columns
 
 
 def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[RenderableType]:
@@ -31,7 +34,9 @@ def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[Rendera
     for task in comparison.rare:
         yield _table(comparison, task, [each for each in shown if each.task == task])
     yield from _sharing(comparison)
-    yield _table(comparison, "Cost", [each for each in shown if each.task is None and each.key != "score"])
+    cost = _table(comparison, "Cost", [each for each in shown if each.task is None and each.key not in _NO_COST])
+    cost.caption = words.COST
+    yield cost
     for each in advice:
         yield Text.assemble((f"{each.question}: ", "bold"), (formatting.one_line(each.answer), "bold green"))
         yield Padding(Text(formatting.one_line(" ".join(each.reasons))), (0, 0, 1, 2))
@@ -40,18 +45,29 @@ def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[Rendera
 
 
 def _ranking(comparison: Comparison) -> Table:
-    table = _empty("Scenarios", ["runs", "score", "to the best", "95 % interval", "verdict"])
+    validated = any(row.validation for row in comparison.rows)
+    header = ["runs", *(["val."] if validated else []), "score", "to the\nbest", "95 % interval", "verdict"]
+    table = _empty("Scenarios", header)
     for row in comparison.rows:
         found = comparison.difference(row.name, comparison.best.name)
         against = [words.signed(found.value), words.interval(found)] if found else ["", ""]
-        last = "best" if row is comparison.best else words.verdict(found).removeprefix("within ")
-        cells = [str(len(row.scenario.runs)), words.spread(row.score), *against, last]
+        last = "best" if row is comparison.best else _verdict(found)
+        validation = [formatting.score(row.validation and row.validation.mean)] if validated else []
+        cells = [str(len(row.scenario.runs)), *validation, words.spread(row.score), *against, last]
         table.add_row(_name(row.name), *cells, style="bold" if row is comparison.best else None)
     for job in comparison.unfinished:
-        cells = ["0", formatting.NOTHING, "", "", words.job_state(job)]
+        cells = ["0", *["" for _ in header[1:-1]], words.job_state(job)]
         table.add_row(_name(words.job_name(job)), *cells, style="yellow")
-    table.caption = f"score: macro-F1, mean of {words.both(comparison.tasks)}"
+    notes = [f"score: macro-F1, mean of {words.both(comparison.tasks)}. {words.ranking(comparison)}"]
+    if any(words.verdict(each) == words.THESE_RUNS for each in comparison.differences):
+        notes.append(f"{_THESE_RUNS}: {words.ONE_SEED}")
+    table.caption = "\n".join(notes)
     return table
+
+
+def _verdict(difference: Difference | None) -> str:
+    verdict = words.verdict(difference)
+    return {words.NOISE: "noise", words.THESE_RUNS: _THESE_RUNS}.get(verdict, verdict)
 
 
 def _sharing(comparison: Comparison) -> Iterator[Table]:
@@ -61,8 +77,7 @@ def _sharing(comparison: Comparison) -> Iterator[Table]:
     table = _empty("Sharing the encoder", ["task", "alone", "shared", "difference", "95 % interval", "verdict"])
     for row in rows:
         against = [words.signed(row.difference.value), words.interval(row.difference)]
-        verdict = words.verdict(row.difference).removeprefix("within ")
-        table.add_row(_name(row.scenario), _name(row.task), row.alone, row.together, *against, verdict)
+        table.add_row(_name(row.scenario), _name(row.task), row.alone, row.together, *against, _verdict(row.difference))
     table.caption = "macro-F1 of each task trained alone and with the others, over the same test rows"
     yield table
 

@@ -23,7 +23,7 @@ def spread(figure: Spread | None) -> str:
 
 
 def seconds(row: Figures) -> str:
-    """Return a scenario's training time."""
+    """Return a scenario's training time, with encoding."""
     return formatting.duration(row.seconds)
 
 
@@ -45,17 +45,43 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
+REAL, NOISE, THESE_RUNS = "real", "within noise", "real for these runs"
+"""The verdicts. The last one is for scenarios with one seed each, whose noise over seeds is not known."""
+ONE_SEED = (
+    "larger than the noise of the test rows, but with one seed each, seeds are not compared: another seed may turn it "
+    "around."
+)
+"""What `THESE_RUNS` means."""
+
+
 def verdict(difference: Difference | None) -> str:
-    """Return whether a difference is real, in a word or two."""
+    """Return whether a difference is real, in a few words."""
     if difference is None:
         return formatting.NOTHING
-    return "real" if difference.real else "within noise"
+    if not difference.real:
+        return NOISE
+    return REAL if difference.over_seeds else THESE_RUNS
 
 
 def evidence(difference: Difference, *, turned: bool = False) -> str:
     """Return interval, p-value and verdict for a sentence."""
-    real = "larger than noise" if difference.real else "within noise"
-    return f"95 % interval {interval(difference, turned=turned)}, {p_value(difference.p_adjusted)}: {real}"
+    real = "larger than noise" if difference.over_seeds else "larger than the noise of the test rows"
+    told = f"{real if difference.real else NOISE}{'' if difference.over_seeds else '; seeds are not compared'}"
+    return f"95 % interval {interval(difference, turned=turned)}, {p_value(difference.p_adjusted)}: {told}"
+
+
+def ranking(comparison: Comparison) -> str:
+    """Return by which rows the scenarios are ranked, and on which their figures were measured."""
+    splits = {each.split for row in comparison.rows for run in row.scenario.runs for each in run.outcomes.values()}
+    if splits == {"val"}:
+        return "Ranked and measured by macro-F1 on the same validation rows, as there are no test rows."
+    if comparison.ranked_by == "validation":
+        return f"{_BY_VALIDATION} all other figures are those of the test rows, by which nothing is chosen."
+    return f"{_BY_TEST} the score of the best is too high by the luck of being chosen."
+
+
+_BY_VALIDATION = "Ranked by macro-F1 on the validation rows;"
+_BY_TEST = "Ranked by macro-F1 on the test rows, as some runs have no validation figures:"
 
 
 def both(names: Iterable[str]) -> str:
@@ -64,6 +90,10 @@ def both(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+COST = (
+    "Training time: training, its validation, and encoding each training and validation sentence once for frozen "
+    "layers, as with an empty cache. – where a run does not know what encoding took."
+)
 SHARING = "Each task trained together with the others, minus the same trained alone, over the same test rows."
 
 
@@ -108,13 +138,15 @@ def method(comparison: Comparison) -> list[str]:
     share = f"classes with less than {RARE_SHARE:.0%} of an equal share of the training rows".replace("%", " %")
     named = "; ".join(f"{task}: {', '.join(names)}" for task, names in rare.items())
     return [
-        f"Score: {tasks}. ± is the standard deviation over seeds. Figures are those of the test rows.",
+        f"Score: {tasks}. ± is the standard deviation over seeds. {ranking(comparison)}",
         f"Rare F1: mean F1 of {share} ({named or 'there are none here'}).",
-        f"Differences: paired bootstrap, {comparison.resamples:,} resamples of the test rows and of the seeds, the "
-        "metric averaged over the seeds within each; 95 % percentile intervals; two-sided p-values adjusted by "
-        "Holm's method for all scenarios that are held against the same one in the same measure. Real: p < 0.05.",
-        "With two or three seeds the bootstrap sees less of the noise of training than there is, with one seed none "
-        "of it. The best was chosen on the very rows that it is judged on, so its own figure flatters it slightly.",
+        f"Differences: paired bootstrap over {comparison.resamples:,} resamples of the test rows, plus noise of the "
+        "seeds that follows Student's t (Welch's degrees of freedom); 95 % percentile intervals; two-sided p-values "
+        "adjusted by Holm's method for all scenarios that are held against the same one in the same measure. Real: "
+        "p < 0.05.",
+        COST,
+        "From two seeds their noise can hardly be estimated, so that only large differences are called real; three are "
+        f"much better. {THESE_RUNS.capitalize()}: {ONE_SEED}",
     ]
 
 

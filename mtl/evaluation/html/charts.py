@@ -81,7 +81,9 @@ def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[st
         summary: What to see.
     """
     y = {"field": "name", "type": "nominal", "title": None, "sort": list(order)}
-    verdicts = {"domain": ["real", "within noise"], "range": ["#d55e00", GREY]}
+    shades = {"real": "#d55e00", "real for these runs": "#e69f00", "within noise": GREY}
+    shown = [verdict for verdict in shades if any(row["verdict"] == verdict for row in rows)]
+    verdicts = {"domain": shown, "range": [shades[verdict] for verdict in shown]}
     colour = {"field": "verdict", "type": "nominal", "title": None, "scale": verdicts}
     tip = _tooltip(("name", "scenario"), ("told", "difference"), ("verdict", "verdict"))
     x = _number("low", "difference, 95 % interval")

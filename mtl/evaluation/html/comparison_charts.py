@@ -36,7 +36,7 @@ def cost(comparison: Comparison) -> Chart | None:
             "name": row.name,
             "seconds": row.seconds,
             "time": words.seconds(row),
-            "score": row.rank,
+            "score": row.score.mean if row.score else None,
             "shown": words.spread(row.score),
             "front": row.name in front,
             "left": math.log1p(row.seconds or 0.0) > middle,
@@ -51,10 +51,11 @@ def _front(timed: Sequence[Figures]) -> list[str]:
     """Return the names of those that score higher than everything that is cheaper, from the cheapest on."""
     found: list[str] = []
     highest = float("-inf")
-    for row in sorted(timed, key=lambda row: (row.seconds or 0.0, -row.rank)):
-        if row.rank > highest:
-            found.append(row.name)
-            highest = row.rank
+    scored = [(row.seconds or 0.0, row.score.mean, row.name) for row in timed if row.score]
+    for _, score, name in sorted(scored, key=lambda each: (each[0], -each[1])):
+        if score > highest:
+            found.append(name)
+            highest = score
     return found
 
 
@@ -76,7 +77,9 @@ def intervals(comparison: Comparison) -> Chart | None:
         for each in found
     ]
     noise = [each.scenario for each in found if not each.real]
-    told = f"{words.both(noise)} cannot be told from {best}." if noise else f"Every scenario is really below {best}."
+    told = f"{words.both(noise)} cannot be told from {best}." if noise else f"Every scenario differs from {best}."
+    if any(words.verdict(each) == words.THESE_RUNS for each in found):
+        told += f" {words.THESE_RUNS.capitalize()}: {words.ONE_SEED}"
     return charts.intervals("chart-intervals", f"Against {best}", rows, [each.scenario for each in found], told)
 
 
@@ -128,7 +131,7 @@ def learning_curve(comparison: Comparison) -> Chart | None:
     if len({row.scenario.size for row in sized}) < 2:
         return None
     rows = [
-        {"name": _without_size(row), "x": row.scenario.size, "y": row.rank}
+        {"name": _without_size(row), "x": row.scenario.size, "y": row.score and row.score.mean}
         for row in sorted(sized, key=lambda row: row.scenario.size or 0)
     ]
     names = list(dict.fromkeys(_without_size(row) for row in sized))

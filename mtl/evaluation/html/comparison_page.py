@@ -10,6 +10,7 @@ from mtl.evaluation import formatting
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.columns import Column, columns
 from mtl.evaluation.comparison.comparing import Comparison
+from mtl.evaluation.comparison.differences import Difference
 from mtl.evaluation.comparison.figures import Figures
 from mtl.evaluation.comparison.recommendation import Advice
 from mtl.evaluation.html import comparison_charts as charts
@@ -65,8 +66,8 @@ def _lead(comparison: Comparison, advice: Sequence[Advice]) -> str:
     rows = ", ".join(
         f"{task} {len(outcomes.predictions):,}" for task, outcomes in comparison.best.scenario.runs[0].outcomes.items()
     )
-    told = f"{len(comparison.rows)} scenarios, {runs} runs, judged on test rows: {rows}."
-    return f'{paragraph(told, kind="facts")}<ul class="cards">{cards}</ul>'
+    told = f"{len(comparison.rows)} scenarios, {runs} runs, figures of the test rows: {rows}."
+    return f'{paragraph(told, words.ranking(comparison), kind="facts")}<ul class="cards">{cards}</ul>'
 
 
 def _scenarios(comparison: Comparison) -> str:
@@ -104,8 +105,12 @@ def _against(comparison: Comparison, row: Figures) -> Cell:
     found = comparison.difference(row.name, comparison.best.name)
     if found is None:
         return Cell("best" if row is comparison.best else formatting.NOTHING, 0.0 if row is comparison.best else None)
-    kind = "real" if found.real else ""
+    kind = _kind(found)
     return Cell(f"{words.signed(found.value)}, {words.verdict(found)}", found.value, kind)
+
+
+def _kind(difference: Difference) -> str:
+    return "real" if words.verdict(difference) == words.REAL else ""
 
 
 def _figure(column: Column, row: Figures) -> Cell:
@@ -127,7 +132,7 @@ def _differences(comparison: Comparison) -> Iterator[str]:
                 Cell(words.signed(each.value), each.value),
                 Cell(words.interval(each), each.low),
                 Cell(words.p_value(each.p_adjusted), each.p_adjusted),
-                Cell(words.verdict(each), kind="real" if each.real else ""),
+                Cell(words.verdict(each), kind=_kind(each)),
             ]
             for each in comparison.differences
             if each.reference == reference
@@ -148,7 +153,7 @@ def _sharing(comparison: Comparison) -> Iterator[str]:
             Cell(words.signed(row.difference.value), row.difference.value),
             Cell(words.interval(row.difference), row.difference.low),
             Cell(words.p_value(row.difference.p_adjusted), row.difference.p_adjusted),
-            Cell(words.verdict(row.difference), kind="real" if row.difference.real else ""),
+            Cell(words.verdict(row.difference), kind=_kind(row.difference)),
         ]
         for row in words.sharing(comparison)
     ]
