@@ -195,11 +195,17 @@ def _summary(run: Run, pictures: RunPictures) -> RunSummary:
     )
 
 
-def show(run: Run) -> None:
-    """Print each task's table on test, the overview, the cost, and where everything lies; of a study's job less."""
+def show(run: Run, *, brief: bool = False) -> None:
+    """Print each task's table on test, the overview, the cost, and where everything lies.
+
+    Args:
+        run: The finished run.
+        brief: Whether to print the overview and the place of the report only.
+    """
     out = console()
-    if run.config.study.name is not None:
+    if brief:
         out.print(results_table(run.reports))
+        out.print(f"\nreport   {_shown(run.folder)}/report.md\n", markup=False, soft_wrap=True)
         return
     for task, splits in run.reports.items():
         split = "test" if "test" in splits else next(iter(splits), None)

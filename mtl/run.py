@@ -51,7 +51,12 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    config: Config, folder: Path, choices: Mapping[str, str] | None = None, *, resume: bool = False
+    config: Config,
+    folder: Path,
+    choices: Mapping[str, str] | None = None,
+    *,
+    resume: bool = False,
+    brief: bool = False,
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write everything that a run leaves.
 
@@ -60,6 +65,7 @@ def train(
         folder: The run folder.
         choices: The choice made in each configuration group, for the report.
         resume: Whether to go on with the run in the folder, from its last checkpoint if there is one.
+        brief: Whether to print one table of results only, as for a job of a sweep.
 
     Returns:
         For each task and split its figures and predictions.
@@ -73,7 +79,7 @@ def train(
     check(folder)
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
         try:
-            return _train(absolute(config), folder, dict(choices or {}), stop, resume)
+            return _train(absolute(config), folder, dict(choices or {}), stop, resume=resume, brief=brief)
         except KeyboardInterrupt:
             if (folder / CONFIG).is_file() and not is_finished(folder):
                 log.info(_advice(folder))
@@ -85,7 +91,7 @@ def _advice(folder: Path) -> str:
 
 
 def _train(
-    config: Config, folder: Path, choices: dict[str, str], stop: Stop, resume: bool
+    config: Config, folder: Path, choices: dict[str, str], stop: Stop, *, resume: bool, brief: bool
 ) -> dict[str, dict[str, Scored]]:
     point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
@@ -143,7 +149,7 @@ def _train(
     )
     write(run)
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # of no use any more, and as large as training's state
-    show(run)
+    show(run, brief=brief)
     return scored
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,9 +21,14 @@ from mtl import cli, new_folder
 from mtl.backbones import CONF
 from mtl.composition import check_command_line
 from mtl.config import Config, load
+from mtl.data.problems import plural
 from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed
 from mtl.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.study import Study, plan_study
+
+if TYPE_CHECKING:
+    from mtl.evaluation.scoring import Scored
+    from mtl.evaluation.summary import JobRow
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
@@ -46,16 +52,13 @@ def main(arguments: Sequence[str]) -> None:
         return
     command = check_command_line(arguments)
     study = plan_study(command)
-    failed: list[str] = []
+    jobs: list[JobRow] = []
 
     def job(cfg: DictConfig) -> None:
-        try:
+        if study is not None or not command.multirun:
             _job(cfg, study)
-        except MtlError as error:
-            if not command.multirun:
-                raise
-            log.error("this job failed, the sweep goes on\n%s", error)
-            failed.append(str(error))
+        else:
+            jobs.append(_job_of_sweep(cfg))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong, rather than a traceback and exit code 1
     logging.raiseExceptions = False  # on a full disk each line for train.log would give a traceback
@@ -72,10 +75,10 @@ def main(arguments: Sequence[str]) -> None:
         if study is not None:
             print("the same command goes on with the study", file=sys.stderr)
         raise
-    if study is not None:
-        failed = study.end()
+    failed = _end_of_sweep(jobs) if study is None else study.end()
     if failed:
-        log.error("%d of the sweep's jobs failed", len(failed))
+        what = "sweep" if study is None else "study"
+        log.error("%s of the %s failed: %s", plural(len(failed), "job"), what, ", ".join(failed))
         sys.exit(cli.FAILED)
 
 
@@ -110,6 +113,36 @@ def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -
         found = f"{name}={number}: one of {number} processes that a launcher has started"
         expected = "one process, which starts the others itself, on this machine"
         raise ConfigError(Problem("launcher", found, expected, f"{prefix}python -m mtl.train {shlex.join(words)}"))
+
+
+def _job_of_sweep(cfg: DictConfig) -> JobRow:
+    """Do a job of a sweep; an error ends this job only."""
+    from mtl.evaluation.summary import JobRow
+
+    settings = HydraConfig.get()
+    number, overrides = int(settings.job.num), " ".join(map(str, settings.overrides.task))
+    folder = Path(settings.runtime.output_dir)
+    try:
+        scored = _job(cfg, None, brief=True)
+    except MtlError as error:
+        log.error("this job failed, the sweep continues\n%s", error)
+        return JobRow(number, overrides, folder, error=str(error))
+    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
+    return JobRow(number, overrides, folder, reports)
+
+
+def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
+    """Print the figures of all jobs and how to compare them, and return the names of those that failed."""
+    if not jobs:
+        return []
+    from mtl.evaluation.tables import console, jobs_table
+
+    out = console()
+    out.print(jobs_table(jobs))
+    if sum(not job.error for job in jobs) > 1:
+        folder = os.path.relpath(jobs[0].folder.parent)
+        out.print(f"\ncompare  python -m mtl.compare {folder}\n", markup=False, soft_wrap=True)
+    return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]
 
 
 def _resume(arguments: Sequence[str]) -> None:
@@ -158,7 +191,8 @@ def _log_into(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
 
 
-def _job(cfg: DictConfig, study: Study | None) -> None:
+def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[str, dict[str, Scored]]:
+    """Do a job; of a study, whose jobs print little, no figures are returned."""
     settings = HydraConfig.get()
     config = load(cfg)
     folder = Path(settings.runtime.output_dir)
@@ -168,9 +202,9 @@ def _job(cfg: DictConfig, study: Study | None) -> None:
         from mtl.run import train
 
     if study is None:
-        train(config, folder, choices)
-    else:
-        study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume))
+        return train(config, folder, choices, brief=brief)
+    study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True))
+    return {}
 
 
 def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

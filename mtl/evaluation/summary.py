@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation import formatting
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 
 RARE_SUPPORT = 20
 """A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job of a sweep.
+
+    Attributes:
+        number: Its number in the sweep.
+        overrides: Its value of each swept key: ``freeze=none seed=1``.
+        folder: Its run folder.
+        reports: The report of each task and split; nothing where it failed.
+        error: Why it failed; empty if it did not.
+    """
+
+    number: int
+    overrides: str
+    folder: Path
+    reports: Mapping[str, Mapping[str, TaskReport]] = field(default_factory=dict)
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

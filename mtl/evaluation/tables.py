@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -19,10 +20,12 @@ from mtl.evaluation.stage_blocks import HEADER, stage_rows
 from mtl.evaluation.summary import (
     RARE_SUPPORT,
     GroupRow,
+    JobRow,
     PlanRow,
     StageRow,
     calibrations,
     cost_rows,
+    reported_split,
     retention_row,
 )
 from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
@@ -156,6 +159,30 @@ def unfreezing_table(stages: Sequence[StageRow]) -> Table:
         rates = Text("\n").join(_text(f"{name} {formatting.rate(rate)}") for name, rate in stage.rates.items())
         table.add_row(str(number), _text(stage.start), begins, rates, formatting.count(stage.parameters))
     table.caption = "peak rates and parameters: of all that trains from then on"
+    return table
+
+
+def jobs_table(jobs: Sequence[JobRow]) -> Table:
+    """Return a line for each job of a sweep with the macro-F1 of each task.
+
+    Args:
+        jobs: The jobs in order.
+    """
+    tasks = list(dict.fromkeys(task for job in jobs for task in job.reports))
+    table = _table("Jobs of the sweep", ["job", "settings"], ["val", *map(formatting.one_line, tasks)])
+    for job in jobs:
+        if job.error:
+            table.add_row(str(job.number), _text(job.overrides), "failed", *[""] * len(tasks), style="yellow")
+            continue
+        splits = [job.reports.get(task, {}) for task in tasks]
+        validated = [split["val"].macro_f1 for split in splits if "val" in split]
+        scores = [statistics.fmean(validated) if validated else None]
+        scores += [split[reported].macro_f1 if (reported := reported_split(split)) else None for split in splits]
+        table.add_row(str(job.number), _text(job.overrides), *map(formatting.score, scores))
+    table.caption = (
+        "macro-F1. val: the mean of all tasks on the validation rows, to choose a job by.\n"
+        "Then each task on its test rows."
+    )
     return table
 
 

@@ -100,6 +100,7 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
     assert folder.name.startswith("mine-")
     assert "this job failed, the study goes on" in found.out
     assert "Traceback" not in found.out + found.err
+    assert "1 job of the study failed: lower_layers_frozen-train_layers-99-seed-1" in found.out + found.err
     told = comparison(folder)
     assert [row["name"] for row in told["scenarios"]] == ["lower_layers_frozen"]
     assert [(job["failed"], job["folder"].rpartition("/")[2]) for job in told["unfinished"]] == [
@@ -118,10 +119,10 @@ def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: py
 
     genuine = mtl.run.train
 
-    def train(config: Any, folder: Path, choices: Any, *, resume: bool) -> Any:
+    def train(config: Any, folder: Path, choices: Any, **rest: bool) -> Any:
         if config.seed == 1:
             raise RuntimeError("out of everything")
-        return genuine(config, folder, choices, resume=resume)
+        return genuine(config, folder, choices, **rest)
 
     monkeypatch.setattr(mtl.run, "train", train)
     found = study(tmp_path, "scenario=all_frozen", "seed=1,2")

@@ -48,9 +48,29 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_at_its_end(tmp_path:
     assert [(tmp_path / "sweep" / str(job) / "metrics.json").is_file() for job in (0, 1)] == [False, True]
     output = done.stdout + done.stderr
     assert "Traceback" not in output
-    assert "this job failed, the sweep goes on\nData: 3 problems\n" in output
+    assert "this job failed, the sweep continues\nData: 3 problems\n" in output
     assert "sentiment_train.csv:1" in output
-    assert "1 of the sweep's jobs failed" in output
+    assert "1 job of the sweep failed: job 0 (data.tasks.sentiment.label_column=mood)\n" in output
+    assert "mtl.compare" not in done.stdout  # one job alone is nothing to compare
+
+
+def test_a_sweep_ends_in_one_table_of_its_jobs_and_the_command_that_compares_them(tmp_path: Path) -> None:
+    arguments = ["freeze=backbone", "seed=1,2", "hydra.sweep.dir=here/sweep"]
+    done = call("mtl.train", "-m", *arguments, *data(tmp_path), *DEBUG, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    before, table = done.stdout.split("Jobs of the sweep\n")
+    assert before.count("Results\n") == 2
+    assert before.count("report   here/sweep/") == 2
+    assert "Calibration" not in before
+    assert "Cost" not in before
+    for job in (0, 1):
+        tasks = read_metrics(tmp_path / "here" / "sweep" / str(job) / "metrics.json").tasks
+        validated = sum(splits["val"].macro_f1 for splits in tasks.values()) / len(tasks)
+        figures = [f"{value:.3f}" for value in (validated, *(splits["test"].macro_f1 for splits in tasks.values()))]
+        (line,) = (line for line in table.splitlines() if f"seed={job + 1}" in line)
+        assert line.split() == [str(job), "freeze=backbone", f"seed={job + 1}", *figures]
+    assert table.endswith("compare  python -m mtl.compare here/sweep\n\n")
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_a_value_that_no_job_could_take_stops_the_sweep_before_its_first_job(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ IDLE: Final[Mapping[str, str]] = {
     "logger": "where curves are written",
     "cache": "cached activations equal computed ones",
     "study": "the name of a sweep; its epochs are copied into trainer.max_epochs",
+    "data.tasks.*.missing": "refuses rows without a label, or leaves them out: a finished run trained on the others",
+    "backbone.fast_rates": "copied into learning_rates by those who use them",
     "backbone.sha256": "a check of the weights, which are the same or refused",
     "callbacks.progress": "what the terminal shows",
     "callbacks.save_last": _CHECKPOINTS,
