@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +98,26 @@ def test_a_page_is_drawn_without_a_word_and_without_a_request(chrome: Chrome, pa
 def test_a_page_is_no_wider_than_the_screen(chrome: Chrome, page: Path, width: int) -> None:
     browser.opened(chrome, page, width)
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_names_in_the_chart_of_costs_lie_apart(chrome: Chrome, tmp_path: Path) -> None:
+    names = ["backbone_frozen", "lower_layers_frozen", "lora", "gradual_unfreezing", "full_finetune", "decay"]
+    for name, wrong, seconds in zip(names, (20, 18, 15, 14, 13, 14), (12, 60, 80, 95, 100, 97), strict=True):
+        task = predictions(TRUE, answers(TRUE, range(wrong), CLASSES), CLASSES)
+        write_run(tmp_path / name, {"topic": task}, name=name, seconds=seconds)
+    found = compare([tmp_path])
+    page = tmp_path / "comparison.html"
+    page.write_text(comparison_page(found, recommend(found)), encoding="utf-8")
+    browser.opened(chrome, page)
+    boxes = chrome.execute_script(
+        "return [...document.querySelectorAll('#chart-cost text')].filter((each) => arguments[0].includes("
+        "each.textContent)).map((each) => each.getBoundingClientRect()).map((box) => [box.left, box.right, box.top,"
+        "box.bottom])",
+        names,
+    )
+    assert len(boxes) == len(names)
+    for one, other in combinations(boxes, 2):
+        assert one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] + 1 or other[3] <= one[2] + 1
 
 
 def test_data_are_shown_as_text_and_never_run(chrome: Chrome, page: Path) -> None:

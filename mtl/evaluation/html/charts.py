@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,13 @@ from mtl.evaluation.html.page import Chart
 
 Row = Mapping[str, Any]
 _TALL = 320
+_PADDING = 16
+_NARROW = 360  # width of the plot in the narrowest column of a page
+_Place = tuple[str, int, int]
+_Box = tuple[float, float, float, float]
+_PLACES: tuple[_Place, ...] = tuple(
+    (align, dx, dy) for dy in (14, -12, 27, -25, 40, -38) for align, dx in (("left", 4), ("right", 4), ("left", -60))
+)
 _TIMES = (0, 1, 10, 60, 600, 3600, 36000)
 _TIME = (
     "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' : datum.value / 3600 + ' h'"
@@ -33,20 +41,16 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
 
     Args:
         identity: The id on the page.
-        rows: ``name``, ``seconds``, ``time`` (written), ``score``, ``shown`` (written), ``front`` (true or false) and
-            ``left`` (whether the label stands left of the point).
+        rows: ``name``, ``label`` (the name as short as it has to be), ``seconds``, ``time`` (written), ``score``,
+            ``shown`` (written) and ``front`` (true or false).
         summary: What to see.
     """
     longest = max((row["seconds"] for row in rows), default=0.0)
     times = {"values": [time for time in _TIMES if time <= longest * 1.1], "labelExpr": _TIME}
     x = _number("seconds", "training time", scale={"type": "symlog", "nice": False}, axis=times)
-    y = _number("score", "score", scale={"zero": False, "padding": 16})
+    y = _number("score", "score", scale={"zero": False, "padding": _PADDING})
     tip = _tooltip(("name", "scenario"), ("shown", "score"), ("time", "training time"))
     point = {"x": x, "y": y, "tooltip": tip}
-    sides = [
-        (True, "datum.left", {"align": "right", "dy": -12, "dx": 4}),
-        (False, "!datum.left", {"align": "left", "dy": 14, "dx": 4}),
-    ]
     layers: list[dict[str, Any]] = [
         {
             "transform": [{"filter": "datum.front"}],
@@ -62,12 +66,63 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
             },
         },
     ]
-    for left, test, label in sides:
-        if any(row["left"] == left for row in rows):  # without a row a layer has no extent, and Vega warns
-            mark = {"type": "text", "fontSize": 12, "style": "plain", **label}
-            encoding = {**point, "text": {"field": "name"}}
-            layers.append({"transform": [{"filter": test}], "mark": mark, "encoding": encoding})
+    named: dict[_Place, list[str]] = {}
+    for row, place in zip(rows, label_places(rows), strict=True):
+        if place is not None:
+            named.setdefault(place, []).append(row["name"])
+    for (align, dx, dy), names in named.items():
+        mark = {"type": "text", "fontSize": 12, "style": "plain", "align": align, "dx": dx, "dy": dy}
+        encoding = {**point, "text": {"field": "label"}}
+        chosen = [{"filter": {"field": "name", "oneOf": names}}]
+        layers.append({"transform": chosen, "mark": mark, "encoding": encoding})
+    if sum(map(len, named.values())) < len(rows):
+        summary += " Points without a name, for which there is no room, tell it when pointed at."
     return Chart(identity, "Quality against cost", summary, {"height": _TALL, "data": _values(rows), "layer": layers})
+
+
+def label_places(rows: Sequence[Row]) -> list[_Place | None]:
+    """Return where the name of each point stands: alignment and offset in pixels; None where there is no room.
+
+    The places are found for the narrowest chart of a page with two charts in a row. In a wider one the points lie
+    further apart, so that no name meets another one there either.
+
+    Args:
+        rows: ``label``, ``seconds``, ``score`` and ``front`` of each point.
+    """
+    longest = math.log1p(max(row["seconds"] for row in rows)) or 1.0
+    least, most = (pick(row["score"] for row in rows) for pick in (min, max))
+    inside = _TALL - 2 * _PADDING
+    points = [
+        (
+            _NARROW * math.log1p(row["seconds"]) / longest,
+            _PADDING + inside * ((most - row["score"]) / (most - least) if most > least else 0.5),
+        )
+        for row in rows
+    ]
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
+    places: list[_Place | None] = [None] * len(rows)
+    for at in sorted(range(len(rows)), key=lambda at: not rows[at]["front"]):
+        for place in _PLACES:
+            box = _box(points[at], place, len(str(rows[at]["label"])))
+            others = taken[:at] + taken[at + 1 :]
+            within = box[0] >= 0 and box[1] >= 0 and box[2] <= _NARROW and box[3] <= _TALL
+            if within and not any(_overlap(box, other) for other in others):
+                places[at] = place
+                taken.append(box)
+                break
+    return places
+
+
+def _box(point: tuple[float, float], place: _Place, characters: int) -> _Box:
+    """Return left, top, right and bottom of a name."""
+    align, dx, dy = place
+    width, (x, y) = 6.6 * characters, point
+    left = x + dx - (width if align == "right" else 0)
+    return left, y + dy - 7, left + width, y + dy + 7
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[str], summary: str) -> Chart:

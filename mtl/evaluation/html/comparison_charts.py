@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mtl.evaluation import formatting
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.comparing import Comparison
-from mtl.evaluation.comparison.figures import Figures
+from mtl.evaluation.comparison.figures import Figures, Spread
 from mtl.evaluation.comparison.records import Outcomes
 from mtl.evaluation.html import charts
 from mtl.evaluation.html.bins import points, pooled_bins
@@ -20,42 +20,41 @@ from mtl.evaluation.html.page import Chart
 
 MOST_CLASSES = 15
 """Bars of so many classes fit a chart; of more, those with the lowest F1 are shown."""
+_LABEL = 32  # characters of a name beside a point
 MOST_LINES = 6
 """So many scenarios fit into one chart of lines or bars: the best ones."""
 
 
 def cost(comparison: Comparison) -> Chart | None:
     """Return the scores against the training time, or None where fewer than two were timed."""
-    timed = [row for row in comparison.rows if row.seconds is not None and row.score is not None]
+    timed = [(row, row.seconds, row.score) for row in comparison.rows if row.seconds is not None and row.score]
     if len(timed) < 2:
         return None
     front = _front(timed)
-    middle = 0.6 * math.log1p(max(row.seconds or 0.0 for row in timed))
     rows = [
         {
             "name": row.name,
-            "seconds": row.seconds,
+            "label": formatting.shortened(row.name, _LABEL),
+            "seconds": seconds,
             "time": words.seconds(row),
-            "score": row.score.mean if row.score else None,
-            "shown": words.spread(row.score),
+            "score": score.mean,
+            "shown": words.spread(score),
             "front": row.name in front,
-            "left": math.log1p(row.seconds or 0.0) > middle,
         }
-        for row in timed
+        for row, seconds, score in timed
     ]
-    told = f"Nothing cheaper beats {words.both(front)}; whatever is not on the dashed line is dearer and no better."
+    told = f"On the test rows nothing cheaper scores above {words.both(front)}, on the dashed line. {words.COST}"
     return charts.quality_and_cost("chart-cost", rows, told)
 
 
-def _front(timed: Sequence[Figures]) -> list[str]:
+def _front(timed: Sequence[tuple[Figures, float, Spread]]) -> list[str]:
     """Return the names of those that score higher than everything that is cheaper, from the cheapest on."""
     found: list[str] = []
     highest = float("-inf")
-    scored = [(row.seconds or 0.0, row.score.mean, row.name) for row in timed if row.score]
-    for _, score, name in sorted(scored, key=lambda each: (each[0], -each[1])):
-        if score > highest:
-            found.append(name)
-            highest = score
+    for row, _, score in sorted(timed, key=lambda each: (each[1], -each[2].mean)):
+        if score.mean > highest:
+            found.append(row.name)
+            highest = score.mean
     return found
 
 

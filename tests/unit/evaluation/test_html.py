@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mtl.errors import DataError
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.html import library
 from mtl.evaluation.html.bins import points, pooled_bins
+from mtl.evaluation.html.charts import label_places
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.projection import plane, read_map, sentence_map, write_map
 from mtl.evaluation.html.safe import script_json, text
@@ -35,6 +37,48 @@ def test_no_text_can_end_a_script_or_a_line_in_it(data: str) -> None:
 @given(st.text())
 def test_no_text_can_become_markup(data: str) -> None:
     assert not set(text(data + "<b \"'>")) & set("<>\"'")
+
+
+points_of_runs = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(["lora", "all_frozen", "gradual_unfreezing", "classification_head_frozen"]),
+        "seconds": st.floats(0, 5000),
+        "score": st.sampled_from([0.2, 0.7, 0.71, 0.72, 0.9]),
+        "front": st.booleans(),
+    }
+)
+
+
+@given(st.lists(points_of_runs, min_size=1, max_size=9), st.sampled_from([360, 500, 1000]))
+def test_no_name_of_a_point_lies_on_another_one(rows: list[dict[str, Any]], width: int) -> None:
+    """Names of 6.6 pixels a character and 14 high, in a plot as narrow as they come or wider."""
+    longest, least, most = (
+        pick(each)
+        for pick, each in zip(
+            (max, min, max), ([row[key] for row in rows] for key in ("seconds", "score", "score")), strict=True
+        )
+    )
+    boxes = []
+    for row, place in zip(rows, label_places(rows), strict=True):
+        if place is None:
+            continue
+        align, dx, dy = place
+        share = (most - row["score"]) / (most - least) if most > least else 0.5
+        x = width * np.log1p(row["seconds"]) / (np.log1p(longest) or 1) + dx
+        x -= 6.6 * len(row["label"]) if align == "right" else 0
+        boxes.append((x, 16 + share * 288 + dy, x + 6.6 * len(row["label"])))
+    for one, other in combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or abs(one[1] - other[1]) >= 14 - 1e-9
+
+
+def test_each_of_six_usual_scenarios_gets_its_name() -> None:
+    names = ["backbone_frozen", "lower_layers_frozen", "lora", "gradual_unfreezing", "full_finetune", "all_frozen"]
+    seconds, scores = [12.0, 60.0, 80.0, 95.0, 100.0, 0.0], [0.78, 0.80, 0.83, 0.84, 0.845, 0.2]
+    rows = [
+        {"label": name, "seconds": time, "score": score, "front": at in (0, 2, 4, 5)}
+        for at, (name, time, score) in enumerate(zip(names, seconds, scores, strict=True))
+    ]
+    assert None not in label_places(rows)
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
