@@ -57,6 +57,10 @@ class Comparison:
         """Return the figures of a scenario."""
         return next(each for each in self.rows if each.name == name)
 
+    def ranking_score(self, row: Figures) -> float:
+        """Return the score by which a scenario is ranked, see ``ranked_by``."""
+        return _ranking_score(row, self.ranked_by)
+
     def difference(
         self, scenario: str, reference: str, task: str | None = None, measure: str = SCORE
     ) -> Difference | None:
@@ -140,10 +144,14 @@ def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
     ranked_by: RankedBy = "validation" if all(row.validation for row in rows if row.score) else "test"
 
     def key(row: Figures) -> tuple[bool, float, float]:
-        score = row.validation if ranked_by == "validation" else row.score
-        return row.score is None, 0.0 if score is None else -score.mean, _cost(row)
+        return row.score is None, -_ranking_score(row, ranked_by), _cost(row)
 
     return sorted(rows, key=key), ranked_by
+
+
+def _ranking_score(row: Figures, ranked_by: RankedBy) -> float:
+    score = row.validation if ranked_by == "validation" else row.score
+    return float("-inf") if score is None else score.mean
 
 
 def _cost(row: Figures) -> float:

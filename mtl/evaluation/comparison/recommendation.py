@@ -56,14 +56,11 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     tied = _tied(comparison)
     if tied and tied != others[:1]:
         reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told apart on these rows.")
+    enough = comparison.ranking_score(best) - _ALIKE
     cheaper = [
-        (row, found)
-        for row in tied
-        if row.learns and _cost(row) < 0.5 * _cost(best)
-        if (found := comparison.difference(row.name, best.name)) and found.value > -_ALIKE
+        row for row in tied if row.learns and _cost(row) < 0.5 * _cost(best) and comparison.ranking_score(row) > enough
     ]
-    if cheaper:
-        row, found = min(cheaper, key=lambda pair: _cost(pair[0]))
+    if cheaper and (found := comparison.difference((row := min(cheaper, key=_cost)).name, best.name)):
         told = f"{row.name} takes {_share(row, best)} of its time and is {_less(found.value)} it, which is within noise"
         reasons.append(f"{told}: try that first.")
     yield Advice("Best quality", best.name, reasons)
@@ -87,18 +84,20 @@ def _lead(comparison: Comparison, second: Figures) -> str:
 
 
 def _budget(comparison: Comparison) -> Iterator[Advice]:
-    timed = [row for row in _ranked(comparison) if row.seconds is not None and row.learns]
+    learning = [row for row in _ranked(comparison) if row.learns]
+    timed = [row for row in learning if row.seconds is not None]
     if len(timed) < 2:
         return
+    untimed = [row.name for row in learning if row.seconds is None]
+    left_out = [f"What {words.both(untimed)} took is not known."] if untimed else []
     most = max(timed, key=_cost)
     affordable = [row for row in timed if _cost(row) <= BUDGET * _cost(most)]
     question = "Best within a tenth of the cost"
     if not affordable:
         row = min(timed, key=_cost)
         told = f"The cheapest, {row.name}, takes {_share(row, most)} of the time of the most expensive, {most.name}"
-        yield Advice(
-            question, "no scenario", [f"{told} ({_time(row)} of {_time(most)}), with a score of {_score(row)}."]
-        )
+        told += f" ({_time(row)} of {_time(most)}), with a score of {_score(row)}."
+        yield Advice(question, "no scenario", [told, *left_out])
         return
     row = affordable[0]
     spent = f"Trained in {_time(row)}, {_share(row, most)} of the time of the most expensive, {most.name}"
@@ -112,7 +111,7 @@ def _budget(comparison: Comparison) -> Iterator[Advice]:
         reasons.append(
             f"Score {_score(row)}, {_less(found.value)} the best, {comparison.best.name} ({words.evidence(found)})."
         )
-    yield Advice(question, row.name, reasons)
+    yield Advice(question, row.name, [*reasons, *left_out])
 
 
 def _little_data(comparison: Comparison) -> Iterator[Advice]:
@@ -253,6 +252,8 @@ def _less(value: float) -> str:
 
 
 def _time(row: Figures) -> str:
+    if row.seconds is None:
+        return "an unknown time"
     return "no time" if row.seconds == 0 else words.seconds(row)
 
 

@@ -207,7 +207,9 @@ def test_a_budget_counts_encoding_for_frozen_layers(tmp_path: Path) -> None:
     assert {row.name: row.seconds for row in comparison.rows} == {
         "freeze=none": 100, "freeze=backbone": 35, "freeze=lower": None,
     }  # fmt: skip
-    assert advice(comparison)["Best within a tenth of the cost"].answer == "no scenario"
+    found = advice(comparison)["Best within a tenth of the cost"]
+    assert found.answer == "no scenario"
+    assert found.reasons[-1] == "What freeze=lower took is not known."
     write_run(tmp_path / "1", worse, name="freeze=backbone", seconds=1, encoding=8)
     found = advice(compare([tmp_path]))["Best within a tenth of the cost"]
     assert found.answer == "freeze=backbone"
