@@ -72,7 +72,7 @@ def _tool_run(duration: float, metrics: dict[str, Any]) -> ToolRun:
     return ToolRun(
         seconds=duration,
         train_seconds=trained,
-        rows=round(trained * (cost["sentences_per_second"] or 0.0)),
+        rows=round((cost["total_seconds"] or 0.0) * (cost["sentences_per_second"] or 0.0)),
         accuracy={task: report["accuracy"] for task, report in test.items()},
         macro_f1={task: report["macro_f1"] for task, report in test.items()},
     )

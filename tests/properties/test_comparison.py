@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.evaluation.comparison.bootstrap import Answers, holm, p_value, resampled, seed_noise, with_seed_noise
+from mtl.evaluation.comparison.bootstrap import (
+    Answers,
+    holm,
+    p_value,
+    pooled_variance,
+    resampled,
+    seed_noise,
+    with_seed_noise,
+)
 
 p_values = st.lists(st.floats(0, 1), max_size=12)
 
@@ -28,7 +36,8 @@ def test_identical_scenarios_never_differ(pair: list[Answers], seed: int) -> Non
         one, other = (np.mean([run[measure] for run in values], axis=0) for values in twice)
         assert np.array_equal(one, other)
         assert p_value(one - other) == 1
-        noise = seed_noise(*(np.array([values[measure][0] for values in each]) for each in twice))
+        scores = [np.array([values[measure][0] for values in each]) for each in twice]
+        noise = seed_noise(scores[0], scores[1], pooled_variance(scores))
         assert noise is not None
         assert p_value(with_seed_noise(one - other, noise, seed)) == 1
 

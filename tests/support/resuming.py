@@ -49,7 +49,7 @@ COMMON = [
     "optimizer.warmup=2",
     "callbacks.save_every_steps=3",
 ]
-_TIMES = ("train_seconds", "sentences_per_second", "peak_memory_bytes")
+_TIMES = ("train_seconds", "encoding_seconds", "total_seconds", "sentences_per_second", "peak_memory_bytes")
 """What differs between any two runs."""
 
 

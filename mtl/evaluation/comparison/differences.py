@@ -12,9 +12,12 @@ from mtl.evaluation.comparison.bootstrap import (
     MEASURES,
     Answers,
     Floats,
+    SeedVariance,
     holm,
     measures,
     p_value,
+    paired_seed_noise,
+    pooled_variance,
     resampled,
     seed_noise,
     with_seed_noise,
@@ -98,6 +101,8 @@ class Bootstrap:
 
     def __init__(self, scenarios: Sequence[Scenario], rare: Mapping[str, Sequence[str]], resamples: int) -> None:
         self.resamples = max(resamples, _TESTS_PER_SCENARIO * len(scenarios))
+        self._scenarios = list(scenarios)
+        self._variances: dict[tuple[str, ...], SeedVariance | None] = {}  # by measure and tasks
         self._sampled: dict[tuple[Record, str, str], _Sampled] = {}  # by run, task and measure
         blocks: dict[tuple[str, str], list[Record]] = defaultdict(list)
         for scenario in scenarios:
@@ -136,10 +141,24 @@ class Bootstrap:
             return None
         values = _mean(run.resampled for run in first.values()) - _mean(run.resampled for run in second.values())
         scores = [np.array([run.observed for run in runs.values()]) for runs in (first, second)]
-        noise = seed_noise(*scores, paired=_split_by_seed(first, tasks) and _seeds(first) == _seeds(second))
+        if _split_by_seed(first, tasks) and _seeds(first) == _seeds(second):
+            noise = paired_seed_noise(scores[0] - scores[1])
+        else:
+            noise = seed_noise(*scores, self._pooled(measure, tasks))
         if noise is not None and values.any():  # else they predict the same, whatever the seed
             values = with_seed_noise(values, noise, SEED)
         return Resampled(float(scores[0].mean() - scores[1].mean()), values, over_seeds=noise is not None)
+
+    def _pooled(self, measure: str, tasks: Sequence[str]) -> SeedVariance | None:
+        """Return the variance over seeds of all scenarios that learn; the others vary with their untrained heads."""
+        key = (measure, *tasks)
+        if key not in self._variances:
+            learning = [each for each in self._scenarios if each.runs[0].metrics.cost.trainable_parameters != 0]
+            sampled = [self._runs(each, measure, {task: _rows(each, task) for task in tasks}) for each in learning]
+            self._variances[key] = pooled_variance(
+                np.array([run.observed for run in runs.values()]) for runs in sampled if runs
+            )
+        return self._variances[key]
 
     def _runs(self, scenario: Scenario, measure: str, rows: Mapping[str, set[str]]) -> dict[Record, _Sampled]:
         """Return the measure of each run over the rows, averaged over the tasks."""

@@ -141,9 +141,9 @@ def method(comparison: Comparison) -> list[str]:
         f"Score: {tasks}. ± is the standard deviation over seeds. {ranking(comparison)}",
         f"Rare F1: mean F1 of {share} ({named or 'there are none here'}).",
         f"Differences: paired bootstrap over {comparison.resamples:,} resamples of the test rows, plus noise of the "
-        "seeds that follows Student's t (Welch's degrees of freedom); 95 % percentile intervals; two-sided p-values "
-        "adjusted by Holm's method for all scenarios that are held against the same one in the same measure. Real: "
-        "p < 0.05.",
+        "seeds that follows Student's t; the variance of a scenario over its seeds is taken to be no less than the "
+        "mean of all that learn. 95 % percentile intervals; two-sided p-values adjusted by Holm's method for all "
+        "scenarios that are held against the same one in the same measure. Real: p < 0.05.",
         COST,
         "From two seeds their noise can hardly be estimated, so that only large differences are called real; three are "
         f"much better. {THESE_RUNS.capitalize()}: {ONE_SEED}",

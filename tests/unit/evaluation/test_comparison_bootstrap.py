@@ -15,6 +15,8 @@ from mtl.evaluation.comparison.bootstrap import (
     SeedNoise,
     holm,
     p_value,
+    paired_seed_noise,
+    pooled_variance,
     resampled,
     seed_noise,
     weights,
@@ -129,26 +131,28 @@ def test_holm_on_a_worked_example() -> None:
     assert holm([]) == []
 
 
-def test_seed_noise_is_that_of_welch_and_of_pairs() -> None:
-    first, second = np.array([0.80, 0.83, 0.86]), np.array([0.70, 0.71])
-    welch = stats.ttest_ind(first, second, equal_var=False)
-    noise = seed_noise(first, second)
-    assert noise is not None
-    assert noise.freedom == pytest.approx(welch.df)
-    assert (first.mean() - second.mean()) / noise.error == pytest.approx(welch.statistic)
-    related = stats.ttest_rel(first, np.array([0.7, 0.71, 0.75]))
-    noise = seed_noise(first, np.array([0.7, 0.71, 0.75]), paired=True)
-    assert noise is not None
-    assert noise.freedom == related.df == 2
-    assert np.mean(first - [0.7, 0.71, 0.75]) / noise.error == pytest.approx(related.statistic)
+def test_seed_noise_takes_of_each_scenario_its_own_variance_or_the_mean_of_all() -> None:
+    varied, alike, one = np.array([0.80, 0.83, 0.86]), np.array([0.70, 0.71]), np.array([0.5])
+    pooled = pooled_variance([varied, alike, one])
+    assert pooled is not None
+    assert pooled.freedom == 3
+    assert pooled.variance == pytest.approx((2 * 0.03**2 + 0.005**2 * 2) / 3)
+    expected = np.sqrt(0.03**2 / 3 + pooled.variance / 2)
+    assert seed_noise(varied, alike, pooled) == SeedNoise(pytest.approx(expected), 2.0)  # type: ignore[arg-type]
+    expected = np.sqrt(pooled.variance / 2 + pooled.variance)
+    assert seed_noise(one, alike, pooled) == SeedNoise(pytest.approx(expected), 3.0)  # type: ignore[arg-type]
+    assert pooled_variance([one, one]) is None
+    assert seed_noise(one, np.array([0.9]), None) is None
 
 
-def test_one_seed_is_taken_to_vary_as_much_as_the_others_and_two_single_seeds_tell_nothing() -> None:
-    several, one = np.array([0.80, 0.83, 0.86]), np.array([0.7])
-    expected = SeedNoise(pytest.approx(0.03 * np.sqrt(1 + 1 / 3)), 2.0)  # type: ignore[arg-type]
-    assert seed_noise(several, one) == seed_noise(one, several) == expected
-    assert seed_noise(one, np.array([0.9])) is None
-    assert seed_noise(np.array([0.8, 0.8]), np.array([0.7, 0.7])) == SeedNoise(0.0, 1.0)
+def test_paired_seed_noise_is_that_of_the_paired_t_test() -> None:
+    first, second = np.array([0.80, 0.83, 0.86]), np.array([0.7, 0.71, 0.75])
+    related = stats.ttest_rel(first, second)
+    noise = paired_seed_noise(first - second)
+    assert noise is not None
+    assert noise.freedom == related.df
+    assert np.mean(first - second) / noise.error == pytest.approx(related.statistic)
+    assert paired_seed_noise(np.array([0.1])) is None
 
 
 def test_seed_noise_widens_a_difference_as_students_t_does() -> None:
@@ -160,10 +164,14 @@ def test_seed_noise_widens_a_difference_as_students_t_does() -> None:
     assert np.sort(-turned) == pytest.approx(np.sort(with_seed_noise(np.arange(10.0), SeedNoise(0.5, 2.0), 7)))
 
 
-@pytest.mark.parametrize("deviations", [(0.01, 0.01), (0.02, 0.002)], ids=["alike", "one varies more"])
+@pytest.mark.parametrize(
+    "deviations",
+    [(0.01,) * 2, (0.01,) * 6, (0.02, 0.002), (0.02, 0.02, 0.002, 0.002, 0.002)],
+    ids=["two alike", "six alike", "one of two varies more", "two of five vary more"],
+)
 @pytest.mark.parametrize("rows", [200, 2_000, 10_000])
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_equal_scenarios_are_rarely_called_different(seeds: int, rows: int, deviations: tuple[float, float]) -> None:
+def test_equal_scenarios_are_rarely_called_different(seeds: int, rows: int, deviations: tuple[float, ...]) -> None:
     """Under the null at p < 0.05 at most one pair in twenty differs, up to chance; drawing seeds anew found up to 29 %.
 
     Each run has an accuracy of its own around a common one. The noise of the rows is normal, as that of accuracy is.
@@ -172,14 +180,14 @@ def test_equal_scenarios_are_rarely_called_different(seeds: int, rows: int, devi
     generator = np.random.default_rng([seeds, rows])
     called = 0
     for _ in range(trials):
-        accuracies = 0.85 + generator.standard_normal((2, seeds)) * np.array(deviations)[:, None]
-        right = np.array([generator.binomial(rows, accuracies)]).reshape(2, seeds) / rows
-        of_rows = np.sqrt((right * (1 - right)).sum() / rows) / seeds
-        noise = seed_noise(right[0], right[1])
+        accuracies = 0.85 + generator.standard_normal((len(deviations), seeds)) * np.array(deviations)[:, None]
+        scores = generator.binomial(rows, accuracies) / rows
+        noise = seed_noise(scores[0], scores[1], pooled_variance(scores))
         assert noise is not None
-        resampled = right[0].mean() - right[1].mean() + of_rows * generator.standard_normal(resamples)
-        called += p_value(with_seed_noise(resampled, noise, 1)) < 0.05
-    assert called / trials < 0.06
+        of_rows = np.sqrt((scores[:2] * (1 - scores[:2])).sum() / rows) / seeds
+        on_resamples = scores[0].mean() - scores[1].mean() + of_rows * generator.standard_normal(resamples)
+        called += p_value(with_seed_noise(on_resamples, noise, 1)) < 0.05
+    assert called / trials < 0.065
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
