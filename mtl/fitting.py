@@ -73,6 +73,7 @@ class Progress:
 def fit(
     setting: Setting,
     data: MultiTaskDataModule | None,
+    activations: FrozenActivations,
     history: callbacks.History,
     progress: Progress,
     report: Callable[[BadStep | BrokenWeights], None],
@@ -84,6 +85,7 @@ def fit(
     Args:
         setting: What the run has settled.
         data: The batches of `training_data`; nothing where everything is frozen.
+        activations: What frozen layers give for its rows.
         history: Takes the figures of each epoch.
         progress: Where training begins.
         report: Is told of each step that is not finite, and of broken weights; what it raises ends the training.

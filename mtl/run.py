@@ -123,7 +123,7 @@ def _train(
         groups = facts.group_rows(setting)  # before adapters are merged
         unfreezing = facts.stage_rows(setting)
         watch = gradient_watch(config)
-        cost = fit(setting, data, history, progress, BadSteps(setting), watch, connect)
+        cost = fit(setting, data, activations, history, progress, BadSteps(setting), watch, connect)
     logits = logits_of_all(setting, splits, activations)
     heads, notes = calibrated(setting, splits, logits)
     scored = with_stages(scored_splits(setting, splits, logits, heads), heads)
@@ -176,7 +176,8 @@ def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resu
         activations = _frozen(setting, splits, point)
         progress = replace(progress, activations=activations.used)
         data = training_data(setting, splits, activations)
-        fit(setting, data, callbacks.History(), progress, BadSteps(setting), gradient_watch(config), connect)
+        bad_steps, watch = BadSteps(setting), gradient_watch(config)
+        fit(setting, data, activations, callbacks.History(), progress, bad_steps, watch, connect)
 
 
 def _check_same(progress: Progress, folder: Path, *, resume: bool) -> None:
