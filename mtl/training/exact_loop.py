@@ -4,6 +4,9 @@ Lightning 2.6 writes checkpoints in hooks. Resumed from one that was written at 
 would have followed: the validation that was due, the end of the epoch with its hooks, and, after the last step of
 ``max_steps``, the end of training (`_FitLoop.reset`, `_TrainingEpochLoop.advance`). These loops write a checkpoint when
 all counters agree that a step is over and its figures are logged, and begin a resumed run with just what follows it.
+
+The last step of training is always followed by a validation, whatever the intervals say: a state that was never
+validated could not become the best one, and what training learned since the last validation would be thrown away.
 """
 
 from __future__ import annotations
@@ -57,5 +60,21 @@ class _ExactEpochLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         """Do what follows a step: first a checkpoint if one is due, then validation if it is due."""
         if not self.restarting:
-            self._points.step_ended(self.trainer, accumulating=self._should_accumulate())
+            self._points.step_ended(self.trainer, accumulating=self._should_accumulate(), last=self._ends_training())
         super().on_advance_end(data_fetcher)
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        """As in Lightning, and after the last step of training."""
+        due: bool = super()._should_check_val_fx(data_fetcher)
+        return due or (self.trainer.enable_validation and self._ends_training())
+
+    def _ends_training(self) -> bool:
+        """Whether no step follows the one that has ended, as far as that is known before a validation."""
+        trainer, fit_loop = self.trainer, self.trainer.fit_loop
+        if self.global_step == self.max_steps:
+            return True
+        epochs = fit_loop.epoch_progress.current.processed + self._num_ready_batches_reached()
+        if epochs == fit_loop.max_epochs:
+            return True
+        late_enough = epochs >= (fit_loop.min_epochs or 0) and self.global_step >= (self.min_steps or 0)
+        return trainer.should_stop and late_enough

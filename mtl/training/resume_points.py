@@ -94,18 +94,19 @@ class ResumePoints(Checkpoint):
         ranks = self._restored["random"]
         restore_random_state(ranks[trainer.global_rank % len(ranks)])
 
-    def step_ended(self, trainer: pl.Trainer, *, accumulating: bool) -> None:
+    def step_ended(self, trainer: pl.Trainer, *, accumulating: bool, last: bool = False) -> None:
         """Write a point if one is due; end if the process is to end.
 
         Args:
             trainer: The trainer, between a step and what follows it.
             accumulating: Whether gradients wait for more batches before the optimizer steps: they are in no checkpoint.
+            last: Whether no step follows.
         """
-        self._accumulating = accumulating
-        if accumulating or _is_trial(trainer):
+        self._accumulating = accumulating and not last
+        if self._accumulating or _is_trial(trainer):
             return
         stop = self._any_rank(trainer, self._stop.requested)
-        if stop or self._any_rank(trainer, self._is_due(trainer)):
+        if stop or self._any_rank(trainer, self._is_due(trainer, last)):
             self._save(trainer)
         if stop:
             raise self._stop.terminated()
@@ -123,15 +124,13 @@ class ResumePoints(Checkpoint):
                 self._save(trainer)
         raise self._stop.terminated()
 
-    def _is_due(self, trainer: pl.Trainer) -> bool:
+    def _is_due(self, trainer: pl.Trainer, last: bool) -> bool:
         rhythm = self._rhythm
         if rhythm is None:
             return False
-        if rhythm.steps is not None and trainer.global_step - self._saved_step >= rhythm.steps:
+        if last or (rhythm.steps is not None and trainer.global_step - self._saved_step >= rhythm.steps):
             return True
         ends_epoch = rhythm.epochs and trainer.is_last_batch
-        if ends_epoch and _is_last_step(trainer):
-            return True
         waited = time.monotonic() - self._saved_at
         timed = rhythm.minutes is not None and waited >= 60 * rhythm.minutes
         return (ends_epoch or timed) and waited >= self._cost / _SHARE
@@ -175,11 +174,6 @@ class ResumePoints(Checkpoint):
 def _is_trial(trainer: pl.Trainer) -> bool:
     """Whether it runs a few steps only to see that everything runs: Lightning writes no checkpoints then."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-
-
-def _is_last_step(trainer: pl.Trainer) -> bool:
-    """Whether the step that ended is the last one of training, as far as that is known before validation."""
-    return trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
 
 
 def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from tests.support.runs import Probe, config, data, probed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mtl.config import Config
     from mtl.data.batching import Batch
     from mtl.training.module import MultiTaskModule
 
@@ -79,6 +80,33 @@ def test_broken_off_in_every_scenario(scenario: str, tmp_path: Path) -> None:
 
 def test_broken_off_in_the_middle_of_an_epoch_and_behind_a_validation(tmp_path: Path) -> None:
     check_broken_off(tmp_path, "gradual", [(5, 10)])
+
+
+def test_broken_off_in_the_validation_behind_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which no interval asks for; the best state, here of that validation, is that of the unbroken run."""
+    chosen = [*overrides(tmp_path / "data", "last_validation"), "callbacks.save_every_steps=null"]
+    last = train_steps(config(*chosen), tmp_path / "unbroken", monkeypatch)
+
+    def die(_: Any, module: MultiTaskModule, *rest: Any) -> None:
+        if module.global_step == last:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        probe = probed(patch, Probe())
+        probe.on_validation_batch_end = die  # type: ignore[assignment]
+        with contextlib.suppress(Killed):
+            train(config(*chosen), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    train(config(*chosen), tmp_path / "run", resume=True)
+    assert differences(tmp_path / "run", tmp_path / "unbroken") == []
+
+
+def train_steps(chosen: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Train and return the number of optimizer steps."""
+    with monkeypatch.context() as patch:
+        probe = probed(patch, Probe())
+        train(chosen, folder)
+    return probe.optimizer_steps
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,13 @@ import torch
 
 from mtl.artifact import load_model
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.training.checkpoint_files import read_checkpoint
 from tests.support.runs import Probe, data, probed, run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lightning.pytorch import Trainer
 
     from mtl.training.module import MultiTaskModule
 
@@ -100,3 +103,83 @@ def test_accumulation_gives_the_step_of_the_mean_gradient(tmp_path: Path) -> Non
     one, other = (load_model(tmp_path / name).network.state_dict() for name in ("whole", "halves"))
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-7)
+
+
+class Validations(Probe):
+    """Keeps the optimizer steps behind which validation ran, and asks for an end as Lightning's clock does."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.steps: list[int] = []
+        self._left = stop_after
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._left is not None:
+            self._left -= 1
+            trainer.should_stop = self._left <= 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("flags", "validated"),
+    [  # five steps an epoch
+        (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"], [10, 15]),
+        (["trainer.max_epochs=2", "trainer.val_check_interval=0.4"], [2, 4, 5 + 2, 5 + 4, 10]),
+        (["trainer.max_epochs=2", "trainer.val_check_interval=5"], [5, 10]),
+        (["trainer.max_epochs=null", "trainer.max_steps=7"], [5, 7]),
+        (["trainer.max_epochs=2", "trainer.max_steps=3"], [3]),
+        (["trainer.max_epochs=null", "trainer.max_steps=4", "trainer.accumulate_grad_batches=2"], [3, 4]),
+    ],
+)
+def test_the_last_step_is_validated_and_saved(
+    flags: list[str], validated: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validations = Validations()
+    probed(monkeypatch, validations)
+    run(tmp_path / "run", *data(tmp_path), *flags)
+    assert validations.steps == validated
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] == validated[-1]
+
+
+@pytest.mark.parametrize(
+    ("batches", "flags", "validated"),
+    [
+        (7, [], [5, 7]),
+        (7, ["trainer.check_val_every_n_epoch=2"], [7]),
+        (3, ["trainer.min_steps=7"], [5, 7]),
+        (3, ["trainer.min_epochs=2"], [5, 10]),
+        (5, ["trainer.check_val_every_n_epoch=2"], [5]),
+        (3, ["trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=2"], [1]),
+    ],
+)
+def test_so_is_the_step_at_which_time_is_up(
+    batches: int, flags: list[str], validated: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validations = Validations(stop_after=batches)
+    probed(monkeypatch, validations)
+    run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=4", *flags)
+    assert validations.steps == validated
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == validated[-1]
+
+
+def test_a_best_state_behind_the_last_regular_validation_is_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9])
+    monkeypatch.setattr(
+        "mtl.training.module.MultiTaskModule.on_validation_epoch_end",
+        lambda module: module.log("val/macro_f1", torch.tensor(next(scores))),
+    )
+    run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=null", "trainer.max_steps=7")
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 7
+
+
+@pytest.mark.parametrize("flags", [["trainer.limit_val_batches=0"], ["trainer.fast_dev_run=3"]])
+def test_what_is_not_validated_stays_so(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validations = Validations()
+    probed(monkeypatch, validations)
+    run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=1", *flags)
+    assert validations.steps == ([] if "limit_val_batches" in flags[0] else [3])

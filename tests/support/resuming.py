@@ -37,6 +37,8 @@ SCENARIOS = {
     ],
     "stopped_early": ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "trainer.min_epochs=3"],
     "by_steps": ["trainer.max_epochs=null", "trainer.max_steps=13", "data.interleave=temperature"],
+    "last_validation": ["trainer.check_val_every_n_epoch=3", "callbacks=average"],
+    "uneven_validation": ["trainer.max_epochs=null", "trainer.max_steps=13", "trainer.val_check_interval=0.35"],
     "sparse_validation": ["trainer.check_val_every_n_epoch=2", "callbacks=average", "callbacks.keep_best=false"],
 }
 """What each scenario has beside `COMMON`: every way to freeze, and everything that a resumed run has to remember."""
