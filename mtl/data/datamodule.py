@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 from mtl.data.activations import RowActivations, collate_embeddings, collate_hidden
 from mtl.data.batching import Batch, collate
-from mtl.data.bucketing import Budget
+from mtl.data.bucketing import Budget, generator
 from mtl.data.interleaving import Step
 from mtl.data.loading import TrainLoader
 from mtl.data.sampling import StepSampler
@@ -104,18 +104,21 @@ class MultiTaskDataModule(LightningDataModule):
         return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in step.items()}
 
     def val_dataloader(self) -> Sequence[ValLoader]:
-        """Return one loader per task, from long rows to short ones.
+        """Return one loader per task: batches of similar length in a random order, the same in all runs.
 
-        With several processes each has its share of each batch: all have equally many, some of them perhaps empty.
+        So the first few, which is what ``limit_val_batches`` takes, are a sample of all of them, and each validation of
+        each run takes the same ones. With several processes each has its share of each batch: all have equally many,
+        some of them perhaps empty.
         """
         return [self._val_loader(task, split.table.lengths) for task, split in self.val.items()]
 
     def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
-        order = np.argsort(-lengths, kind="stable")
+        by_length = np.argsort(-lengths, kind="stable")
         rank, processes = self.sampler.rank, self.sampler.world_size
-        batches = replace(self._eval_batch, world_size=processes).cut(order, lengths[order])
+        batches = replace(self._eval_batch, world_size=processes).cut(by_length, lengths[by_length])
+        order = generator("validation", task).permutation(len(batches))
         return ValLoader(
-            [{task: rows[rank::processes]} for rows in batches],
+            [{task: batches[at][rank::processes]} for at in order],
             lambda step: self._collate("val", self.val, step, self._last_step),
         )
 

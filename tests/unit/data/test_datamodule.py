@@ -79,14 +79,32 @@ def test_tasks_without_validation_rows_are_left_out() -> None:
     data = datamodule()
     assert list(data.val) == ["mood"]
     (loader,) = data.val_dataloader()
-    assert [rows_of(batch, "mood") for batch in loader] == [[1, 2], [0]]  # from long to short
+    batches = [rows_of(batch, "mood") for batch in loader]
+    assert sorted(batches) == [[0], [1, 2]]  # of similar length
     assert len(loader) == 2
-    assert [rows_of(batch, "mood") for batch in loader] == [[1, 2], [0]]  # again
+    assert [rows_of(batch, "mood") for batch in loader] == batches  # again
+
+
+def test_the_first_validation_batches_are_a_sample_of_all() -> None:
+    """They are what ``limit_val_batches`` takes."""
+    rng = np.random.default_rng(3)
+    rows = split(*rng.integers(2, 60, size=400).tolist())
+    sampler = StepSampler({"mood": TRAIN["mood"].table.lengths}, batch_size=2, seed=1)
+    train = {"mood": TRAIN["mood"]}
+    shares = [MultiTaskDataModule(train, {"mood": rows}, sampler, pad_id=9, eval_batch=Budget(8)) for _ in range(2)]
+    orders = [[rows_of(batch, "mood") for batch in data.val_dataloader()[0]] for data in shares]
+    assert orders[0] == orders[1]
+    assert sorted(row for batch in orders[0] for row in batch) == list(range(400))
+    lengths = rows.table.lengths
+    first = np.mean([lengths[batch].mean() for batch in orders[0][:10]])
+    assert abs(first - lengths.mean()) < 3 * lengths.std() / np.sqrt(10)
+    for batch in orders[0]:
+        assert np.ptp(lengths[batch]) < 6
 
 
 def test_validation_batches_keep_to_their_budget() -> None:
     (loader,) = datamodule(Budget(8, max_tokens=6)).val_dataloader()
-    assert [rows_of(batch, "mood") for batch in loader] == [[1], [2, 0]]
+    assert sorted(rows_of(batch, "mood") for batch in loader) == [[1], [2, 0]]
 
 
 def embeddings(task: str, split_name: str, rows: EncodedSplit) -> NDArray[np.float32]:
