@@ -253,7 +253,7 @@ def trainer(
         chosen_precision: Lightning's precision flag.
         callbacks: What runs beside training, in addition to the best checkpoint, early stopping and the progress bar.
         validated: Whether there are validation rows.
-        steps: Batches of an epoch; figures are logged once per epoch at least.
+        steps: Optimizer steps of an epoch; figures are logged once per epoch at least.
         point: Where a resumed run goes on, for the curves.
         place: Which of several processes this is.
         connect: Joins those processes; nothing for a trainer that will not train.

@@ -119,7 +119,7 @@ def fit(
         *([] if watch is None else [watch]),
         points,
     ]
-    trainer = _trainer(setting, data, observers, steps, progress.point, connect)
+    trainer = _trainer(setting, data, observers, progress.point, connect)
     use_exact_loops(trainer, points)
     if late := facts.late_stages(plan, total_steps(setting.config.trainer, len(data.sampler))):
         log.warning(late)
@@ -140,7 +140,6 @@ def _trainer(
     setting: Setting,
     data: MultiTaskDataModule,
     observers: Sequence[pl.Callback],
-    steps: int,
     point: Point | None,
     connect: Callable[[torch.device], None] | None,
 ) -> pl.Trainer:
@@ -150,7 +149,7 @@ def _trainer(
         setting.precision,
         observers,
         validated=bool(data.val) and setting.config.trainer.limit_val_batches != 0,
-        steps=steps,
+        steps=data.steps.per_epoch,
         point=point,
         place=setting.place,
         connect=connect,

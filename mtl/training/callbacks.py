@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -60,6 +60,32 @@ class Cost(Callback):
         self.last_step = state_dict["last_step"]
 
 
+@dataclass(slots=True)
+class _MeanLoss:
+    """The mean loss of the batches that were added, on their device until it is asked for.
+
+    A loss that is not finite belongs to a step that was left out and does not count.
+
+    Attributes:
+        sum: The sum of the losses.
+        steps: How many there were.
+    """
+
+    sum: torch.Tensor | float = 0.0
+    steps: torch.Tensor | int = 0
+
+    def add(self, trainer: Trainer, outputs: Any) -> None:
+        """Add the loss of a batch, which Lightning divides by the batches of an optimizer step."""
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach() * trainer.accumulate_grad_batches
+        self.sum = self.sum + loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        self.steps = self.steps + loss.isfinite()
+
+    def mean(self) -> float:
+        """Return the mean; of none NaN."""
+        steps = int(self.steps)
+        return float(self.sum) / steps if steps else float("nan")
+
+
 class History(Callback):
     """Keeps the figures of each epoch.
 
@@ -70,17 +96,14 @@ class History(Callback):
     def __init__(self) -> None:
         self.epochs: list[EpochFigures] = []
         self._scores: dict[str, float] = {}
-        self._sum: torch.Tensor | float = 0.0
-        self._steps: torch.Tensor | int = 0
+        self._losses = _MeanLoss()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Add the loss of a step, still on its device; one that is not finite belongs to a step that was left out."""
-        del trainer, pl_module, batch, batch_idx
-        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
-        self._sum = self._sum + loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        self._steps = self._steps + loss.isfinite()
+        """Add the loss of a batch."""
+        del pl_module, batch, batch_idx
+        self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note each task's macro-F1."""
@@ -93,20 +116,19 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the mean loss, and the figures of the epoch's last validation, which is over by now."""
         del pl_module
-        loss = float(self._sum) / max(int(self._steps), 1)
-        self.epochs.append(EpochFigures(trainer.current_epoch + 1, loss, self._scores))
-        self._scores, self._sum, self._steps = {}, 0.0, 0
+        self.epochs.append(EpochFigures(trainer.current_epoch + 1, self._losses.mean(), self._scores))
+        self._scores, self._losses = {}, _MeanLoss()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epochs that are over, and the figures of the one that is not."""
         epochs = [asdict(each) for each in self.epochs]
-        return {"epochs": epochs, "scores": dict(self._scores), "sum": self._sum, "steps": self._steps}
+        return {"epochs": epochs, "scores": dict(self._scores), **asdict(self._losses)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned."""
         self.epochs = [EpochFigures(**each) for each in state_dict["epochs"]]
         self._scores = dict(state_dict["scores"])
-        self._sum, self._steps = state_dict["sum"], state_dict["steps"]
+        self._losses = _MeanLoss(state_dict["sum"], state_dict["steps"])
 
 
 class StageLines(Callback):
@@ -133,7 +155,7 @@ class StageLines(Callback):
 
 
 class EpochLines(Callback):
-    """Writes one line per validation: loss, each task's macro-F1, time.
+    """Writes one line per validation, and one for each epoch without any: loss, each task's macro-F1, time.
 
     Args:
         tasks: The tasks in the order to show.
@@ -143,7 +165,8 @@ class EpochLines(Callback):
     def __init__(self, tasks: tuple[str, ...], write: Callable[[str], None]) -> None:
         self._tasks = tasks
         self._write = write
-        self._losses: list[torch.Tensor] = []
+        self._losses = _MeanLoss()
+        self._written = False  # a line in this epoch
         self._start = 0.0
         self._before = 0.0
 
@@ -155,33 +178,43 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the loss of a step, still on its device."""
-        del trainer, pl_module, batch, batch_idx
-        self._losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+        """Add the loss of a batch."""
+        del pl_module, batch, batch_idx
+        self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the line."""
+        """Write the line of a validation."""
         del pl_module
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
         figures = trainer.callback_metrics
-        scores = ", ".join(
-            f"{task} {figures[name]:.3f}" for task in self._tasks if (name := f"val/{task}/macro_f1") in figures
-        )
-        losses = torch.stack(self._losses) if self._losses else torch.empty(0)
-        loss = losses[losses.isfinite()].mean().item()  # without steps that were left out; of none NaN
-        self._losses.clear()
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        seconds = time.perf_counter() - self._start
-        epoch = f"epoch {trainer.current_epoch + 1}/{epochs}"
-        self._write(f"{epoch}  train loss {loss:.3f}  val macro-F1: {scores}  ({seconds:.0f} s)")
+        scores = [f"{task} {figures[name]:.3f}" for task in self._tasks if (name := f"val/{task}/macro_f1") in figures]
+        self._end_line(trainer, f"val macro-F1: {', '.join(scores)}  ")
+        self._written = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line of an epoch that was not validated."""
+        del pl_module
+        if not self._written:
+            self._end_line(trainer, "")
+        self._written = False
+
+    def _end_line(self, trainer: Trainer, scores: str) -> None:
+        """Write a line in the first process, and begin with the losses of the next one in all of them."""
+        if trainer.is_global_zero:
+            epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+            seconds = time.perf_counter() - self._start
+            epoch = f"epoch {trainer.current_epoch + 1}/{epochs}"
+            self._write(f"{epoch}  train loss {self._losses.mean():.3f}  {scores}({seconds:.0f} s)")
+        self._losses = _MeanLoss()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the time, and the losses since the last validation."""
-        losses = torch.stack(self._losses) if self._losses else torch.empty(0)
-        return {"seconds": time.perf_counter() - self._start, "losses": losses}
+        """Return the time, and the losses since the last line."""
+        seconds = time.perf_counter() - self._start
+        return {"seconds": seconds, "written": self._written, **asdict(self._losses)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take what `state_dict` returned."""
         self._before = state_dict["seconds"]
-        self._losses = list(state_dict["losses"])
+        self._written = state_dict["written"]
+        self._losses = _MeanLoss(state_dict["sum"], state_dict["steps"])

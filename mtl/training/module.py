@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,6 +96,7 @@ class MultiTaskModule(LightningModule):
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
         self._noted_at = -1
+        self._batches_noted: Counter[str] = Counter()
         self.figures: dict[str, Tensor | float] = {}
         self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
@@ -165,14 +168,23 @@ class MultiTaskModule(LightningModule):
         return over_processes(losses, batch.shares), embeddings
 
     def _note_figures(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps."""
+        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps.
+
+        Of accumulated batches it is the mean over those that have rows of the task.
+        """
+        if self._noted_at != self.global_step:
+            self.figures, self._batches_noted = {}, Counter()
         weights = self.combination.weights(losses).items()
-        self.figures = {
+        figures = {
             **{f"train/{task}/loss": loss.detach() for task, loss in losses.items()},
             "train/loss": total.detach(),
-            **{f"rate/{group}": rate for group, rate in self._rates().items()},
-            **{f"train/{task}/weight": each.detach() for task, each in weights if isinstance(each, Tensor)},
+            **{f"train/{task}/weight": weight.detach() for task, weight in weights if isinstance(weight, Tensor)},
         }
+        self._batches_noted.update(figures.keys())
+        for name, value in figures.items():
+            before = self.figures.get(name, 0.0)
+            self.figures[name] = before + (value - before) / self._batches_noted[name]
+        self.figures |= {f"rate/{group}": rate for group, rate in self._rates().items()}
         self._noted_at = self.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

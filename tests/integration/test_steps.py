@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +105,29 @@ def test_accumulation_gives_the_step_of_the_mean_gradient(tmp_path: Path) -> Non
     one, other = (load_model(tmp_path / name).network.state_dict() for name in ("whole", "halves"))
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-7)
+
+
+def test_accumulated_batches_have_the_loss_of_whole_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the curves, in the lines of the epochs and in the page's figures, with at least one row of curves an epoch."""
+    caplog.set_level("INFO")
+    losses: dict[str, list[list[float]]] = {}
+    files = data(tmp_path, train=16)
+    still = ["learning_rates=uniform", "learning_rates.heads=1e-30", "heads.default.dropout=0"]
+    for name, flags in {
+        "whole": ["data.batch_size=16"],
+        "parts": ["data.batch_size=4", "trainer.accumulate_grad_batches=4"],
+    }.items():
+        caplog.clear()
+        run(tmp_path / name, *files, *still, *flags, "trainer.max_epochs=2", "freeze=backbone", "logger=csv")
+        lines = [line for line in caplog.messages if line.startswith("epoch ")]
+        shown = [float(line.split("train loss ")[1].split()[0]) for line in lines]
+        with (tmp_path / name / "logs" / "metrics.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+        logged = [[float(row["train/loss"]) for row in rows if row["epoch"] == str(epoch)] for epoch in range(2)]
+        assert all(logged)
+        losses[name] = [shown, *logged]
+    assert losses["parts"][0] == pytest.approx(losses["whole"][0], abs=0.03)
+    assert np.mean(losses["parts"][1]) == pytest.approx(np.mean(losses["parts"][0]), abs=0.1)
 
 
 class Validations(Probe):

@@ -27,6 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def trainer(**state: Any) -> Any:
     figures = {"val/mood/macro_f1": torch.tensor(0.81234), "val/topic/macro_f1": torch.tensor(0.5)}
     default = {"current_epoch": 0, "max_epochs": 3, "sanity_checking": False, "is_global_zero": True}
+    default["accumulate_grad_batches"] = 1
     return SimpleNamespace(callback_metrics=figures, **{**default, **state})
 
 
@@ -69,6 +70,49 @@ def test_a_line_per_epoch(clock: SimpleNamespace) -> None:
 def test_the_number_of_epochs_may_be_open(clock: SimpleNamespace, max_epochs: int | None, shown: str) -> None:
     (line,) = lines_after(1.0, clock=clock, current_epoch=5, max_epochs=max_epochs)
     assert re.split("  ", line)[0] == shown
+
+
+def test_a_loss_is_not_divided_by_the_batches_of_a_step(clock: SimpleNamespace) -> None:
+    """As Lightning does it in what it gives to callbacks."""
+    lines, history = EpochLines(("mood",), (written := []).append), History()
+    accumulating, nothing = trainer(accumulate_grad_batches=4), module(FreezePlan({}))
+    for at, loss in enumerate([2.0, 4.0]):
+        for callback in (lines, history):
+            callback.on_train_batch_end(accumulating, nothing, {"loss": torch.tensor(loss / 4)}, batch(), at)
+    for callback in (lines, history):
+        callback.on_train_epoch_end(accumulating, nothing)
+    assert written == ["epoch 1/3  train loss 3.000  (0 s)"]
+    assert history.epochs == [EpochFigures(1, 3.0, {})]
+
+
+def test_an_epoch_without_validation_has_its_line(clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    lines, nothing = EpochLines(("mood",), written.append), module(FreezePlan({}))
+    for epoch in range(3):
+        state = trainer(current_epoch=epoch)
+        lines.on_train_batch_end(state, nothing, torch.tensor(float(epoch)), batch(), 0)
+        if epoch == 1:
+            lines.on_validation_end(state, nothing)
+        lines.on_train_epoch_end(state, nothing)
+    assert written == [
+        "epoch 1/3  train loss 0.000  (0 s)",
+        "epoch 2/3  train loss 1.000  val macro-F1: mood 0.812  (0 s)",
+        "epoch 3/3  train loss 2.000  (0 s)",
+    ]
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_no_process_keeps_a_tensor_for_each_step(validated: bool, clock: SimpleNamespace) -> None:
+    written: list[str] = []
+    lines, nothing, other = EpochLines((), written.append), module(FreezePlan({})), trainer(is_global_zero=False)
+    for at in range(100):
+        lines.on_train_batch_end(other, nothing, torch.tensor(1.0), batch(), at)
+    assert lines.state_dict() == {"seconds": 0.0, "written": False, "sum": 100.0, "steps": 100}
+    if validated:
+        lines.on_validation_end(other, nothing)
+    lines.on_train_epoch_end(other, nothing)
+    assert lines.state_dict() == {"seconds": 0.0, "written": False, "sum": 0.0, "steps": 0}
+    assert written == []
 
 
 def test_tasks_that_are_not_validated_are_not_shown(clock: SimpleNamespace) -> None:
