@@ -11,18 +11,20 @@ from mtl.data.problems import plural
 from mtl.errors import Problem, TrainingError, listed
 from mtl.files import write_json
 from mtl.setting import Setting
-from mtl.training.guard import BadStep
+from mtl.training.guard import BadStep, BrokenWeights, not_finite
 
 FOLDER = "bad_steps"
 MOST_FILES = 20
 """Of a run that skips; behind that, steps are counted and no longer written down."""
+_USUAL_DECAY = 0.01
+_USUAL_EPS = 1e-8
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class BadSteps:
-    """Is told of each bad step of a run.
+    """Is told of each bad step of a run, and of weights that a good one has broken.
 
     Args:
         setting: The run.
@@ -30,12 +32,16 @@ class BadSteps:
 
     setting: Setting
 
-    def __call__(self, bad: BadStep) -> None:
+    def __call__(self, bad: BadStep | BrokenWeights) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
 
         Raises:
-            TrainingError: The run is to stop.
+            TrainingError: The run is to stop, which it always does with broken weights.
         """
+        if isinstance(bad, BrokenWeights):
+            raise self._broken(bad)
+        if names := not_finite(dict(self.setting.start.network.named_parameters())):
+            raise self._broken(BrokenWeights(bad.sound + 1, max(bad.sound + 1, bad.step - bad.in_a_row), names))
         where = "its rows are not written down: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
@@ -52,6 +58,31 @@ class BadSteps:
                 "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs())]),
             )
         )
+
+    def _broken(self, broken: BrokenWeights) -> TrainingError:
+        first, last = broken.first, broken.last
+        return TrainingError(
+            Problem(
+                f"step {last}" if first == last else f"one of the steps {first} to {last}",
+                f"a finite gradient, but an update that left weights which are not: {listed(broken.names, most=3)}",
+                "finite weights; these are not saved",
+                "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs_of_updates())]),
+            )
+        )
+
+    def _repairs_of_updates(self) -> Iterator[str]:
+        yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
+        optimizer = self.setting.config.optimizer
+        if optimizer.weight_decay > _USUAL_DECAY:
+            yield f"optimizer.weight_decay={_USUAL_DECAY} in place of {optimizer.weight_decay:g}"
+        if optimizer.eps < _USUAL_EPS:
+            yield f"optimizer.eps={_USUAL_EPS:g} in place of {optimizer.eps:g}"
+        yield from self._last_good_state()
+
+    def _last_good_state(self) -> Iterator[str]:
+        last = self.setting.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            yield f"the last good state is in {last}"
 
     def _write(self, bad: BadStep) -> Path:
         path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
@@ -90,9 +121,7 @@ class BadSteps:
             yield "trainer.gradient_clip_val=5.0, which is off"
         if config.callbacks.bad_steps.action == "stop":
             yield "look into the rows; to go on without such steps: callbacks.bad_steps.action=skip"
-        last = self.setting.folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            yield f"the last good state is in {last}"
+        yield from self._last_good_state()
 
 
 def left_out_warnings(left_out: int) -> list[str]:

@@ -36,7 +36,7 @@ from mtl.training.checkpoint_files import CheckpointFiles
 from mtl.training.combination import Combination
 from mtl.training.curve_log import CurveLog
 from mtl.training.freezing import FreezePlan
-from mtl.training.guard import BadStep, StepGuard
+from mtl.training.guard import BadStep, BrokenWeights, StepGuard
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
@@ -228,7 +228,7 @@ def module(
     )
 
 
-def guard(config: Config, report: Callable[[BadStep], None], where: torch.device) -> StepGuard:
+def guard(config: Config, report: Callable[[BadStep | BrokenWeights], None], where: torch.device) -> StepGuard:
     """Return what judges each step: at once, on a GPU as often as figures are logged, when it has to wait anyway."""
     return StepGuard(report, every=config.trainer.log_every_n_steps or 50 if where.type == "cuda" else 1)
 
@@ -308,7 +308,14 @@ def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callb
     if settings.early_stopping is not None and validated:
         stop = settings.early_stopping
         found.append(
-            EarlyStopping(settings.monitor, mode="max", patience=stop.patience, min_delta=stop.min_delta, verbose=False)
+            EarlyStopping(
+                settings.monitor,
+                mode="max",
+                patience=stop.patience,
+                min_delta=stop.min_delta,
+                verbose=False,
+                check_finite=False,  # NaN is no rise; Lightning would stop at the first one
+            )
         )
     return found
 

@@ -208,7 +208,8 @@ class OptimizerConfig:
     kind: Literal["adamw"]
     weight_decay: Annotated[float, Field(ge=0)]
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)]
-    eps: Annotated[float, Field(gt=0)]
+    eps: Annotated[float, Field(ge=1e-15, le=1)]
+    """Added to Adam's denominator: in float32 a much smaller number is lost, and steps are divided by 0."""
     schedule: Literal["linear", "cosine", "constant"]
     warmup: Steps
     """Steps of linear warm-up, as a number or as a share of all."""

@@ -34,6 +34,7 @@ def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
         stage_checks,
         combine_checks,
         _freeze,
+        _decay,
         _epochs,
         _processes,
         _validation,
@@ -154,6 +155,21 @@ def _freeze(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"freeze.{key}", found, f"null, or {meant}", f"choose freeze={choice}")
     if _at(freeze, "gradual", "stages") == {}:
         yield Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}")
+
+
+def _decay(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Refuse a weight decay that turns weights over: AdamW multiplies them by ``1 - rate * weight_decay`` in a step."""
+    decay, rates = _at(values, "optimizer", "weight_decay"), _at(values, "learning_rates")
+    used = ["heads", "upper", "lower", "top", "backbone"]
+    used += ["lora"] if _at(values, "freeze", "backbone") == "lora" else []
+    known = {name: rate for name in used if isinstance(rate := _at(rates, name), int | float)}
+    if not known or not isinstance(decay, int | float):
+        return
+    name = max(known, key=lambda each: known[each])
+    if known[name] * decay >= 1:
+        found = f"{decay:g}, which times learning_rates.{name}={known[name]:g} is {known[name] * decay:g}"
+        expected = "a decay that times the highest rate is below 1: AdamW multiplies weights by what is left of 1"
+        yield Problem("optimizer.weight_decay", found, expected, "give optimizer.weight_decay=0.01")
 
 
 def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:

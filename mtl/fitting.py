@@ -35,7 +35,7 @@ from mtl.training.compact import compact_embeddings
 from mtl.training.exact_loop import use_exact_loops
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.guard import BadStep
+from mtl.training.guard import BadStep, BrokenWeights
 from mtl.training.module import MultiTaskModule
 from mtl.training.resume_points import Point
 from mtl.training.stopping import Stop
@@ -74,7 +74,7 @@ def fit(
     data: MultiTaskDataModule | None,
     history: callbacks.History,
     progress: Progress,
-    report: Callable[[BadStep], None],
+    report: Callable[[BadStep | BrokenWeights], None],
     watch: GradientWatch | None = None,
     connect: Callable[[torch.device], None] | None = None,
 ) -> Cost:
@@ -85,7 +85,7 @@ def fit(
         data: The batches of `training_data`; nothing where everything is frozen.
         history: Takes the figures of each epoch.
         progress: Where training begins.
-        report: Is told of each step that is not finite; what it raises ends the training.
+        report: Is told of each step that is not finite, and of broken weights; what it raises ends the training.
         watch: Takes the figures of the tasks' gradients.
         connect: Joins the other processes of a training in several.
 
@@ -194,7 +194,9 @@ def training_data(setting: Setting, splits: Splits, activations: FrozenActivatio
     )
 
 
-def _module(setting: Setting, data: MultiTaskDataModule, report: Callable[[BadStep], None]) -> MultiTaskModule:
+def _module(
+    setting: Setting, data: MultiTaskDataModule, report: Callable[[BadStep | BrokenWeights], None]
+) -> MultiTaskModule:
     config = setting.config
     return build.module(
         config,

@@ -115,6 +115,7 @@ class TaskMetrics(Metric):
 
     full_state_update = False
     confusion: Tensor
+    not_finite: Tensor
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -123,6 +124,7 @@ class TaskMetrics(Metric):
         self.num_classes = num_classes
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
+        self.add_state("not_finite", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch; the predicted class is the one with the greatest logit, the first of several.
@@ -139,12 +141,17 @@ class TaskMetrics(Metric):
                 f"expected logits (B, {self.num_classes}) and labels (B,), "
                 f"found {tuple(logits.shape)} and {tuple(labels.shape)}"
             )
+        self.not_finite += (~logits.detach().isfinite()).any(dim=1).sum()
         # torchmetrics' own validation of the values would wait for the device at every batch.
         self.confusion += multiclass_confusion_matrix(logits.detach(), labels, self.num_classes, validate_args=False)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scalars of `overall_scores` and, under ``confusion``, the counts ``(C, C)``."""
-        return {**overall_scores(self.confusion), "confusion": self.confusion}
+        """Return the scalars of `overall_scores`, under ``confusion`` the counts ``(C, C)``, and ``not_finite``.
+
+        That is the number of rows with a logit that is NaN or infinite: such a row has a greatest logit, too, but its
+        prediction says nothing.
+        """
+        return {**overall_scores(self.confusion), "confusion": self.confusion, "not_finite": self.not_finite}
 
     def report(self, labels: Sequence[str]) -> TaskReport:
         """Return everything counted since the last reset, over all ranks, as a report.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 BEST: Final = "best.ckpt"
 
@@ -29,6 +31,12 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._folder = folder
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether the figure is the best one; NaN, which Lightning saves where nothing stands yet, never is."""
+        if current is not None and current.isnan():
+            return False
+        return bool(super().check_monitor_top_k(trainer, current))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a saved state, also after the run folder was moved: Lightning would forget the best score then."""

@@ -1,9 +1,10 @@
-"""Keeps a step whose loss or gradient is NaN or infinite away from the weights, and tells which rows it was made of."""
+"""Keeps what is NaN or infinite away from the weights and from checkpoints, and tells which step it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class BadStep:
         rows: The rows of each task's training split that it was made of.
         in_a_row: How many steps up to this one were left out without a good one between.
         number: How many were left out up to this one, since the beginning of training.
+        sound: How many optimizer steps were done when the weights were last looked at and finite.
     """
 
     step: int
@@ -34,6 +36,22 @@ class BadStep:
     rows: dict[str, list[int]]
     in_a_row: int
     number: int
+    sound: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenWeights:
+    """Weights that are not finite after the update of a finite gradient, found before they were saved.
+
+    Attributes:
+        first: The first step, from 1, that can have done it.
+        last: The last one.
+        names: What is not finite.
+    """
+
+    first: int
+    last: int
+    names: list[str]
 
 
 _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -63,19 +81,24 @@ class StepGuard:
     Gradients in fp16 are judged by Lightning's gradient scaler, which passes steps over until it has found its scale;
     there only the loss counts here.
 
+    A finite gradient can still make weights that are not: a rate that is too high for the weight decay does, or a
+    denominator of Adam's that is too small. Weights are looked at once for each checkpoint, before it is written.
+
     Args:
-        report: Told of each bad step, in order; what it raises ends the training.
+        report: Told of each bad step, in order, and of broken weights; what it raises ends the training.
         every: After how many steps to look.
 
     Attributes:
         in_a_row: How many steps were left out since the last good one.
         left_out: How many were left out since the beginning of training.
+        sound: How many steps were done when the weights were last looked at and finite.
     """
 
-    report: Callable[[BadStep], None]
+    report: Callable[[BadStep | BrokenWeights], None]
     every: int = 1
     in_a_row: int = 0
     left_out: int = 0
+    sound: int = 0
     _batches: list[_Rows] = field(default_factory=list)
     _total: Tensor | None = None
     _judged: list[_Judged] = field(default_factory=list)
@@ -118,7 +141,14 @@ class StepGuard:
             self.in_a_row = self.in_a_row + 1 if bad else 0
             if bad:
                 self.left_out += 1
-                self.report(_told(each, self.in_a_row, self.left_out))
+                self.report(_told(each, self.in_a_row, self.left_out, self.sound))
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Look at what is about to be saved, and report it if it is not finite."""
+        steps = checkpoint["global_step"]
+        if names := not_finite(dict(_weights(checkpoint))):
+            self.report(BrokenWeights(self.sound + 1, max(self.sound + 1, steps - self.in_a_row), names))
+        self.sound = steps
 
     def state_dict(self) -> dict[str, int]:
         """Return what a resumed training has to know; what waits to be looked at is looked at first."""
@@ -126,14 +156,43 @@ class StepGuard:
         return {"in_a_row": self.in_a_row, "left_out": self.left_out}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take what `state_dict` returned."""
-        self.in_a_row, self.left_out = state["in_a_row"], state["left_out"]
+        """Take what `state_dict` returned, and under ``sound`` the step of the checkpoint: what is saved is finite."""
+        self.in_a_row, self.left_out, self.sound = state["in_a_row"], state["left_out"], state["sound"]
 
 
-def _told(judged: _Judged, in_a_row: int, number: int) -> BadStep:
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity.
+
+    A finite sum has finite terms only. It is the cheapest pass over a tensor, and the device is asked once for all of
+    them; only a tensor whose sum is not finite, which may be too large a sum of finite terms, is looked at again.
+    """
+    floats = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    if not floats:
+        return []
+    device = next(iter(floats.values())).device
+    sums = torch.stack([value.detach().sum().float().to(device) for value in floats.values()]).isfinite().tolist()
+    doubtful = [name for name, finite in zip(floats, sums, strict=True) if not finite]
+    return [name for name in doubtful if not floats[name].isfinite().all()]
+
+
+def _weights(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a checkpoint holds of the weights: they themselves, their averages, and the optimizer's."""
+    for name, value in checkpoint["state_dict"].items():
+        yield name.removeprefix("network."), value
+    for state in checkpoint.get("callbacks", {}).values():
+        for name, value in state.get("averages", {}).items():
+            yield f"average of {name}", value
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for number, state in optimizer["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    yield f"{name} {number} of the optimizer", value
+
+
+def _told(judged: _Judged, in_a_row: int, number: int, sound: int) -> BadStep:
     rows: dict[str, list[int]] = {}
     for batch, _ in judged.batches:
         for task, indices in batch.items():
             rows.setdefault(task, []).extend(indices.tolist())
     losses = [{task: float(loss) for task, loss in found.items()} for _, found in judged.batches]
-    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row, number)
+    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row, number, sound)

@@ -30,6 +30,10 @@ from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, gradient_norm
 from mtl.training.parallel import over_processes
 
+NAN = float("nan")
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class Step:
@@ -258,14 +262,18 @@ class MultiTaskModule(LightningModule):
             self._metrics(task).update(logits, batch.labels[task])
 
     def on_validation_epoch_end(self) -> None:
-        """Log each task's figures, and the mean over the tasks as ``val/<figure>``."""
+        """Log each task's figures, and the mean over the tasks as ``val/<figure>``; NaN where logits are not finite."""
         means: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
         for task in self.tasks:
             scores = self._metrics(task).compute()
             self._metrics(task).reset()
+            if bad := int(scores["not_finite"]):
+                rows = int(scores["confusion"].sum())
+                log.warning("validation of %s: the logits of %d of %d rows are not finite", task, bad, rows)
             for name in SHOWN:
-                means[name].append(scores[name])
-                self.log(f"val/{task}/{name}", scores[name].float())
+                score = scores[name] * NAN if bad else scores[name]
+                means[name].append(score)
+                self.log(f"val/{task}/{name}", score.float())
         for name, values in means.items():
             self.log(f"val/{name}", torch.stack(values).mean().float())
 
@@ -318,11 +326,15 @@ class MultiTaskModule(LightningModule):
             self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet."""
+        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet.
+
+        Nothing is saved that is not finite: the checkpoint that it would replace is the last good one.
+        """
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
         if self._guard is not None:
             checkpoint["bad_steps"] = self._guard.state_dict()
+            self._guard.check_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what `on_save_checkpoint` left out."""
@@ -330,7 +342,7 @@ class MultiTaskModule(LightningModule):
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
         if self._guard is not None and "bad_steps" in checkpoint:
-            self._guard.load_state_dict(checkpoint["bad_steps"])
+            self._guard.load_state_dict({**checkpoint["bad_steps"], "sound": checkpoint["global_step"]})
 
     def learning_state(self) -> dict[str, Tensor]:
         """Return the part of the state that a checkpoint holds."""

@@ -11,6 +11,8 @@ import torch
 from mtl.errors import Problem, TrainingError
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.run import train
+from mtl.training.averaging import AveragedWeights
+from mtl.training.checkpoint_files import read_checkpoint
 from tests.support.commands import run as command
 from tests.support.runs import Probe, config, data, probed, run
 
@@ -215,3 +217,102 @@ def test_the_command_line_ends_with_2_and_no_traceback(tmp_path: Path, monkeypat
         "Training: 1 problem\n  step 2 (epoch 1)\n      found:    a loss that is not finite: "
     )
     assert "Traceback" not in outcome.err
+
+
+def broken_after(step: int, *, only: str = "") -> Probe:
+    """Return a probe that stands for an update which makes weights infinite, with the end of a step."""
+
+    def after(module: MultiTaskModule, batch: Any) -> None:
+        if module.global_step == step:
+            for name, value in module.network.named_parameters():
+                if only in name:
+                    value.data.fill_(float("inf"))
+
+    return Probe(after_batch=after)
+
+
+LOWER = "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+@pytest.mark.parametrize("flags", [[], ["callbacks=average"], ["freeze=backbone"]])
+def test_weights_that_an_update_broke_are_not_saved(
+    flags: list[str], action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed(monkeypatch, broken_after(STEPS, only="heads."))
+    chosen = [f"callbacks.bad_steps.action={action}", "callbacks.save_every_steps=1", "optimizer.eps=1e-12"]
+    with pytest.raises(TrainingError) as error:
+        run(tmp_path / "run", *data(tmp_path), *flags, *chosen)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    (problem,) = error.value.problems
+    assert problem.place == f"step {STEPS}"
+    assert problem.found.startswith("a finite gradient, but an update that left weights which are not: heads.")
+    assert (problem.expected, problem.repair) == (
+        "finite weights; these are not saved",
+        f"one of these:\n      - {LOWER}\n      - optimizer.eps=1e-08 in place of 1e-12\n"
+        f"      - the last good state is in {last}",
+    )
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["global_step"] == STEPS - 1
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+def test_weights_that_broke_before_a_bad_step_are_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is saved between the two, and to skip steps from then on would leave out all of them."""
+    probed(monkeypatch, broken_after(3))
+    flags = ["callbacks.save_every_steps=2", "callbacks.bad_steps.action=skip"]
+    with pytest.raises(TrainingError, match=r"step 3\n.* left weights which are not: encoder\.\S+, \S+, \S+ \(\+\d"):
+        run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_head_that_broke_in_a_step_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of other tasks go well behind it: all since the last checkpoint may have done it."""
+    probed(monkeypatch, broken_after(2, only="heads.sentiment"))
+    flags = ["data.interleave=round_robin", "callbacks.save_every_steps=3"]
+    with pytest.raises(TrainingError, match=r"step 3\n|one of the steps 1 to \d\n"):
+        run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_average_that_is_not_finite_is_not_saved_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def after(module: MultiTaskModule, batch: Any) -> None:
+        (average,) = [each for each in module.trainer.callbacks if isinstance(each, AveragedWeights)]  # type: ignore[attr-defined]
+        if module.global_step == 3:
+            next(iter(average._averages.values())).fill_(NAN)
+
+    probed(monkeypatch, Probe(after_batch=after))
+    with pytest.raises(TrainingError, match=r"step 3\n.* left weights which are not: average of "):
+        run(tmp_path / "run", *data(tmp_path), *ONE, "callbacks=average", "callbacks.save_every_steps=1")
+
+
+def test_a_resumed_run_looks_from_its_checkpoint_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*data(tmp_path), *ONE, "callbacks.save_every_steps=2", "callbacks.bad_steps.action=skip"]
+    with monkeypatch.context() as patch:
+        probed(patch, broken_after(3))
+        with pytest.raises(TrainingError):
+            run(tmp_path / "run", *flags)
+    probed(monkeypatch, broken_after(3))
+    with pytest.raises(TrainingError, match=r"step 3\n"):
+        train(config(*flags), tmp_path / "run", resume=True)
+    monkeypatch.undo()
+    train(config(*flags), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["callbacks=early_stopping"]])
+def test_logits_that_are_not_finite_are_never_the_best(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the first of three validations, which has nothing to compete with; the weights are good."""
+    probe = Probe(on_start=lambda module: spoil(module) and None)
+
+    def spoil(module: MultiTaskModule) -> Any:
+        def hook(head: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+            return logits * float("inf") if module.trainer.validating and module.current_epoch == 0 else logits
+
+        return module.network.head("sentiment").register_forward_hook(hook)
+
+    probed(monkeypatch, probe)
+    run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=3", *flags)
+    assert "validation of sentiment: the logits of 8 of 8 rows are not finite" in caplog.messages
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] > STEPS

@@ -89,6 +89,7 @@ def test_the_text_of_an_error_is_whole() -> None:
         ),
         ({"optimizer.betas": [0.9]}, Problem("optimizer.betas", "[0.9]", "at least 2 values")),
         ({"optimizer.betas": [0.9, 1.0]}, Problem("optimizer.betas.1", "1.0", "less than 1")),
+        ({"optimizer.eps": 1e-300}, Problem("optimizer.eps", "1e-300", "greater than or equal to 0.000000000000001")),
         ({"optimizer.weight_decay": float("nan")}, Problem("optimizer.weight_decay", "nan", "a finite number")),
         ({"loss.weights": {"sentiment": 0}}, Problem("loss.weights.sentiment", "0", "greater than 0")),
         ({"loss.combine": "mean"}, Problem("loss.combine", "'mean'", ", ".join(get_args(Combine)))),
@@ -376,6 +377,26 @@ def test_values_that_do_not_go_together(arguments: tuple[str, ...], changes: dic
     assert problems(changes, *arguments) == [problem]
 
 
+@pytest.mark.parametrize(
+    ("changes", "arguments", "found"),
+    [
+        ({"optimizer.weight_decay": 1e39}, (), "1e+39, which times learning_rates.heads=0.0001 is 1e+35"),
+        (
+            {"optimizer.weight_decay": 2.0, "learning_rates.upper": 0.5},
+            (),
+            "2, which times learning_rates.upper=0.5 is 1",
+        ),
+        ({"optimizer.weight_decay": 2000.0}, ("freeze=lora",), "2000, which times learning_rates.lora=0.0005 is 1"),
+    ],
+)
+def test_a_weight_decay_that_turns_weights_over(
+    changes: dict[str, Any], arguments: tuple[str, ...], found: str
+) -> None:
+    expected = "a decay that times the highest rate is below 1: AdamW multiplies weights by what is left of 1"
+    repair = "give optimizer.weight_decay=0.01"
+    assert problems(changes, *arguments) == [Problem("optimizer.weight_decay", found, expected, repair)]
+
+
 def test_the_problems_of_all_sections_come_together() -> None:
     changes = {
         "seed": "x",
@@ -441,6 +462,8 @@ def test_numeric_names_are_texts() -> None:
         {"optimizer.warmup": 0},
         {"optimizer.warmup": 0.0},
         {"optimizer.warmup": 500},
+        {"optimizer.eps": 1e-15},
+        {"optimizer.weight_decay": 9000.0},  # times the heads' rate of 1e-4
         {"trainer.limit_train_batches": 1.0},
         {"trainer.limit_val_batches": 0},
         {"trainer.limit_val_batches": 0.0},

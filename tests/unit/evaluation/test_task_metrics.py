@@ -104,15 +104,25 @@ def test_reset_forgets() -> None:
     assert metrics.compute()["confusion"].tolist() == [[0, 0], [0, 1]]
 
 
+def test_rows_with_a_logit_that_is_not_finite_are_counted() -> None:
+    metrics = TaskMetrics(2)
+    metrics.update(torch.tensor([[0.0, float("nan")], [float("inf"), 0.0], [1.0, 2.0]]), torch.tensor([0, 0, 1]))
+    assert metrics.compute()["not_finite"] == 2
+    metrics.reset()
+    metrics.update(torch.tensor([[1.0, 2.0]]), torch.tensor([1]))
+    assert metrics.compute()["not_finite"] == 0
+
+
 def test_ranks_are_summed() -> None:
     def gather(state: Tensor, group: object = None) -> list[Tensor]:
-        return [state, torch.tensor([[0, 4], [0, 0]])]
+        return [state, torch.tensor([[0, 4], [0, 0]]) if state.ndim else torch.tensor(2)]
 
     metrics = TaskMetrics(2, dist_sync_fn=gather, distributed_available_fn=lambda: True)
     metrics.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     report = metrics.report(["a", "b"])
     assert report.confusion == [[1, 4], [0, 0]]
     assert report.accuracy == pytest.approx(0.2)
+    assert metrics.compute()["not_finite"] == 2
     assert metrics.confusion.tolist() == [[1, 0], [0, 0]]  # its own counts again once the report is made
 
 
