@@ -79,7 +79,8 @@ class StepGuard:
     the same either way.
 
     Gradients in fp16 are judged by Lightning's gradient scaler, which passes steps over until it has found its scale;
-    there only the loss counts here.
+    there only the loss counts here. Its optimizer is not fused and cannot pass a step over by itself, and the scaler
+    asks the device in each step anyway: with it a bad step is dropped at once, whatever ``every`` is.
 
     A finite gradient can still make weights that are not: a rate that is too high for the weight decay does, or a
     denominator of Adam's that is too small. Weights are looked at once for each checkpoint, before it is written.
@@ -122,7 +123,7 @@ class StepGuard:
         found = _Judged(step + 1, epoch + 1, ~judged.isfinite(), norm, self._batches)
         self._batches, self._total = [], None
         self._judged.append(found)
-        if self.every == 1:
+        if self.every == 1 or is_scaled(optimizer):  # the scaler asks the device in each step, too
             if found.bad:
                 optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
             self.inspect()
