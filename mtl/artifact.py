@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from mtl import schema
 from mtl.errors import ModelError, Problem, listed
 from mtl.evaluation.calibration import Calibration
-from mtl.files import is_sealed, write_sealed_json, write_text_atomically
+from mtl.files import is_sealed, sync_file, write_sealed_json, write_text_atomically
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
 from mtl.model.multitask import MultiTaskNetwork
@@ -289,8 +289,7 @@ def _files_in(folder: Path) -> list[Path]:
 def _replace_folder(partial: Path, folder: Path) -> None:
     """Rename ``partial`` to ``folder``; an older one steps aside first, is removed last, and comes back on failure."""
     for path in _files_in(partial):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(path)
     old = folder.with_name(f".old-{secrets.token_hex(8)}")
     if folder.exists():
         folder.rename(old)

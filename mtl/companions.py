@@ -19,16 +19,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 import mtl
 from mtl import cli
 from mtl.errors import MtlError, Problem, TrainingError
 from mtl.training.parallel import Place, leave
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
 
 Connect = Callable[[torch.device], None]
 _HOST = "127.0.0.1"
@@ -133,6 +135,8 @@ def companions(place: Place, folder: Path, *flags: str) -> Iterator[Connect]:
     if place.world_size == 1:
         yield lambda _: None
         return
+    from torch._C._distributed_c10d import TCPStore  # which a PyTorch that trains in one process may lack
+
     store = TCPStore(_HOST, 0, place.world_size, is_master=True, timeout=_TIMEOUT, wait_for_workers=False)
     threads = torch.get_num_threads()
     each = threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // place.world_size)
@@ -177,6 +181,8 @@ def _start(place: Place, port: int, threads: int, folder: Path, flags: Sequence[
 
 def join_as_companion() -> tuple[Place, Connect]:
     """Return which process this is, as its environment says, and what joins the group; for `mtl.rank`."""
+    from torch._C._distributed_c10d import TCPStore
+
     place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), place.world_size, is_master=False, timeout=_TIMEOUT
@@ -200,6 +206,8 @@ def end_with(pipe: IO[bytes]) -> None:
 
 
 def _join(place: Place, store: TCPStore, device: torch.device) -> None:
+    from torch._C._distributed_c10d import PrefixStore
+
     cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if cuda else "gloo",

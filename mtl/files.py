@@ -87,7 +87,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")
     try:
         yield temporary
-        _sync_file(temporary)
+        sync_file(temporary)
         temporary.replace(target)
     except OSError as error:
         if error.errno is not None and error.filename is None:
@@ -193,7 +193,8 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Have the operating system write a file to the disk."""
     with path.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
 

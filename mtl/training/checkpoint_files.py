@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from mtl.errors import ModelError, Problem
-from mtl.files import replacing
+from mtl.files import replacing, sync_file
 
 T = TypeVar("T")
 _MARK: Final = b"mtl sha256 "
@@ -42,7 +42,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | No
         _save(checkpoint, temporary)
         _seal(temporary)
         if previous is not None and path.exists():
-            _sync(temporary)  # before the good one steps aside
+            sync_file(temporary)  # before the good one steps aside
             path.replace(previous)
 
 
@@ -99,11 +99,6 @@ def _checksum(file: BinaryIO, size: int) -> str:
         digest.update(block)
         size -= len(block)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 def verify_checkpoint(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from mtl.files import replacing
+from mtl.files import replacing, sync_file
 
 
 class CurveLog(CSVLogger):
@@ -70,8 +69,7 @@ class _Writer(ExperimentWriter):
     def sync(self) -> None:
         """Have the operating system write the file to the disk."""
         if self._path.is_file():
-            with self._path.open("r+b") as file:
-                os.fsync(file.fileno())
+            sync_file(self._path)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         _write(self._path, fieldnames, _read(self._path)[1])

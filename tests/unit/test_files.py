@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -11,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl import artifact
 from mtl.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically
+from mtl.training.checkpoint_files import write_checkpoint
 
 
 def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -169,3 +173,22 @@ def test_what_a_killed_writer_left_goes_a_day_later(tmp_path: Path) -> None:
     write_text_atomically(tmp_path / "a.csv", "1")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"a.csv", ".partial-fedcba9876543210.csv", *(name for name, kept in names.items() if kept)}
+
+
+def test_files_are_synced_as_windows_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is open for writing."""
+
+    def as_on_windows(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", as_on_windows)
+    monkeypatch.setattr("mtl.files._sync_folder", lambda _: None)  # which does nothing there
+    write_json(tmp_path / "a.json", {})
+    partial, folder = tmp_path / ".partial-model", tmp_path / "model"
+    partial.mkdir()
+    (partial / "weights").write_bytes(b"1")
+    artifact._replace_folder(partial, folder)
+    write_checkpoint(folder / "last.ckpt", {"a": 1})
+    write_checkpoint(folder / "last.ckpt", {"a": 2}, folder / "previous.ckpt")
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt", "weights"]
