@@ -30,15 +30,23 @@ def device(flags: TrainerConfig, rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not cuda or wanted == "mps":
         return torch.device("mps")
-    return torch.device("cuda") if processes(flags) == 1 else torch.device("cuda", _cards(flags)[rank])
+    return torch.device("cuda", _cards(flags)[rank])
 
 
 def processes(flags: TrainerConfig) -> int:
     """Return how many processes train together: one for each device, on a CPU as many as are asked for.
 
     Raises:
-        ConfigError: There are not so many devices.
+        ConfigError: There are not so many devices, or PyTorch cannot train in several processes.
     """
+    count = _processes(flags)
+    if count > 1 and not torch.distributed.is_available():
+        found = f"{flags.devices}, and this PyTorch is built without torch.distributed"
+        raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1, or install another build"))
+    return count
+
+
+def _processes(flags: TrainerConfig) -> int:
     wanted = flags.devices
     if wanted == 1:
         return 1

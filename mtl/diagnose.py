@@ -26,7 +26,7 @@ usage: python -m mtl.diagnose run=FOLDER [task=TASK]
   encoder=MODEL       another encoder: a backbone, a run, a saved model, a folder in the hub's layout, or a hub id;
                       one that was trained on these rows finds them too easy
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
-  device=NAME         cpu or cuda (default: the GPU if there is one)
+  device=NAME         cpu, cuda or mps (default: the GPU if there is one)
 """
 
 

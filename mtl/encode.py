@@ -23,7 +23,7 @@ usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
   text_column=NAME    that column (default: text)
   output=FILE.npy     float32, one row per sentence
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
-  device=NAME         cpu or cuda (default: the GPU if there is one)
+  device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   --                  everything behind it is a sentence
 """
 

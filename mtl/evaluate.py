@@ -25,7 +25,7 @@ usage: python -m mtl.evaluate run=FOLDER
   label_column=NAME   its column of labels (default: label)
   output=FOLDER       also write metrics.json and the predictions there
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
-  device=NAME         cpu or cuda (default: the GPU if there is one)
+  device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
 """
 _COLUMNS = {"text_column": "text", "label_column": "label"}

@@ -259,7 +259,7 @@ def choose_device(name: str | None) -> torch.device:
     if name is not None and not there.get(name.partition(":")[0], False):
         found = f"{name!r}, which PyTorch {torch.__version__} does not find"
         raise ConfigError(Problem("device", found, listed(each for each in there if there[each])))
-    return torch.device(name or ("cuda" if there["cuda"] else "cpu"))
+    return torch.device(name or next(each for each in ("cuda", "mps", "cpu") if there[each]))
 
 
 def _located(name: str) -> Path:

@@ -26,7 +26,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   text_column=NAME    that column (default: text)
   output=FILE         .csv or .jsonl with all probabilities; without it a table is printed
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
-  device=NAME         cpu or cuda (default: the GPU if there is one)
+  device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
   --                  everything behind it is a sentence
 """

@@ -84,7 +84,7 @@ def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setti
     pl.seed_everything(config.seed, verbose=False)
     place = Place(rank, build_hardware.processes(config.trainer))
     device = build_hardware.device(config.trainer, rank)
-    if device.type == "cuda" and place.world_size > 1:
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     start = build.start(config, inputs.tasks, inputs.weights)
     build_freezing.adapters(config, start.network)

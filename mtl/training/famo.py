@@ -88,18 +88,27 @@ class Randomness:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = [device] if device.type == "cuda" else []
-        self._cpu_state = torch.get_rng_state()
-        self._cuda_states = [torch.cuda.get_rng_state(each) for each in self._cuda]
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
         """Draw the same numbers inside the block, and go on behind it as if it had not been."""
-        with torch.random.fork_rng(self._cuda):
-            torch.set_rng_state(self._cpu_state)
-            for device, state in zip(self._cuda, self._cuda_states, strict=True):
-                torch.cuda.set_rng_state(state, device)
+        outside = Randomness(self._device)
+        self._restore()
+        try:
             yield
+        finally:
+            outside._restore()
+
+    def _restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
 
 
 def _vector(losses: Mapping[str, Tensor]) -> Tensor:

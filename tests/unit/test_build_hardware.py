@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,6 +12,13 @@ import torch
 from mtl import build_hardware
 from mtl.config import TrainerConfig
 from mtl.errors import ConfigError
+from mtl.inference import choose_device
+from mtl.inputs import Inputs
+from mtl.setting import settle
+from tests.support.runs import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def with_cards(patch: pytest.MonkeyPatch, count: int) -> None:
@@ -43,6 +52,59 @@ def test_each_process_has_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
     with_cards(monkeypatch, 4)
     flags = TrainerConfig(accelerator="gpu", devices=[3, 1])
     assert [build_hardware.device(flags, rank) for rank in (0, 1)] == [torch.device("cuda:3"), torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize(("devices", "card"), [(1, 0), ([2], 2), ([3, 1], 3)])
+def test_a_run_computes_on_its_card(
+    monkeypatch: pytest.MonkeyPatch, devices: Any, card: int, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Not on the first one, and what asks for the card in use, as libraries do, gets the same."""
+    with_cards(monkeypatch, 4)
+    assert build_hardware.device(TrainerConfig(accelerator="gpu", devices=devices)) == torch.device("cuda", card)
+
+    class ChosenError(Exception):
+        pass
+
+    def choose(device: torch.device) -> None:
+        raise ChosenError(device)
+
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
+    flags = [f"trainer.devices={devices}".replace(" ", ""), "trainer.accelerator=gpu"]
+    with pytest.raises(ChosenError) as chosen:
+        settle(config(*flags), tmp_path, Inputs({}, tiny_folder))
+    assert chosen.value.args == (torch.device("cuda", card),)
+
+
+def test_several_processes_need_a_pytorch_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    assert build_hardware.processes(TrainerConfig(accelerator="cpu", devices=1)) == 1
+    with pytest.raises(ConfigError) as caught:
+        build_hardware.processes(TrainerConfig(accelerator="cpu", devices=2))
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  trainer.devices\n"
+        "      found:    2, and this PyTorch is built without torch.distributed\n"
+        "      expected: 1\n"
+        "      repair:   give trainer.devices=1, or install another build"
+    )
+
+
+def test_training_needs_no_pytorch_with_distributed() -> None:
+    """Up to its imports, with the extension module of such a build missing."""
+    lines = "import sys, torch, lightning.pytorch, torchmetrics; "
+    lines += "sys.modules['torch._C._distributed_c10d'] = None; import mtl.run, mtl.rank"
+    subprocess.run([sys.executable, "-c", lines], check=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu"), (1, False, "cuda")]
+)
+def test_commands_take_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, expected: str) -> None:
+    """As training does."""
+    with_cards(monkeypatch, cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device(None).type == build_hardware.device(TrainerConfig()).type == expected
+    assert choose_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(3, "at most 2"), ([1, 2], "numbers below 2")])

@@ -11,6 +11,7 @@ from torch.optim import Adam
 
 from mtl.training.combination import Combination, DynamicWeightAverage, Uncertainty, Weighted
 from mtl.training.famo import Famo, Randomness
+from mtl.training.random_state import random_state, restore_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,3 +180,21 @@ def test_the_same_random_numbers_come_again_and_leave_what_follows_alone() -> No
     torch.manual_seed(3)
     assert torch.equal(first, again)
     assert torch.equal(torch.rand(8)[4:], behind)
+
+
+def test_the_random_numbers_of_an_apple_gpu_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that counts what was drawn stands in for its generator."""
+    drawn = [torch.tensor([5], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: drawn[0].clone())
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: drawn.__setitem__(0, state.clone()))
+    randomness = Randomness(torch.device("mps"))
+    drawn[0] += 1
+    with randomness.again():
+        assert drawn[0].item() == 5
+        drawn[0] += 1
+    assert drawn[0].item() == 6
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    state = random_state()
+    drawn[0] += 3
+    restore_random_state(state)
+    assert drawn[0].item() == 6
