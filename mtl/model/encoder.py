@@ -61,6 +61,7 @@ class Encoder(nn.Module):
             backbone.config, "is_decoder", False
         )
         self._parts = partition(self.backbone)
+        self._layers: list[nn.Module] = list(main_list(self.backbone))  # found once: it counts all parameters
         self._ready: tuple[torch.dtype, list[PackedLayer]] | None = None
 
     @classmethod
@@ -275,9 +276,8 @@ class Encoder(nn.Module):
             bias = self.backbone.encoder.attention_bias(hidden, None)[0] if is_mpnet(self.backbone) else None
             dtype = compute_dtype(hidden)
             return run_packed(self._packed_layers(dtype)[first:last], hidden, mask, bias, dtype)
-        layers = main_list(self.backbone)[first:last]
         added = self._attention_bias(hidden, mask)
-        for layer in layers:
+        for layer in self._layers[first:last]:
             output = layer(hidden, added)
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden
@@ -294,7 +294,7 @@ class Encoder(nn.Module):
         if self._known_on(weight.device):
             dtype = compute_dtype(weight)
             with torch.no_grad():
-                self._ready = dtype, [PackedLayer.of(each).made_ready(dtype) for each in main_list(self.backbone)]
+                self._ready = dtype, [PackedLayer.of(layer).made_ready(dtype) for layer in self._layers]
         try:
             yield
         finally:
@@ -304,7 +304,7 @@ class Encoder(nn.Module):
         ready = self._ready  # read once: another thread may be at its end
         if ready is not None and ready[0] == dtype and not torch.is_grad_enabled():
             return ready[1]
-        return [PackedLayer.of(layer) for layer in main_list(self.backbone)]
+        return [PackedLayer.of(layer) for layer in self._layers]
 
     def _packable(self, hidden: Tensor, mask: Tensor) -> bool:
         """Whether `run_packed` takes the batch; a row without any token has nothing to attend to."""

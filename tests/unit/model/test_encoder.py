@@ -420,3 +420,23 @@ def test_saved_weights_have_the_names_of_transformers(tiny_folder: Path, tmp_pat
 def test_saving_is_quiet(tiny_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Encoder.from_folder(tiny_folder).save(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_list_of_layers_is_looked_for_once(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a count of all parameters; a copy runs its own layers."""
+    encoder = Encoder.from_folder(tiny_folder)
+    rows = batch(tiny_folder, 32)
+
+    def refuse(backbone: nn.Module) -> None:
+        raise AssertionError("counted again")
+
+    monkeypatch.setattr("mtl.model.encoder.main_list", refuse)
+    twin = copy.deepcopy(encoder)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        first, second = encoder(*rows), twin(*rows)
+    with encoder.prepared(), torch.no_grad():
+        assert torch.allclose(encoder(*rows), first, atol=1e-5)
+    assert first.any()
+    assert not second.any()
