@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl import build, facts
 from mtl.build_losses import losses
-from mtl.config import TrainerConfig
+from mtl.config import DataConfig, TrainerConfig
 from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
+from mtl.data.sampling import StepSampler
 from mtl.data.steps import OptimizerSteps
 from mtl.errors import ConfigError, Problem
 from mtl.evaluation.metrics_file import Cost
@@ -289,8 +290,20 @@ def announce(setting: Setting, data: MultiTaskDataModule | None) -> None:
     losses = facts.loss_texts(setting)
     for task, text in losses.items():
         out.print(f"\nloss of {task}: {text}", markup=False)
+    for line in _smaller_batches(setting.config.data, sampler):
+        log.info(line)
     out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {setting.precision} on {setting.device.type}\n")
     sys.stdout.flush()  # into a file or a pipe too, before the encoding that may follow for minutes
+
+
+def _smaller_batches(data: DataConfig, sampler: StepSampler) -> Iterator[str]:
+    """Yield for each task what keeps its batches below the size that was asked for."""
+    for task, (share, needed) in sampler.too_long.items():
+        yield (
+            f"data.max_tokens={data.max_tokens} makes batches of {task} smaller than data.batch_size="
+            f"{data.batch_size}: {share:.0%} of its rows are longer than {data.max_tokens // data.batch_size} tokens. "
+            f"Full batches need data.max_tokens={needed}"
+        )
 
 
 def _load_best(trainer: pl.Trainer, module: MultiTaskModule) -> None:

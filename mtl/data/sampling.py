@@ -135,6 +135,19 @@ class StepSampler:
             )
         return self._plan
 
+    @property
+    def too_long(self) -> dict[str, tuple[float, int]]:
+        """The tasks with rows of which ``batch_size`` do not fit into ``max_tokens``.
+
+        For each the share of those rows, and the ``max_tokens`` with which all batches could be full.
+        """
+        size, most = self._identity["batch_size"], self._identity["max_tokens"]
+        if most is None:
+            return {}
+        shares = {stream.name: float((stream.lengths * size > most).mean()) for stream in self._streams}
+        needs = {stream.name: int(stream.lengths.max()) * size for stream in self._streams}
+        return {task: (share, needs[task]) for task, share in shares.items() if share}
+
     def advance(self) -> Step:
         """Return this process's share of the next step and move past it, into the next epoch after the last one."""
         step = self.plan.steps[self._step]

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from mtl.composition import compose_config
 from mtl.config import TrainerConfig
-from mtl.fitting import epoch_batches, total_steps
+from mtl.data.sampling import StepSampler
+from mtl.fitting import _smaller_batches, epoch_batches, total_steps
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,15 @@ def test_total_steps(flags: dict[str, Any], batches: int, expected: int) -> None
 )
 def test_epoch_batches(flags: dict[str, Any], expected: int) -> None:
     assert epoch_batches(TrainerConfig(**flags), 16) == expected
+
+
+def test_batches_that_max_tokens_keeps_small_are_named() -> None:
+    lengths = {"reviews": [32] * 30 + [8] * 10, "short": [16] * 5}
+    data = compose_config(["backbone=tiny", "data.batch_size=512", "data.max_tokens=8192"]).data
+    sampler = StepSampler(lengths, batch_size=data.batch_size, max_tokens=data.max_tokens)
+    assert list(_smaller_batches(data, sampler)) == [
+        "data.max_tokens=8192 makes batches of reviews smaller than data.batch_size=512: 75% of its rows are longer "
+        "than 16 tokens. Full batches need data.max_tokens=16384"
+    ]
+    assert StepSampler(lengths, batch_size=512, max_tokens=16384).too_long == {}
+    assert StepSampler(lengths, batch_size=512).too_long == {}
