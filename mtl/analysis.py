@@ -32,7 +32,7 @@ def analyse_errors(
     """Return what goes wrong with each task on the split that its report shows.
 
     Where the encoder was trained, its training rows (up to ``evaluation.nearest_rows`` of each task) and the mistakes
-    go through it once more.
+    go through it once more. Nothing is analysed where ``data.most_batches`` takes a few rows of each split.
 
     Args:
         setting: What the run has settled.
@@ -40,8 +40,8 @@ def analyse_errors(
         scored: Predictions of each task and split.
         frozen: The embeddings of a frozen encoder that are known, by task and split.
     """
-    if not setting.config.evaluation.error_analysis:
-        return {}
+    if not setting.config.evaluation.error_analysis or setting.config.data.most_batches is not None:
+        return {}  # of a few rows it says nothing
     start = time.perf_counter()
     found = {}
     for task, each in scored.items():

@@ -105,6 +105,8 @@ class DataConfig:
     eval_batch_size: Count
     max_tokens: Annotated[int, Field(ge=16)]
     """Most padded tokens of one task's batch."""
+    most_batches: Count | None
+    """Batches of rows of each split and task, a sample by the seed, to see whether everything runs; ``null``: all."""
     train_share: Annotated[float, Field(gt=0, le=1)]
     """Share of each task's training rows that is used, see `mtl.data.tasks.TaskSpec`."""
 
@@ -284,7 +286,7 @@ class CallbacksConfig:
     gradients: GradientsConfig | None
     """Measure whether the tasks pull the encoder in the same direction."""
     save_last: bool
-    """Write `checkpoints/last.ckpt` at the end of every epoch, and in between as below, to resume from."""
+    """Write `checkpoints/last.ckpt` after every epoch and the last step, and in between as below, to resume from."""
     save_every_minutes: Annotated[float, Field(gt=0)] | None
     """Minutes between two such checkpoints; ``null``: by the clock none."""
     save_every_steps: Count | None

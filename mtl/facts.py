@@ -300,6 +300,13 @@ def warnings(setting: Setting) -> list[str]:
             f"loss.combine={config.loss.combine} changes little here: the encoder is frozen, so the tasks share "
             "nothing that learns, and a weight of a task is no more than a factor of its head's gradient."
         )
-    if config.trainer.fast_dev_run or config.trainer.limit_train_batches:
-        found.append("Trained on a part of the rows only (fast_dev_run or limit_train_batches).")
+    batches = config.trainer.limit_train_batches
+    limits = {
+        "fast_dev_run": bool(config.trainer.fast_dev_run),
+        "limit_train_batches": batches is not None and not (isinstance(batches, float) and batches == 1),
+        "data.most_batches": config.data.most_batches is not None,
+    }
+    if any(limits.values()):
+        names = " or ".join(name for name, limited in limits.items() if limited)
+        found.append(f"Trained on a part of the rows only ({names}).")
     return found

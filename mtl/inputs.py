@@ -110,6 +110,9 @@ def _pairs(retention: RetentionConfig) -> Pairs | None:
 def task_specs(data: DataConfig) -> list[TaskSpec]:
     """Return where each task's data is."""
     shares = (data.split[0], data.split[1], data.split[2])
+    most = data.most_batches
+    train, other = data.batch_size, data.eval_batch_size
+    rows = {} if most is None else {"train": most * train, "val": most * other, "test": most * other}
     return [
         TaskSpec(
             name=name,
@@ -125,6 +128,7 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             train_share=data.train_share,
             missing=task.missing,
             split_with=tuple(task.split_with or ()),
+            most_rows=rows,
         )
         for name, task in data.tasks.items()
     ]

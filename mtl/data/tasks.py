@@ -45,6 +45,8 @@ class TaskSpec:
         missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file.
         split_with: The label columns of all tasks that are split off the same file. Each of these tasks computes one
             split of the rows of all of them, so that no text is in train for one task and in test for another.
+        most_rows: By split the rows that are used, a sample drawn by the seed, of training stratified by label with one
+            text of each at least; all of a split that is not named.
     """
 
     name: str
@@ -60,6 +62,7 @@ class TaskSpec:
     train_share: float = 1.0
     missing: Missing = "skip"
     split_with: tuple[str, ...] = ()
+    most_rows: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.path is None):
@@ -161,6 +164,7 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
     splits = _completed(given, labels, spec, seed, cache_dir)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
     notes = [f"{spec.name}: {text}" for text in (*_unlabelled(given, spec), *_taken(given, splits, spec))]
+    splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     return TaskData(spec.name, labels, **splits, warnings=[*notes, *task_warnings(spec.name, splits, labels)])
 
 
@@ -287,6 +291,16 @@ def _part(rows: Examples, labels: LabelSet, share: float, seed: int) -> Examples
         return rows
     kept, _ = stratified_split(rows.keys, labels.ids(rows), [share, 1 - share], seed)
     return rows.select(kept)
+
+
+def _sample(rows: Examples, labels: LabelSet, most: int | None, split: str, seed: int) -> Examples:
+    """Return so many rows of a split, drawn at random; of training rows some of each label."""
+    if most is None or len(rows) <= most:
+        return rows
+    if split == "train":
+        return _part(rows, labels, most / len(rows), seed)
+    drawn = np.random.default_rng(seed).choice(len(rows), most, replace=False)
+    return rows.select(np.sort(drawn).astype(np.int64))
 
 
 def _too_few_rows(

@@ -89,7 +89,7 @@ def test_a_fast_run_writes_everything_and_says_that_it_is_one(tmp_path: Path, mo
     run(tmp_path / "run", *data(tmp_path), "trainer.fast_dev_run=true", "logger=csv", "calibration=none")
     assert (probe.optimizer_steps, len(probe.figures)) == (1, 1)
     warnings = read_metrics(tmp_path / "run" / "metrics.json").run["warnings"]
-    assert warnings == ["Trained on a part of the rows only (fast_dev_run or limit_train_batches)."]
+    assert warnings == ["Trained on a part of the rows only (fast_dev_run)."]
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -302,3 +302,18 @@ def test_the_last_state_is_kept_if_wanted(tmp_path: Path, monkeypatch: pytest.Mo
     for task, splits in scored.items():
         assert splits["val"].report.macro_f1 == pytest.approx(probe.figures[-1][f"val/{task}/macro_f1"], abs=1e-6)
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["last.ckpt"]
+
+
+def test_debug_is_quick_whatever_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps, three batches of rows of each split, and no error analysis."""
+    probe = probed(monkeypatch, Probe())
+    files = data(tmp_path, train=70, other=200)
+    flags = ["trainer=debug", "freeze=backbone", "data.batch_size=8", "data.eval_batch_size=16"]
+    scored = run(tmp_path / "run", *files, *flags)
+    assert probe.optimizer_steps == 3
+    counts = {
+        task: {split: len(each.predictions.texts) for split, each in found.items()} for task, found in scored.items()
+    }
+    assert counts == {task: {"val": 48, "test": 48} for task in ("classification", "sentiment")}
+    assert sum(read_metrics(tmp_path / "run" / "metrics.json").run["training_rows"]["sentiment"].values()) == 24
+    assert not (tmp_path / "run" / "errors").exists()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mtl import facts
+from mtl.composition import compose_config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.tokenization import TokenTable
 
@@ -27,3 +31,22 @@ def test_cut_texts_are_said_where_they_are_more_than_one_in_a_hundred(rows: int)
 
 def test_no_text_is_cut() -> None:
     assert facts.cut_texts({"mood": {"train": split(7, 3), "val": split()}}, 8) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ([], None),
+        (["trainer.limit_train_batches=1.0"], None),
+        (["trainer.limit_train_batches=1"], "limit_train_batches"),
+        (["trainer.limit_train_batches=0.5", "trainer.fast_dev_run=true"], "fast_dev_run or limit_train_batches"),
+        (["trainer=debug"], "limit_train_batches or data.most_batches"),
+    ],
+)
+def test_training_on_a_part_of_the_rows_is_said(flags: list[str], names: str | None) -> None:
+    """``limit_train_batches=1.0`` is all of them."""
+    setting: Any = SimpleNamespace(
+        config=compose_config(["backbone=tiny", *flags]), tasks={}, start=SimpleNamespace(heads={})
+    )
+    expected = [] if names is None else [f"Trained on a part of the rows only ({names})."]
+    assert facts.warnings(setting) == expected

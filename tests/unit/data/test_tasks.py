@@ -393,3 +393,19 @@ def test_another_seed_draws_another_share_of_the_training_rows(tmp_path: Path) -
     assert list(first.texts) == list(again.texts)
     assert list(first.texts) != list(other.texts)
     assert len(first) == len(other) == 20
+
+
+def test_a_few_rows_of_each_split(tmp_path: Path) -> None:
+    """A sample, the same for the same seed, with some of each label to train on."""
+    rare = [*many(200, "pos", "neg"), ("the only one", "odd")]
+    spec = spec_of(tmp_path, train=rare, val=many(60, "pos", "neg"), test=TEST)
+    some = replace(spec, most_rows={"train": 20, "val": 30, "test": 30})
+    task, whole = load_task(some, seed=1), load_task(spec, seed=1)
+    assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 21, "val": 30, "test": 2}
+    assert task.labels.names == whole.labels.names == ("neg", "odd", "pos")
+    assert set(task.train.labels) == {"neg", "odd", "pos"}
+    for split, rows in task.splits.items():
+        assert set(rows.texts) <= set(whole.splits[split].texts)
+    assert list(load_task(some, seed=1).val.texts) == list(task.val.texts)
+    assert list(load_task(some, seed=2).val.texts) != list(task.val.texts)
+    assert set(task.val.labels) == {"neg", "pos"}
