@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mtl.config import Config
 from mtl.config_freezing import Decay, Layerwise
+from mtl.errors import ConfigError, Problem
 from mtl.model.adapters import add_adapters
 from mtl.model.layers import ADAPTER
 from mtl.model.multitask import MultiTaskNetwork
@@ -29,7 +30,7 @@ def adapters(config: Config, network: MultiTaskNetwork) -> None:
     """Give the encoder the adapters of ``freeze=lora``, in place.
 
     Raises:
-        ConfigError: ``freeze.train_layers`` is more than the encoder has.
+        ConfigError: ``freeze.train_layers`` is more than the encoder has, or ``freeze.lora.r`` than its hidden size.
         ModelError: The encoder's family has other linear layers than those that are to get adapters.
     """
     freeze = config.freeze
@@ -37,7 +38,10 @@ def adapters(config: Config, network: MultiTaskNetwork) -> None:
         return
     layers = network.encoder.layer_names[1:]
     chosen = layers if freeze.train_layers is None else top_layers(layers, freeze.train_layers)
-    lora = freeze.lora
+    lora, most = freeze.lora, network.encoder.hidden_size
+    if lora.r > most:
+        expected = f"at most {most}, the encoder's hidden size: no update of its weights has a higher rank"
+        raise ConfigError(Problem("freeze.lora.r", str(lora.r), expected, "give freeze.lora.r=8"))
     add_adapters(network.encoder, chosen, r=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets)
 
 

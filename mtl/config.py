@@ -16,6 +16,7 @@ from mtl.config_checks import cross_checks
 from mtl.config_combine import Combine, DwaConfig, FamoConfig, GradientsConfig, UncertaintyConfig
 from mtl.config_freezing import Decay, FreezeConfig, Layerwise, Uniform
 from mtl.config_types import (
+    MOST,
     Batches,
     BatchesOrNone,
     Count,
@@ -23,9 +24,11 @@ from mtl.config_types import (
     Duration,
     Fraction,
     Name,
+    Number,
     Rate,
     Share,
     Steps,
+    Width,
 )
 from mtl.errors import ConfigError, Problem
 from mtl.single_task import alone
@@ -58,7 +61,7 @@ class BackboneConfig:
     """Branch, tag or commit on the hub."""
     random: bool
     """Small random weights, for tests of the pipeline."""
-    max_length: Annotated[int, Field(ge=3)] | None
+    max_length: Annotated[int, Field(ge=3, le=MOST)] | None
     """Tokens per sentence, special tokens included; ``null``: what the checkpoint says."""
     pooling: Literal["auto", "mean", "cls"]
     normalize: Literal["auto"] | bool
@@ -103,7 +106,7 @@ class DataConfig:
     batch_size: Count
     """Rows per task, step and process."""
     eval_batch_size: Count
-    max_tokens: Annotated[int, Field(ge=16)]
+    max_tokens: Annotated[int, Field(ge=16, le=MOST)]
     """Most padded tokens of one task's batch."""
     most_batches: Count | None
     """Batches of rows of each split and task, a sample by the seed, to see whether everything runs; ``null``: all."""
@@ -119,7 +122,7 @@ class HeadConfig:
     dropout: Share
     scale: Annotated[float, Field(gt=0)]
     """Fixed factor of the embedding before the head: embeddings of length 1 need large weights before logits differ."""
-    hidden: Count | None = None
+    hidden: Width | None = None
     """Units of the hidden layer of ``mlp``; ``null``: the embedding's size."""
 
 
@@ -146,7 +149,7 @@ class MultiStageConfig:
     """In place of ``tree``: what stands behind the coarse class in a label, ``:`` in ``negative: late flight``."""
     stage_kind: Literal["linear", "mlp"] = "linear"
     """What each stage is."""
-    hidden: Count | None = None
+    hidden: Width | None = None
     """Units of the hidden layer of a stage of kind ``mlp``; ``null``: the embedding's size."""
     first_stage: FirstStageConfig | None = None
     """Another task whose head is the first stage; ``null``: one of its own."""
@@ -237,7 +240,7 @@ class TrainerConfig:
     fast_dev_run: bool | Count | None = None
     val_check_interval: Batches | None = None
     check_val_every_n_epoch: Count | None = None
-    num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None = None
+    num_sanity_val_steps: Annotated[int, Field(ge=-1, le=MOST)] | None = None
     accumulate_grad_batches: Count | None = None
     gradient_clip_val: Annotated[float, Field(ge=0)] | None = None
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
@@ -362,7 +365,7 @@ class EvaluationConfig:
     """Slices, and the surest mistakes with the nearest training rows."""
     most_mistakes: Count
     """Mistakes of a task that are listed, the surest first."""
-    nearest_rows: Annotated[int, Field(ge=0)]
+    nearest_rows: Number
     """Training rows of a task among which the nearest are looked for, a sample of more; 0: none."""
     figures: bool
     """The page ``report.html``, and pictures in the folder ``figures``."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl import schema
-from mtl.config_types import Count, Layers, Rate, Share, Steps, Target
+from mtl.config_types import Count, Layers, Number, Rate, Share, Steps, Target, Width
 
 
 @dataclass(config=schema.STRICT)
@@ -17,10 +17,10 @@ class GradualConfig:
 
     unit: Literal["epochs", "steps"]
     """What ``start``, ``every`` and ``stages`` count: epochs, or optimizer steps of the whole training."""
-    start: Annotated[int, Field(ge=0)]
+    start: Number
     every: Count
     layers: Count
-    stages: dict[Annotated[int, Field(ge=0)], Count | Literal["all"]] | None
+    stages: dict[Number, Count | Literal["all"]] | None
     """In place of the three: for the start of each stage how many more layers thaw, from the top down."""
     warmup: Steps
     """Steps over which the rate of layers that have just thawed rises, as a number or as a share of all."""
@@ -30,7 +30,7 @@ class GradualConfig:
 class LoraConfig:
     """Low-rank adapters, see `mtl.model.adapters`."""
 
-    r: Count
+    r: Width
     """Rank of the update of a weight matrix."""
     alpha: Annotated[float, Field(gt=0)]
     """Scale: the update is ``alpha / r`` times the product of the two low-rank matrices."""

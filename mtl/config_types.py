@@ -39,20 +39,29 @@ def _amount(things: str, *, least: int, up_to_all: bool) -> BeforeValidator:
 
 def _devices(value: Any) -> Any:
     listed = isinstance(value, list) and value and all(_is_whole(each) and each >= 0 for each in value)
-    if value == "auto" or listed or (_is_whole(value) and (value > 0 or value == -1)):
+    if value == "auto" or listed or (_is_whole(value) and (0 < value <= MOST_DEVICES or value == -1)):
         return value
-    raise ValueError("auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]")
+    raise ValueError(f"auto, a number from 1 to {MOST_DEVICES}, -1 for all, or a list of which ones: [0, 2]")
 
 
 def _duration(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value):
+    if isinstance(value, str) and re.fullmatch(r"\d{1,5}:\d\d:\d\d:\d\d", value):
         return value
-    if isinstance(value, dict) and value and set(value) <= set(_UNITS) and all(map(_is_whole, value.values())):
+    named = isinstance(value, dict) and value and set(value) <= set(_UNITS)
+    if named and all(_is_whole(number) and 0 <= number < 10**6 for number in value.values()):
         return value
     raise ValueError(f"days:hours:minutes:seconds, such as 00:12:00:00, or keys of {', '.join(_UNITS)}: {{hours: 12}}")
 
 
-Count = Annotated[int, Field(ge=1)]
+MOST_DEVICES = 1024
+"""More processes than any one machine has devices; on a CPU each is a process of its own."""
+MOST = 2**31 - 1
+"""The most of anything that is counted: more rows, steps or tokens than a run could ever have."""
+
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Units of a layer: far more than any encoder has, and few enough for the memory of any machine."""
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

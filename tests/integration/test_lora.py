@@ -188,3 +188,13 @@ def test_a_missing_peft_is_told_before_anything_is_read(tmp_path: Path, monkeypa
         "      repair:   pip install 'mtl[lora]', or pip install peft"
     )
     assert not list((tmp_path / "run").glob("**/*"))
+
+
+def test_a_rank_above_that_of_the_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path / "run", *data(tmp_path), "freeze=lora", "freeze.lora.r=33")
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n  freeze.lora.r\n      found:    33\n"
+        "      expected: at most 32, the encoder's hidden size: no update of its weights has a higher rank\n"
+        "      repair:   give freeze.lora.r=8"
+    )

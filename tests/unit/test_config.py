@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import pytest
@@ -18,7 +19,7 @@ MONITORED = (
     "val/classification/weighted_f1, val/sentiment/accuracy, val/sentiment/macro_f1, val/sentiment/weighted_f1"
 )
 LAYERS = "a number of layers from 1 on, or a share of all (0.0 < share < 1.0)"
-DEVICES = "auto, a number from 1 on, -1 for all, or a list of which ones: [0, 2]"
+DEVICES = "auto, a number from 1 to 1024, -1 for all, or a list of which ones: [0, 2]"
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
 FILES = "train= (with or without val= and test=) or path="
 NAME = (
@@ -541,3 +542,45 @@ def test_several_processes_do_not_combine_gradients() -> None:
     assert problems({"trainer.devices": 2, "loss.combine": "upgrad"}) == [
         Problem("trainer.devices", found, "one device", repair)
     ]
+
+
+def whole_numbers(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the keys of all whole numbers."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from whole_numbers(value, f"{above}{name}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield above + name
+
+
+@pytest.mark.parametrize("arguments", [("freeze=lora",), ("freeze=gradual", "callbacks=early_stopping")])
+def test_every_size_has_an_upper_bound(arguments: tuple[str, ...]) -> None:
+    names = [name for name in whole_numbers(composed(*arguments)) if name not in RATES]
+    assert {"data.batch_size", "trainer.max_epochs", "callbacks.bad_steps.most_in_a_row"} <= set(names)
+    for name in names:
+        (problem,) = problems({name: 10**20}, *arguments)
+        assert (problem.place, problem.found) == (name, str(10**20))
+        assert problem.expected.startswith(("less than ", "auto, a number from 1 to 1024"))
+
+
+RATES = {
+    "freeze.gradual.warmup",
+    "loss.dwa.temperature",
+    "data.temperature",
+    "freeze.lora.alpha",
+    "heads.default.scale",
+}
+"""Whole numbers in the files that may be any number."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"trainer.devices": 1025}, Problem("trainer.devices", "1025", DEVICES)),
+        ({"trainer.max_time": "999999:00:00:00"}, Problem("trainer.max_time", "'999999:00:00:00'", DURATION)),
+        ({"trainer.max_time": {"days": 10**9}}, Problem("trainer.max_time", "{'days': 1000000000}", DURATION)),
+        ({"trainer.max_time": {"hours": -1}}, Problem("trainer.max_time", "{'hours': -1}", DURATION)),
+    ],
+)
+def test_sizes_have_bounds_that_mean_something(changes: dict[str, Any], problem: Problem) -> None:
+    assert problems(changes) == [problem]
