@@ -196,14 +196,15 @@ class FrozenActivations:
         progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
         with inferring(self._encoder, device, how.precision, len(loader)):
             for batch in tracked(loader, progress, len(loader)):
+                which = rows[batch.indices["text"].numpy()]
+                tokens = None if batch.mask is None else batch.mask.sum(dim=1).numpy()  # before it is on the device
                 batch = batch.to(device, non_blocking=True)
-                which = rows[batch.indices["text"].cpu().numpy()]
                 if boundary == "embedding":
                     counts, found = None, self._encoder(batch.ids, batch.mask)
                 else:
                     assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
                     assert batch.mask is not None  # noqa: S101
-                    counts = batch.mask.sum(dim=1).cpu().numpy()
+                    counts = tokens
                     found = self._encoder.hidden_at(batch.ids, batch.mask, boundary)[batch.mask]
                 values = found.float().cpu().numpy()
                 owners = which if counts is None else which.repeat(counts)

@@ -74,17 +74,24 @@ class Batch:
         return {task: size / max(1, len(self.whole[task])) for task, size in self.sizes.items()}
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Return the batch with all tensors on ``device``; ``non_blocking`` as in ``torch.Tensor.to``."""
+        """Return the batch with what the network takes on ``device``; the indices stay where they are.
+
+        Args:
+            device: The device.
+            non_blocking: Go on while a GPU still copies, for which the tensors are put into pinned memory first: from
+                any other the copy waits.
+        """
+        device = torch.device(device)
+        pinned = non_blocking and device.type == "cuda"
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
+            return (tensor.pin_memory() if pinned and tensor.is_cpu else tensor).to(device, non_blocking=non_blocking)
 
         return replace(
             self,
             ids=None if self.ids is None else move(self.ids),
             mask=None if self.mask is None else move(self.mask),
             labels={task: move(labels) for task, labels in self.labels.items()},
-            indices={task: move(indices) for task, indices in self.indices.items()},
             features=None if self.features is None else move(self.features),
             inverse=None if self.inverse is None else move(self.inverse),
         )

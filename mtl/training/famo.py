@@ -68,16 +68,17 @@ class Famo(Combination):
         if len(before) < 2:
             return
         fallen = torch.log(_vector(before) + _TINY) - torch.log(_vector(after) + _TINY)
-        if not torch.isfinite(fallen).all():  # a step that is skipped: what it tells would spoil all weights behind it
-            return
         shares, places = self._shares(before), self._places(before)
-        gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * self.logits[places]
-        self.steps[places] += 1
-        self.means[places] = _BETAS[0] * self.means[places] + (1 - _BETAS[0]) * gradient
-        self.squares[places] = _BETAS[1] * self.squares[places] + (1 - _BETAS[1]) * gradient**2
-        mean = self.means[places] / (1 - _BETAS[0] ** self.steps[places])
-        square = self.squares[places] / (1 - _BETAS[1] ** self.steps[places])
-        self.logits[places] -= self._rate * mean / (square.sqrt() + _TINY)
+        logits, steps = self.logits[places], self.steps[places] + 1
+        gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * logits
+        means = _BETAS[0] * self.means[places] + (1 - _BETAS[0]) * gradient
+        squares = _BETAS[1] * self.squares[places] + (1 - _BETAS[1]) * gradient**2
+        mean = means / (1 - _BETAS[0] ** steps)
+        square = squares / (1 - _BETAS[1] ** steps)
+        logits = logits - self._rate * mean / (square.sqrt() + _TINY)
+        finite = torch.isfinite(fallen).all()  # not of a step that is skipped, which would spoil all weights behind it
+        for state, new in ((self.logits, logits), (self.means, means), (self.squares, squares), (self.steps, steps)):
+            state[places] = torch.where(finite, new, state[places])
 
 
 class Randomness:

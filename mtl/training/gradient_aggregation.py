@@ -69,6 +69,7 @@ class GradientAggregation(Combination):
 
     def _weights(self, products: Tensor) -> list[float]:
         """Return the weights; 1 where a gradient is not finite, so that who looks for that still finds it."""
+        products = products.cpu()  # where weightings are computed; the one time that the device is waited for
         if not products.isfinite().all():
             return [1.0] * len(products)
         found: list[float] = self._weighting(products).tolist()

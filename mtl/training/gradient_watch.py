@@ -117,18 +117,19 @@ def measured(
         total: Sums a tensor over several processes, each of which has a share of the rows.
     """
     total = total or (lambda own: own)
-    norms: dict[str, float] = {}
+    norms: dict[str, Tensor] = {}
     directions: dict[str, Tensor] = {}
     for task, loss in losses.items():
         wanted = [*embeddings, *parameters]
         found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
         gradients = [torch.zeros_like(at) if each is None else each for at, each in zip(wanted, found, strict=True)]
         squares = torch.stack([each.float().square().sum() for each in gradients[: len(embeddings)]])
-        norms[task] = float(total(squares.sum()).sqrt())
+        norms[task] = total(squares.sum()).sqrt()
         directions[task] = total(torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]]))
-    cosines = {
-        (first, second): float(torch.cosine_similarity(directions[first], directions[second], dim=0))
-        for first, second in combinations(losses, 2)
-        if directions[first].any() and directions[second].any()
-    }
-    return norms, cosines
+    pairs = list(combinations(losses, 2))
+    known = [directions[first].any() & directions[second].any() for first, second in pairs]
+    cosines = [torch.cosine_similarity(directions[first], directions[second], dim=0) for first, second in pairs]
+    values = iter(torch.stack([*norms.values(), *(each.float() for each in known), *cosines]).tolist())  # one wait
+    shown = {task: next(values) for task in norms}
+    has_direction = [bool(next(values)) for _ in pairs]
+    return shown, {pair: cosine for pair, has, cosine in zip(pairs, has_direction, values, strict=True) if has}

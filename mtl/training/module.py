@@ -199,7 +199,9 @@ class MultiTaskModule(LightningModule):
         del outputs, batch, batch_idx
         if self._noted_at != self.global_step - 1:  # not a step to be logged, or gradients are still collected
             return
-        figures = {name: float(value) for name, value in self.figures.items()}
+        tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
+        values = torch.stack([value.float() for value in tensors.values()]).tolist()  # the device is waited for once
+        figures: dict[str, Any] = {**self.figures, **dict(zip(tensors, values, strict=True))}
         for logger in self.loggers:
             logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self._noted_at)
             logger.save()

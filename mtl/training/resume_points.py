@@ -105,10 +105,11 @@ class ResumePoints(Checkpoint):
         self._accumulating = accumulating and not last
         if self._accumulating or _is_trial(trainer):
             return
-        stop = self._any_rank(trainer, self._stop.requested)
-        if stop or self._any_rank(trainer, self._is_due(trainer, last)):
-            self._save(trainer)
-        if stop:
+        requested = self._stop.requested
+        if not self._any_rank(trainer, requested or self._is_due(trainer, last)):  # one question in nearly all steps
+            return
+        self._save(trainer)
+        if self._any_rank(trainer, requested):
             raise self._stop.terminated()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

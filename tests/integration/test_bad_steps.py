@@ -235,7 +235,7 @@ LOWER = "lower rates: learning_rates=… with smaller values, or more optimizer.
 
 
 @pytest.mark.parametrize("action", ["stop", "skip"])
-@pytest.mark.parametrize("flags", [[], ["callbacks=average"], ["freeze=backbone"]])
+@pytest.mark.parametrize("flags", [["loss=dwa"], ["callbacks=average"], ["freeze=backbone"]])
 def test_weights_that_an_update_broke_are_not_saved(
     flags: list[str], action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import COMBINATION, ParameterGroup, parameter_groups, uniform_rates
@@ -14,6 +17,7 @@ from mtl.training.optimization import build_adamw, build_schedule
 from tests.support.networks import TASKS, network
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pytest
@@ -58,3 +62,15 @@ def logged(module: MultiTaskModule, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
     monkeypatch.setattr(module, "log", log)
     return figures
+
+
+class Waits(TorchDispatchMode):
+    """Counts inside its block how often a number is taken out of a tensor, for which a GPU has to finish first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return func(*args, **(kwargs or {}))

@@ -82,16 +82,41 @@ def test_features_instead_of_ids() -> None:
 
 
 @pytest.mark.parametrize("non_blocking", [False, True])
-def test_moving_moves_every_tensor(non_blocking: bool) -> None:
+def test_moving_moves_what_the_network_takes(non_blocking: bool) -> None:
     batch = collate({"mood": rows(0), "topic": rows(2)}, TABLES, LABELS, pad_id=0)
     moved = batch.to("meta", non_blocking=non_blocking)
-    tensors = tree_leaves([moved.ids, moved.mask, moved.labels, moved.indices])
+    tensors = tree_leaves([moved.ids, moved.mask, moved.labels])
 
-    assert len(tensors) == 6
+    assert len(tensors) == 4
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert {tensor.device.type for tensor in moved.indices.values()} == {"cpu"}  # nobody asks for them there
     assert batch.ids is not None
     assert batch.ids.device.type == "cpu"
     assert (moved.slices, moved.sizes) == (batch.slices, batch.sizes)
+
+
+@pytest.mark.parametrize(
+    ("device", "non_blocking", "pinned"), [("cuda:1", True, 4), ("cuda", False, 0), ("mps", True, 0)]
+)
+def test_only_pinned_memory_is_copied_while_training_goes_on(
+    device: str, non_blocking: bool, pinned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = collate({"mood": rows(0), "topic": rows(2)}, TABLES, LABELS, pad_id=0)
+    calls: list[tuple[torch.Size, str]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append((tensor.shape, "pin"))
+        return tensor
+
+    def to(tensor: torch.Tensor, where: torch.device, non_blocking: bool) -> torch.Tensor:
+        calls.append((tensor.shape, str(where)))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch.to(device, non_blocking=non_blocking)
+    assert [where for _, where in calls].count("pin") == pinned
+    assert [where for _, where in calls].count(device) == 4
 
 
 @pytest.mark.parametrize(

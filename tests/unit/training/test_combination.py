@@ -12,6 +12,7 @@ from torch.optim import Adam
 from mtl.training.combination import Combination, DynamicWeightAverage, Uncertainty, Weighted
 from mtl.training.famo import Famo, Randomness
 from mtl.training.random_state import random_state, restore_random_state
+from tests.support.modules import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,3 +199,12 @@ def test_the_random_numbers_of_an_apple_gpu_come_again(monkeypatch: pytest.Monke
     drawn[0] += 3
     restore_random_state(state)
     assert drawn[0].item() == 6
+
+
+def test_famo_does_not_wait_for_the_device() -> None:
+    famo = Famo(TASKS, rate=0.025, decay=0.001)
+    with Waits() as waits:
+        famo(losses(1.0, 2.0))
+        famo.update(losses(1.0, 2.0), losses(0.5, 1.5))
+    assert waits.count == 0
+    assert famo.logits.any()

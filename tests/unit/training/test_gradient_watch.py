@@ -11,7 +11,7 @@ import torch
 
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch, measured, top_layer
-from tests.support.modules import module
+from tests.support.modules import Waits, module
 from tests.support.networks import batch, network
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ def test_norms_and_cosines_of_gradients_known_by_hand() -> None:
     expected |= {("b", "c"): 0.0, ("b", "d"): half, ("c", "d"): -half}
     assert cosines == {pair: pytest.approx(value, abs=1e-6) for pair, value in expected.items()}
     assert weight.grad is None
+
+
+def test_the_device_is_waited_for_once() -> None:
+    """`tolist` of one tensor, which is no dispatched call; there is no other."""
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    embeddings = torch.eye(2).requires_grad_()
+    values = embeddings @ weight
+    with Waits() as waits:
+        measured({"a": values[0], "b": 2 * values[1], "c": values.sum()}, [embeddings], [weight])
+    assert waits.count == 0
 
 
 def test_a_gradient_of_0_has_no_direction() -> None:
