@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import torch
 import torch.distributed as dist
@@ -35,9 +35,6 @@ from mtl import cli
 from mtl.errors import MtlError, Problem, TrainingError
 from mtl.training.parallel import Place, leave
 from mtl.training.stopping import Stop
-
-if TYPE_CHECKING:
-    from torch._C._distributed_c10d import TCPStore
 
 Connect = Callable[[torch.device], None]
 _POLL_SECONDS = 0.05

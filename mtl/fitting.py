@@ -304,7 +304,7 @@ def _smaller_batches(data: DataConfig, sampler: StepSampler) -> Iterator[str]:
     for task, (share, needed) in sampler.too_long.items():
         yield (
             f"data.max_tokens={data.max_tokens} makes batches of {task} smaller than data.batch_size="
-            f"{data.batch_size}: {share:.0%} of its rows are longer than {data.max_tokens // data.batch_size} tokens. "
+            f"{data.batch_size}: {share:.1%} of its rows are longer than {data.max_tokens // data.batch_size} tokens. "
             f"Full batches need data.max_tokens={needed}"
         )
 

@@ -104,32 +104,6 @@ class _MeanLoss:
         return float(self.sum) / steps if steps else float("nan")
 
 
-@dataclass(slots=True)
-class _MeanLoss:
-    """The mean loss of the batches that were added, on their device until it is asked for.
-
-    A loss that is not finite belongs to a step that was left out and does not count.
-
-    Attributes:
-        sum: The sum of the losses.
-        steps: How many there were.
-    """
-
-    sum: torch.Tensor | float = 0.0
-    steps: torch.Tensor | int = 0
-
-    def add(self, trainer: Trainer, outputs: Any) -> None:
-        """Add the loss of a batch, which Lightning divides by the batches of an optimizer step."""
-        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach() * trainer.accumulate_grad_batches
-        self.sum = self.sum + loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        self.steps = self.steps + loss.isfinite()
-
-    def mean(self) -> float:
-        """Return the mean; of none NaN."""
-        steps = int(self.steps)
-        return float(self.sum) / steps if steps else float("nan")
-
-
 class History(Callback):
     """Keeps the figures of each epoch.
 

@@ -99,9 +99,11 @@ def test_the_next_run_computes_nothing(encoder: Encoder, cache: Path, boundary: 
     assert counted.rows == 0
 
 
-def cold(encoder: Encoder, splits: dict[tuple[str, str], TokenTable], boundary: Boundary, **rest: bool) -> float:
+def cold(
+    encoder: Encoder, splits: dict[tuple[str, str], TokenTable], boundary: Boundary, *, cached: bool = True
+) -> float:
     """Return what is said to be the time of a cold start, of a run of its own."""
-    frozen = FrozenActivations(encoder, splits, HOW, **rest)
+    frozen = FrozenActivations(encoder, splits, HOW, cached=cached)
     assert frozen.at(boundary) is not None
     assert frozen.seconds_spent > 0
     seconds = frozen.seconds_cold[boundary]

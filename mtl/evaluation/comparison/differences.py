@@ -144,7 +144,7 @@ class Bootstrap:
         if _split_by_seed(first, tasks) and _seeds(first) == _seeds(second):
             noise = paired_seed_noise(scores[0] - scores[1])
         else:
-            noise = seed_noise(*scores, self._pooled(measure, tasks))
+            noise = seed_noise(scores[0], scores[1], self._pooled(measure, tasks))
         if noise is not None and values.any():  # else they predict the same, whatever the seed
             values = with_seed_noise(values, noise, SEED)
         return Resampled(float(scores[0].mean() - scores[1].mean()), values, over_seeds=noise is not None)

@@ -52,7 +52,7 @@ def _ranking(comparison: Comparison) -> Table:
         found = comparison.difference(row.name, comparison.best.name)
         against = [words.signed(found.value), words.interval(found)] if found else ["", ""]
         last = "best" if row is comparison.best else _verdict(found)
-        validation = [formatting.score(row.validation and row.validation.mean)] if validated else []
+        validation = [formatting.score(row.validation.mean if row.validation else None)] if validated else []
         cells = [str(len(row.scenario.runs)), *validation, words.spread(row.score), *against, last]
         table.add_row(_name(row.name), *cells, style="bold" if row is comparison.best else None)
     for job in comparison.unfinished:
