@@ -46,7 +46,13 @@ def _part(start: int, count: int, total: int) -> Iterator[None]:
 
 
 def predict_to_file(
-    model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision, *, calibrated: bool = True
+    model: MultiTaskModel,
+    texts: Sequence[str],
+    path: Path,
+    precision: Precision,
+    *,
+    calibrated: bool = True,
+    prompt_name: str | None = None,
 ) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
@@ -56,6 +62,7 @@ def predict_to_file(
         path: ``.csv`` or ``.jsonl``; see `check_output`.
         precision: As in `MultiTaskModel.predict`.
         calibrated: As in `MultiTaskModel.predict`.
+        prompt_name: As in `MultiTaskModel.predict`.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
@@ -63,7 +70,9 @@ def predict_to_file(
         for chunk in chunks(texts, "predicting"):
             progress = len(texts) <= CHUNK
             with _part(done, len(chunk), len(texts)):
-                found = model.predict(chunk, precision=precision, progress=progress, calibrated=calibrated)
+                found = model.predict(
+                    chunk, precision=precision, progress=progress, calibrated=calibrated, prompt_name=prompt_name
+                )
             write(chunk, found)
             done += len(chunk)
 
@@ -108,7 +117,13 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, precision: Precision) -> np.ndarray:
+def encode_to_file(
+    encoder: SentenceEncoder,
+    texts: Sequence[str],
+    path: Path,
+    precision: Precision,
+    prompt_name: str | None = None,
+) -> np.ndarray:
     """Write the embeddings of the texts, in order, as a ``.npy`` file, whole or not at all.
 
     Args:
@@ -116,9 +131,10 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
         texts: ``N`` sentences.
         path: The file to write.
         precision: As in `SentenceEncoder.encode`.
+        prompt_name: As in `SentenceEncoder.encode`.
 
     Returns:
-        The embeddings ``(N, H)``, float32, mapped from the file.
+        The embeddings ``(N, E)``, float32, mapped from the file.
     """
     # Written and not mapped: where the disk is full, writing says so, and a mapped page ends the process.
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -127,7 +143,7 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
         for chunk in chunks(texts, "encoding"):
             progress = len(texts) <= CHUNK
             with _part(done, len(chunk), len(texts)):
-                file.write(encoder.encode(chunk, precision=precision, progress=progress).data)
+                file.write(encoder.encode(chunk, precision=precision, progress=progress, prompt_name=prompt_name).data)
             done += len(chunk)
     embeddings: np.ndarray = np.load(path, mmap_mode="r")
     return embeddings

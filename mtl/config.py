@@ -23,6 +23,7 @@ from mtl.config_types import (
     Duration,
     Fraction,
     Name,
+    Pooling,
     Share,
     Steps,
 )
@@ -49,8 +50,10 @@ class BackboneConfig:
     """Small random weights, for tests of the pipeline."""
     max_length: Annotated[int, Field(ge=3)] | None
     """Tokens per sentence, special tokens included; ``null``: what the checkpoint says."""
-    pooling: Literal["auto", "mean", "cls"]
+    pooling: Pooling
     normalize: Literal["auto"] | bool
+    prompt_name: Name | None
+    """The checkpoint's prompt that is put before each sentence; ``auto``: what it says, ``null``: none."""
 
 
 @dataclass(config=schema.STRICT)
