@@ -73,11 +73,15 @@ class Checkpoint:
 
 
 _KIN: dict[str, Any] = {"packed": True, "split": True}
-_PROMPTS = {"query": "Instruct: find what answers it\nQuery:", "document": "", "topic": "task: classification | query: "}
+_PROMPTS = {
+    "query": "Instruct: find what answers it\nQuery:",
+    "document": "",
+    "topic": "task: classification | query: ",
+}
 CHECKPOINTS = {
     "bert": Checkpoint("bert", _BERT, normalize=True, **_KIN),
-    "bert, concatenated": Checkpoint("bert", _BERT, pooling=("mean", "cls", "max"), **_KIN),
-    "bert, Dense": Checkpoint("bert", _BERT, pooling=("cls",), dense=(12,), normalize=True, **_KIN),
+    "bert-concatenated": Checkpoint("bert", _BERT, pooling=("mean", "cls", "max"), **_KIN),
+    "bert-dense": Checkpoint("bert", _BERT, pooling=("cls",), dense=(12,), normalize=True, **_KIN),
     "mpnet": Checkpoint("mpnet", _BERT, prompts=_PROMPTS, default_prompt="topic", normalize=True, **_KIN),
     "roberta": Checkpoint("roberta", _BERT, "bytes", **_KIN),
     "xlm-roberta": Checkpoint("xlm-roberta", _BERT, "unigram", pooling=("cls",), normalize=True, **_KIN),
@@ -195,20 +199,15 @@ def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerFast:
     backend.post_processor = processors.TemplateProcessing(
         single=template, pair=f"{template} $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        padding_side="left" if checkpoint.left else "right",
-        model_max_length=LONGEST,
-    )
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=True))
+    side = "left" if checkpoint.left else "right"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side=side, model_max_length=LONGEST, **names)
 
 
 def _wordpiece(special: list[str]) -> Tokenizer:
     words = [word for word in _vocabulary() if word not in special]
-    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate([*special, *words])}, unk_token="<unk>"))
+    ids = {word: at for at, word in enumerate([*special, *words])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=special[-1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
