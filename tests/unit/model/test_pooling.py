@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -39,7 +41,8 @@ def test_last_token_is_the_last_real_one(hidden: torch.Tensor) -> None:
 def test_equal_to_sentence_transformers(name: str, left: bool, hidden: torch.Tensor) -> None:
     mask = MASK.flip(1) if left else MASK
     features = {"token_embeddings": hidden, "attention_mask": mask.long()}
-    expected = Pooling(5, tuple(name.split("+")))(features)["sentence_embedding"]
+    modes: Any = tuple(name.split("+"))
+    expected = Pooling(5, modes)(features)["sentence_embedding"]
     torch.testing.assert_close(pool(name, hidden, mask), expected)
 
 
