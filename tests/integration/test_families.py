@@ -254,7 +254,7 @@ def test_a_run_trains_with_a_prompt_and_the_saved_model_keeps_it(
     files = data(tmp_path / "files", ["sentiment"], train=4, other=2)
     chosen = [f"backbone.path={checkpoint(name)}", "backbone.max_length=null", "backbone.prompt_name=query"]
     chosen += ["freeze=lower_layers", "freeze.train_layers=1", "trainer.max_steps=2", "learning_rates=uniform"]
-    scored = run(tmp_path / "run", *files, *chosen, "retention.path=null", "learning_rates.backbone=0.1")
+    scored = run(tmp_path / "run", *files, *chosen, "retention.path=null", "learning_rates.backbone=0.01")
     model = MultiTaskModel.from_pretrained(tmp_path / "run")
     embeddings = model.encode(TEXTS)
     assert_equal(embeddings, peer(tmp_path / "run" / "model"))
