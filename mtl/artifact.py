@@ -99,7 +99,7 @@ def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskN
     def head_of(name: str) -> nn.Module:
         """Return the head of a task, built once and after the head that it borrows."""
         if name not in heads:
-            task, size = tasks[name], encoder.hidden_size
+            task, size = tasks[name], encoder.embedding_size
             spec, labels = task.head, task.labels
             if isinstance(spec, MultiStageSpec):
                 other = spec.first_stage.task if spec.first_stage else None

@@ -84,7 +84,11 @@ def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start
         return _continued(config, tasks, load_model(weights))
     backbone = config.backbone
     encoder = Encoder.from_folder(
-        weights, max_length=backbone.max_length, pooling=backbone.pooling, normalize=backbone.normalize
+        weights,
+        max_length=backbone.max_length,
+        pooling=backbone.pooling,
+        normalize=backbone.normalize,
+        prompt_name=backbone.prompt_name,
     )
     heads = {name: _head(config, name, task.labels.names) for name, task in tasks.items()}
     return Start(build_network(encoder, heads), load_tokenizer(weights), heads, frozenset())

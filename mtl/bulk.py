@@ -48,7 +48,13 @@ def _title(action: str, part: str, texts: Sequence[str]) -> str:
 
 
 def predict_to_file(
-    model: MultiTaskModel, texts: Sequence[str], path: Path, precision: Precision, *, calibrated: bool = True
+    model: MultiTaskModel,
+    texts: Sequence[str],
+    path: Path,
+    precision: Precision,
+    *,
+    calibrated: bool = True,
+    prompt_name: str | None = None,
 ) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
@@ -58,13 +64,18 @@ def predict_to_file(
         path: ``.csv`` or ``.jsonl``; see `check_output`.
         precision: As in `MultiTaskModel.predict`.
         calibrated: As in `MultiTaskModel.predict`.
+        prompt_name: As in `MultiTaskModel.predict`.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
         for chunk, part in chunks(texts):
             with _part(part):
                 found = model.predict(
-                    chunk, precision=precision, progress=_title("predicting", part, texts), calibrated=calibrated
+                    chunk,
+                    precision=precision,
+                    progress=_title("predicting", part, texts),
+                    calibrated=calibrated,
+                    prompt_name=prompt_name,
                 )
             write(chunk, found)
 
@@ -109,7 +120,13 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, precision: Precision) -> np.ndarray:
+def encode_to_file(
+    encoder: SentenceEncoder,
+    texts: Sequence[str],
+    path: Path,
+    precision: Precision,
+    prompt_name: str | None = None,
+) -> np.ndarray:
     """Write the embeddings of the texts, in order, as a ``.npy`` file, whole or not at all.
 
     Args:
@@ -117,9 +134,10 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
         texts: ``N`` sentences.
         path: The file to write.
         precision: As in `SentenceEncoder.encode`.
+        prompt_name: As in `SentenceEncoder.encode`.
 
     Returns:
-        The embeddings ``(N, H)``, float32, mapped from the file.
+        The embeddings ``(N, E)``, float32, mapped from the file.
     """
     # Written and not mapped: where the disk is full, writing says so, and a mapped page ends the process.
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -127,9 +145,10 @@ def encode_to_file(encoder: SentenceEncoder, texts: Sequence[str], path: Path, p
         for chunk, part in chunks(texts):
             with _part(part):
                 title = _title("encoding", part, texts)
-                file.write(encoder.encode(chunk, precision=precision, progress=title).data)
-    embeddings: np.ndarray = np.load(path, mmap_mode="r")
-    return embeddings
+                embeddings = encoder.encode(chunk, precision=precision, progress=title, prompt_name=prompt_name)
+                file.write(embeddings.data)
+    written: np.ndarray = np.load(path, mmap_mode="r")
+    return written
 
 
 def _begin_npy(file: BinaryIO, shape: tuple[int, int]) -> None:

@@ -25,6 +25,7 @@ from mtl.config_types import (
     Fraction,
     Name,
     Number,
+    Pooling,
     Rate,
     Share,
     Steps,
@@ -63,8 +64,10 @@ class BackboneConfig:
     """Small random weights, for tests of the pipeline."""
     max_length: Annotated[int, Field(ge=3, le=MOST)] | None
     """Tokens per sentence, special tokens included; ``null``: what the checkpoint says."""
-    pooling: Literal["auto", "mean", "cls"]
+    pooling: Pooling
     normalize: Literal["auto"] | bool
+    prompt_name: Name | None = "auto"
+    """The checkpoint's prompt that is put before each sentence; ``auto``: what it says, ``null``: none."""
     fast_rates: FastRates | None = None
     """What ``learning_rates=layerwise_fast`` takes for this encoder; runs of earlier versions have none."""
 

@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""The ways from the hidden states of the tokens to an embedding, see `mtl.model.pooling`."""
+
 _UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -35,6 +38,13 @@ def _amount(things: str, *, least: int, up_to_all: bool) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _pooling(value: Any) -> Any:
+    modes = value.split("+") if isinstance(value, str) else []
+    if value != "auto" and (not modes or not set(modes) <= set(POOLINGS)):
+        raise ValueError(f"auto, {', '.join(POOLINGS)}, or several of these joined by +: mean+max")
+    return value
 
 
 def _devices(value: Any) -> Any:
@@ -69,6 +79,7 @@ Name = Annotated[Annotated[str, Field(min_length=1)], BeforeValidator(_as_text)]
 """A text that may look like a number or a truth value: a label ``0``, a file ``2024``, a commit ``1234567``."""
 Target = Literal["query", "key", "value", "attention_output", "feed_forward"]
 """The linear layers within a layer of the encoder: three before attention, the one behind it, the two behind those."""
+Pooling = Annotated[str, BeforeValidator(_pooling)]
 Layers = Annotated[int | float, _amount("layers", least=1, up_to_all=False)]
 Steps = Annotated[int | float, _amount("steps", least=0, up_to_all=False)]
 Batches = Annotated[int | float, _amount("batches", least=1, up_to_all=True)]

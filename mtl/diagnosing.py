@@ -10,13 +10,13 @@ import numpy as np
 
 from mtl.config import Config
 from mtl.data.tasks import SPLITS, TaskData
-from mtl.data.tokenization import TokenTable, tokenize
+from mtl.data.tokenization import TokenTable
 from mtl.diagnosis.files import write_csv_files, write_findings
 from mtl.diagnosis.layers import inner_layers, layer_embeddings
 from mtl.diagnosis.report import write_diagnosis
 from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
 from mtl.diagnosis.views import joined_views
-from mtl.encoding import Encoding, Precision, native_bf16
+from mtl.encoding import Encoding, Precision, native_bf16, token_table
 from mtl.errors import ConfigError, DataError, Problem, did_you_mean, listed
 from mtl.evaluation.figures.learning_curves import draw_learning_curves
 from mtl.features import FrozenActivations
@@ -126,7 +126,11 @@ def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: 
         return SentenceEncoder.from_pretrained(inputs.weights, device=device)
     backbone = config.backbone
     encoder = Encoder.from_folder(
-        inputs.weights, max_length=backbone.max_length, pooling=backbone.pooling, normalize=backbone.normalize
+        inputs.weights,
+        max_length=backbone.max_length,
+        pooling=backbone.pooling,
+        normalize=backbone.normalize,
+        prompt_name=backbone.prompt_name,
     )
     return SentenceEncoder(encoder.to(choose_device(device)), load_tokenizer(inputs.weights))
 
@@ -153,7 +157,7 @@ def embed(
         progress="encoding",
     )
     tables = {
-        (name, split): tokenize(rows.texts, encoder.tokenizer, encoder.max_length)
+        (name, split): token_table(rows.texts, encoder.tokenizer, encoder.encoder)
         for name, data in tasks.items()
         for split, rows in data.splits.items()
         if len(rows)

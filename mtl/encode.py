@@ -23,6 +23,7 @@ usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
   text_column=NAME    that column (default: text)
   output=FILE.npy     float32, one row per sentence
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
+  prompt_name=NAME    the model's prompt that is put before each sentence (default: the one that the model names)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   --                  everything behind it is a sentence
 """
@@ -37,6 +38,7 @@ class Options:
     text_column: Name = "text"
     output: Name | None = None
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
     sentences: list[str] = field(default_factory=list)
 
@@ -58,9 +60,11 @@ def main(arguments: Sequence[str]) -> None:
         texts = read_texts(source, options.text_column).texts
     encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
     if options.output is None:
-        embeddings = encoder.encode(list(texts), precision=options.precision, progress=True)
+        embeddings = encoder.encode(
+            list(texts), precision=options.precision, progress=True, prompt_name=options.prompt_name
+        )
     else:
-        embeddings = encode_to_file(encoder, texts, Path(options.output), options.precision)
+        embeddings = encode_to_file(encoder, texts, Path(options.output), options.precision, options.prompt_name)
         print(f"{len(texts):,} sentences -> {options.output}")
     first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
     print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtl.data.loading import EvalLoader
-from mtl.data.tokenization import TokenTable, distinct
+from mtl.data.tokenization import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.errors import ConfigError, ModelError, Problem, listed
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
 CPU_TOKENS = 1024
 """The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
@@ -68,6 +69,24 @@ class Encoding:
             raise ConfigError(problems)
 
 
+def token_table(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, encoder: Encoder, prompt_name: str | None = None
+) -> TokenTable:
+    """Return the token ids of texts, as the encoder takes them.
+
+    Args:
+        texts: Any iterable of texts, gone through once.
+        tokenizer: The encoder's tokenizer.
+        encoder: The encoder, for the longest input and the prompts.
+        prompt_name: The prompt to put before each text; by default that of the encoder's layout, if it has one.
+
+    Raises:
+        ConfigError: The longest input leaves no room for a token of the text.
+        ModelError: The encoder has no such prompt.
+    """
+    return tokenize(texts, tokenizer, encoder.max_length or UNLIMITED, encoder.layout.prompt(prompt_name))
+
+
 def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[np.float32]:
     """Return the embeddings ``(N, H)`` of the rows of ``table``, float32, in its order; equal rows are encoded once.
 
@@ -85,7 +104,7 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     all_differ = len(kept) == len(table)
     device = next(encoder.parameters()).device
     loader = batches(table if all_differ else table.select(kept), how, device)
-    embeddings = np.empty((len(kept), encoder.hidden_size), dtype=np.float32)
+    embeddings = np.empty((len(kept), encoder.embedding_size), dtype=np.float32)
     done = 0
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):

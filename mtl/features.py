@@ -17,6 +17,7 @@ from mtl.data.activations import ArrayActivations, RowActivations
 from mtl.data.tokenization import TokenTable, joined
 from mtl.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
 from mtl.model.encoder import Encoder
+from mtl.model.layout import SentenceLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,7 +128,11 @@ class FrozenActivations:
                 return self._embeddings_in_memory()
 
     def _hidden(self, boundary: int) -> dict[TaskSplit, RowActivations] | None:
-        if not self._cached or not self._encoder.supports_split:
+        if not self._encoder.supports_split:
+            kind = self._encoder.config.model_type
+            log.info("the frozen layers are run in every epoch: a %s cannot be started from one of its layers", kind)
+            return None
+        if not self._cached:
             return None
         with self._store(boundary) as store:
             if not self._fits(store, "the frozen layers are run in every epoch"):
@@ -185,14 +190,13 @@ class FrozenActivations:
         tensors = {name: value for layer in used for name, value in self._encoder.layer_parameters(layer)}
         source = Source(
             weights=f"{tensors_fingerprint(tensors)} {self._encoder.config.to_json_string()}",
-            pooling=layout.pooling if boundary == "embedding" else "",
+            pooling=_pooling(layout) if boundary == "embedding" else "",
             normalize=layout.normalize and boundary == "embedding",
             precision=self._precision(),
             boundary=boundary,
         )
-        return ActivationStore(
-            default_folder(), source.text(), self._encoder.hidden_size, "float32", ragged=boundary != "embedding"
-        )
+        width = self._encoder.embedding_size if boundary == "embedding" else self._encoder.hidden_size
+        return ActivationStore(default_folder(), source.text(), width, "float32", ragged=boundary != "embedding")
 
     def _precision(self) -> str:
         """Return the precision as figures depend on it: in bf16 each kind of device rounds elsewhere."""
@@ -256,6 +260,11 @@ def _checksum(rows: RowActivations) -> str:
         return tensors_fingerprint({"rows": rows.values})
     assert isinstance(rows, MappedActivations)  # noqa: S101 - narrows for mypy: there are these two
     return rows.rows.checksum
+
+
+def _pooling(layout: SentenceLayout) -> str:
+    """Return how token vectors become an embedding; the weights of Dense modules belong to the last layer."""
+    return " ".join([layout.pooling, *(f"Dense {spec.activation}" for spec in layout.dense)])
 
 
 def _held(rows: Rows) -> RowActivations:

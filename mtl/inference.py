@@ -12,8 +12,8 @@ import torch
 
 from mtl.artifact import SavedModel, find_model, load_model
 from mtl.backbones import backbone_spec
-from mtl.data.tokenization import UNLIMITED, tokenize
-from mtl.encoding import Encoding, Precision, encode_table
+from mtl.data.tokenization import UNLIMITED
+from mtl.encoding import Encoding, Precision, encode_table, token_table
 from mtl.errors import ConfigError, DataError, ModelError, Problem, listed
 from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.scoring import head_logits
@@ -78,6 +78,7 @@ class SentenceEncoder:
         precision: Precision = "fp32",
         batch_size: int = 128,
         progress: bool | str = False,
+        prompt_name: str | None = None,
     ) -> NDArray[np.float32]:
         """Return the embeddings of sentences.
 
@@ -86,19 +87,21 @@ class SentenceEncoder:
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
             batch_size: The most sentences of a batch.
             progress: Whether to show the progress: a bar, or lines without a terminal; a text is its title.
+            prompt_name: The model's prompt that is put before each sentence; by default that which the model itself
+                names, if it does.
 
         Returns:
-            float32 ``(N, H)``; ``(H,)`` for one sentence.
+            float32 ``(N, E)``; ``(E,)`` for one sentence.
 
         Raises:
             ConfigError: ``batch_size`` is not positive, or there is no such ``precision``.
             DataError: A sentence is no string.
-            ModelError: An embedding is not finite.
+            ModelError: An embedding is not finite, or the model has no such prompt.
         """
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else list(texts)
         _check_strings(sentences)
-        table = tokenize(sentences, self.tokenizer, self.max_length)
+        table = token_table(sentences, self.tokenizer, self.encoder, prompt_name)
         how = Encoding(
             pad_id=self.tokenizer.pad_token_id or 0,
             batch_size=batch_size,
@@ -115,8 +118,8 @@ class SentenceEncoder:
 
     @property
     def dimension(self) -> int:
-        """``H``, the size of an embedding."""
-        return self.encoder.hidden_size
+        """``E``, the size of an embedding."""
+        return self.encoder.embedding_size
 
 
 class MultiTaskModel:
@@ -157,9 +160,12 @@ class MultiTaskModel:
         precision: Precision = "fp32",
         batch_size: int = 128,
         progress: bool | str = False,
+        prompt_name: str | None = None,
     ) -> NDArray[np.float32]:
         """Return the embeddings of sentences, as `SentenceEncoder.encode` does."""
-        return self._encoder.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
+        return self._encoder.encode(
+            texts, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
+        )
 
     def predict_proba(
         self,
@@ -169,13 +175,14 @@ class MultiTaskModel:
         batch_size: int = 128,
         progress: bool | str = False,
         calibrated: bool = True,
+        prompt_name: str | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``.
 
         The arguments are those of `predict`.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(texts, precision=precision, batch_size=batch_size, progress=progress)
+        logits = self._logits(texts, precision, batch_size, progress=progress, prompt_name=prompt_name)
         return {
             task: self._calibration(task, calibrated).probabilities(rows).astype(np.float32)
             for task, rows in logits.items()
@@ -189,6 +196,7 @@ class MultiTaskModel:
         batch_size: int = 128,
         progress: bool | str = False,
         calibrated: bool = True,
+        prompt_name: str | None = None,
     ) -> dict[str, list[Prediction]]:
         """Return each task's prediction for every sentence.
 
@@ -200,9 +208,10 @@ class MultiTaskModel:
             calibrated: Whether to use what the run fitted on its validation rows: the temperature, which makes
                 probabilities more trustworthy and changes no label, and the decision rule where one was tuned. False
                 gives the heads' own labels and probabilities.
+            prompt_name: The prompt that is put before each sentence; by default that of training, if there was one.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(texts, precision=precision, batch_size=batch_size, progress=progress)
+        logits = self._logits(texts, precision, batch_size, progress=progress, prompt_name=prompt_name)
         found = {
             task: _predictions(rows, self._calibration(task, calibrated), self.labels[task])
             for task, rows in logits.items()
@@ -217,10 +226,18 @@ class MultiTaskModel:
         return [replace(each, coarse=_coarse(each, head.tree)) for each in found]
 
     def _logits(
-        self, texts: Sequence[str], *, precision: Precision, batch_size: int, progress: bool | str
+        self,
+        texts: Sequence[str],
+        precision: Precision,
+        batch_size: int,
+        *,
+        progress: bool | str,
+        prompt_name: str | None,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the logits ``(N, C_task)`` of each task's head."""
-        embeddings = self.encode(texts, precision=precision, batch_size=batch_size, progress=progress)
+        embeddings = self.encode(
+            texts, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
+        )
         return {task: head_logits(self._saved.network, task, embeddings) for task in self._saved.tasks}
 
     def _calibration(self, task: str, calibrated: bool) -> Calibration:

@@ -26,6 +26,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   text_column=NAME    that column (default: text)
   output=FILE         .csv or .jsonl with all probabilities; without it a table is printed
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
+  prompt_name=NAME    the model's prompt that is put before each sentence (default: that of training, if any)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
   --                  everything behind it is a sentence
@@ -41,6 +42,7 @@ class Options:
     text_column: Name = "text"
     output: Name | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
     calibrated: bool = True
     sentences: list[str] = field(default_factory=list)
@@ -63,10 +65,23 @@ def main(arguments: Sequence[str]) -> None:
         texts = read_texts(source, options.text_column).texts
     model = MultiTaskModel.from_pretrained(options.model, device=options.device)
     if options.output is None:
-        found = model.predict(list(texts), precision=options.precision, progress=True, calibrated=options.calibrated)
+        found = model.predict(
+            list(texts),
+            precision=options.precision,
+            progress=True,
+            calibrated=options.calibrated,
+            prompt_name=options.prompt_name,
+        )
         _show(list(texts), found)
         return
-    predict_to_file(model, texts, Path(options.output), options.precision, calibrated=options.calibrated)
+    predict_to_file(
+        model,
+        texts,
+        Path(options.output),
+        options.precision,
+        calibrated=options.calibrated,
+        prompt_name=options.prompt_name,
+    )
     print(f"{len(texts):,} sentences -> {options.output}")
 
 

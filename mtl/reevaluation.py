@@ -14,8 +14,7 @@ from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog
 from mtl.data.tasks import load_tasks
-from mtl.data.tokenization import UNLIMITED, tokenize
-from mtl.encoding import Encoding, Precision
+from mtl.encoding import Encoding, Precision, token_table
 from mtl.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.evaluation.calibrate import BINS
 from mtl.evaluation.calibration import Calibration
@@ -123,9 +122,7 @@ def _score(
 ) -> Scored:
     labels = LabelSet(tuple(saved.tasks[task].labels))
     encoder = saved.network.encoder
-    split = EncodedSplit(
-        tokenize(examples.texts, saved.tokenizer, encoder.max_length or UNLIMITED), labels.ids(examples)
-    )
+    split = EncodedSplit(token_table(examples.texts, saved.tokenizer, encoder), labels.ids(examples))
     how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
     logits = logits_of(saved.network, task, split, how)
     calibration = saved.tasks[task].calibration if calibrated else Calibration()

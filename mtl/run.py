@@ -17,7 +17,8 @@ from mtl.companions import Connect, companions
 from mtl.config import Config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.pairs import Pairs
-from mtl.data.tokenization import UNLIMITED, tokenize
+from mtl.data.tokenization import UNLIMITED
+from mtl.encoding import token_table
 from mtl.errors import ConfigError
 from mtl.evaluation.retention import pair_correlation
 from mtl.evaluation.retention_figures import Retention
@@ -206,10 +207,10 @@ def _reopen_if_longer(config: Config, folder: Path, point: Point | None) -> None
 
 def _tokenize(setting: Setting) -> Splits:
     """Turn all rows into token ids, once."""
-    length = _most_tokens(setting)
+    start = setting.start
     return {
         name: {
-            split: EncodedSplit(tokenize(rows.texts, setting.start.tokenizer, length), task.labels.ids(rows))
+            split: EncodedSplit(token_table(rows.texts, start.tokenizer, start.network.encoder), task.labels.ids(rows))
             for split, rows in task.splits.items()
         }
         for name, task in setting.tasks.items()

@@ -73,7 +73,7 @@ class TokenTable:
         return TokenTable(ids, offsets)
 
 
-def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenTable:
+def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = "") -> TokenTable:
     """Turn texts into token ids, chunk by chunk, without ever holding all texts or all encodings.
 
     A text without tokens keeps its special tokens. A lone surrogate, which no tokenizer takes, is read as U+FFFD.
@@ -82,6 +82,7 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_lengt
         texts: Any iterable of texts, gone through once.
         tokenizer: A fast tokenizer of transformers.
         max_length: The most tokens of a row, special tokens included; the rest of the text is cut off.
+        prompt: A text that is put before each of them.
 
     Raises:
         ConfigError: ``max_length`` leaves no room for a token of the text.
@@ -90,7 +91,8 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_lengt
     if max_length <= special:
         expected = f"at least {special + 1}: the tokenizer adds {special} special tokens to each text"
         raise ConfigError(Problem("backbone.max_length", str(max_length), expected))
-    chunks = list(_encode(texts, tokenizer, max_length))
+    prompted = (prompt + text for text in texts) if prompt else texts
+    chunks = list(_encode(prompted, tokenizer, max_length))
     ids = np.concatenate([ids for ids, _ in chunks]) if chunks else np.empty(0, dtype=np.int32)
     return TokenTable(ids, _offsets([lengths for _, lengths in chunks]))
 

@@ -14,8 +14,7 @@ import torch
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from mtl.data.pairs import Pairs
-from mtl.data.tokenization import UNLIMITED, tokenize
-from mtl.encoding import Encoding, encode_table
+from mtl.encoding import Encoding, encode_table, token_table
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def pair_correlation(
         pad_id: The tokenizer's padding id.
         batch_size: The most sentences of a batch.
     """
-    table = tokenize([*pairs.first, *pairs.second], tokenizer, encoder.max_length or UNLIMITED)
+    table = token_table([*pairs.first, *pairs.second], tokenizer, encoder)
     embeddings = encode_table(encoder, table, Encoding(pad_id=pad_id, batch_size=batch_size))
     return correlation(cosine(embeddings[: len(pairs)], embeddings[len(pairs) :]), pairs.scores)
 

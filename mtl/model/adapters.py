@@ -20,17 +20,54 @@ if TYPE_CHECKING:
     from mtl.model.encoder import Encoder
 
 _NAME: Final = "default"
+_PROJECTIONS: Final = ("query", "key", "value")
 _WRAPPERS: Final = ("lora_dropout", "lora_A", "lora_B")
 """The modules of an adapter in peft's wrapper of a linear layer."""
 
+_JOINED: Final = "attn.Wqkv"
+"""ModernBERT's one linear layer for query, key and value."""
+
 TARGETS: Final = {
-    "query": ("attention.self.query", "attention.attn.q", "attention.q_lin"),
-    "key": ("attention.self.key", "attention.attn.k", "attention.k_lin"),
-    "value": ("attention.self.value", "attention.attn.v", "attention.v_lin"),
-    "attention_output": ("attention.output.dense", "attention.attn.o", "attention.out_lin"),
-    "feed_forward": ("intermediate.dense", "output.dense", "ffn.lin1", "ffn.lin2"),
+    "query": (
+        "attention.self.query",
+        "attention.attn.q",
+        "attention.q_lin",
+        "attention.self.query_proj",
+        "self_attn.q_proj",
+        _JOINED,
+    ),
+    "key": (
+        "attention.self.key",
+        "attention.attn.k",
+        "attention.k_lin",
+        "attention.self.key_proj",
+        "self_attn.k_proj",
+        _JOINED,
+    ),
+    "value": (
+        "attention.self.value",
+        "attention.attn.v",
+        "attention.v_lin",
+        "attention.self.value_proj",
+        "self_attn.v_proj",
+        _JOINED,
+    ),
+    "attention_output": (
+        "attention.output.dense",
+        "attention.attn.o",
+        "attention.out_lin",
+        "self_attn.o_proj",
+        "attn.Wo",
+    ),
+    "feed_forward": (
+        *("intermediate.dense", "output.dense"),
+        *("ffn.lin1", "ffn.lin2"),
+        *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+        *("mlp.Wi", "mlp.Wo"),
+    ),
 }
-"""For each part of a layer what its linear layers are called in BERT and its kin, MPNet and DistilBERT."""
+"""For each part of a layer what its linear layers are called in BERT and its kin, MPNet, DistilBERT, DeBERTa, the
+decoders and ModernBERT."""
 
 
 def add_adapters(
@@ -68,8 +105,13 @@ def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
     missing = [target for target, names in found.items() if not names]
     if missing:
         place = f"no {listed(missing)} in a {type(layer).__name__}, whose linear layers are {listed(linear)}"
-        raise ModelError(Problem("freeze.lora.targets", place, "a BERT, RoBERTa, Electra, MPNet or DistilBERT"))
-    return [name for names in found.values() for name in names]
+        raise ModelError(Problem("freeze.lora.targets", place, "another encoder, or another scenario than freeze=lora"))
+    together = [target for target, names in found.items() if _JOINED in names]
+    if together and len(together) < len(_PROJECTIONS):
+        place = f"{listed(together)} in a {type(layer).__name__}, which has one linear layer for query, key and value"
+        repair = f"freeze.lora.targets=[{', '.join(dict.fromkeys([*_PROJECTIONS, *targets]))}]"
+        raise ModelError(Problem("freeze.lora.targets", place, "all three or none of them", repair))
+    return list(dict.fromkeys(name for names in found.values() for name in names))
 
 
 def merge_adapters(encoder: Encoder) -> None:

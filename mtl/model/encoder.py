@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
@@ -22,11 +23,11 @@ from mtl.model.adapters import adapter_modules
 from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
 from mtl.model.dropout import use_fast_dropout
 from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partition
-from mtl.model.layout import SentenceLayout, layout_files
+from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layout_files
 from mtl.model.layout import layout as read_layout
-from mtl.model.loading import load_backbone, positions, quiet
+from mtl.model.loading import load_backbone, load_dense, positions, quiet
 from mtl.model.packed import FAMILIES, PackedLayer, run_packed
-from mtl.model.pooling import pool
+from mtl.model.pooling import Dense, pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 # Families that are embeddings, a mask and layers(hidden, mask), nothing above: all that the split forward pass needs.
 _SPLIT_FAMILIES: Final = frozenset({"mpnet", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+
+# Families whose attention is nothing but `plain_attention`: it sees both sides and has a key for each query head.
+_PLAIN_FAMILIES: Final = _SPLIT_FAMILIES - {"mpnet"} | {"albert", "modernbert"}
 
 
 class Encoder(nn.Module):
@@ -47,8 +51,13 @@ class Encoder(nn.Module):
 
     Attributes:
         layout: As given.
-        hidden_size: H, also the size of an embedding.
+        dense: The Dense modules of the layout, between pooling and normalisation; they belong to the last layer.
+        hidden_size: H.
+        embedding_size: E, the size of an embedding: H unless poolings are concatenated or Dense modules follow.
         supports_split: Whether ``embed``, ``hidden_at`` and ``forward_from`` can be called.
+
+    Raises:
+        ModelError: The backbone has no layers, or a Dense module takes other sizes than come before it.
     """
 
     def __init__(self, backbone: PreTrainedModel, layout: SentenceLayout | None = None) -> None:
@@ -56,12 +65,15 @@ class Encoder(nn.Module):
         self.backbone = fuse_mpnet(backbone) if is_mpnet(backbone) else backbone
         use_fast_dropout(self.backbone)
         self.layout = layout or SentenceLayout()
+        self.dense = nn.ModuleList(Dense(spec) for spec in self.layout.dense)
         self.hidden_size: int = backbone.config.hidden_size
+        self.embedding_size: int = _embedding_size(self.layout, self.hidden_size)
         self.supports_split: bool = backbone.config.model_type in _SPLIT_FAMILIES and not getattr(
             backbone.config, "is_decoder", False
         )
         self._parts = partition(self.backbone)
         self._layers: list[nn.Module] = list(main_list(self.backbone))  # found once: it counts all parameters
+        self._parts[self.layer_names[-1]] += self.dense
         self._ready: tuple[torch.dtype, list[PackedLayer]] | None = None
 
     @classmethod
@@ -72,21 +84,24 @@ class Encoder(nn.Module):
         max_length: int | None = None,
         pooling: str = "auto",
         normalize: bool | Literal["auto"] = "auto",
+        prompt_name: str | None = "auto",
     ) -> Self:
         """Load an encoder in evaluation mode, in float32.
 
         Args:
             folder: A folder in the hub's layout, as ``locate`` returns it.
             max_length: Longest input in tokens; None for what the folder says.
-            pooling: "mean", "cls", or "auto" for what the folder says.
+            pooling: See `SentenceLayout`, or "auto" for what the folder says.
             normalize: Whether to scale embeddings to length 1, or "auto" for what the folder says.
+            prompt_name: The prompt that is put before each sentence where no other is asked for, None for none, or
+                "auto" for what the folder says.
 
         Returns:
             The encoder.
 
         Raises:
-            ModelError: The folder's files are damaged, incomplete or not supported, or ``max_length`` is more than
-                the backbone has positions.
+            ModelError: The folder's files are damaged, incomplete or not supported, ``max_length`` is more than
+                the backbone has positions, or there is no such prompt.
         """
         said = read_layout(folder)
         backbone = load_backbone(folder)
@@ -100,8 +115,13 @@ class Encoder(nn.Module):
             max_length=min(lengths, default=None),
             pooling=said.pooling if pooling == "auto" else pooling,
             normalize=said.normalize if normalize == "auto" else normalize,
+            default_prompt=said.default_prompt if prompt_name == "auto" else prompt_name,
         )
-        return cls(backbone, chosen).eval()
+        chosen.prompt(place="backbone.prompt_name")  # refuses one that there is not
+        encoder = cls(backbone, chosen)
+        for module, spec in zip(encoder.dense, chosen.dense, strict=True):
+            load_dense(module, folder / spec.path / DENSE_WEIGHTS)
+        return encoder.eval()
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Encode a batch.
@@ -111,7 +131,7 @@ class Encoder(nn.Module):
             mask: True at real tokens, (B, S).
 
         Returns:
-            Embeddings, (B, H), float32.
+            Embeddings, (B, E), float32.
         """
         if not self.supports_split:
             return self._pool(self.forward_hidden(ids, mask), mask)
@@ -176,7 +196,7 @@ class Encoder(nn.Module):
             boundary: 0 to the number of layers.
 
         Returns:
-            Embeddings, (B, H), float32.
+            Embeddings, (B, E), float32.
 
         Raises:
             ValueError: There is no such boundary, or the family cannot be split.
@@ -236,7 +256,7 @@ class Encoder(nn.Module):
         """
         within = {each for module in adapter_modules(self.backbone) for each in module.parameters()}
         found: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        for layer, named in parameters_by_layer(self.backbone, self._parts, prefix="backbone.").items():
+        for layer, named in parameters_by_layer(self, self._parts).items():
             found[layer] = [each for each in named if each[1] not in within]
             if (adapter := adapter_of(layer)) != layer:
                 found[adapter] = [each for each in named if each[1] in within]
@@ -250,7 +270,7 @@ class Encoder(nn.Module):
         """
         if is_mpnet(self.backbone):
             fuse_mpnet(self.backbone, implementation)
-        elif getattr(self.backbone, "_supports_attention_backend", False):
+        elif self.config.model_type in _PLAIN_FAMILIES and not getattr(self.config, "is_decoder", False):
             self.backbone.set_attn_implementation(plain_attention.NAME if implementation == "eager" else "sdpa")
 
     def save(self, folder: Path) -> None:
@@ -263,9 +283,12 @@ class Encoder(nn.Module):
             self.backbone.save_pretrained(folder)
         for name, content in layout_files(self.layout, self.hidden_size).items():
             write_json(folder / name, content)
+        for path, module in zip(dense_folders(self.layout), self.dense, strict=True):
+            tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+            save_file(tensors, folder / path / DENSE_WEIGHTS, metadata={"format": "pt"})
 
     def _run_and_pool(self, hidden: Tensor, mask: Tensor, first: int) -> Tensor:
-        """Run layers ``first`` and above and pool, (B, H)."""
+        """Run layers ``first`` and above and pool, (B, E)."""
         return self._pool(self._run(hidden, mask, first, self.num_layers), mask)
 
     def _run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
@@ -322,7 +345,9 @@ class Encoder(nn.Module):
         return masked
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        embedding = pool(self.layout.pooling, hidden, mask)  # (B, H), float32
+        embedding = pool(self.layout.pooling, hidden, mask)  # (B, k * H), float32
+        for module in self.dense:
+            embedding = module(embedding)
         return F.normalize(embedding, dim=-1) if self.layout.normalize else embedding
 
     def _require_split(self, boundary: int) -> None:
@@ -330,3 +355,15 @@ class Encoder(nn.Module):
             raise ValueError(f"a {self.config.model_type} cannot be split between its layers")
         if not 0 <= boundary <= self.num_layers:
             raise ValueError(f"boundary must be from 0 to {self.num_layers}, not {boundary}")
+
+
+def _embedding_size(layout: SentenceLayout, hidden_size: int) -> int:
+    """Return the size of an embedding; the Dense modules must take what comes before them."""
+    size = hidden_size * len(layout.pooling.split("+"))
+    for number, spec in enumerate(layout.dense, 1):
+        if spec.in_features != size:
+            found = f"{layout.pooling} pooling and {number - 1} Dense modules, which give {size} numbers"
+            expected = f"{spec.in_features}, which Dense module {number} takes"
+            raise ModelError(Problem("backbone.pooling", found, expected, "backbone.pooling=auto"))
+        size = spec.out_features
+    return size

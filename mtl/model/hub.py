@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS: Final = 7.0
 _log = logging.getLogger(__name__)
 _WEIGHT_FILES: Final = ("model.safetensors", "model-*-of-*.safetensors")  # no pickles, no variants, no code
-_SMALL_FILES: Final = ("*.json", "*.txt", "*.model")
+_SMALL_FILES: Final = ("*.json", "*.txt", "*.model", "[0-9]*_Dense/model.safetensors")
 _OTHER_RUNTIMES: Final = ("onnx/*", "openvino/*")
 
 
@@ -80,8 +80,10 @@ def _snapshot(name: str, revision: str | None) -> Path | None:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Tell whether config, weights and, where modules are listed, the pooling are there."""
+    """Tell whether config, weights and, where modules are listed, the pooling and their weights are there."""
     files = [path.name for path in folder.iterdir()]
+    if any(not path.with_name("model.safetensors").is_file() for path in folder.glob("*_Dense/config.json")):
+        return False
     pooled = "modules.json" not in files or any(folder.glob("*_Pooling/config.json"))
     return "config.json" in files and has_weights(files) and pooled
 

@@ -62,17 +62,17 @@ def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 def parameters_by_layer(
-    backbone: nn.Module, parts: dict[str, list[nn.Module]], prefix: str
+    model: nn.Module, parts: dict[str, list[nn.Module]]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Assign every parameter to one layer; one that several layers share goes to the lowest of them.
 
     Args:
-        backbone: The model.
-        parts: Its ``partition``.
-        prefix: What to put before the names of ``backbone.named_parameters()``.
+        model: The model.
+        parts: Its layers, of the kind that ``partition`` returns.
 
     Returns:
-        Names and parameters by layer; those on no module of ``parts`` count to ``embeddings``.
+        Names as in ``model.named_parameters()`` and parameters by layer; those on no module of ``parts`` count to
+        ``embeddings``.
     """
     owners: dict[nn.Parameter, str] = {}
     for layer, modules in parts.items():
@@ -80,8 +80,8 @@ def parameters_by_layer(
             for parameter in module.parameters():
                 owners.setdefault(parameter, layer)
     result: dict[str, list[tuple[str, nn.Parameter]]] = {layer: [] for layer in parts}
-    for name, parameter in backbone.named_parameters():
-        result[owners.get(parameter, EMBEDDINGS)].append((prefix + name, parameter))
+    for name, parameter in model.named_parameters():
+        result[owners.get(parameter, EMBEDDINGS)].append((name, parameter))
     return result
 
 

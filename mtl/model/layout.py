@@ -1,19 +1,24 @@
-"""How a folder turns token states into an embedding: its sentence-transformers files, read without torch."""
+"""How a folder turns a sentence into an embedding: its sentence-transformers files, read without torch."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from mtl.errors import ModelError, Problem, listed
+from mtl.errors import ModelError, Problem, did_you_mean, listed
 
-SUPPORTED_POOLINGS: Final = ("mean", "cls")
-_MODULES: Final = ("Transformer", "Pooling", "Normalize")
-_EXPECTED_MODULES: Final = "Transformer and Pooling, and Normalize or not, in this order, all of sentence-transformers"
+DENSE_WEIGHTS: Final = "model.safetensors"
+_EXPECTED_MODULES: Final = (
+    "Transformer and Pooling, then any number of Dense, and Normalize or not, in this order, all of "
+    "sentence-transformers"
+)
 _PLAIN: Final = "fine-tune the bare encoder: copy the folder without modules.json (mean pooling, no normalisation)"
+_PROMPTS: Final = "config_sentence_transformers.json"
+_AGAIN: Final = "fetch the file again"
 
 # sentence-transformers up to 5 wrote one flag a mode; 6 writes `pooling_mode` with a name or a list of names
 # (sentence_transformers/sentence_transformer/modules/pooling.py).
@@ -25,29 +30,99 @@ _POOLING_FLAGS: Final = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+POOLING_MODES: Final = tuple(_POOLING_FLAGS.values())
+"""The poolings, in the order in which sentence-transformers concatenates those that are chosen by a flag each."""
+
+_ACTIVATIONS: Final = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",
+    "relu": "torch.nn.modules.activation.ReLU",
+    "gelu": "torch.nn.modules.activation.GELU",
+    "silu": "torch.nn.modules.activation.SiLU",
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+}
+"""How sentence-transformers spells the activations of a Dense module."""
+
+# What sentence-transformers can be told about the transformer beside its longest input, and the values that do nothing.
+_NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "tokenizer_name_or_path": (None,),
+    **dict.fromkeys(("processing_kwargs", "tokenizer_args", "processor_kwargs"), (None, {})),
+    **dict.fromkeys(("model_args", "model_kwargs", "config_args", "config_kwargs"), (None, {})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DenseSpec:
+    """A linear layer and an activation behind the pooling.
+
+    Attributes:
+        in_features: Size of what comes in.
+        out_features: Size of what goes out.
+        bias: Whether the linear layer has a bias.
+        activation: A key of `mtl.model.pooling.ACTIVATIONS`.
+        path: The folder of its weights, in the model's folder.
+    """
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation: str = "tanh"
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceLayout:
-    """What a folder says about the way from hidden states to an embedding.
+    """What a folder says about the way from a sentence to an embedding.
 
     Attributes:
-        pooling: "mean" or "cls".
+        pooling: One of `POOLING_MODES`, or several joined by ``+``.
         normalize: Whether embeddings are scaled to length 1.
         max_length: Longest input in tokens, with the special ones; None where the folder does not say.
         do_lower_case: Whether text is lower-cased before it reaches the tokenizer.
+        dense: The Dense modules between pooling and normalisation.
+        prompts: Texts to put before a sentence, by their names.
+        default_prompt: The name of the prompt that is used where none is asked for; None for none.
+        include_prompt: Whether the tokens of a prompt count in the pooling.
     """
 
     pooling: str = "mean"
     normalize: bool = False
     max_length: int | None = None
     do_lower_case: bool = False
+    dense: tuple[DenseSpec, ...] = ()
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    include_prompt: bool = True
+
+    def prompt(self, name: str | None = None, place: str = "prompt_name") -> str:
+        """Return the text of a prompt; empty where there is none.
+
+        Args:
+            name: Its name; None for the default prompt.
+            place: Where the name comes from, for errors.
+
+        Raises:
+            ModelError: There is no prompt of this name, or its tokens would have to be left out of the pooling.
+        """
+        name = self.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            expected = listed(self.prompts, most=40) or "none: the model has no prompts"
+            raise ModelError(Problem(place, repr(name), expected, did_you_mean(name, list(self.prompts))))
+        if self.prompts[name] and not self.include_prompt:
+            found = f"{name!r}, in a model whose pooling leaves out the tokens of a prompt (include_prompt: false)"
+            raise ModelError(Problem(place, found, "a model that pools over the prompt too, or no prompt"))
+        return self.prompts[name]
 
 
 def layout(folder: Path) -> SentenceLayout:
-    """Read ``modules.json`` and the files that it names; a folder without it is a plain encoder with mean pooling.
+    """Read ``modules.json`` and the files that it names.
 
-    Prompts (``config_sentence_transformers.json``) are not applied: a fine-tuned model learns its own inputs.
+    A folder without it is a plain encoder: as in sentence-transformers its embedding is the mean of its tokens, or the
+    last token where the model was made to continue texts.
 
     Args:
         folder: A folder in the hub's layout.
@@ -56,49 +131,101 @@ def layout(folder: Path) -> SentenceLayout:
         Its layout.
 
     Raises:
-        ModelError: A file is not valid JSON, or asks for a module or a pooling that is not supported; all at once.
+        ModelError: A file is not valid JSON, or asks for something that would be done differently from
+            sentence-transformers: a module, a pooling, a chat template; all at once.
     """
     problems: list[Problem] = []
     modules = _read(folder / "modules.json", problems)
     settings = _transformer_settings(folder, problems)
-    pooling, normalize = "mean", False
-    if modules is not None:
-        problems += _module_problems(folder, modules)
-    if modules is not None and not problems:
+    prompts, default_prompt = _prompts(folder / _PROMPTS, problems)
+    pooling = _Pooling()
+    dense: tuple[DenseSpec, ...] = ()
+    normalize = False
+    if modules is None:
+        if not problems:
+            pooling = _plain_pooling(folder, problems)
+    elif wrong := _module_problems(folder, modules):
+        problems += wrong
+    else:
+        kinds = [_kind(module) for module in modules]
         pooling = _pooling(folder / modules[1]["path"] / "config.json", problems)
-        normalize = len(modules) == len(_MODULES)
+        dense = tuple(
+            spec
+            for module, kind in zip(modules, kinds, strict=True)
+            if kind == "Dense" and (spec := _dense(folder, module["path"], problems)) is not None
+        )
+        normalize = kinds[-1] == "Normalize"
+        if normalize:
+            _check_embedding_only(folder / modules[-1]["path"] / "config.json", problems)
     limit = _stated_limit(folder, settings, problems) or _tokenizer_limit(folder, problems)
     if problems:
         raise ModelError(problems)
-    return SentenceLayout(pooling, normalize, limit, bool(settings.get("do_lower_case", False)))
+    return SentenceLayout(
+        pooling.modes,
+        normalize,
+        limit,
+        bool(settings.get("do_lower_case", False)),
+        dense,
+        prompts,
+        default_prompt,
+        pooling.include_prompt,
+    )
 
 
-def layout_files(said: SentenceLayout, hidden_size: int) -> dict[str, Any]:
-    """Return the files that ``layout`` reads back, in the spelling that sentence-transformers reads from 2 to 6.
+def layout_files(layout: SentenceLayout, hidden_size: int) -> dict[str, Any]:
+    """Return the files that `layout` reads back, in the spelling that sentence-transformers reads from 2 to 6.
+
+    The weights of Dense modules are not among them; their folders are those of `dense_folders`.
 
     Args:
-        said: The layout to write down.
+        layout: The layout to write down.
         hidden_size: Size of the hidden states.
 
     Returns:
         The content of each JSON file, by its path in the folder.
     """
     files: dict[str, Any] = {
-        "sentence_bert_config.json": {"max_seq_length": said.max_length, "do_lower_case": said.do_lower_case},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": hidden_size,
-            "pooling_mode_cls_token": said.pooling == "cls",
-            "pooling_mode_mean_tokens": said.pooling == "mean",
-        },
+        "sentence_bert_config.json": {"max_seq_length": layout.max_length, "do_lower_case": layout.do_lower_case},
+        "1_Pooling/config.json": _pooling_config(layout, hidden_size),
     }
-    if said.normalize:
-        files["2_Normalize/config.json"] = {}
-    paths = ["", "1_Pooling", "2_Normalize"][: 3 if said.normalize else 2]
+    for path, spec in zip(dense_folders(layout), layout.dense, strict=True):
+        files[f"{path}/config.json"] = {
+            "in_features": spec.in_features,
+            "out_features": spec.out_features,
+            "bias": spec.bias,
+            "activation_function": _ACTIVATIONS[spec.activation],
+        }
+    paths = ["", "1_Pooling", *dense_folders(layout)]
+    if layout.normalize:
+        paths.append(f"{len(paths)}_Normalize")
+        files[f"{paths[-1]}/config.json"] = {}
     files["modules.json"] = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (path, kind) in enumerate(zip(paths, _MODULES, strict=False))
+        {
+            "idx": index,
+            "name": str(index),
+            "path": path,
+            "type": f"sentence_transformers.models.{path.partition('_')[2] or 'Transformer'}",
+        }
+        for index, path in enumerate(paths)
     ]
+    if layout.prompts:
+        files[_PROMPTS] = {"prompts": dict(layout.prompts), "default_prompt_name": layout.default_prompt}
     return files
+
+
+def dense_folders(layout: SentenceLayout) -> list[str]:
+    """Return the folders of the Dense modules in a saved model."""
+    return [f"{index}_Dense" for index in range(2, 2 + len(layout.dense))]
+
+
+def _pooling_config(layout: SentenceLayout, hidden_size: int) -> dict[str, Any]:
+    modes = layout.pooling.split("+")
+    config: dict[str, Any] = {"word_embedding_dimension": hidden_size}
+    if modes == [mode for mode in POOLING_MODES if mode in modes]:
+        config |= {flag: mode in modes for flag, mode in _POOLING_FLAGS.items()}
+    else:  # in an order that flags cannot tell
+        config["pooling_mode"] = modes
+    return config if layout.include_prompt else {**config, "include_prompt": False}
 
 
 def _read(path: Path, problems: list[Problem]) -> Any:
@@ -118,14 +245,20 @@ def _module_problems(folder: Path, modules: Any) -> list[Problem]:
     outside = [str(module["path"]) for module in modules if not _stays_inside(module["path"])]
     if outside:
         return [Problem(place, f"the path {outside[0]!r}", "paths in the model's own folder", "fetch it again")]
-    types = [str(module["type"]) for module in modules]
-    kinds = [name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name for name in types]
-    if kinds not in (list(_MODULES), list(_MODULES[:2])):
+    kinds = [_kind(module) for module in modules]
+    behind = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
+    if kinds[:2] != ["Transformer", "Pooling"] or set(behind) - {"Dense"}:
         return [Problem(place, f"the modules {listed(kinds)}", _EXPECTED_MODULES, _PLAIN)]
     if modules[0]["path"]:
         repair = "move the files of that folder up, beside modules.json, and set its path to an empty text"
         return [Problem(place, f"the transformer in {modules[0]['path']}/", "the transformer beside it", repair)]
     return []
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    """Return what a module is, by the name of its class; the whole path of one that is not of sentence-transformers."""
+    name = str(module["type"])
+    return name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name
 
 
 def _stays_inside(path: Any) -> bool:
@@ -134,19 +267,124 @@ def _stays_inside(path: Any) -> bool:
     return plain and not Path(path).is_absolute() and ".." not in re.split(r"[/\\]", path)
 
 
-def _pooling(path: Path, problems: list[Problem]) -> str:
-    """Return the one pooling that the file asks for, in the old or in the new spelling."""
-    config = _read(path, problems)
-    if not isinstance(config, dict):
-        if not problems:
-            problems.append(Problem(str(path), "no such file, or no object in it", "a pooling mode", "fetch it again"))
-        return "mean"
+@dataclass(frozen=True, slots=True)
+class _Pooling:
+    modes: str = "mean"
+    include_prompt: bool = True
+
+
+def _pooling(path: Path, problems: list[Problem]) -> _Pooling:
+    """Return the poolings that the file asks for, in the old or in the new spelling."""
+    config = _object(path, "a pooling mode", problems)
+    if config is None:
+        return _Pooling()
     named = config.get("pooling_mode") or [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
-    modes = (named or ["mean"]) if isinstance(named, list) else [named]  # the peer's default, too
-    if len(modes) != 1 or modes[0] not in SUPPORTED_POOLINGS:
-        expected = f"one of {', '.join(SUPPORTED_POOLINGS)}"
-        problems.append(Problem(str(path), f"the pooling {' + '.join(map(str, modes))}", expected, _PLAIN))
-    return str(modes[0])
+    modes = list(map(str, (named or ["mean"]) if isinstance(named, list) else [named]))  # mean: the peer's default, too
+    if not set(modes) <= set(POOLING_MODES):
+        expected = f"one or several of {', '.join(POOLING_MODES)}"
+        problems.append(Problem(str(path), f"the pooling {' + '.join(modes)}", expected, _PLAIN))
+    return _Pooling("+".join(modes), config.get("include_prompt", True) is not False)
+
+
+def _plain_pooling(folder: Path, problems: list[Problem]) -> _Pooling:
+    """Return how sentence-transformers pools the tokens of a folder without modules."""
+    tokenizer = _read(folder / "tokenizer_config.json", [])
+    templates = [folder / name for name in ("chat_template.jinja", "chat_template.json") if (folder / name).exists()]
+    if templates or (isinstance(tokenizer, dict) and tokenizer.get("chat_template")):
+        place = str(templates[0] if templates else folder / "tokenizer_config.json")
+        found = "a chat template, through which sentence-transformers would put each sentence"
+        repair = "copy the folder without it, and take the key chat_template out of tokenizer_config.json"
+        problems.append(Problem(place, found, "an encoder of plain sentences", repair))
+    config = _read(folder / "config.json", [])  # loading the encoder says what is wrong with it
+    if not isinstance(config, dict) or not config.get("is_causal", True):
+        return _Pooling()
+    names = config.get("architectures")
+    causal = isinstance(names, list) and bool(names) and str(names[0]).endswith("ForCausalLM")
+    return _Pooling("lasttoken" if causal else "mean")
+
+
+def _dense(folder: Path, path: str, problems: list[Problem]) -> DenseSpec | None:
+    """Return a Dense module; nothing where something is wrong with it."""
+    place = folder / path / "config.json"
+    before = len(problems)
+    config = _object(place, "sizes and an activation", problems)
+    if config is None:
+        return None
+    sizes = [config.get(name) for name in ("in_features", "out_features")]
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+        found = f"in_features {sizes[0]!r} and out_features {sizes[1]!r}"
+        problems.append(Problem(str(place), found, "two numbers from 1 on", _AGAIN))
+    spelled = config.get("activation_function", _ACTIVATIONS["tanh"])
+    activation = next((name for name, known in _ACTIVATIONS.items() if known == spelled), None)
+    if activation is None:
+        problems.append(Problem(str(place), f"the activation {spelled!r}", listed(_ACTIVATIONS.values()), _PLAIN))
+    if config.get("use_residual"):
+        problems.append(Problem(str(place), "use_residual: true", "a Dense module without a residual", _PLAIN))
+    _check_embedding_only(place, problems)
+    problems += _dense_weights(folder / path)
+    if len(problems) > before or activation is None:
+        return None
+    return DenseSpec(config["in_features"], config["out_features"], config.get("bias", True), activation, path)
+
+
+def _dense_weights(folder: Path) -> list[Problem]:
+    if (folder / DENSE_WEIGHTS).is_file():
+        return []
+    pickle = ", only a pickle, which can run code when it is loaded" if (folder / "pytorch_model.bin").exists() else ""
+    repair = "load the model with sentence-transformers and save it again with save_pretrained" if pickle else _AGAIN
+    return [Problem(str(folder), f"no {DENSE_WEIGHTS}{pickle}", "the weights of a Dense module", repair)]
+
+
+def _check_embedding_only(path: Path, problems: list[Problem]) -> None:
+    """Refuse a module that works on something else than the sentence's embedding."""
+    config = _read(path, problems)
+    names = (
+        {key: config.get(key) for key in ("module_input_name", "module_output_name")}
+        if isinstance(config, dict)
+        else {}
+    )
+    problems += [
+        Problem(str(path), f"{key}: {name!r}", "sentence_embedding", _PLAIN)
+        for key, name in names.items()
+        if name not in (None, "sentence_embedding")
+    ]
+
+
+def _object(path: Path, expected: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """Return the JSON object in a file that has to be there, or nothing, which is a problem."""
+    before = len(problems)
+    config = _read(path, problems)
+    if isinstance(config, dict):
+        return config
+    if len(problems) == before:
+        problems.append(Problem(str(path), "no such file, or no object in it", expected, "fetch it again"))
+    return None
+
+
+def _prompts(path: Path, problems: list[Problem]) -> tuple[dict[str, str], str | None]:
+    """Return the prompts and the name of the default one; refuse what would make other embeddings."""
+    config = _read(path, problems)
+    if config is None:
+        return {}, None
+    if not isinstance(config, dict):
+        problems.append(Problem(str(path), "no object", "an object", _AGAIN))
+        return {}, None
+    kind = config.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        problems.append(Problem(f"{path}: model_type", repr(kind), "SentenceTransformer", _PLAIN))
+    if config.get("truncate_dim") is not None:
+        expected = "null: embeddings at their full size"
+        problems.append(Problem(f"{path}: truncate_dim", repr(config["truncate_dim"]), expected, _PLAIN))
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        problems.append(Problem(f"{path}: prompts", repr(prompts), "texts by name", _AGAIN))
+        return {}, None
+    default = config.get("default_prompt_name")
+    if default in (None, *prompts):
+        return prompts, default
+    if default not in ("query", "document"):  # these two are empty in sentence-transformers unless they are saved
+        problems.append(Problem(f"{path}: default_prompt_name", repr(default), listed(prompts) or "null", _AGAIN))
+    return prompts, None
 
 
 def _transformer_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -155,8 +393,33 @@ def _transformer_settings(folder: Path, problems: list[Problem]) -> dict[str, An
         folder.glob("sentence_*_config.json"), key=lambda path: path.name != "sentence_bert_config.json"
     ):
         settings = _read(path, problems)
-        return settings if isinstance(settings, dict) else {}
+        if isinstance(settings, dict):
+            problems += _setting_problems(path, settings)
+            return settings
+        return {}
     return {}
+
+
+def _setting_problems(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
+    """Say what in the settings of the transformer makes sentence-transformers compute something else."""
+    problems = [
+        Problem(f"{path}: {key}", repr(settings[key]), listed(map(repr, neutral)), _PLAIN)
+        for key, neutral in _NEUTRAL_SETTINGS.items()
+        if key in settings and settings[key] not in neutral
+    ]
+    inputs = settings.get("modality_config")
+    if inputs is None:
+        return problems
+    place = f"{path}: modality_config"
+    if not isinstance(inputs, dict) or not isinstance(text := inputs.get("text"), dict):
+        problems.append(Problem(place, "no text", "an encoder of sentences", _PLAIN))
+    elif (text.get("method"), text.get("method_output_name")) != ("forward", "last_hidden_state"):
+        found = f"text through {text.get('method')!r} to {text.get('method_output_name')!r}"
+        problems.append(Problem(place, found, "text through 'forward' to 'last_hidden_state'", _PLAIN))
+    elif "message" in inputs:
+        found = "message: each sentence goes through a chat template"
+        problems.append(Problem(place, found, "an encoder of plain sentences", f"take the key out of {path.name}"))
+    return problems
 
 
 def _stated_limit(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:

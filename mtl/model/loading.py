@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig
 from transformers.utils import logging
@@ -19,6 +21,25 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
+SUPPORTED_FAMILIES: Final = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "gemma3_text",
+    "llama",
+    "mistral",
+    "modernbert",
+    "mpnet",
+    "qwen2",
+    "qwen3",
+    "roberta",
+    "xlm-roberta",
+)
+"""The model types whose embeddings are held equal to those of sentence-transformers by a test."""
+
 
 def load_backbone(folder: Path) -> PreTrainedModel:
     """Load the encoder in ``folder``, in evaluation mode; where the family allows it with fused attention (SDPA).
@@ -30,10 +51,12 @@ def load_backbone(folder: Path) -> PreTrainedModel:
         The bare model: embeddings and layers in float32, without a pooler.
 
     Raises:
-        ModelError: The family is unknown, the weights are damaged or do not fit the config, or some are missing.
+        ModelError: The family is not supported, the weights are damaged or do not fit the config, or some are missing.
     """
     config = _config(folder)
     model_class = _model_class(folder, config)
+    if hasattr(config, "use_cache"):  # keys and values of earlier tokens, for a model that continues texts
+        config.use_cache = False
     poolerless = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if poolerless else {}
     try:
@@ -56,6 +79,29 @@ def load_backbone(folder: Path) -> PreTrainedModel:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model.eval()
+
+
+def load_dense(module: nn.Module, path: Path) -> None:
+    """Load the weights of a Dense module, in place.
+
+    Args:
+        module: The module.
+        path: Its safetensors.
+
+    Raises:
+        ModelError: The file is damaged, or holds other tensors.
+    """
+    try:
+        tensors = {name: value.float() for name, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        reason = f"not readable: {_reason(error)}"
+        raise ModelError(Problem(str(path), reason, "safetensors", "fetch the file again")) from error
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if shapes != expected:
+        wanted = f"{expected}, as the config.json beside it says"
+        raise ModelError(Problem(str(path), f"the tensors {shapes}", wanted, "fetch the folder again"))
+    module.load_state_dict(tensors)
 
 
 @contextmanager
@@ -88,12 +134,12 @@ def _reason(error: Exception) -> str:
 
 
 def _model_class(folder: Path, config: PreTrainedConfig) -> Any:
-    """Return the family's bare model; the first where a family has several."""
-    found = MODEL_MAPPING.get(type(config), None)
-    if found is None or config.is_encoder_decoder:
-        problem = f"the model type {config.model_type}, {'an encoder-decoder' if found else 'without a bare model'}"
-        raise ModelError(Problem(str(folder / "config.json"), problem, "an encoder, such as MPNet, BERT or RoBERTa"))
-    return found[0] if isinstance(found, tuple) else found
+    """Return the family's bare model."""
+    if config.model_type not in SUPPORTED_FAMILIES or config.is_encoder_decoder:
+        kind = ", an encoder-decoder" if config.is_encoder_decoder else ""
+        found, expected = f"the model type {config.model_type}{kind}", f"one of {', '.join(SUPPORTED_FAMILIES)}"
+        raise ModelError(Problem(str(folder / "config.json"), found, expected, "take another checkpoint"))
+    return MODEL_MAPPING[type(config)]
 
 
 def _refuse_gaps(folder: Path, model: str, report: dict[str, Any]) -> None:

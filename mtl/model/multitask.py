@@ -44,7 +44,7 @@ class MultiTaskNetwork(nn.Module):
             return batch.features
         if not len(batch):  # of several processes one may have no rows of a step
             where = next(self.parameters()).device
-            return torch.zeros(0, self.encoder.hidden_size, device=where, requires_grad=torch.is_grad_enabled())
+            return torch.zeros(0, self.encoder.embedding_size, device=where, requires_grad=torch.is_grad_enabled())
         embeddings = self._encode(batch)
         return embeddings if batch.inverse is None else embeddings[batch.inverse]
 

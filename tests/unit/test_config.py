@@ -21,6 +21,9 @@ MONITORED = (
 LAYERS = "a number of layers from 1 on, or a share of all (0.0 < share < 1.0)"
 DEVICES = "auto, a number from 1 to 1024, -1 for all, or a list of which ones: [0, 2]"
 DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, hours, minutes, seconds: {hours: 12}"
+POOLINGS = (
+    "auto, cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, or several of these joined by +: mean+max"
+)
 FILES = "train= (with or without val= and test=) or path="
 NAME = (
     "at most 60 letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, "
@@ -59,6 +62,11 @@ def test_the_text_of_an_error_is_whole() -> None:
     )
 
 
+@pytest.mark.parametrize("pooling", ["auto", "lasttoken", "mean+max"])
+def test_poolings(pooling: str) -> None:
+    assert load(changed({}, f"backbone.pooling={pooling}")).backbone.pooling == pooling
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -66,6 +74,8 @@ def test_the_text_of_an_error_is_whole() -> None:
         ({"seed": 2**32}, Problem("seed", "4294967296", "less than 4294967296")),
         ({"seed": None}, Problem("seed", "null", "a whole number")),
         ({"backbone.normalize": "maybe"}, Problem("backbone.normalize", "'maybe'", "auto, or true or false")),
+        ({"backbone.pooling": "mean+median"}, Problem("backbone.pooling", "'mean+median'", POOLINGS)),
+        ({"backbone.pooling": ""}, Problem("backbone.pooling", "''", POOLINGS)),
         ({"backbone.max_length": 2}, Problem("backbone.max_length", "2", "greater than or equal to 3")),
         ({"backbone.path": ""}, Problem("backbone.path", "''", "a text that is not empty")),
         ({"model.init_from": ""}, Problem("model.init_from", "''", "a text that is not empty")),

@@ -174,4 +174,4 @@ def test_a_family_of_other_layers_is_refused() -> None:
     (problem,) = caught.value.problems
     assert problem.place == "freeze.lora.targets"
     assert problem.found.startswith("no query, feed_forward in a Albert")
-    assert problem.expected == "a BERT, RoBERTa, Electra, MPNet or DistilBERT"
+    assert problem.expected == "another encoder, or another scenario than freeze=lora"

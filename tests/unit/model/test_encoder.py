@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel
 from mtl.errors import ModelError
 from mtl.model.encoder import Encoder
 from mtl.model.layout import SentenceLayout
+from mtl.model.loading import SUPPORTED_FAMILIES
 from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS, batch
 
@@ -382,7 +383,8 @@ def test_encoder_decoder_is_refused(own_tiny: Path) -> None:
         "Model: 1 problem\n"
         f"  {own_tiny / 'config.json'}\n"
         "      found:    the model type t5, an encoder-decoder\n"
-        "      expected: an encoder, such as MPNet, BERT or RoBERTa"
+        f"      expected: one of {', '.join(SUPPORTED_FAMILIES)}\n"
+        "      repair:   take another checkpoint"
     )
 
 

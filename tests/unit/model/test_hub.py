@@ -219,3 +219,19 @@ def test_what_is_no_hub_id() -> None:
         "      expected: a model's id on the hub, owner/name\n"
         "      repair:   a folder goes to backbone.path"
     )
+
+
+def test_weights_of_dense_modules_come_before_those_of_the_encoder(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (published / "3_Dense").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (published / "3_Dense" / name).write_bytes(b"x")
+    with serve({NAME: published}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        folder = hub.fetch(NAME)
+        dense = folder / "3_Dense" / "model.safetensors"
+        dense.unlink()  # as in a snapshot of a program that does not know it
+        assert hub.fetch(NAME) == folder
+    assert dense.is_file()
+    assert server.downloads.index("3_Dense/model.safetensors") < server.downloads.index("model.safetensors")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtl.errors import ModelError, Problem
-from mtl.model.layout import SentenceLayout, layout, layout_files
+from mtl.model.layout import DenseSpec, SentenceLayout, dense_folders, layout, layout_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,10 @@ NEW = {
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
 }
 PLAIN = "fine-tune the bare encoder: copy the folder without modules.json (mean pooling, no normalisation)"
-EXPECTED = "Transformer and Pooling, and Normalize or not, in this order, all of sentence-transformers"
+EXPECTED = (
+    "Transformer and Pooling, then any number of Dense, and Normalize or not, in this order, all of "
+    "sentence-transformers"
+)
 
 
 def _write(folder: Path, files: dict[str, Any]) -> Path:
@@ -105,7 +109,8 @@ def test_written_layout_is_read_back(tmp_path: Path, pooling: str, normalize: bo
     ("types", "shown"),
     [
         ((*NEW.values(), "sentence_transformers.base.modules.dense.Dense"), "Transformer, Pooling, Normalize, Dense"),
-        ((OLD + "Transformer", OLD + "Pooling", OLD + "Dense"), "Transformer, Pooling, Dense"),
+        ((OLD + "Transformer", OLD + "Pooling", OLD + "LayerNorm"), "Transformer, Pooling, LayerNorm"),
+        ((OLD + "Transformer", OLD + "Dense", OLD + "Pooling"), "Transformer, Dense, Pooling"),
         ((OLD + "Transformer",), "Transformer"),
         ((OLD + "StaticEmbedding", OLD + "Pooling"), "StaticEmbedding, Pooling"),
         (("own_code.Transformer", OLD + "Pooling"), "own_code.Transformer, Pooling"),
@@ -125,15 +130,27 @@ def test_other_modules_are_refused(tmp_path: Path, types: tuple[str, ...], shown
 
 
 @pytest.mark.parametrize(
-    ("config", "shown"),
+    ("config", "expected"),
     [
         ({"pooling_mode": "max"}, "max"),
-        ({"pooling_mode": ["mean", "cls"]}, "mean + cls"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "cls + mean"),
-        ({"pooling_mode_lasttoken": True}, "lasttoken"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean+cls"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "cls+mean"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "lasttoken"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt_len_tokens"),
     ],
 )
-def test_other_poolings_are_refused(tmp_path: Path, config: dict[str, Any], shown: str) -> None:
+def test_other_poolings(tmp_path: Path, config: dict[str, Any], expected: str) -> None:
+    _write(tmp_path, {"modules.json": _modules(*NEW.values()), "1_Pooling/config.json": config})
+    assert layout(tmp_path).pooling == expected
+    _write(tmp_path, layout_files(layout(tmp_path), 8))
+    assert layout(tmp_path).pooling == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"), [({"pooling_mode": "median"}, "median"), ({"pooling_mode": ["mean", 3]}, "mean + 3")]
+)
+def test_unknown_poolings_are_refused(tmp_path: Path, config: dict[str, Any], shown: str) -> None:
     _write(tmp_path, {"modules.json": _modules(*NEW.values()), "1_Pooling/config.json": config})
     with pytest.raises(ModelError) as caught:
         layout(tmp_path)
@@ -141,9 +158,187 @@ def test_other_poolings_are_refused(tmp_path: Path, config: dict[str, Any], show
         "Model: 1 problem\n"
         f"  {tmp_path / '1_Pooling' / 'config.json'}\n"
         f"      found:    the pooling {shown}\n"
-        "      expected: one of mean, cls\n"
+        "      expected: one or several of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken\n"
         f"      repair:   {PLAIN}"
     )
+
+
+# --- Dense modules --------------------------------------------------------------------------------------------------
+
+DENSE = {"in_features": 8, "out_features": 4, "activation_function": "torch.nn.modules.activation.Tanh"}
+
+
+def _with_dense(folder: Path, *configs: dict[str, Any]) -> Path:
+    types = [OLD + "Transformer", OLD + "Pooling", *[OLD + "Dense"] * len(configs), OLD + "Normalize"]
+    files: dict[str, Any] = {"modules.json": _modules(*types), "1_Pooling/config.json": {"pooling_mode": "mean"}}
+    for number, config in enumerate(configs, 2):
+        files |= {f"{number}_Dense/config.json": config, f"{number}_Dense/model.safetensors": ""}
+    return _write(folder, files)
+
+
+def test_dense_modules(tmp_path: Path) -> None:
+    identity = "torch.nn.modules.linear.Identity"
+    second = {"in_features": 4, "out_features": 8, "bias": False, "activation_function": identity}
+    found = layout(_with_dense(tmp_path, DENSE, second))
+    assert found == SentenceLayout(
+        normalize=True, dense=(DenseSpec(8, 4, bias=True, activation="tanh"), DenseSpec(4, 8, False, "identity"))
+    )
+    assert [spec.path for spec in found.dense] == ["2_Dense", "3_Dense"] == dense_folders(found)
+    _write(tmp_path, layout_files(found, 8))
+    assert layout(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"activation_function": "os.system"}, "the activation 'os.system'"),
+        ({"activation_function": None}, "the activation None"),
+        ({"in_features": 0}, "in_features 0 and out_features 4"),
+        ({"use_residual": True}, "use_residual: true"),
+        ({"module_input_name": "token_embeddings"}, "module_input_name: 'token_embeddings'"),
+        ({"module_output_name": "other"}, "module_output_name: 'other'"),
+    ],
+)
+def test_other_dense_modules_are_refused(tmp_path: Path, config: dict[str, Any], shown: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        layout(_with_dense(tmp_path, DENSE | config))
+    (problem,) = caught.value.problems
+    assert (problem.place, problem.found) == (str(tmp_path / "2_Dense" / "config.json"), shown)
+
+
+def test_weights_of_a_dense_module_that_miss(tmp_path: Path) -> None:
+    folder = _with_dense(tmp_path, DENSE)
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as caught:
+        layout(folder)
+    place, expected = str(tmp_path / "2_Dense"), "the weights of a Dense module"
+    assert caught.value.problems == (Problem(place, "no model.safetensors", expected, "fetch the file again"),)
+    (folder / "2_Dense" / "pytorch_model.bin").touch()
+    with pytest.raises(ModelError, match=r"no model\.safetensors, only a pickle, which can run code when it is loaded"):
+        layout(folder)
+
+
+# --- plain folders, prompts, and what sentence-transformers 6 writes ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"architectures": ["BertModel"]}, "mean"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "lasttoken"),
+        ({"architectures": ["Qwen3ForCausalLM"], "is_causal": False}, "mean"),
+        ({}, "mean"),
+    ],
+)
+def test_pooling_of_a_plain_folder_is_that_of_sentence_transformers(
+    tmp_path: Path, config: dict[str, Any], expected: str
+) -> None:
+    assert layout(_write(tmp_path, {"config.json": config})).pooling == expected
+
+
+@pytest.mark.parametrize(
+    "files", [{"chat_template.jinja": "{{ x }}"}, {"tokenizer_config.json": {"chat_template": "x"}}]
+)
+def test_plain_folder_with_a_chat_template_is_refused(tmp_path: Path, files: dict[str, Any]) -> None:
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, files))
+    (problem,) = caught.value.problems
+    assert problem.place == str(tmp_path / next(iter(files)))
+    assert problem.found == "a chat template, through which sentence-transformers would put each sentence"
+
+
+PROMPTS = {"query": "query: ", "document": ""}
+
+
+def test_prompts(tmp_path: Path) -> None:
+    found = layout(_write(tmp_path, {"config_sentence_transformers.json": {"prompts": PROMPTS}}))
+    assert (found.prompts, found.default_prompt, found.prompt()) == (PROMPTS, None, "")
+    assert found.prompt("query") == "query: "
+    chosen = replace(found, default_prompt="query")
+    assert chosen.prompt() == "query: "
+    assert chosen.prompt("document") == ""
+    assert layout(_write(tmp_path / "again", layout_files(chosen, 8))) == chosen
+
+
+def test_prompt_that_there_is_not() -> None:
+    with pytest.raises(ModelError) as caught:
+        SentenceLayout().prompt("query")
+    expected = "none: the model has no prompts"
+    assert caught.value.problems == (Problem("prompt_name", "'query'", expected),)
+
+
+def test_prompt_that_pooling_leaves_out(tmp_path: Path) -> None:
+    files = {
+        "modules.json": _modules(*NEW.values()),
+        "1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": False},
+        "config_sentence_transformers.json": {"prompts": PROMPTS},
+    }
+    found = layout(_write(tmp_path, files))
+    assert found.prompt() == found.prompt("document") == ""
+    with pytest.raises(ModelError) as caught:
+        found.prompt("query")
+    assert caught.value.problems[0].found == (
+        "'query', in a model whose pooling leaves out the tokens of a prompt (include_prompt: false)"
+    )
+    assert layout(_write(tmp_path, layout_files(found, 8))) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "shown"),
+    [
+        ({"model_type": "SparseEncoder"}, "model_type", "'SparseEncoder'"),
+        ({"truncate_dim": 64}, "truncate_dim", "64"),
+        ({"prompts": {"query": 3}}, "prompts", "{'query': 3}"),
+        ({"prompts": PROMPTS, "default_prompt_name": "topic"}, "default_prompt_name", "'topic'"),
+    ],
+)
+def test_what_would_make_other_embeddings_is_refused(
+    tmp_path: Path, config: dict[str, Any], key: str, shown: str
+) -> None:
+    path = tmp_path / "config_sentence_transformers.json"
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, {path.name: config}))
+    assert [(each.place, each.found) for each in caught.value.problems] == [(f"{path}: {key}", shown)]
+
+
+TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+def test_settings_as_sentence_transformers_6_writes_them(tmp_path: Path) -> None:
+    settings = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": TEXT},
+        "module_output_name": "token_embeddings",
+    }
+    assert layout(_write(tmp_path, {"sentence_bert_config.json": settings})) == SentenceLayout()
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "shown"),
+    [
+        ({"transformer_task": "fill-mask"}, "transformer_task", "'fill-mask'"),
+        ({"processing_kwargs": {"text": {"max_length": 3}}}, "processing_kwargs", "{'text': {'max_length': 3}}"),
+        ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path", "'other'"),
+        ({"modality_config": {"image": {}}}, "modality_config", "no text"),
+        (
+            {"modality_config": {"text": {**TEXT, "method_output_name": "pooler_output"}}},
+            "modality_config",
+            "text through 'forward' to 'pooler_output'",
+        ),
+        (
+            {"modality_config": {"text": TEXT, "message": TEXT}},
+            "modality_config",
+            "message: each sentence goes through a chat template",
+        ),
+    ],
+)
+def test_settings_that_change_embeddings_are_refused(
+    tmp_path: Path, settings: dict[str, Any], key: str, shown: str
+) -> None:
+    path = tmp_path / "sentence_bert_config.json"
+    with pytest.raises(ModelError) as caught:
+        layout(_write(tmp_path, {path.name: settings}))
+    assert [(each.place, each.found) for each in caught.value.problems] == [(f"{path}: {key}", shown)]
 
 
 def test_transformer_in_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
-"""Pooling: padding does not count, precision does not suffer, and empty rows do no harm."""
+"""Pooling: the same as in sentence-transformers, padding does not count, and empty rows do no harm."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.modules import Pooling
 
-from mtl.model.pooling import POOLINGS, cls_pool, mean_pool, pool
+from mtl import config_types
+from mtl.model.layout import POOLING_MODES
+from mtl.model.pooling import ACTIVATIONS, POOLINGS, cls_pool, last_token_pool, mean_pool, pool
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
 
@@ -24,6 +29,32 @@ def test_cls_is_the_first_real_token(hidden: torch.Tensor) -> None:
     padded_left = MASK.flip(1)
     assert torch.equal(cls_pool(hidden, MASK), hidden[:, 0])
     assert torch.equal(cls_pool(hidden, padded_left), hidden[torch.arange(3), [0, 2, 3]])
+
+
+def test_last_token_is_the_last_real_one(hidden: torch.Tensor) -> None:
+    assert torch.equal(last_token_pool(hidden, MASK), hidden[torch.arange(3), [3, 1, 0]])
+    assert torch.equal(last_token_pool(hidden, MASK.flip(1)), hidden[:, 3])
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("name", [*POOLINGS, "mean+max", "lasttoken+cls+weightedmean"])
+def test_equal_to_sentence_transformers(name: str, left: bool, hidden: torch.Tensor) -> None:
+    mask = MASK.flip(1) if left else MASK
+    features = {"token_embeddings": hidden, "attention_mask": mask.long()}
+    modes: Any = tuple(name.split("+"))
+    expected = Pooling(5, modes)(features)["sentence_embedding"]
+    torch.testing.assert_close(pool(name, hidden, mask), expected)
+
+
+def test_every_place_knows_the_same_names() -> None:
+    assert set(POOLINGS) == set(POOLING_MODES) == set(config_types.POOLINGS) == set(Pooling.POOLING_MODES)
+
+
+def test_every_activation_has_its_spelling() -> None:
+    from mtl.model import layout
+
+    spelled = {name: f"{kind.__module__}.{kind.__name__}" for name, kind in ACTIVATIONS.items()}
+    assert spelled == layout._ACTIVATIONS
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -56,9 +87,10 @@ def test_autocast_does_not_lower_the_precision(autocast: bool, hidden: torch.Ten
     assert torch.equal(result, mean_pool(hidden, MASK))
 
 
-def test_row_without_tokens_gives_zeros_and_no_nan(hidden: torch.Tensor) -> None:
+@pytest.mark.parametrize("name", ["mean", "mean_sqrt_len_tokens", "weightedmean", "max"])
+def test_row_without_tokens_gives_zeros_and_no_nan(name: str, hidden: torch.Tensor) -> None:
     leaf = hidden.requires_grad_()
-    result = mean_pool(leaf, torch.zeros(3, 4, dtype=torch.bool))
+    result = pool(name, leaf, torch.zeros(3, 4, dtype=torch.bool))
     torch.autograd.backward(result.sum())
     assert not result.any()
     assert leaf.grad is not None
@@ -66,5 +98,6 @@ def test_row_without_tokens_gives_zeros_and_no_nan(hidden: torch.Tensor) -> None
 
 
 def test_unknown_name(hidden: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"^pooling must be one of mean, cls, not 'max'$"):
-        pool("max", hidden, MASK)
+    expected = r"^pooling must be one of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, not 'median'$"
+    with pytest.raises(ValueError, match=expected):
+        pool("mean+median", hidden, MASK)
