@@ -44,10 +44,6 @@ def processes(flags: TrainerConfig) -> int:
     """
     number = _processes(flags)
     if number > 1:
-        if not torch.distributed.is_available():
-            found = f"{flags.devices}, and this PyTorch is built without torch.distributed"
-            repair = "give trainer.devices=1, or install another build"
-            raise ConfigError(Problem("trainer.devices", found, "1", repair))
         _check_connection(number)
     return number
 

@@ -293,7 +293,7 @@ class CallbacksConfig:
     """Measure whether the tasks pull the encoder in the same direction."""
     save_last: bool
     """Write `checkpoints/last.ckpt` after every epoch and the last step, and in between as below, to resume from."""
-    save_every_minutes: Annotated[float, Field(gt=0)] | None
+    save_every_minutes: Annotated[float, Field(gt=0, lt=MOST)] | None
     """Minutes between two such checkpoints; ``null``: by the clock none."""
     save_every_steps: Count | None
     """Optimizer steps between two such checkpoints; ``null``: by steps none."""

@@ -27,15 +27,25 @@ def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state as numbers that JSON can hold."""
     name, keys, *rest = state["numpy"]
     cards = [card.tolist() for card in state["cuda"]]
-    return {**state, "numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards}
+    mps = None if state["mps"] is None else state["mps"].tolist()
+    numbers = {"numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards, "mps": mps}
+    return {**state, **numbers}
 
 
 def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state that `to_json` was given."""
     name, keys, *rest = state["numpy"]
-    cards = [torch.tensor(card, dtype=torch.uint8) for card in state["cuda"]]
-    generator = torch.tensor(state["torch"], dtype=torch.uint8)
-    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards}
+    generator, cards, mps = (_generators(state[key]) for key in ("torch", "cuda", "mps"))
+    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards, "mps": mps}
+
+
+def _generators(numbers: Any) -> Any:
+    """Return the state of a generator, of one for each card, or of none."""
+    if numbers is None or numbers == []:
+        return numbers
+    if isinstance(numbers[0], list):
+        return [_generators(card) for card in numbers]
+    return torch.tensor(numbers, dtype=torch.uint8)
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:

@@ -187,6 +187,7 @@ def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) 
 )
 def test_the_device(accelerator: Any, cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert build_hardware.device(TrainerConfig(accelerator=accelerator)).type == expected
 

@@ -76,20 +76,6 @@ def test_a_run_computes_on_its_card(
     assert chosen.value.args == (torch.device("cuda", card),)
 
 
-def test_several_processes_need_a_pytorch_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
-    assert build_hardware.processes(TrainerConfig(accelerator="cpu", devices=1)) == 1
-    with pytest.raises(ConfigError) as caught:
-        build_hardware.processes(TrainerConfig(accelerator="cpu", devices=2))
-    assert str(caught.value) == (
-        "Configuration: 1 problem\n"
-        "  trainer.devices\n"
-        "      found:    2, and this PyTorch is built without torch.distributed\n"
-        "      expected: 1\n"
-        "      repair:   give trainer.devices=1, or install another build"
-    )
-
-
 def test_training_needs_no_pytorch_with_distributed() -> None:
     """Up to its imports, with the extension module of such a build missing."""
     lines = "import sys, torch, lightning.pytorch, torchmetrics; "

@@ -37,9 +37,9 @@ def test_no_text_is_cut() -> None:
     ("flags", "names"),
     [
         ([], None),
-        (["trainer.limit_train_batches=1.0"], None),
-        (["trainer.limit_train_batches=1"], "limit_train_batches"),
-        (["trainer.limit_train_batches=0.5", "trainer.fast_dev_run=true"], "fast_dev_run or limit_train_batches"),
+        (["+trainer.limit_train_batches=1.0"], None),
+        (["+trainer.limit_train_batches=1"], "limit_train_batches"),
+        (["+trainer.limit_train_batches=0.5", "+trainer.fast_dev_run=true"], "fast_dev_run or limit_train_batches"),
         (["trainer=debug"], "limit_train_batches or data.most_batches"),
     ],
 )

@@ -87,7 +87,7 @@ CONFIG = asdict(compose_config(["experiment=gradual_unfreezing", "callbacks=earl
 RESULT = (
     "task", "model.init_from", "freeze", "learning_rates", "loss", "optimizer", "heads", "calibration",
     *(f"backbone.{key}" for key in ("name", "path", "package", "revision", "random", "max_length", "pooling",
-                                    "normalize")),
+                                    "normalize", "prompt_name")),
     *(f"data.tasks.*.{key}" for key in ("train", "val", "test", "path", "text_column", "label_column", "labels",
                                         "oversample", "split_with")),
     *(f"data.{key}" for key in ("split", "interleave", "temperature", "batch_size", "eval_batch_size", "max_tokens",

@@ -40,5 +40,9 @@ def test_a_random_state_survives_json() -> None:
     torch.randn(3)
     state = random_state()
     state["cuda"] = [torch.arange(16, dtype=torch.uint8)]  # as of a card
+    state["mps"] = torch.arange(4, dtype=torch.uint8)
     arrived = from_json(json.loads(json.dumps(to_json(state))))
-    torch.testing.assert_close(arrived, state, rtol=0, atol=0)
+    (name, keys, *rest), (arrived_name, arrived_keys, *arrived_rest) = state.pop("numpy"), arrived.pop("numpy")
+    assert (arrived_name, arrived_rest) == (name, rest)
+    tensors = {"keys": keys, **state}
+    torch.testing.assert_close({"keys": arrived_keys, **arrived}, tensors, rtol=0, atol=0)
