@@ -140,14 +140,14 @@ class Bootstrap:
         if not first or not second:
             return None
         values = _mean(run.resampled for run in first.values()) - _mean(run.resampled for run in second.values())
-        scores = [np.array([run.observed for run in runs.values()]) for runs in (first, second)]
+        one, other = (np.array([run.observed for run in runs.values()]) for runs in (first, second))
         if _split_by_seed(first, tasks) and _seeds(first) == _seeds(second):
-            noise = paired_seed_noise(scores[0] - scores[1])
+            noise = paired_seed_noise(one - other)
         else:
-            noise = seed_noise(scores[0], scores[1], self._pooled(measure, tasks))
+            noise = seed_noise(one, other, self._pooled(measure, tasks))
         if noise is not None and values.any():  # else they predict the same, whatever the seed
             values = with_seed_noise(values, noise, SEED)
-        return Resampled(float(scores[0].mean() - scores[1].mean()), values, over_seeds=noise is not None)
+        return Resampled(float(one.mean() - other.mean()), values, over_seeds=noise is not None)
 
     def _pooled(self, measure: str, tasks: Sequence[str]) -> SeedVariance | None:
         """Return the variance over seeds of all scenarios that learn; the others vary with their untrained heads."""

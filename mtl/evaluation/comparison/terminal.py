@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mtl.data.problems import plural
 from mtl.evaluation import formatting
 from mtl.evaluation.comparison import words
 from mtl.evaluation.comparison.columns import Column, columns
@@ -46,19 +47,24 @@ def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[Rendera
 
 def _ranking(comparison: Comparison) -> Table:
     validated = any(row.validation for row in comparison.rows)
-    header = ["runs", *(["val."] if validated else []), "score", "to the\nbest", "95 % interval", "verdict"]
+    counts = {len(row.scenario.runs) for row in comparison.rows}
+    counted = len(counts) > 1  # otherwise the caption says it, and names have more room
+    header = [*(["runs"] if counted else []), *(["val."] if validated else [])]
+    header += ["score", "to the\nbest", "95 % interval", "verdict"]
     table = _empty("Scenarios", header)
     for row in comparison.rows:
         found = comparison.difference(row.name, comparison.best.name)
         against = [words.signed(found.value), words.interval(found)] if found else ["", ""]
         last = "best" if row is comparison.best else _verdict(found)
         validation = [formatting.score(row.validation.mean if row.validation else None)] if validated else []
-        cells = [str(len(row.scenario.runs)), *validation, words.spread(row.score), *against, last]
+        runs = [str(len(row.scenario.runs))] if counted else []
+        cells = [*runs, *validation, words.spread(row.score), *against, last]
         table.add_row(_name(row.name), *cells, style="bold" if row is comparison.best else None)
     for job in comparison.unfinished:
-        cells = ["0", *["" for _ in header[1:-1]], words.job_state(job)]
+        cells = [*["" for _ in header[:-1]], words.job_state(job)]
         table.add_row(_name(words.job_name(job)), *cells, style="yellow")
-    notes = [f"score: macro-F1, mean of {words.both(comparison.tasks)}. {words.ranking(comparison)}"]
+    runs_each = "" if counted else f"{plural(min(counts), 'run')} of each scenario. "
+    notes = [f"{runs_each}score: macro-F1, mean of {words.both(comparison.tasks)}. {words.ranking(comparison)}"]
     if any(words.verdict(each) == words.THESE_RUNS for each in comparison.differences):
         notes.append(f"{_THESE_RUNS}: {words.ONE_SEED}")
     table.caption = "\n".join(notes)

@@ -16,7 +16,9 @@ _NARROW = 360  # width of the plot in the narrowest column of a page
 _Place = tuple[str, int, int]
 _Box = tuple[float, float, float, float]
 _PLACES: tuple[_Place, ...] = tuple(
-    (align, dx, dy) for dy in (14, -12, 27, -25, 40, -38) for align, dx in (("left", 4), ("right", 4), ("left", -60))
+    (align, dx, dy)
+    for dy in (14, -12, 27, -25, 40, -38, 53, -51, 66, 79)
+    for align, dx in (("left", 4), ("right", 4), ("left", -60))
 )
 _TIMES = (0, 1, 10, 60, 600, 3600, 36000)
 _TIME = (
@@ -101,11 +103,11 @@ def label_places(rows: Sequence[Row]) -> list[_Place | None]:
     ]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
     places: list[_Place | None] = [None] * len(rows)
-    for at in sorted(range(len(rows)), key=lambda at: not rows[at]["front"]):
+    for at in sorted(range(len(rows)), key=lambda at: (not rows[at]["front"], -rows[at]["score"])):
         for place in _PLACES:
             box = _box(points[at], place, len(str(rows[at]["label"])))
             others = taken[:at] + taken[at + 1 :]
-            within = box[0] >= 0 and box[1] >= 0 and box[2] <= _NARROW and box[3] <= _TALL
+            within = min(box[0], box[1], _NARROW - box[2], _TALL - box[3]) >= -_PADDING / 2
             if within and not any(_overlap(box, other) for other in others):
                 places[at] = place
                 taken.append(box)
