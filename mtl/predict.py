@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem
+from mtl.errors import ConfigError, Problem, printable
 
 if TYPE_CHECKING:
     from mtl.inference import Prediction
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         _show(list(texts), found)
         return
     predict_to_file(model, texts, Path(options.output), options.precision, calibrated=options.calibrated)
-    print(f"{len(texts):,} sentences -> {options.output}")
+    print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 
 def check_sources(file: str | None, sentences: list[str]) -> None:
