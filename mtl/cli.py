@@ -6,15 +6,19 @@ import errno
 import gc
 import io
 import json
+import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from mtl import schema
-from mtl.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed
+from mtl.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed, printable
 
 _MOST_SHOWN = 200
 T = TypeVar("T")
@@ -29,6 +33,13 @@ TERMINATED = 143
 """Exit code after SIGTERM: 128 + SIGTERM."""
 
 
+class _PrintableRecord(logging.LogRecord):
+    """What is logged, to the terminal or a file, by us or a library: without control characters."""
+
+    def getMessage(self) -> str:  # noqa: N802 - logging's name
+        return printable(super().getMessage())
+
+
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a command line and exit: 0, 2 with the problems on stderr, 130 after Ctrl-C, or 143 after SIGTERM.
 
@@ -38,6 +49,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, half a surrogate pair
+    logging.setLogRecordFactory(_PrintableRecord)
     try:
         _run(main)
     finally:
@@ -60,7 +72,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Terminated as stop:
-        print(stop, file=sys.stderr)
+        print(printable(stop), file=sys.stderr)
         sys.exit(TERMINATED)
     sys.exit(0)
 
@@ -69,14 +81,40 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 def large_imports() -> Iterator[None]:
     """Import torch and what comes with it without looking for garbage on the way, which takes a sixth of the time.
 
-    What was imported stays, and later searches for garbage leave it out.
+    What was imported stays, and later searches for garbage leave it out. Ctrl-C ends the block even where a library
+    catches everything that an import of its own raises.
     """
     gc.disable()
     try:
-        yield
+        with _interrupts_heard():
+            yield
     finally:
         gc.enable()
         gc.freeze()
+
+
+@contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` of the block at its end if it was swallowed inside."""
+    usual = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if usual is not signal.default_int_handler or not in_main:  # somebody else takes care of it, or nobody is to
+        yield
+        return
+    heard = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def of_system(error: OSError) -> MtlError:

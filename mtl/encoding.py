@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import UNLIMITED, TokenTable, distinct, tokenize
-from mtl.errors import ConfigError, ModelError, Problem, listed
+from mtl.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
+from mtl.model.multitask import MultiTaskNetwork
+from mtl.terminal import console
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,6 +185,22 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, enabled=False)  # also within a caller's autocast
 
 
+def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``.
+
+    Raises:
+        ModelError: A logit is not finite.
+    """
+    head = network.head(task)
+    inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
+    mode = head.training
+    with torch.inference_mode():
+        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
+    head.train(mode)
+    check_finite(found, "logits", f"the head of {task}", head)
+    return found
+
+
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
     """Yield ``items`` and show how many are done; without a title show nothing.
 
@@ -195,8 +212,8 @@ def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
     if not sys.stderr.isatty():
         yield from _with_lines(items, title, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=console(sys.stderr)) as progress:
         yield from progress.track(items, total=total, description=title)
 
 
@@ -207,7 +224,7 @@ def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             line = f"{title}: {done:,} of {total:,} ({done / total:.0%}), {now - start:.0f} s"
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
         yield item
 
 

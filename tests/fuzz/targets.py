@@ -241,7 +241,7 @@ def programs(draw: Draw, folder: Path) -> None:
 
 def predictions(draw: Draw, folder: Path) -> None:
     """Any sentences through a model, to Python and to files."""
-    texts = draw(st.lists(mutations.sentences, min_size=1, max_size=5))
+    texts: list[str] = draw(st.lists(mutations.sentences, min_size=1, max_size=5))
     found = model().predict(texts, precision="fp32")
     assert {task: len(rows) for task, rows in found.items()} == {"sentiment": len(texts), "stars": len(texts)}
     for each in (prediction for rows in found.values() for prediction in rows):
