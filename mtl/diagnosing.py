@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LEAST_ROWS = 20
 """Training rows of a task, in all, below which nothing can be said."""
 
+MOST_CURVES = 12
+"""Learning curves in the picture, of the classes with the largest gains; ``diagnosis.json`` has all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -197,7 +200,7 @@ def _write(folder: Path, facts: dict[str, str], found: list[TaskDiagnosis]) -> N
     files = {}
     for each in found:
         picture = folder / f"learning_curves_{each.task}.svg"
-        curves = {need.label: (need.curve_rows, *need.curve) for need in each.needs}
+        curves = {need.label: (need.curve_rows, *need.curve) for need in each.needs[:MOST_CURVES]}
         draw_learning_curves(picture, curves, interval="90 % interval over draws and rows")
         files[each.task] = [picture, *write_csv_files(folder, each)]
     write_findings(folder / "diagnosis.json", facts, found)

@@ -16,7 +16,8 @@ model.predict(["a sentence"])  # {task: [Prediction(label, probabilities)]}
 model.encode(["a sentence"])  # embeddings, float32
 ```
 
-The encoder alone also loads with `sentence_transformers.SentenceTransformer("path/to/this/folder")`."""
+The encoder alone also loads with `sentence_transformers.SentenceTransformer("path/to/this/folder")`. The heads do not
+load with `transformers.pipeline("text-classification")`: it would answer from a head of random weights."""
 
 
 def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, Mapping[str, TaskReport]]) -> str:
@@ -39,7 +40,9 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
     return "\n".join(
         [
             "---",
-            "tags: [sentence-transformers, text-classification, multi-task]",
+            "library_name: sentence-transformers",
+            "pipeline_tag: sentence-similarity",
+            "tags: [sentence-transformers, multi-task]",
             "---",
             "",
             f"# Multi-task sentence encoder: {escaped(name)}",

@@ -65,19 +65,59 @@ def bootstrapped_f1(
     """
     of_train, of_val = _resampled(train, samples, random), _resampled(val, samples, random) / FOLDS
     of_draw = _resampled(np.zeros(len(draws), dtype=np.int64), samples, random)  # (B + 1, T)
-    points = len(draws[0].val)
-    counts = torch.zeros(points, samples + 1, classes * classes)
-    labels = torch.from_numpy(train), torch.from_numpy(val)
+    labels, val_labels = torch.from_numpy(train), torch.from_numpy(val)
+    tested = []
+    support = torch.zeros(classes, samples + 1)
     for number, draw in enumerate(draws):
         rows = torch.from_numpy(draw.rows)
-        true = torch.cat([labels[0][rows], labels[1]])
-        weights = torch.cat([of_train[:, rows], of_val], dim=1) * of_draw[:, number, None]
-        predicted = torch.from_numpy(np.concatenate([draw.held_out, draw.val], axis=1))
-        for point in range(points):
-            counts[point].index_add_(1, true * classes + predicted[point], weights)
-    confusions = counts.view(points, samples + 1, classes, classes).double().numpy().swapaxes(0, 1)
-    rates = confusions / np.maximum(confusions.sum(axis=3, keepdims=True), 1e-12)
-    return f1_scores(rates * balance(train, val, classes)[:, None])
+        true = torch.cat([labels[rows], val_labels])
+        weights = (torch.cat([of_train[:, rows], of_val], dim=1) * of_draw[:, number, None]).T.contiguous()
+        support.index_add_(0, true, weights)
+        tested.append((true, torch.from_numpy(np.concatenate([draw.held_out, draw.val], axis=1)), weights))
+    # A row counts by its share of its class, so that classes count by their share of the validation rows.
+    share = torch.from_numpy(balance(train, val, classes)).float()[:, None]
+    unit = share / support.clamp(min=1e-12)
+    tested = [(true, predicted, weights * unit[true]) for true, predicted, weights in tested]
+    there = share * (support > 0)
+    taken, right = _counted(tested, classes)
+    found = [_f1(taken, right, there)]
+    found += [_f1(*_changed(tested, point, taken, right), there) for point in range(1, len(draws[0].val))]
+    return np.stack(found).transpose(2, 0, 1)
+
+
+_Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""True classes ``(R,)``, predicted ones at each point ``(P, R)``, and weights in each sample ``(R, B + 1)``."""
+
+
+def _counted(tested: Sequence[_Tested], classes: int) -> tuple[Tensor, Tensor]:
+    """Return the weight of the rows that point 0 takes for each class, and takes rightly, each ``(C, B + 1)``."""
+    taken = torch.zeros(classes, tested[0][2].shape[1])
+    right = torch.zeros_like(taken)
+    for true, predicted, weights in tested:
+        taken.index_add_(0, predicted[0], weights)
+        hit = predicted[0] == true
+        right.index_add_(0, true[hit], weights[hit])
+    return taken, right
+
+
+def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_counted` would of another point, from the few rows that it takes for another class than point 0."""
+    taken, right = taken.clone(), right.clone()
+    for true, predicted, weights in tested:
+        rows = (predicted[point] != predicted[0]).nonzero()[:, 0]
+        moved = weights[rows]
+        for classes, sign in ((predicted[0][rows], -1), (predicted[point][rows], 1)):
+            taken.index_add_(0, classes, moved, alpha=sign)
+            hit = classes == true[rows]
+            right.index_add_(0, classes[hit], moved[hit], alpha=sign)
+    return taken, right
+
+
+def _f1(taken: Tensor, right: Tensor, there: Tensor) -> NDArray[np.float64]:
+    """Return the F1 ``(C, B + 1)`` of each class: twice what is right, of what is taken for it and what is of it."""
+    total = (taken + there).double()
+    found: NDArray[np.float64] = (2 * right / total.clamp(min=1e-12)).clamp(0, 1).numpy()
+    return found
 
 
 def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ A head that has seen a row's label repeats it; what a head says of rows that it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import torch
 
 from mtl.diagnosis.folds import stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
+from mtl.encoding import tracked
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
-"""Those that are tried, in the terms of `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from 0.3 to 33."""
+"""Those that are tried, the strongest first, in the terms of `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from
+0.3 to 33."""
 FOLDS = 5
+SEARCHED_ROWS = 1500
+"""Held-out rows that choose a penalty and the views: so many tell two cross-entropies apart, and with many classes a
+fit on many rows takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +69,13 @@ def out_of_sample(
     views: Sequence[NDArray[np.float32]] = (),
     repeats: int = 2,
     penalties: Sequence[float] = PENALTIES,
+    title: str | None = None,
 ) -> OutOfSample:
     """Return cross-validated probabilities of the training rows.
 
     Each view has heads of its own. The better half of the views, by the cross-entropy on rows that were held out, are
     averaged: a wrong label has to look wrong to all of them. The penalty of a view and the views are chosen by the
-    first round of folds; further rounds with other folds go into the mean.
+    first round of folds, as many of them as hold `SEARCHED_ROWS`; further rounds with other folds go into the mean.
 
     Args:
         rows: The training rows; their embeddings are the first view.
@@ -76,50 +83,95 @@ def out_of_sample(
         random: Decides the folds.
         views: Other embeddings of the same rows, each ``(N, any size)``.
         repeats: Rounds of folds that are averaged.
-        penalties: Those to choose from.
+        penalties: Those to choose from, the strongest first.
+        title: What the progress is called, see `mtl.encoding.tracked`.
     """
-    labels = torch.from_numpy(rows.labels)
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
-    features = [Scaling.of(view)(view) for view in (rows.embeddings, *views)]
-    first = [_best(each, labels, rounds[0], penalties, classes) for each in features]
-    better = sorted(range(len(first)), key=lambda view: first[view].loss)[: max(1, len(first) // 2)]
-    found = [first[view].probabilities for view in better]
-    for view in better:
-        found += [_round(features[view], labels, folds, [first[view].penalty], classes)[0] for folds in rounds[1:]]
-    return OutOfSample(np.mean(found, axis=0), tuple(each.penalty for each in first))
+    problems = [
+        _Problem(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
+    ]
+    searches = [_search(each, rounds[0], penalties) for each in tracked(problems, title, len(problems))]
+    better = sorted(range(len(searches)), key=lambda view: searches[view].loss)[: max(1, len(searches) // 2)]
+    wanted = [(view, number) for view in better for number in range(repeats)]
+    mean = np.zeros((len(rows), classes))
+    for view, number in tracked(wanted, title, len(wanted)):
+        done = _searched(len(rows)) if number == 0 else 0
+        held_out = searches[view].probabilities if number == 0 else np.zeros_like(mean)
+        problems[view].predict(rounds[number], range(done, FOLDS), searches[view].penalty, held_out)
+        mean += held_out / len(wanted)
+    return OutOfSample(mean, tuple(search.penalty for search in searches))
 
 
 @dataclass(frozen=True, slots=True)
-class _Best:
-    """The held-out probabilities of a view at the penalty with the lowest cross-entropy ``loss`` there."""
+class _Problem:
+    """One view of the rows: features ``(N, H)``, labels ``(N,)``, and the number of classes."""
+
+    features: Tensor
+    labels: Tensor
+    classes: int
+
+    def predict(
+        self,
+        folds: NDArray[np.int64],
+        which: range,
+        penalty: float,
+        into: NDArray[np.float64],
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Write the probabilities of the rows of some folds, each by a head that was fitted on all other folds.
+
+        Args:
+            folds: The fold of each row ``(N,)``.
+            which: Some of the folds.
+            penalty: That of the heads.
+            into: Probabilities ``(N, C)``; rows of other folds stay as they are.
+            start: Heads of the same folds to start from.
+
+        Returns:
+            The heads of the folds.
+        """
+        if not which:
+            return torch.empty(0)
+        weights = torch.from_numpy(np.array([folds != fold for fold in which], dtype=np.float32))
+        penalties = torch.full((len(which),), penalty)
+        heads = fit_heads(self.features, self.labels, weights, penalties, self.classes, start)
+        for fold, head in zip(which, heads, strict=True):
+            rows = folds == fold
+            found = logits(self.features[torch.from_numpy(rows)], head[None])[0].softmax(dim=-1)
+            into[rows] = found.double().numpy()
+        return heads
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Held-out probabilities ``(N, C)`` at the best penalty, filled in the searched folds, and their cross-entropy."""
 
     probabilities: NDArray[np.float64]
     penalty: float
     loss: float
 
 
-def _best(
-    features: Tensor, labels: Tensor, folds: NDArray[np.int64], penalties: Sequence[float], classes: int
-) -> _Best:
-    tried = _round(features, labels, folds, penalties, classes)
-    losses = [_cross_entropy(each, labels.numpy()) for each in tried]
-    best = int(np.argmin(losses))
-    return _Best(tried[best], penalties[best], losses[best])
+def _searched(rows: int) -> int:
+    """Return how many folds hold `SEARCHED_ROWS` rows, at least one."""
+    return min(FOLDS, math.ceil(SEARCHED_ROWS * FOLDS / rows))
 
 
-def _round(
-    features: Tensor, labels: Tensor, folds: NDArray[np.int64], penalties: Sequence[float], classes: int
-) -> NDArray[np.float64]:
-    """Return the probabilities ``(P, N, C)`` of one round of folds for each of ``P`` penalties."""
-    found = np.zeros((len(penalties), len(labels), classes))
-    held_out = torch.from_numpy(folds == np.arange(FOLDS)[:, None])  # (FOLDS, N)
-    weights = (~held_out).float().repeat(len(penalties), 1)
-    heads = fit_heads(features, labels, weights, torch.tensor(penalties).repeat_interleave(FOLDS), classes)
-    for at, parameters in enumerate(heads):
-        penalty, fold = divmod(at, FOLDS)
-        rows = held_out[fold]
-        found[penalty, rows.numpy()] = logits(features[rows], parameters[None])[0].softmax(dim=-1).double().numpy()
-    return found
+def _search(problem: _Problem, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
+    """Weaken the penalty, from the head of the stronger one, until rows that were held out are predicted worse."""
+    which = range(_searched(len(folds)))
+    held_out = np.isin(folds, which)
+    labels = problem.labels.numpy()[held_out]
+    best: _Search | None = None
+    heads: Tensor | None = None
+    for penalty in penalties:
+        probabilities = np.zeros((len(folds), problem.classes))
+        heads = problem.predict(folds, which, penalty, probabilities, heads)
+        loss = _cross_entropy(probabilities[held_out], labels)
+        if best is not None and loss > best.loss:
+            break
+        best = _Search(probabilities, penalty, loss)
+    assert best is not None  # noqa: S101 - narrows for mypy: there are penalties
+    return best
 
 
 def _cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -87,10 +87,14 @@ def _duplicates(diagnosis: TaskDiagnosis) -> Iterable[Sequence[str | float]]:
 
 
 def _needs(diagnosis: TaskDiagnosis) -> Iterable[Sequence[str | float]]:
-    yield "class", "training rows", "tested rows", "more rows", "macro-F1 gain", "low", "high", "own F1 gain", "best"
+    yield (
+        *("class", "training rows", "tested rows", "more rows"),
+        *("macro-F1 gain", "low", "high", "own F1 gain", "best", "supported"),
+    )
     for each in diagnosis.needs:
         figures = (each.gain, each.low, each.high, each.own_gain, each.best)
-        yield each.label, each.rows, each.tested, diagnosis.more, *(round(figure, 4) for figure in figures)
+        rounded = (round(figure, 4) for figure in figures)
+        yield each.label, each.rows, each.tested, diagnosis.more, *rounded, "yes" if each.supported else "no"
 
 
 def _findings(diagnosis: TaskDiagnosis) -> dict[str, Any]:
@@ -107,6 +111,7 @@ def _findings(diagnosis: TaskDiagnosis) -> dict[str, Any]:
                 "macro_f1_gain": need.gain,
                 "low": need.low,
                 "high": need.high,
+                "supported": need.supported,
                 "best": need.best,
                 "own_f1_gain": need.own_gain,
                 "curve": {

@@ -5,12 +5,13 @@ Notation: ``N`` rows with embeddings of size ``H``, ``C`` classes, ``D`` regress
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,15 +92,6 @@ def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, s
     scale = _scale(features, decay)
     parameters = (start.permute(1, 0, 2).reshape(width, count * classes) / scale).requires_grad_()
     targets = labels.view(-1, 1, 1).expand(-1, count, 1)
-    optimizer = torch.optim.LBFGS(
-        [parameters],
-        max_iter=_STEPS,
-        max_eval=2 * _STEPS,
-        history_size=12,
-        tolerance_grad=_TOLERANCE,
-        tolerance_change=1e-9,
-        line_search_fn="strong_wolfe",
-    )
 
     @torch.no_grad()
     def loss() -> float:
@@ -113,8 +105,22 @@ def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, s
         parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
         return float(value)
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    _minimise(parameters, loss)
     return (parameters.detach() * scale).view(width, count, classes).permute(1, 0, 2)
+
+
+def _minimise(parameters: Tensor, loss: Callable[[], float]) -> None:
+    """Move parameters to the least loss by L-BFGS; ``loss`` returns it and sets their gradient."""
+    optimizer = torch.optim.LBFGS(
+        [parameters],
+        max_iter=_STEPS,
+        max_eval=2 * _STEPS,
+        history_size=12,
+        tolerance_grad=_TOLERANCE,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
 
 
 def _scale(features: Tensor, decay: Tensor) -> Tensor:
@@ -132,3 +138,70 @@ def _scale(features: Tensor, decay: Tensor) -> Tensor:
 def logits(features: Tensor, parameters: Tensor) -> Tensor:
     """Return the logits ``(D, N, C)`` that parameters ``(D, H + 1, C)`` give features ``(N, H)``."""
     return torch.baddbmm(parameters[:, -1:], features.expand(len(parameters), -1, -1), parameters[:, :-1])
+
+
+def refit_columns(
+    features: Tensor, labels: Tensor, weights: Tensor, penalty: float, head: Tensor, columns: Tensor
+) -> Tensor:
+    """Fit one column of a head again on ``D`` other sets of row weights, its other columns as they are.
+
+    With the logits of the other classes fixed, a class's probability is ``sigmoid(x w + b - s)``, where ``s`` is the
+    log-sum-exp of those logits: a binary logistic regression with an offset, on a ``C``-th of the parameters.
+
+    Args:
+        features: ``(N, H)`` float32.
+        labels: Class ids ``(N,)``, int64.
+        weights: ``(D, N)`` float32, the weight of each row in each regression; 0 leaves it out.
+        penalty: That of `fit_heads`.
+        head: Parameters ``(H + 1, C)``.
+        columns: The class ``(D,)`` of each regression, int64.
+
+    Returns:
+        The columns ``(D, H + 1)``, the bias last.
+    """
+    used = weights.any(dim=0)
+    features, labels, weights = features[used], labels[used], weights[:, used]
+    share = (weights / weights.sum(dim=1, keepdim=True)).T.contiguous()  # (N, D)
+    decay = penalty / weights.sum(dim=1)  # (D,)
+    offsets = _others(logits(features, head[None])[0])[:, columns]
+    signs = torch.where(labels[:, None] == columns, 1.0, -1.0)
+    scale = _scale(features, decay)
+    parameters = (head[:, columns] / scale).requires_grad_()
+
+    @torch.no_grad()
+    def loss() -> float:
+        scaled = parameters * scale
+        matrix, bias = scaled[:-1], scaled[-1]
+        margins = signs * (torch.addmm(bias, features, matrix) - offsets)
+        value = -(share * nn.functional.logsigmoid(margins)).sum() + (decay * matrix.square()).sum() / 2
+        slopes = -signs * share * torch.sigmoid(-margins)
+        parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
+        return float(value)
+
+    _minimise(parameters, loss)
+    return (parameters.detach() * scale).T
+
+
+def _others(scores: Tensor) -> Tensor:
+    """Return for each row and class of logits ``(N, C)`` the log-sum-exp of the other classes' logits."""
+    exact = scores.double()
+    whole = exact.logsumexp(dim=1, keepdim=True)
+    rest = torch.log1p(-(exact - whole).exp().clamp(max=1 - 1e-12))
+    return (whole + rest).float()
+
+
+def predict_refitted(features: Tensor, head: Tensor, columns: Tensor, refitted: Tensor) -> Tensor:
+    """Return the classes ``(D, N)`` of features ``(N, H)`` by a head in which one column at a time is exchanged.
+
+    Args:
+        features: ``(N, H)`` float32.
+        head: Parameters ``(H + 1, C)``.
+        columns: The class ``(D,)`` that each exchanged column stands for.
+        refitted: The columns ``(D, H + 1)``.
+    """
+    best = logits(features, head[None])[0].topk(2, dim=1)
+    first = best.indices[:, :1] != columns  # (N, D)
+    score = torch.where(first, best.values[:, :1], best.values[:, 1:])
+    label = torch.where(first, best.indices[:, :1], best.indices[:, 1:])
+    own = torch.addmm(refitted[:, -1], features, refitted[:, :-1].T)
+    return torch.where(own > score, columns, label).T

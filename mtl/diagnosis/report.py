@@ -22,7 +22,9 @@ _HOW = """\
 - **Data need.** Heads (logistic regression) are fitted to embeddings of the training rows, each time with the rows of
   one class thinned and the others whole, and tested on rows that they have not seen: a fold of the training rows that
   is held out, and the validation rows; the test rows are not used. The curve through these points, read further, gives
-  the gain of more rows; the interval is the middle 90 % of bootstrap samples of draws and rows.
+  the gain of more rows; the interval is the middle 90 % of bootstrap samples of draws and rows. A class is recommended
+  only where its gain is also above what chance gives the luckiest of all classes (max-T over the samples, 5 %). With
+  more than 12 classes only the thinned class's part of a head is fitted again, and gains come out slightly too small.
 - **Confusions and suspects** come from cross-validated heads on the embedding and on inner layers of the encoder, so no
   row is judged by a head that has seen its label. Suspects are ranked by the probability of the label that they have
   (confident learning, Northcutt et al. 2021). A suspect may as well be a correct row that is hard to tell.

@@ -114,7 +114,7 @@ def diagnose_task(
     random = np.random.default_rng(seed)
     train, val = (_rows(data, split, embeddings[split]) for split in ("train", "val"))
     names = data.labels.names
-    unseen = out_of_sample(train, len(names), random, views)
+    unseen = out_of_sample(train, len(names), random, views, title=f"{data.name}: cross-validation")
     predicted = unseen.probabilities.argmax(axis=1)
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion, (train.labels, predicted), 1)
@@ -122,7 +122,7 @@ def diagnose_task(
         task=data.name,
         sizes={split: len(rows) for split, rows in data.splits.items()},
         more=more,
-        needs=data_need(train, val, names, unseen.penalties[0], more, random),
+        needs=data_need(train, val, names, unseen.penalties[0], more, random, title=f"{data.name}: learning curves"),
         unseen=Predictions(
             classes=list(names),
             texts=data.train.texts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mtl.data.problems import plural
 from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
@@ -12,6 +12,7 @@ from mtl.evaluation.summary import frequent_confusions
 
 SURE = 0.8
 """From this share of the bootstrap samples on the class with the largest gain is named alone."""
+_MOST_NAMED = 5
 
 
 def sentences(diagnosis: TaskDiagnosis) -> list[str]:
@@ -20,21 +21,35 @@ def sentences(diagnosis: TaskDiagnosis) -> list[str]:
 
 
 def need_sentences(diagnosis: TaskDiagnosis) -> list[str]:
-    """Return what to collect: one class, several that cannot be told apart, or that nothing is above noise."""
+    """Return what to collect: one class, several that cannot be told apart, or that the evidence supports none."""
     known = [need for need in diagnosis.needs if need.enough]
-    worth = [need for need in known if need.low > 0]
-    few = [need for need in diagnosis.needs if not need.enough]
-    found = list(_recommended(worth, diagnosis.more)) if worth else []
-    if known and not worth:
-        found.append(
-            f"no class's gain from {diagnosis.more} more examples is above the noise: "
-            f"the largest is {_gain(known[0])} for {known[0].label!r}"
+    supported = [need for need in known if need.supported]
+    sentences = list(_recommended(supported, diagnosis.more)) if supported else []
+    if known and not supported:
+        sentences.append(
+            f"the evidence supports collecting no class in particular: the largest gain from {diagnosis.more} more "
+            f"examples is {_gain(known[0])} for {known[0].label!r}, which {_chance(known)}"
         )
-    found += [
-        f"{need.label!r} has {plural(need.rows, 'training row')}, too few to tell: collect at least {LEAST_ROWS}"
-        for need in few
-    ]
-    return found
+    return [*sentences, *_too_few([need for need in diagnosis.needs if not need.enough])]
+
+
+def _chance(known: Sequence[ClassNeed]) -> str:
+    if known[0].low <= 0:
+        return "may be nothing"
+    return f"chance alone may give the luckiest of {len(known)} classes"
+
+
+def _too_few(few: Sequence[ClassNeed]) -> Iterator[str]:
+    if len(few) <= _MOST_NAMED:
+        for need in few:
+            rows = plural(need.rows, "training row")
+            yield f"{need.label!r} has {rows}, too few to tell: collect at least {LEAST_ROWS}"
+        return
+    names = ", ".join(f"{need.label!r} ({need.rows})" for need in few[:_MOST_NAMED])
+    yield (
+        f"{len(few)} classes have fewer than {LEAST_ROWS} training rows, too few to tell: collect at least "
+        f"{LEAST_ROWS} of each: {names} and {len(few) - _MOST_NAMED} more, see data_need"
+    )
 
 
 def _recommended(worth: list[ClassNeed], more: int) -> Iterator[str]:

@@ -27,7 +27,7 @@ def error_blocks(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
         return
     shown = analysis.mistakes[:_MISTAKES]
     yield f"**Surest mistakes** ({len(shown)} of {formatting.count(analysis.wrong)})"
-    yield "\n".join(_mistake(mistake) for mistake in shown)
+    yield "\n".join(_mistake(task, mistake) for mistake in shown)
     yield _explained(task, analysis)
 
 
@@ -80,9 +80,9 @@ def _value(found: SliceFigures) -> str:
     return escaped(formatting.shortened(found.value, 40))
 
 
-def _mistake(mistake: Mistake) -> str:
+def _mistake(task: str, mistake: Mistake) -> str:
     head = (
-        f"- “{_sentence(mistake.text)}” ({code(mistake.source)})  \n"
+        f"- “{_sentence(mistake.text)}” ({escaped(task)}, {code(mistake.source)})  \n"
         f"  is **{escaped(mistake.label)}**, taken for **{escaped(mistake.predicted)}** "
         f"(p = {formatting.score(mistake.probability)})"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 NOTHING = "–"  # where there is no figure
@@ -78,6 +78,47 @@ def shortened(text: str, most: int) -> str:
     cut = text[: most - 1]
     space = cut.rfind(" ")
     return (cut[:space] if space > most // 2 else cut).rstrip() + "…"
+
+
+def told_apart(names: Sequence[str], most: int) -> dict[str, str]:
+    """Return each name `shortened` so that all of them still differ: those that begin alike are cut where they agree.
+
+    Args:
+        names: Different names.
+        most: Characters of a shortened name; a few more where names differ in white space alone.
+    """
+    short = {name: shortened(name, most) for name in names}
+    alike: dict[str, list[str]] = {}
+    for name, cut in short.items():
+        alike.setdefault(cut, []).append(name)
+    for group in alike.values():
+        if len({one_line(name) for name in group}) > 1:
+            short |= _cut_in_the_middle(group, most)
+    taken: dict[str, int] = {}
+    for name, cut in short.items():
+        taken[cut] = taken.get(cut, 0) + 1
+        if taken[cut] > 1:
+            short[name] = f"{cut} ({taken[cut]})"
+    return short
+
+
+def _cut_in_the_middle(names: Sequence[str], most: int) -> dict[str, str]:
+    """Return names that begin alike with the end of that beginning left out, so that where they differ is shown."""
+    lines = {name: one_line(name) for name in names}
+    letters = enumerate(zip(*lines.values(), strict=False))
+    agreed = next((at for at, row in letters if len(set(row)) > 1), min(map(len, lines.values())))
+    head = most // 3
+    word = lines[names[0]].rfind(" ", 0, agreed) + 1
+    start = word if head <= word and agreed - word < head else max(head, agreed)
+    start = max(head, min(start, max(map(len, lines.values())) - (most - head - 1)))
+    short = {name: f"{line[:head].rstrip()}…{shortened(line[start:], most - head - 1)}" for name, line in lines.items()}
+    alike: dict[str, list[str]] = {}
+    for name, cut in short.items():
+        alike.setdefault(cut, []).append(name)
+    for group in alike.values():
+        if 1 < len(group) < len(names):
+            short |= _cut_in_the_middle(group, most)
+    return short
 
 
 def layer_spans(layers: Iterable[str]) -> list[str]:

@@ -119,7 +119,7 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
         report = splits[split]
         heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
         pictures = summary.pictures.tasks.get(task, {}) if split == shown else {}
-        blocks = list(_split(report, summary.examples.get((task, split), {}), pictures))
+        blocks = list(_split(task, report, summary.examples.get((task, split), {}), pictures))
         if split == shown:
             yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
             if task in summary.errors:
@@ -128,7 +128,9 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
             yield folded(f"On {heading}", *blocks)
 
 
-def _split(report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]) -> Iterator[str]:
+def _split(
+    task: str, report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]
+) -> Iterator[str]:
     yield _classes(report)
     if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
         yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
@@ -137,7 +139,8 @@ def _split(report: TaskReport, examples: ConfusionExamples, pictures: Mapping[st
     confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
     if confusions:
         lines = [
-            _in_words(confusion, examples.get((confusion.label, confusion.predicted), ())) for confusion in confusions
+            _in_words(task, confusion, examples.get((confusion.label, confusion.predicted), ()))
+            for confusion in confusions
         ]
         yield from ("**Most frequent confusions**", "\n".join(lines))
     else:
@@ -169,18 +172,18 @@ def _support(support: int) -> str:
     return ("\\* " if support < RARE_SUPPORT else "") + formatting.count(support)
 
 
-def _in_words(confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
+def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
     words = (
         f"- **{escaped(confusion.label)}** taken for **{escaped(confusion.predicted)}**: "
         f"{formatting.count(confusion.count)} of {formatting.count(confusion.support)} rows "
         f"({formatting.share(confusion.count, confusion.support)})"
     )
-    return "\n".join([words, *(f"  - {_sentence(example)}" for example in examples)])
+    return "\n".join([words, *(f"  - {_sentence(task, example)}" for example in examples)])
 
 
-def _sentence(example: ConfusionExample) -> str:
+def _sentence(task: str, example: ConfusionExample) -> str:
     sentence = escaped(formatting.shortened(example.text, _SENTENCE))
-    return f"“{sentence}” ({code(example.source)}, p = {formatting.score(example.probability)})"
+    return f"“{sentence}” ({escaped(task)}, {code(example.source)}, p = {formatting.score(example.probability)})"
 
 
 def _image(picture: Picture) -> str:
@@ -193,7 +196,7 @@ def _matrix(report: TaskReport, picture: Picture | None) -> Iterator[str]:
     if picture is not None:
         yield from ("**Confusion matrix**", _image(picture))
     if classes > MATRIX_CLASSES:
-        yield f"The confusion matrix of the {classes} classes stands in `metrics.json`."
+        yield f"The whole confusion matrix of the {classes} classes stands in `metrics.json`."
         return
     found = confusion_table(report)
     if picture is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,34 @@ from mtl.evaluation.calibration_report import CalibrationReport
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.task_report import ClassReport, TaskReport
 
 if TYPE_CHECKING:
     from mtl.evaluation.error_analysis import ErrorAnalysis
 
 RARE_SUPPORT = 20
 """A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
+
+
+def weakest(per_class: Mapping[str, ClassReport], most: int) -> list[str]:
+    """Return the classes with the lowest F1, the worst first; of equal ones those with more rows first.
+
+    Args:
+        per_class: The figures of each class.
+        most: How many at most.
+    """
+    return sorted(per_class, key=lambda label: (per_class[label].f1, -per_class[label].support))[:most]
+
+
+def others_in_words(per_class: Mapping[str, ClassReport], shown: Collection[str]) -> str:
+    """Return what F1 the classes that are not shown have; an empty text where all are shown."""
+    scores = [figures.f1 for label, figures in per_class.items() if label not in shown]
+    if not scores:
+        return ""
+    low, high = formatting.score(min(scores)), formatting.score(max(scores))
+    return f"{len(scores)} more {'class' if len(scores) == 1 else 'classes'}, F1 {low}" + (
+        f" to {high}" if low != high else ""
+    )
 
 
 @dataclass(frozen=True, slots=True)

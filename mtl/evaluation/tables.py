@@ -22,8 +22,10 @@ from mtl.evaluation.summary import (
     StageRow,
     calibrations,
     cost_rows,
+    others_in_words,
     reported_split,
     retention_row,
+    weakest,
 )
 from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
 from mtl.terminal import console as console
@@ -234,14 +236,14 @@ def _support(support: int) -> str:
 
 
 def _weakest(per_class: Mapping[str, ClassReport], most: int) -> dict[str, ClassReport]:
-    weakest = set(sorted(per_class, key=lambda label: per_class[label].f1)[:most])
-    return {label: scores for label, scores in per_class.items() if label in weakest}
+    lowest = set(weakest(per_class, most))
+    return {label: scores for label, scores in per_class.items() if label in lowest}
 
 
 def _notes(report: TaskReport, shown: Mapping[str, ClassReport]) -> list[str]:
     notes = []
     if any(scores.support < RARE_SUPPORT for scores in shown.values()):
         notes.append(f"* fewer than {RARE_SUPPORT} rows: uncertain figures")
-    if hidden := len(report.per_class) - len(shown):
-        notes.append(f"{hidden} more classes, of higher F1: see the report")
+    if others := others_in_words(report.per_class, shown):
+        notes.append(f"{others}: see the report")
     return notes

@@ -20,10 +20,21 @@ LABELS = ("good", "bad")
 TEXTS = ("Great.", "=cmd()|x", "Broke at once", "Fine", "Awful", "Very good")
 
 
-def need(label: str, gain: float, low: float, high: float, best: float = 0.5, rows: int = 40) -> ClassNeed:
-    """Return what 50 more rows of a class would bring."""
+def need(
+    label: str,
+    gain: float,
+    low: float,
+    high: float,
+    best: float = 0.5,
+    rows: int = 40,
+    *,
+    supported: bool | None = None,
+) -> ClassNeed:
+    """Return what 50 more rows of a class would bring; the evidence supports it by default where ``low`` is above 0."""
     band = np.array([[0.5, 0.6, 0.7]] * 3)
-    return ClassNeed(label, rows, rows + 10, gain, low, high, best, 2 * gain, np.array([16.0, 26.0, 32.0]), band, band)
+    shown = low > 0 if supported is None else supported
+    counts = np.array([16.0, 26.0, 32.0])
+    return ClassNeed(label, rows, rows + 10, gain, low, high, shown, best, 2 * gain, counts, band, band)
 
 
 def diagnosis(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.evaluation.figures import style
+from mtl.evaluation.summary import weakest
 from mtl.evaluation.task_report import ClassReport, TaskReport
 
 if TYPE_CHECKING:
@@ -20,19 +21,18 @@ _ROW = 0.33  # inches
 
 
 def draw_class_bars(path: str | Path, report: TaskReport) -> None:
-    """Draw F1, precision and recall of each class beside its support.
+    """Draw F1, precision and recall of each class beside its support, the class with the lowest F1 first.
 
     Args:
         path: The file to write or to replace, ``.svg`` or ``.png``.
         report: The figures of a task on a split.
     """
-    weakest = set(sorted(report.per_class, key=lambda label: report.per_class[label].f1)[:MOST_CLASSES])
-    shown = {label: scores for label, scores in report.per_class.items() if label in weakest}
+    shown = {label: report.per_class[label] for label in weakest(report.per_class, MOST_CLASSES)}
     with style.picture(path, style.WIDTH, 1.1 + _ROW * len(shown)) as figure:
         scores, rows = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
         _draw_scores(scores, shown, report.macro_f1)
         _draw_support(rows, shown)
-        scores.set_yticks(range(len(shown)), [style.shown(label, 38) for label in shown])
+        scores.set_yticks(range(len(shown)), style.told_apart(list(shown), 38))
         scores.set_ylim(len(shown) - 0.5, -0.5)
         if len(shown) < len(report.per_class):
             note = f"{len(shown)} of {len(report.per_class)} classes: those with the lowest F1"

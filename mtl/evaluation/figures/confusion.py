@@ -30,7 +30,7 @@ def draw_confusion(path: str | Path, labels: Sequence[str], confusion: Sequence[
     """
     counts = np.asarray(confusion, dtype=np.int64).reshape(len(labels), len(labels))
     chosen = most_confused(counts)
-    names = [style.shown(labels[at], _LABEL) for at in chosen]
+    names = style.told_apart([labels[at] for at in chosen], _LABEL)
     support = counts.sum(axis=1)[chosen]
     cells = counts[np.ix_(chosen, chosen)]
     side = _cell_side(len(chosen))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.calibration_report import ReliabilityBin
 from mtl.evaluation.figures import style
+from mtl.evaluation.summary import RARE_SUPPORT
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -23,6 +24,8 @@ _STYLES = ((style.VERMILLION, "o", "--"), (style.BLUE, "s", "-"))
 
 def draw_reliability(path: str | Path, bins: Mapping[str, Sequence[ReliabilityBin]]) -> None:
     """Draw accuracy over confidence, and below it how many rows each bin has.
+
+    Bins of few rows are hollow, with their number beside them.
 
     Args:
         path: The file to write or to replace, ``.svg`` or ``.png``.
@@ -50,6 +53,20 @@ def _draw_bins(curve: Axes, rows: Axes, bins: Sequence[ReliabilityBin], look: tu
     found = [each for each in bins if each.count]
     x, y = [each.confidence for each in found], [each.accuracy for each in found]
     drawn = curve.plot(x, y, color=colour, marker=marker, linestyle=line, markersize=5, clip_on=False, zorder=3)
+    rare = [each for each in found if each.count < RARE_SUPPORT]
+    faint: dict[str, Any] = {"marker": marker, "markersize": 5, "linestyle": "none", "clip_on": False, "zorder": 4}
+    at = [each.confidence for each in rare], [each.accuracy for each in rare]
+    curve.plot(*at, color=colour, markerfacecolor="white", markeredgecolor=colour, alpha=0.6, **faint)
+    for each in rare:
+        curve.annotate(
+            f"{each.count}",
+            (each.confidence, each.accuracy),
+            (0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            color=style.FAINT,
+        )
     starts, widths = [each.lower for each in bins], [each.upper - each.lower for each in bins]
     counts = [each.count for each in bins]
     rows.bar(starts, counts, widths, align="edge", facecolor="none", edgecolor=colour, linewidth=1.2, linestyle=line)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -79,8 +80,9 @@ def picture(path: str | Path, width: float, height: float) -> Iterator[Figure]:
         width: Inches.
         height: Inches.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    with _quiet_fonts():
+        import matplotlib
+        from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The text stays text, and who looks at it may have the glyphs.
@@ -94,11 +96,33 @@ def picture(path: str | Path, width: float, height: float) -> Iterator[Figure]:
             figure.savefig(temporary, metadata=metadata, facecolor="white", dpi=144)
 
 
+@contextmanager
+def _quiet_fonts() -> Iterator[None]:
+    """Keep what matplotlib says of its list of fonts, which it makes when it is first imported, out of the output."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def shown(text: str, most: int = 32) -> str:
     """Return a data text for a picture: in one line of at most about ``most`` characters, without what XML forbids."""
+    return _NOT_IN_XML.sub("\ufffd", formatting.shortened(text, _fitting(text, most)))
+
+
+def _fitting(text: str, most: int) -> int:
+    """Return how many characters of the text are as wide as ``most`` Latin letters."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    most = max(8, round(most * len(text) / (len(text) + wide))) if wide else most
-    return _NOT_IN_XML.sub("\ufffd", formatting.shortened(text, most))
+    return max(8, round(most * len(text) / (len(text) + wide))) if wide else most
+
+
+def told_apart(names: Sequence[str], most: int) -> list[str]:
+    """Return data texts as `shown` does, cut so that all of them still differ, see `formatting.told_apart`."""
+    short = formatting.told_apart(names, min((_fitting(name, most) for name in names), default=most))
+    return [_NOT_IN_XML.sub("\ufffd", short[name]) for name in names]
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:

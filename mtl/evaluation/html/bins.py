@@ -9,6 +9,7 @@ import numpy as np
 from mtl.evaluation.calibration import reliability_bins
 from mtl.evaluation.calibration_report import ReliabilityBin
 from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.summary import RARE_SUPPORT
 
 BINS = 15
 
@@ -27,7 +28,7 @@ def pooled_bins(predictions: Sequence[Predictions]) -> list[ReliabilityBin]:
     return reliability_bins(np.concatenate(probabilities), np.array(labels, dtype=np.int64), BINS)
 
 
-def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | float]]:
+def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | float | bool]]:
     """Return the points of one line of a reliability chart; bins without rows have none.
 
     Args:
@@ -35,7 +36,13 @@ def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | fl
         bins: Of `reliability_bins`.
     """
     return [
-        {"name": name, "confidence": each.confidence, "accuracy": each.accuracy, "count": each.count}
+        {
+            "name": name,
+            "confidence": each.confidence,
+            "accuracy": each.accuracy,
+            "count": each.count,
+            "few": each.count < RARE_SUPPORT,
+        }
         for each in bins
         if each.count
     ]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mtl.evaluation.formatting import told_apart
 from mtl.evaluation.html.colours import GREY, scales
 from mtl.evaluation.html.page import Chart
 
@@ -20,6 +21,8 @@ _PLACES: tuple[_Place, ...] = tuple(
     for dy in (14, -12, 27, -25, 40, -38, 53, -51, 66, 79)
     for align, dx in (("left", 4), ("right", 4), ("left", -60))
 )
+_ON_AXIS = 28  # characters
+_IN_LEGEND = 30
 _TIMES = (0, 1, 10, 60, 600, 3600, 36000)
 _TIME = (
     "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' : datum.value / 3600 + ' h'"
@@ -28,6 +31,14 @@ _TIME = (
 
 def _values(rows: Iterable[Row]) -> dict[str, Any]:
     return {"values": [dict(row) for row in rows]}
+
+
+def _short(rows: Sequence[Row], field: str, names: Sequence[str], most: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return rows and names with the names shortened; ``whole`` in a row is what stood in the field."""
+    short = told_apart(names, most)
+    return [{**row, "whole": row[field], field: short.get(row[field], row[field])} for row in rows], list(
+        short.values()
+    )
 
 
 def _number(field: str, title: str, **more: Any) -> dict[str, Any]:
@@ -178,6 +189,8 @@ def class_bars(
         summary: What to see.
         axis: What the bars measure.
     """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
+    rows, classes = _short(rows, "class", classes, _ON_AXIS)
     colour, _ = scales(names)
     encoding = {
         "y": {
@@ -190,7 +203,7 @@ def class_bars(
         "yOffset": {"field": "name", "type": "nominal", "sort": list(names)},
         "x": _number("value", axis, scale={"domain": [0, 1]}, axis={"tickCount": 5}),
         "color": {"field": "name", "type": "nominal", "title": None, "scale": colour, "sort": list(names)},
-        "tooltip": _tooltip(("class", "class"), ("name", "what"), ("shown", "value")),
+        "tooltip": _tooltip(("whole", "class"), ("name", "what"), ("shown", "value")),
     }
     height = len(classes) * (len(names) * (11 if len(names) > 2 else 15) + 12)
     return Chart(
@@ -210,13 +223,14 @@ def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str],
         y: What runs up.
         summary: What to see.
     """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
     encoding = {
         "x": _number("x", x, axis={"tickMinStep": 1, "format": ",d"}),
         "y": _number("y", y, scale={"zero": False}),
         "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
         "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
-        "tooltip": [*_tooltip(("name", "what"), ("x", x)), _number("y", y, format=".3f")],
+        "tooltip": [*_tooltip(("whole", "what"), ("x", x)), _number("y", y, format=".3f")],
     }
     mark = {"type": "line", "point": {"filled": True, "size": 50}}
     return Chart(identity, title, summary, {"height": 260, "data": _values(rows), "mark": mark, "encoding": encoding})
@@ -228,10 +242,12 @@ def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[
     Args:
         identity: The id on the page.
         title: Of the chart.
-        rows: ``name``, ``confidence``, ``accuracy``, ``count``.
+        rows: ``name``, ``confidence``, ``accuracy``, ``count`` and ``few`` (whether so few that the point means
+            little: it is drawn faint, with its count beside it).
         names: The lines, in order.
         summary: What to see.
     """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
     line = {
         "data": _values([{"at": 0}, {"at": 1}]),
@@ -239,51 +255,80 @@ def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[
         "encoding": {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")},
     }
     tip = [
-        *_tooltip(("name", "what")),
+        *_tooltip(("whole", "what")),
         _number("confidence", "mean probability", format=".3f"),
         _number("accuracy", "share right", format=".3f"),
         _number("count", "predictions"),
     ]
-    points = {
-        "data": _values(rows),
-        "mark": {"type": "line", "point": {"filled": True, "size": 60}},
-        "encoding": {
-            "x": _number(
-                "confidence", "probability of the predicted class", scale={"domain": [0, 1]}, axis={"tickCount": 5}
-            ),
-            "y": _number("accuracy", "share right", scale={"domain": [0, 1]}, axis={"tickCount": 5}),
-            "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
-            "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
-            "tooltip": tip,
-        },
+    places = {
+        "x": _number(
+            "confidence", "probability of the predicted class", scale={"domain": [0, 1]}, axis={"tickCount": 5}
+        ),
+        "y": _number("accuracy", "share right", scale={"domain": [0, 1]}, axis={"tickCount": 5}),
     }
-    return Chart(identity, title, summary, {"height": 280, "layer": [line, points]})
+    coloured = {**places, "color": {"field": "name", "type": "nominal", "title": None, "scale": colour}}
+    points = {
+        **coloured,
+        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "opacity": {"condition": {"test": "datum.few", "value": 0.3}, "value": 1},
+        "tooltip": tip,
+    }
+    layers: list[dict[str, Any]] = [
+        line,
+        {"mark": {"type": "line", "opacity": 0.4}, "encoding": coloured},
+        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": points},
+    ]
+    if any(row["few"] for row in rows):  # without a row a layer has no extent, and Vega warns
+        counts = {**places, "text": {"field": "count", "type": "quantitative"}}
+        mark = {"type": "text", "fontSize": 10, "dy": -9, "color": GREY}
+        layers.append({"transform": [{"filter": "datum.few"}], "mark": mark, "encoding": counts})
+    return Chart(identity, title, summary, {"height": 280, "data": _values(rows), "layer": layers})
 
 
-def sentence_map(identity: str, title: str, rows: Sequence[Row], classes: Sequence[str], summary: str) -> Chart:
+def sentence_map(
+    identity: str, title: str, rows: Sequence[Row], classes: Sequence[str], summary: str, others: int = 0
+) -> Chart:
     """Return sentences as points in a plane, coloured by class, the mistakes set off as crosses with a rim.
 
     Args:
         identity: The id on the page.
         title: Of the chart.
         rows: ``x``, ``y``, ``class``, ``predicted``, ``text`` and ``right`` (true or false).
-        classes: The classes, in order.
+        classes: The classes that have a colour, in order.
         summary: What to see.
+        others: How many further classes there are: their sentences are grey.
     """
-    colour, _ = scales(classes)
+    short = told_apart(classes, _IN_LEGEND)
+    rest = f"{others} other {'class' if others == 1 else 'classes'}"
+    rows = [
+        {**row, "colour": short.get(row["class"], rest), "grey": row["class"] not in short}
+        for row in sorted(rows, key=lambda row: row["class"] in short)  # grey ones below
+    ]
+    colour, _ = scales(list(short.values()))
+    if others:
+        colour = {"domain": [*colour["domain"], rest], "range": [*colour["range"], GREY]}
     bare = {"axis": {"labels": False, "ticks": False, "grid": False, "domain": False}, "scale": {"zero": False}}
     encoding = {
         "x": _number("x", "first principal component", **bare),
         "y": _number("y", "second principal component", **bare),
-        "color": {"field": "class", "type": "nominal", "title": "true class", "scale": colour},
+        "color": {"field": "colour", "type": "nominal", "title": "true class", "scale": colour},
         "tooltip": _tooltip(("text", "sentence"), ("class", "label"), ("predicted", "predicted")),
     }
-    right = {"type": "point", "filled": True, "size": 32, "opacity": 0.55}
-    wrong = {"type": "point", "shape": "cross", "filled": True, "size": 110, "strokeWidth": 1}
-    rim = {**encoding, "stroke": {"value": "#777"}}
+    sizes = {"condition": {"test": "datum.grey", "value": 40}, "value": 110}
+    marks: dict[bool, tuple[dict[str, Any], dict[str, Any]]] = {
+        True: ({"type": "point", "filled": True, "size": 32}, {**encoding, "opacity": _if_grey(0.25, 0.55)}),
+        False: (
+            {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1},
+            {**encoding, "size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)},
+        ),
+    }
     layers = [
-        {"transform": [{"filter": test}], "mark": mark, "encoding": shown}
-        for kind, test, mark, shown in ((True, "datum.right", right, encoding), (False, "!datum.right", wrong, rim))
+        {"transform": [{"filter": test}], "mark": marks[kind][0], "encoding": marks[kind][1]}
+        for kind, test in ((True, "datum.right"), (False, "!datum.right"))
         if any(row["right"] == kind for row in rows)
     ]
     return Chart(identity, title, summary, {"height": 380, "data": _values(rows), "layer": layers})
+
+
+def _if_grey(grey: Any, coloured: Any) -> dict[str, Any]:
+    return {"condition": {"test": "datum.grey", "value": grey}, "value": coloured}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mtl.evaluation import formatting
 from mtl.evaluation.comparison.records import Record
 from mtl.evaluation.html import charts
+from mtl.evaluation.html.colours import COLOURS
 from mtl.evaluation.html.page import Chart
 from mtl.evaluation.html.projection import Floats, SentenceMap, map_path, read_map
 from mtl.evaluation.metrics_file import check_file
 from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.summary import weakest
 
 
 def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
@@ -31,15 +34,19 @@ def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
     if found is None or found.rows.max(initial=-1) >= len(outcomes.predictions):
         return
     sample = "" if len(found.rows) == len(outcomes.predictions) else f"{len(found.rows):,} rows drawn at random; "
+    classes = list(outcomes.predictions.classes)
+    if len(classes) > len(COLOURS):
+        classes = weakest(record.report(task).per_class, len(COLOURS))
+        sample = f"in colour the {len(COLOURS)} classes with the lowest F1; {sample}"
+    titles = ["Embeddings before training", "Embeddings after training"]
     if not found.moved:
-        told = _told(found.explained[0], sample)
-        title = "Embeddings, which training has left as they were"
-        yield _chart(f"{identity}-before", title, outcomes.predictions, found, found.before, told)
-        return
-    told = _told(found.explained[0], sample)
-    yield _chart(f"{identity}-before", "Embeddings before training", outcomes.predictions, found, found.before, told)
-    told = _told(found.explained[1], sample)
-    yield _chart(f"{identity}-after", "Embeddings after training", outcomes.predictions, found, found.after, told)
+        titles = ["Embeddings, which training has left as they were"]
+    for name, heading, points, share in zip(
+        ("before", "after"), titles, (found.before, found.after), found.explained, strict=False
+    ):
+        rows = _rows(outcomes.predictions, found, points)
+        others = len(outcomes.predictions.classes) - len(classes)
+        yield charts.sentence_map(f"{identity}-{name}", heading, rows, classes, _told(share, sample), others)
 
 
 def _told(explained: float, sample: str) -> str:
@@ -49,8 +56,8 @@ def _told(explained: float, sample: str) -> str:
     )
 
 
-def _chart(identity: str, title: str, predictions: Predictions, found: SentenceMap, points: Floats, told: str) -> Chart:
-    rows = [
+def _rows(predictions: Predictions, found: SentenceMap, points: Floats) -> list[dict[str, Any]]:
+    return [
         {
             "x": float(x),
             "y": float(y),
@@ -61,4 +68,3 @@ def _chart(identity: str, title: str, predictions: Predictions, found: SentenceM
         }
         for row, (x, y) in zip(found.rows.tolist(), points, strict=True)
     ]
-    return charts.sentence_map(identity, title, rows, predictions.classes, told)

@@ -13,11 +13,11 @@
     font: "system-ui, sans-serif",
     axis: {
       labelColor: colour("--text"), titleColor: colour("--soft"), gridColor: colour("--line"), domainColor: colour("--line"),
-      tickColor: colour("--line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow() ? 130 : 190,
+      tickColor: colour("--line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 190,
     },
     legend: {
       labelColor: colour("--text"), titleColor: colour("--soft"), labelFontSize: 12, orient: "bottom", columns: narrow() ? 1 : 2,
-      titleFontWeight: "normal", labelLimit: 260, direction: "horizontal",
+      titleFontWeight: "normal", labelLimit: 260, symbolOpacity: 1, direction: "horizontal",
     },
     header: { labelColor: colour("--text"), titleColor: colour("--soft") },
     title: { color: colour("--text") },

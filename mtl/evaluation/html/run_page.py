@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from mtl.evaluation import formatting, gradient_figures
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.comparison.records import Record, read_record
+from mtl.evaluation.figures.confusion import most_confused
+from mtl.evaluation.formatting import told_apart
 from mtl.evaluation.html import charts
 from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.curves_file import read_curves
@@ -18,12 +22,13 @@ from mtl.evaluation.html.safe import text
 from mtl.evaluation.html.tables import Cell, matrix, table
 from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.summary import cost_rows, retention_row
+from mtl.evaluation.summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
 from mtl.evaluation.task_report import TaskReport
 from mtl.files import write_text_atomically
 
 MATRIX_CLASSES = 20
 MOST_CLASSES = 15
+_IN_MATRIX = 26  # characters of a class name
 _SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
@@ -97,24 +102,23 @@ def _lead(record: Record) -> str:
 
 
 def _judged(report: TaskReport) -> str:
-    weakest = min(report.per_class, key=lambda label: report.per_class[label].f1)
+    lowest = weakest(report.per_class, 1)[0]
     return (
         f"Accuracy {report.accuracy:.3f}; always answering the most frequent class would reach "
-        f"{report.majority_accuracy:.3f}. Weakest class: {weakest}, F1 {report.per_class[weakest].f1:.3f}."
+        f"{report.majority_accuracy:.3f}. Weakest class: {lowest}, F1 {report.per_class[lowest].f1:.3f}."
     )
 
 
 def _bars(at: int, report: TaskReport) -> Chart:
-    weakest = sorted(report.per_class, key=lambda label: report.per_class[label].f1)[:MOST_CLASSES]
-    classes = [label for label in report.per_class if label in weakest]
+    classes = weakest(report.per_class, MOST_CLASSES)
     rows = [
         {"class": label, "name": name, "value": value, "shown": formatting.score(value)}
         for label in classes
         for name, field in _SCORES.items()
         for value in [getattr(report.per_class[label], field)]
     ]
-    hidden = len(report.per_class) - len(classes)
-    told = f"Weakest: {weakest[0]}." + (f" {hidden} classes with a higher F1 are not shown." if hidden else "")
+    others = others_in_words(report.per_class, classes)
+    told = f"The class with the lowest F1 first: {classes[0]}." + (f" Not shown: {others}." if others else "")
     return charts.class_bars(f"chart-classes-{at}", "Each class", rows, classes, list(_SCORES), told, "share")
 
 
@@ -131,9 +135,19 @@ def _class_table(report: TaskReport) -> str:
 
 
 def _matrix(task: str, report: TaskReport) -> str:
-    if len(report.labels) > MATRIX_CLASSES:
-        return paragraph(f"The confusion matrix of the {len(report.labels)} classes stands in metrics.json.")
-    return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
+    if len(report.labels) <= MATRIX_CLASSES:
+        return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
+    counts = np.array(report.confusion)
+    chosen = most_confused(counts)
+    cells = counts[np.ix_(chosen, chosen)]
+    others = counts[chosen].sum(axis=1) - cells.sum(axis=1)
+    caption = (
+        f"Confusion matrix of {task}: the {len(chosen)} of {len(counts)} classes with the most wrong rows; "
+        "metrics.json has all"
+    )
+    names = told_apart(report.labels, _IN_MATRIX)
+    labels = [names[report.labels[at]] for at in chosen]
+    return matrix(caption, labels, np.column_stack([cells, others]).tolist(), columns=[*labels, "other classes"])
 
 
 def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart:
@@ -144,6 +158,8 @@ def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart
     errors = ", ".join(f"{ece(bins):.3f}" + (f" {name}" if len(lines) > 1 else "") for name, bins in lines.items())
     told = f"Below the dashed line the model is surer than it is right. Expected calibration error: {errors}."
     rows = [point for name, bins in lines.items() for point in points(name, bins)]
+    if any(row["few"] for row in rows):
+        told += f" Faint, with their number: bins of fewer than {RARE_SUPPORT} rows."
     return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, list(lines), told)
 
 

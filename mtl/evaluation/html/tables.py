@@ -68,30 +68,42 @@ def _row(row: Sequence[Cell | str], figures: Sequence[bool], marked: bool) -> st
     return f"<tr{_kind('marked' if marked else '')}>{''.join(cells)}</tr>"
 
 
-def matrix(caption: str, labels: Sequence[str], counts: Sequence[Sequence[float]]) -> str:
+def matrix(
+    caption: str, labels: Sequence[str], counts: Sequence[Sequence[float]], columns: Sequence[str] | None = None
+) -> str:
     """Return a confusion matrix: counts, shaded by their share of the true class.
 
     Args:
         caption: Whose.
         labels: The classes.
-        counts: A row for each true class, in it a number for each predicted one.
+        counts: A row for each true class, in it a number for each column.
+        columns: The predicted classes, if they are others than ``labels``; then the table is a dense one, with upright
+            headings and empty cells in place of zeros.
     """
-    head = "".join(f'<th scope="col">{text(label)}</th>' for label in labels)
+    dense = columns is not None
+    head = "".join(f'<th scope="col"><span>{text(label)}</span></th>' for label in columns or labels)
     rows = []
     for at, (label, row) in enumerate(zip(labels, counts, strict=True)):
         total = sum(row) or 1
         cells = "".join(
             f'<td class="shade-{round(_SHADES * count / total)}{" right" if column == at else ""}">'
-            f"{count:g}{_percent(count, total)}</td>"
+            f"{_count(count, total, dense)}</td>"
             for column, count in enumerate(row)
         )
         rows.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
     corner = '<td class="corner">true ↓ predicted →</td>'
     return (
-        f'<div class="scroll matrix" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
+        f'<div class="scroll matrix{" dense" if dense else ""}" role="region" tabindex="0" '
+        f'aria-label="{text(caption)}"><table>'
         f"<caption>{text(caption)}</caption><thead><tr>{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
         "</table></div>"
     )
+
+
+def _count(count: float, total: float, dense: bool) -> str:
+    if dense:
+        return f"{count:g}" if count else ""
+    return f"{count:g}{_percent(count, total)}"
 
 
 def _percent(count: float, total: float) -> str:

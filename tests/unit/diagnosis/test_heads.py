@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from mtl.diagnosis import heads
-from mtl.diagnosis.heads import Scaling, fit_heads, logits
+from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
 
 RANDOM = np.random.default_rng(3)
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
@@ -64,3 +65,32 @@ def test_scaled_embeddings_have_mean_0_and_length_1_whatever_their_unit() -> Non
 def test_embeddings_that_are_all_the_same_are_scaled_to_0() -> None:
     same = np.full((4, 3), 2.0, dtype=np.float32)
     assert torch.equal(Scaling.of(same)(same), torch.zeros(4, 3))
+
+
+def test_a_refitted_column_is_the_best_one_beside_the_others() -> None:
+    """The whole cross-entropy with the penalty has no slope along the column."""
+    head = fit_heads(FEATURES, CLASSES, torch.ones(1, 100), torch.tensor([0.3]), 3)[0]
+    weights = torch.ones(2, 100)
+    weights[0, :30] = weights[1, 60:80] = 0
+    columns = torch.tensor([0, 1])
+    for weight, column, found in zip(
+        weights, columns, refit_columns(FEATURES, CLASSES, weights, 0.3, head, columns), strict=True
+    ):
+        whole = head.clone()
+        whole[:, column] = found
+        whole.requires_grad_()
+        losses = nn.functional.cross_entropy(logits(FEATURES, whole[None])[0], CLASSES, reduction="none")
+        loss = (weight * losses).sum() + 0.3 / 2 * whole[:-1].square().sum()
+        (slope,) = torch.autograd.grad(loss / weight.sum(), whole)
+        assert float(slope[:, column].abs().max()) < 1e-4
+        assert not torch.equal(whole[:, column], head[:, column])
+
+
+def test_heads_with_an_exchanged_column_predict_what_whole_heads_do() -> None:
+    random = torch.Generator().manual_seed(1)
+    head, refitted = torch.randn(9, 5, generator=random), torch.randn(7, 9, generator=random)
+    columns = torch.tensor([0, 1, 2, 3, 4, 0, 4])
+    whole = head.repeat(7, 1, 1)
+    whole[torch.arange(7), :, columns] = refitted
+    expected = logits(FEATURES, whole).argmax(dim=2)
+    assert torch.equal(predict_refitted(FEATURES, head, columns, refitted), expected)

@@ -25,8 +25,24 @@ def test_a_class_that_cannot_be_told_from_the_first_is_named_too() -> None:
 def test_noise_is_called_noise() -> None:
     found = sentences(diagnosis([need("bad", 0.011, -0.004, 0.03, best=0.7), need("good", 0.0, -0.01, 0.01, 0.3)]))
     assert found[0] == (
-        "no class's gain from 50 more examples is above the noise: the largest is "
-        "+0.011 macro-F1 (-0.004 to 0.030) for 'bad'"
+        "the evidence supports collecting no class in particular: the largest gain from 50 more examples is "
+        "+0.011 macro-F1 (-0.004 to 0.030) for 'bad', which may be nothing"
+    )
+
+
+def test_a_gain_that_the_luckiest_of_many_classes_may_have_is_no_recommendation() -> None:
+    many = [need(f"class {at}", 0.01, 0.001, 0.02, supported=False) for at in range(77)]
+    assert sentences(diagnosis(many))[0] == (
+        "the evidence supports collecting no class in particular: the largest gain from 50 more examples is "
+        "+0.010 macro-F1 (0.001 to 0.020) for 'class 0', which chance alone may give the luckiest of 77 classes"
+    )
+
+
+def test_many_classes_with_too_few_rows_are_one_sentence() -> None:
+    few = [need(f"class {at}", 0.0, 0.0, 0.0, rows=at) for at in range(1, 9)]
+    assert sentences(diagnosis(few))[0] == (
+        "8 classes have fewer than 10 training rows, too few to tell: collect at least 10 of each: 'class 1' (1), "
+        "'class 2' (2), 'class 3' (3), 'class 4' (4), 'class 5' (5) and 3 more, see data_need"
     )
 
 

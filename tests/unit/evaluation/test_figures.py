@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -13,6 +14,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+import mtl
 from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.evaluation.curves import EpochFigures
 from mtl.evaluation.figures import draw_learning_curves
@@ -176,3 +178,20 @@ def test_without_probabilities_nothing_is_said_of_them(tmp_path: Path) -> None:
 def test_matplotlib_is_not_imported_before_a_picture_is_drawn() -> None:
     code = "import sys, mtl.evaluation.figures.drawing; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=outside(), check=False).returncode == 0
+
+
+def test_a_new_list_of_fonts_is_no_part_of_the_output(tmp_path: Path) -> None:
+    program = (
+        "import logging; logging.basicConfig(level=logging.INFO); from mtl.evaluation.curves import EpochFigures; "
+        "from mtl.evaluation.figures.training import draw_training; draw_training('a.svg', [EpochFigures(1, 0.5)])"
+    )
+    environment = {
+        **os.environ,
+        "MPLCONFIGDIR": str(tmp_path / "new"),
+        "PYTHONPATH": str(Path(mtl.__file__).parents[1]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (tmp_path / "a.svg").exists()
+    assert done.stdout + done.stderr == ""

@@ -103,3 +103,23 @@ def test_no_control_character_passes_as_printable() -> None:
     controls = [each for each in map(chr, range(sys.maxunicode + 1)) if formatting._controls(each)]
     assert len(controls) > 2000
     assert {formatting.one_line(f"a{each}b") for each in controls if not each.isspace()} == {"a\ufffdb"}
+
+
+LONG = "account management and billing / card payment"
+
+
+def test_names_that_begin_alike_are_cut_where_they_agree() -> None:
+    ends = ("not recognised", "declined", "fee charged", "fee charged twice")
+    short = formatting.told_apart([f"{LONG} {end}" for end in ends] + ["refund"], 28)
+    assert list(short.values()) == [*(f"account m…{end}" for end in ends), "refund"]
+
+
+def test_numbers_at_the_end_of_long_names_stay() -> None:
+    short = formatting.told_apart([f"transfer_into_account_pending_{at:03d}" for at in range(150)], 24)
+    assert [each[-3:] for each in short.values()] == [f"{at:03d}" for at in range(150)]
+    assert max(map(len, short.values())) <= 24
+
+
+def test_names_that_differ_in_the_middle_and_in_white_space_stay_different() -> None:
+    names = [f"{LONG} {middle} {LONG} {end}" for middle in ("a", "b") for end in ("x", "y")] + ["a b", "a  b"]
+    assert len(set(formatting.told_apart(names, 20).values())) == len(names)

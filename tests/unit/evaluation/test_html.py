@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,16 @@ from hypothesis import strategies as st
 
 from mtl.errors import DataError
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.html import library
+from mtl.evaluation.calibration_report import ReliabilityBin
+from mtl.evaluation.html import charts, library
 from mtl.evaluation.html.bins import points, pooled_bins
 from mtl.evaluation.html.charts import label_places
+from mtl.evaluation.html.colours import COLOURS, GREY
 from mtl.evaluation.html.curves_file import read_curves
 from mtl.evaluation.html.projection import plane, read_map, sentence_map, write_map
+from mtl.evaluation.html.run_page import _bars, _matrix
 from mtl.evaluation.html.safe import script_json, text
+from mtl.evaluation.task_report import ClassReport, TaskReport
 from tests.support.comparisons import answers, labels, predictions
 
 if TYPE_CHECKING:
@@ -233,3 +238,60 @@ def test_curves_are_means_by_epoch(tmp_path: Path) -> None:
 def _distances(points: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.linalg.norm(points[:, None] - points[None], axis=-1)
     return found
+
+
+def many_classes(count: int) -> TaskReport:
+    """Return a report in which class ``k`` is taken for the next one in ``k`` of 200 rows, the last in none."""
+    confusion = np.diag(200 - np.arange(count))
+    confusion[np.arange(count - 1), np.arange(1, count)] = np.arange(count - 1)
+    confusion[-1, -1] = 200
+    names = [f"a question about an account of the customer, case {at}" for at in range(count)]
+    right, true, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    scores = right / taken, right / true, 2 * right / (taken + true)
+    per_class = {
+        name: ClassReport(*(float(each) for each in figures), support=int(rows))
+        for name, *figures, rows in zip(names, *scores, true, strict=True)
+    }
+    return TaskReport(*[0.5] * 7, per_class, confusion.tolist())
+
+
+def test_bars_show_the_class_with_the_lowest_f1_first_and_say_what_is_left_out() -> None:
+    report = many_classes(77)
+    chart = _bars(0, report)
+    shown = chart.spec["encoding"]["y"]["sort"]
+    assert len(shown) == len(set(shown)) == 15
+    assert [name.rpartition(" ")[2] for name in shown[:3]] == ["75", "74", "73"]
+    assert all(name.startswith("a questio…") for name in shown)
+    assert {row["whole"] for row in chart.spec["data"]["values"]} <= set(report.labels)
+    lowest = sorted(scores.f1 for scores in report.per_class.values())[15]
+    assert chart.summary.endswith(f"Not shown: 62 more classes, F1 {lowest:.3f} to 1.000.")
+
+
+def test_of_many_classes_the_most_confused_have_a_matrix_whose_rows_are_whole() -> None:
+    report = many_classes(77)
+    found = _matrix("topic", report)
+    assert "the 30 of 77 classes with the most wrong rows" in found
+    assert found.count("<tr>") == 31
+    assert found.count('<th scope="col">') == 31
+    row = next(part for part in found.split("<tr>") if "case 76</th>" in part)
+    assert sum(int(cell) for cell in re.findall(r'">(\d+)</td>', row)) == report.per_class[report.labels[76]].support
+
+
+def test_a_map_colours_some_classes_and_leaves_the_others_grey_and_below() -> None:
+    rows = [
+        {"x": 0.0, "y": 0.0, "class": f"class {at}", "predicted": "class 0", "text": "", "right": at % 2 == 0}
+        for at in range(9)
+    ]
+    chart = charts.sentence_map("map", "Map", rows, [f"class {at}" for at in (1, 2)], "", others=7)
+    scale = chart.spec["layer"][0]["encoding"]["color"]["scale"]
+    assert scale == {"domain": ["class 1", "class 2", "7 other classes"], "range": [*COLOURS[:2], GREY]}
+    drawn = [(row["grey"], row["colour"]) for row in chart.spec["data"]["values"]]
+    assert drawn == [(True, "7 other classes")] * 7 + [(False, "class 1"), (False, "class 2")]
+
+
+def test_bins_of_few_rows_are_marked_and_get_their_count() -> None:
+    bins = [ReliabilityBin(0.0, 0.5, 3, 0.4, 1.0), ReliabilityBin(0.5, 1.0, 300, 0.8, 0.7)]
+    found = points("run", bins)
+    assert [each["few"] for each in found] == [True, False]
+    assert len(charts.reliability("r", "Reliability", found, ["run"], "").spec["layer"]) == 4
+    assert len(charts.reliability("r", "Reliability", found[1:], ["run"], "").spec["layer"]) == 3

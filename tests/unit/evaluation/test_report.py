@@ -70,7 +70,7 @@ def test_many_classes_have_confusions_in_words_instead_of_a_matrix() -> None:
     confusion = torch.full((classes, classes), 2)
     many = task_report(confusion, [f"class {index}" for index in range(classes)])
     report = render_report(RunSummary("many", tasks={"topics": {"test": many}}))
-    assert "The confusion matrix of the 13 classes stands in `metrics.json`." in report
+    assert "The whole confusion matrix of the 13 classes stands in `metrics.json`." in report
     assert report.count(" taken for ") == 10
     assert "true \\ predicted" not in report
 

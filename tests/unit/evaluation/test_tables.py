@@ -140,7 +140,7 @@ def test_of_many_classes_the_weakest_are_shown_in_order() -> None:
         "class 11",
         "class 29",
     ]
-    assert text.endswith("26 more classes, of higher F1: see the report")
+    assert text.endswith("26 more classes, F1 1.000: see the report")
 
 
 LONG = "a label of many words that nobody would give a class, but a column of free text has it"
