@@ -252,7 +252,7 @@ def many_classes(count: int) -> TaskReport:
         name: ClassReport(*(float(each) for each in figures), support=int(rows))
         for name, *figures, rows in zip(names, *scores, true, strict=True)
     }
-    return TaskReport(*[0.5] * 7, per_class, confusion.tolist())
+    return TaskReport(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, per_class, confusion.tolist())
 
 
 def test_bars_show_the_class_with_the_lowest_f1_first_and_say_what_is_left_out() -> None:
