@@ -226,7 +226,7 @@ def test_weights_of_dense_modules_come_before_those_of_the_encoder(
 ) -> None:
     (published / "3_Dense").mkdir()
     for name in ("config.json", "model.safetensors"):
-        (published / "3_Dense" / name).write_bytes(b"x")
+        (published / "3_Dense" / name).write_bytes(name.encode())  # equal contents would be one blob
     with serve({NAME: published}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         folder = hub.fetch(NAME)
