@@ -249,8 +249,8 @@ def many_classes(count: int) -> TaskReport:
     right, true, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     scores = right / taken, right / true, 2 * right / (taken + true)
     per_class = {
-        name: ClassReport(*(float(each) for each in figures), support=int(rows))
-        for name, *figures, rows in zip(names, *scores, true, strict=True)
+        name: ClassReport(float(precision), float(recall), float(f1), int(rows))
+        for name, precision, recall, f1, rows in zip(names, *scores, true, strict=True)
     }
     return TaskReport(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, per_class, confusion.tolist())
 
