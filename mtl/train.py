@@ -121,8 +121,8 @@ def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
 
     settings = HydraConfig.get()
     number, keys = int(settings.job.num), {key.lstrip("+") for key in swept}
-    own = [str(each) for each in settings.overrides.task if str(each).lstrip("+").partition("=")[0] in keys]
-    overrides = " ".join(own)
+    plain = [str(override).lstrip("+") for override in settings.overrides.task]
+    overrides = " ".join(override for override in plain if override.partition("=")[0] in keys)
     folder = Path(settings.runtime.output_dir)
     try:
         scored = _job(cfg, None, brief=True)
