@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
         if study is not None or not command.multirun:
             _job(cfg, study)
         else:
-            jobs.append(_job_of_sweep(cfg))
+            jobs.append(_job_of_sweep(cfg, command.swept))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong, rather than a traceback and exit code 1
     logging.raiseExceptions = False  # on a full disk each line for train.log would give a traceback
@@ -115,12 +115,14 @@ def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -
         raise ConfigError(Problem("launcher", found, expected, f"{prefix}python -m mtl.train {shlex.join(words)}"))
 
 
-def _job_of_sweep(cfg: DictConfig) -> JobRow:
-    """Do a job of a sweep; an error ends this job only."""
+def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
+    """Do a job of a sweep over some keys; an error ends this job only."""
     from mtl.evaluation.summary import JobRow
 
     settings = HydraConfig.get()
-    number, overrides = int(settings.job.num), " ".join(map(str, settings.overrides.task))
+    number, keys = int(settings.job.num), {key.lstrip("+") for key in swept}
+    plain = [str(override).lstrip("+") for override in settings.overrides.task]
+    overrides = " ".join(override for override in plain if override.partition("=")[0] in keys)
     folder = Path(settings.runtime.output_dir)
     try:
         scored = _job(cfg, None, brief=True)
