@@ -39,7 +39,18 @@ def test_confusions_duplicates_and_needs_have_files(tmp_path: Path) -> None:
         ["leak", *first, "test", "good", "'=Great", "test.csv:3"],
         ["different labels", *first, "train", "bad", "'=Great", "train.csv:3"],
     ]
-    assert rows(tmp_path / "data_need_mood.csv")[1] == ["bad", "40", "50", "50", "0.03", "0.01", "0.05", "0.06", "0.5"]
+    assert rows(tmp_path / "data_need_mood.csv")[1] == [
+        "bad",
+        "40",
+        "50",
+        "50",
+        "0.03",
+        "0.01",
+        "0.05",
+        "0.06",
+        "0.5",
+        "yes",
+    ]
 
 
 def test_the_findings_are_json(tmp_path: Path) -> None:
