@@ -183,7 +183,7 @@ def test_files_are_synced_as_windows_wants_it(tmp_path: Path, monkeypatch: pytes
             raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(os, "fsync", as_on_windows)
-    monkeypatch.setattr("mtl.files._sync_folder", lambda _: None)  # which does nothing there
+    monkeypatch.setattr("mtl.files.sync_folder", lambda _: None)  # which does nothing there
     write_json(tmp_path / "a.json", {})
     partial, folder = tmp_path / ".partial-model", tmp_path / "model"
     partial.mkdir()

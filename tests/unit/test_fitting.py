@@ -56,7 +56,7 @@ def test_batches_that_max_tokens_keeps_small_are_named() -> None:
     data = compose_config(["backbone=tiny", "data.batch_size=512", "data.max_tokens=8192"]).data
     sampler = StepSampler(lengths, batch_size=data.batch_size, max_tokens=data.max_tokens)
     assert list(_smaller_batches(data, sampler)) == [
-        "data.max_tokens=8192 makes batches of reviews smaller than data.batch_size=512: 75% of its rows are longer "
+        "data.max_tokens=8192 makes batches of reviews smaller than data.batch_size=512: 75.0% of its rows are longer "
         "than 16 tokens. Full batches need data.max_tokens=16384"
     ]
     assert StepSampler(lengths, batch_size=512, max_tokens=16384).too_long == {}
