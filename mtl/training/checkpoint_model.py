@@ -85,6 +85,7 @@ class Random(TypedDict):
     numpy: list[Any]
     torch: InstanceOf[Tensor]
     cuda: list[InstanceOf[Tensor]]
+    mps: NotRequired[InstanceOf[Tensor] | None]
 
 
 @with_config(_STRICT)

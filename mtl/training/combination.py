@@ -6,7 +6,6 @@ Notation: ``T`` tasks with losses ``L_t``; the loss of a step is a sum over thos
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -170,13 +169,13 @@ class DynamicWeightAverage(Combination):
         self._batches = 0
         self._windows += 1
 
-    def get_extra_state(self) -> dict[str, int]:
-        """Return where the window stands: plain numbers, as a checkpoint that holds no code takes them."""
-        return {"batches": self._batches, "windows": self._windows}
+    def get_extra_state(self) -> Tensor:
+        """Return where the window stands, its batches and the windows before it: a tensor, as all of a state is."""
+        return torch.tensor([self._batches, self._windows])
 
-    def set_extra_state(self, state: Any) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take what `get_extra_state` returned."""
-        self._batches, self._windows = int(state["batches"]), int(state["windows"])
+        self._batches, self._windows = state.tolist()
 
 
 def _key(task: str) -> str:

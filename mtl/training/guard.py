@@ -179,8 +179,7 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 def _weights(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Yield what a checkpoint holds of the weights: they themselves, their averages, and the optimizer's."""
     for name, value in checkpoint["state_dict"].items():
-        if isinstance(value, Tensor):  # a combination of losses also keeps plain numbers there
-            yield name.removeprefix("network."), value
+        yield name.removeprefix("network."), value
     for state in checkpoint.get("callbacks", {}).values():
         for name, value in state.get("averages", {}).items():
             yield f"average of {name}", value

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mtl import facts
-from mtl.composition import compose_config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.tokenization import TokenTable
+from tests.support.runs import config
 
 
 def split(*lengths: int) -> EncodedSplit:
@@ -45,8 +45,6 @@ def test_no_text_is_cut() -> None:
 )
 def test_training_on_a_part_of_the_rows_is_said(flags: list[str], names: str | None) -> None:
     """``limit_train_batches=1.0`` is all of them."""
-    setting: Any = SimpleNamespace(
-        config=compose_config(["backbone=tiny", *flags]), tasks={}, start=SimpleNamespace(heads={})
-    )
+    setting: Any = SimpleNamespace(config=config(*flags), tasks={}, start=SimpleNamespace(heads={}))
     expected = [] if names is None else [f"Trained on a part of the rows only ({names})."]
     assert facts.warnings(setting) == expected

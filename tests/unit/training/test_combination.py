@@ -96,9 +96,9 @@ def test_dwa_takes_an_epoch_for_its_window_unless_one_was_chosen() -> None:
         how = DynamicWeightAverage(TASKS, temperature=1.0, window=window)
         how.set_epoch(3)
         for _ in range(over):
-            assert how.get_extra_state()["windows"] == 0
+            assert how.get_extra_state()[1] == 0
             how.observe(losses(1.0, 1.0))
-        assert how.get_extra_state() == {"batches": 0, "windows": 1}
+        assert how.get_extra_state().tolist() == [0, 1]
 
 
 def test_dwa_gives_a_task_that_a_window_did_not_see_the_ratio_of_1() -> None:
@@ -208,3 +208,17 @@ def test_famo_does_not_wait_for_the_device() -> None:
         famo.update(losses(1.0, 2.0), losses(0.5, 1.5))
     assert waits.count == 0
     assert famo.logits.any()
+
+
+def test_the_state_of_every_combination_is_made_of_tensors() -> None:
+    """As a checkpoint is checked to be; a copy that takes it stands where the first one does."""
+    first, second = (DynamicWeightAverage(TASKS, temperature=1.0, window=2) for _ in range(2))
+    for loss in (4.0, 3.0, 2.0, 2.0, 1.0):
+        first.observe(losses(loss, 2.0))
+    state = first.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    second.load_state_dict(state)
+    for how in (first, second):
+        how.observe(losses(0.5, 2.0))
+    assert first.weights(losses(1.0, 1.0)) == second.weights(losses(1.0, 1.0))
+    assert first.state_dict()["_extra_state"].tolist() == second.state_dict()["_extra_state"].tolist() == [0, 3]
