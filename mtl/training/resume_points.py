@@ -1,4 +1,8 @@
-"""Resume points: checkpoints from which a broken-off training ends with the same weights as an unbroken one."""
+"""Resume points: checkpoints from which a broken-off training ends with the same weights as an unbroken one.
+
+On a CPU they are the same bit for bit. With frozen layers that holds as long as the cached activations are those that
+the run was trained on before: computed again, in other batches, their last bits may differ, and the run says so.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -15,10 +16,11 @@ import pytest
 import torch
 import yaml
 
+from mtl import train as command
 from mtl.errors import ConfigError, DiskError, ModelError, Terminated
+from mtl.reevaluation import read_config
 from mtl.run import train
 from mtl.training import checkpoint_files, random_state, resume_points
-from tests.support import commands
 from tests.support.resuming import COMMON, SCENARIOS, differences
 from tests.support.runs import Probe, config, data, probed
 
@@ -383,19 +385,22 @@ def test_activations_that_were_computed_again_are_said(tmp_path: Path, caplog: p
     ) in caplog.messages
 
 
-def test_a_finished_run_is_trained_for_more_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_trained_for_more_epochs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With rates that do not depend on the number of epochs, what comes out is a run of as many epochs."""
+    run = tmp_path / "run"
     chosen = [*overrides(tmp_path / "data", "none"), "optimizer.schedule=constant", "optimizer.warmup=0"]
-    train(config(*chosen, "trainer.max_epochs=2"), tmp_path / "run")
-    monkeypatch.chdir(tmp_path)
-    for text, told in (("2", "more than 2, the run's own"), ("two", "more than 2")):
-        assert told in commands.run("mtl.train", "resume=run", f"trainer.max_epochs={text}").err
-    outcome = commands.run("mtl.train", "resume=run", "trainer.max_epochs=4")
-    assert outcome.code == 0
-    assert "training for 4 epochs in place of 2" in outcome.out
-    assert f"resuming {tmp_path / 'run'} behind step 10, from last.ckpt" in outcome.out
+    train(config(*chosen, "trainer.max_epochs=2"), run)
+    for text, told in (("2", "more than 2, the run's own"), ("two", "more than 2"), ("9" * 99, "more than 2")):
+        with pytest.raises(ConfigError, match=told):
+            command._with_more_epochs(read_config(run), text, run)
+    longer = command._with_more_epochs(read_config(run), "4", run)
+    with caplog.at_level(logging.INFO):
+        train(longer, run, resume=True)
+    assert "training for 4 epochs in place of 2: from here on the rates are those of the longer schedule" in caplog.text
+    assert f"resuming {run} behind step 10, from last.ckpt" in caplog.messages
     train(config(*chosen, "trainer.max_epochs=4"), tmp_path / "unbroken")
-    assert differences(tmp_path / "run", tmp_path / "unbroken") == []
+    assert differences(run, tmp_path / "unbroken") == []
+    assert read_config(run).trainer.max_epochs == 4
 
 
 def test_another_version_is_said(copy: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture) -> None:

@@ -147,7 +147,7 @@ def test_the_card_of_the_model_shows_the_figures(finished: Path) -> None:
 
 def test_the_metrics_tell_what_was_run(finished: Path) -> None:
     content: dict[str, Any] = json.loads((finished / "metrics.json").read_text(encoding="utf-8"))
-    assert content.keys() == {"tasks", "cost", "retention", "gradients", "run", "checksum"}
+    assert content.keys() == {"tasks", "cost", "retention", "gradients", "run", "files", "checksum"}
     cost = content["cost"]
     assert cost["total_parameters"] == cost["trainable_parameters"] == 42213
     assert cost["train_seconds"] > 0

@@ -111,7 +111,7 @@ def read_map(path: str | Path) -> SentenceMap | None:
         DataError: The file is no map.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:  # closed whatever is in it
             before, after, explained, rows = (stored[name] for name in ("before", "after", "explained", "rows"))
     except FileNotFoundError:
         return None
