@@ -64,16 +64,12 @@ def _processes(flags: TrainerConfig) -> int:
 
 
 def _check_connection(number: int) -> None:
-    """Refuse several processes where PyTorch or the machine cannot connect them."""
-    if not torch.distributed.is_available():
-        reason = f"PyTorch {torch.__version__} is built without torch.distributed"
-        repair = "give trainer.devices=1, or install another build of PyTorch"
-    elif _loopback_works():
+    """Refuse several processes where the machine cannot connect them."""
+    if _loopback_works():
         return
-    else:
-        reason = "the loopback interface is down"
-        repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
-    raise ConfigError(Problem("trainer.devices", f"{number} processes, and {reason}", "processes that connect", repair))
+    found = f"{number} processes, and the loopback interface is down"
+    repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
+    raise ConfigError(Problem("trainer.devices", found, "processes that connect", repair))
 
 
 def _loopback_works() -> bool:
