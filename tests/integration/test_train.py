@@ -211,8 +211,8 @@ def test_warnings_about_data_come_once_and_before_the_first_step(
     of_data = [text for text in warnings if "calibrate" not in text]
     assert [text.split()[:6] for text in of_data] == [
         ["sentiment:", "of", "the", "50", "rows", "of"],
-        ["sentiment:", "45", "of", "50", "rows", "in"],
-        ["sentiment:", "5", "of", "5", "rows", "in"],
+        ["sentiment:", "44", "of", "50", "rows", "in"],
+        ["sentiment:", "6", "of", "6", "rows", "in"],
         ["100", "of", "100", "texts", "of", "sentiment"],
     ]
     assert [text.removeprefix("warning: ") for text in before if text.startswith("warning: ")] == of_data
