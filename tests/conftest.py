@@ -43,6 +43,19 @@ def minilm_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mpnet_weights() -> Path:
+    """The real all-mpnet-base-v2, fetched once into the hub's local cache. Do not write into it."""
+    from mtl.backbones import backbone_spec
+    from mtl.errors import ModelError
+    from mtl.model.weights import locate
+
+    try:
+        return locate(backbone_spec("mpnet"))
+    except ModelError as error:
+        pytest.skip(f"the weights of MPNet are not to be had here: {error.problems[-1].found}")
+
+
+@pytest.fixture(scope="session")
 def mpnet_folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same encoder as an MPNet, with the relative attention bias 0. Do not write into it."""
     from tests.support.mpnet import convert_bert
