@@ -578,6 +578,7 @@ def test_every_size_has_an_upper_bound(arguments: tuple[str, ...]) -> None:
 
 
 RATES = {
+    "callbacks.save_every_minutes",
     "freeze.gradual.warmup",
     "loss.dwa.temperature",
     "data.temperature",
