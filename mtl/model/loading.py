@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,9 +15,10 @@ from transformers import MODEL_MAPPING, AutoConfig
 from transformers.utils import logging
 
 from mtl.errors import ModelError, Problem, listed
+from mtl.model.untrusted import check_files, check_sizes, stored_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -51,14 +53,18 @@ def load_backbone(folder: Path) -> PreTrainedModel:
         The bare model: embeddings and layers in float32, without a pooler.
 
     Raises:
-        ModelError: The family is not supported, the weights are damaged or do not fit the config, or some are missing.
+        ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or the
+            folder holds what is not allowed there (see `check_files`).
     """
+    check_files(folder)
+    check_sizes(folder)
     config = _config(folder)
     model_class = _model_class(folder, config)
     if hasattr(config, "use_cache"):  # keys and values of earlier tokens, for a model that continues texts
         config.use_cache = False
     poolerless = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     options = {"add_pooling_layer": False} if poolerless else {}
+    _check_shapes(folder, model_class, config, options)
     try:
         with quiet():  # without `attn_implementation` transformers takes SDPA wherever the family has it
             model, report = model_class.from_pretrained(
@@ -142,6 +148,35 @@ def _model_class(folder: Path, config: PreTrainedConfig) -> Any:
     return MODEL_MAPPING[type(config)]
 
 
+def _check_shapes(folder: Path, model_class: Any, config: PreTrainedConfig, options: dict[str, Any]) -> None:
+    """Refuse a configuration whose network has other shapes than the weights, before any memory is taken for it."""
+    try:
+        with quiet(), torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = model_class(config, **options)
+    except Exception as error:  # of a damaged config any layer may raise anything
+        found = f"no network can be built of it: {_reason(error)}"
+        expected = "the config of the weights beside it"
+        raise ModelError(Problem(str(folder / "config.json"), found, expected, "fetch the folder again")) from error
+    stored = {
+        name.removeprefix(f"{network.base_model_prefix}."): shape for name, shape in stored_shapes(folder).items()
+    }
+    wanted = {name: tuple(each.shape) for name, each in network.named_parameters() if not name.startswith("pooler.")}
+    misfits = [(name, stored[name], shape) for name, shape in wanted.items() if stored.get(name, shape) != shape]
+    if misfits:
+        raise ModelError(_misfits(folder, model_class.__name__, misfits))
+    size, limit = (sum(map(math.prod, shapes.values())) for shapes in (wanted, stored))
+    if size > 2 * limit:  # fewer gaps are named one by one after loading
+        found = f"{model_class.__name__} with {size:,} parameters, and weights for {limit:,}"
+        repair = "fetch the folder again; weights of another family do not fit this config.json"
+        raise ModelError(Problem(str(folder / "config.json"), found, "weights for every parameter", repair))
+
+
+def _misfits(folder: Path, model: str, misfits: Sequence[tuple[str, Any, Any]]) -> Problem:
+    shown = [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in sorted(misfits)]
+    found = f"weights of another shape for {len(shown)} of the parameters of {model}: {listed(shown, 4)}"
+    return Problem(str(folder), found, "the shapes of config.json", "fetch the folder again")
+
+
 def _refuse_gaps(folder: Path, model: str, report: dict[str, Any]) -> None:
     """Refuse weights that are missing or of another shape: transformers fills in random numbers and only warns."""
     problems = []
@@ -150,10 +185,8 @@ def _refuse_gaps(folder: Path, model: str, report: dict[str, Any]) -> None:
         found = f"no weights for {len(missing)} of the parameters of {model}: {listed(missing, 4)}"
         repair = "fetch the folder again; weights of another family do not fit this config.json"
         problems.append(Problem(str(folder), found, "weights for every parameter", repair))
-    misfits = [f"{name} is {tuple(has)}, not {tuple(wants)}" for name, has, wants in sorted(report["mismatched_keys"])]
-    if misfits:
-        found = f"weights of another shape for {len(misfits)} of the parameters of {model}: {listed(misfits, 4)}"
-        problems.append(Problem(str(folder), found, "the shapes of config.json", "fetch the folder again"))
+    if report["mismatched_keys"]:
+        problems.append(_misfits(folder, model, report["mismatched_keys"]))
     if problems:
         raise ModelError(problems)
 

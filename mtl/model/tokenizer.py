@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from mtl.errors import ModelError, Problem
 from mtl.model.layout import layout
+from mtl.model.untrusted import check_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +30,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         A fast tokenizer with a padding token.
 
     Raises:
-        ModelError: There is no tokenizer that can be read, it is a slow one, or it cannot pad.
+        ModelError: There is no tokenizer that can be read, it is a slow one, it cannot pad, or the folder holds what
+            is not allowed there (see `check_files`).
     """
+    check_files(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the Rust library raises bare Exception

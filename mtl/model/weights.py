@@ -15,6 +15,7 @@ from mtl.model import hub, packages
 from mtl.model.hub import has_weights
 from mtl.model.layout import SentenceLayout, layout
 from mtl.model.tiny import cached_tiny
+from mtl.model.untrusted import check_files, check_sizes
 
 __all__ = ["BackboneSpec", "SentenceLayout", "layout", "locate"]
 
@@ -61,14 +62,17 @@ def locate(spec: BackboneSpec) -> Path:
         A folder in the hub's layout.
 
     Raises:
-        ModelError: The package, the folder or the hub does not give the weights, they are pickles only, or their
-            checksum is not the expected one. The text names the ways out.
+        ModelError: The package, the folder or the hub does not give the weights, they are pickles only, their checksum
+            is not the expected one, or the folder holds what is not allowed there (see `check_files`). The text names
+            the ways out.
     """
     if spec.random:
         return cached_tiny()
     folder = _folder(spec)
+    check_files(folder)
     if spec.sha256 is not None:
         _verify(folder, spec.sha256)
+    check_sizes(folder)
     return folder
 
 

@@ -338,7 +338,7 @@ def test_damaged_weights_are_refused(own_tiny: Path) -> None:
     with pytest.raises(ModelError) as caught:
         Encoder.from_folder(own_tiny)
     problem = caught.value.problems[0]
-    assert problem.place == str(own_tiny)
+    assert problem.place == str(weights)
     assert problem.found.startswith("the weights cannot be loaded: ")
     assert (problem.expected, problem.repair) == ("safetensors that fit config.json", "fetch the folder again")
 
