@@ -10,24 +10,28 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mtl import schema
+from mtl.config_types import Positive, Share, Width
 from mtl.errors import ModelError, Problem, listed
-from mtl.evaluation.calibration import Calibration
+from mtl.evaluation.calibration import HIGHEST, LOWEST, Calibration
 from mtl.files import is_sealed, sync_file, write_sealed_json, write_text_atomically
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.stage_specs import MultiStageSpec, build_multi_stage, spec_problems
 from mtl.model.tokenizer import load_tokenizer
+from mtl.task_settings import TASK_NAMES, is_task_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +42,8 @@ from pydantic.dataclasses import dataclass as checked
 MANIFEST = "mtl.json"
 HEADS = "heads.safetensors"
 FORMAT = 1
+_MOST_BIAS = 1e6  # divided by the lowest temperature it is still far from where exponentials overflow
+_REPAIR = "copy the model again or train it again"
 
 
 @checked(config=schema.STRICT)
@@ -45,20 +51,20 @@ class HeadSpec:
     """How a task's head of one stage is built."""
 
     kind: HeadKind
-    dropout: float = 0.0
-    hidden: int | None = None
-    scale: float = 1.0
+    dropout: Share = 0.0
+    hidden: Width | None = None
+    scale: Positive = 1.0
 
 
 @checked(config=schema.STRICT)
 class TaskHead:
     """A task of a saved model: its labels in the order of the logits, its head, and how the head is calibrated."""
 
-    labels: list[str]
+    labels: Annotated[list[str], Field(min_length=1)]
     head: Annotated[HeadSpec | MultiStageSpec, Field(discriminator="kind")]
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=LOWEST, le=HIGHEST)] = 1.0
     """What the logits, with the bias, are divided by before they become probabilities."""
-    bias: list[float] | None = None
+    bias: list[Annotated[float, Field(ge=-_MOST_BIAS, le=_MOST_BIAS)]] | None = None
     """What is added to the logits, one number for each label."""
     tau: float = 0.0
     """How much of the log-prior the bias takes out."""
@@ -94,12 +100,17 @@ class SavedModel:
 
 def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskNetwork:
     """Return a network of ``encoder`` and fresh heads."""
+    return MultiTaskNetwork(encoder, _build_heads(encoder.embedding_size, tasks))
+
+
+def _build_heads(size: int, tasks: Mapping[str, TaskHead]) -> dict[str, nn.Module]:
+    """Return fresh heads for embeddings of ``size`` numbers."""
     heads: dict[str, nn.Module] = {}
 
     def head_of(name: str) -> nn.Module:
         """Return the head of a task, built once and after the head that it borrows."""
         if name not in heads:
-            task, size = tasks[name], encoder.embedding_size
+            task = tasks[name]
             spec, labels = task.head, task.labels
             if isinstance(spec, MultiStageSpec):
                 other = spec.first_stage.task if spec.first_stage else None
@@ -111,7 +122,7 @@ def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskN
                 )
         return heads[name]
 
-    return MultiTaskNetwork(encoder, {name: head_of(name) for name in tasks})
+    return {name: head_of(name) for name in tasks}
 
 
 def multi_stage_specs(tasks: Mapping[str, TaskHead]) -> dict[str, MultiStageSpec]:
@@ -163,18 +174,25 @@ def load_model(path: Path) -> SavedModel:
     folder = find_model(path)
     manifest = verify_model(folder)
     encoder = Encoder.from_folder(folder)
+    tensors = _load_heads(folder)
+    with torch.device("meta"):  # takes no memory, whatever sizes the manifest asks for
+        _check_heads(MultiTaskNetwork(encoder, _build_heads(encoder.embedding_size, manifest.tasks)), tensors, folder)
     network = build_network(encoder, manifest.tasks)
-    _load_heads(network, folder)
+    network.heads.load_state_dict(tensors)
     return SavedModel(network.eval(), load_tokenizer(folder), manifest.tasks, folder)
 
 
-def _load_heads(network: MultiTaskNetwork, folder: Path) -> None:
-    """Load the heads' weights, which must be those of the heads that ``mtl.json`` describes."""
+def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the heads' weights."""
     try:
-        tensors = load_file(folder / HEADS)
+        return load_file(folder / HEADS)
     except (SafetensorError, OSError) as error:
         reason = f"not readable: {str(error).splitlines()[0]}"
         raise ModelError(Problem(str(folder / HEADS), reason, "safetensors", "copy the model again")) from None
+
+
+def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Check that the weights are those of the heads that ``mtl.json`` describes."""
     found = {name: list(value.shape) for name, value in tensors.items()}
     expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
     wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
@@ -184,11 +202,10 @@ def _load_heads(network: MultiTaskNetwork, folder: Path) -> None:
                 f"{folder / HEADS}: {name}",
                 str(found.get(name, "no such tensor")),
                 f"{expected.get(name, 'no such tensor')}, as {MANIFEST} describes the heads",
-                "copy the model again or train it again",
+                _REPAIR,
             )
             for name in wrong
         )
-    network.heads.load_state_dict(tensors)
 
 
 def find_model(path: Path) -> Path:
@@ -215,8 +232,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ModelError: It is no JSON, or not of this format.
     """
-    place = str(folder / MANIFEST)
-    repair = "copy the model again or train it again"
+    place, repair = str(folder / MANIFEST), _REPAIR
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -230,6 +246,7 @@ def read_manifest(folder: Path) -> Manifest:
     labels = {name: task.labels for name, task in manifest.tasks.items()}
     stages = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
     wrong = [replace(each, place=f"{place}: {each.place}", repair=repair) for each in stages]
+    wrong += list(_task_problems(f"{place}: tasks", labels))
     wrong += [
         Problem(
             f"{place}: tasks.{name}.bias",
@@ -245,14 +262,37 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def _task_problems(place: str, labels: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Yield what is wrong with the names of tasks, which become names of files, and of labels, which become columns."""
+    if not labels:
+        yield Problem(place, "no task", "at least one task", _REPAIR)
+    for name, names in labels.items():
+        if not is_task_name(name):
+            yield Problem(place, f"the task name {name!r}", TASK_NAMES, _REPAIR)
+        repeated = [label for label, count in Counter(names).items() if count > 1]
+        if repeated:
+            found = f"labels that stand more than once: {listed(map(repr, repeated))}"
+            yield Problem(f"{place}.{name}.labels", found, "each label once", _REPAIR)
+
+
 def verify_model(folder: Path) -> Manifest:
-    """Check that every file of a saved model is what was saved, and return what ``mtl.json`` says.
+    """Check that every file of a saved model is what was saved, and that there is no other.
+
+    Files and folders whose name begins with a dot are passed over: the hub's client and file managers leave some, and
+    nothing that loads the model looks for them.
+
+    Returns:
+        What ``mtl.json`` says.
 
     Raises:
-        ModelError: Files of it miss or have changed (all named).
+        ModelError: Files of it miss or have changed, or there are others (all named).
     """
     manifest = read_manifest(folder)
-    problems = []
+    problems = [
+        Problem(str(folder / name), "a file that was not saved with the model", f"those of {MANIFEST}", "remove it")
+        for name in _visible(folder)
+        if name not in (MANIFEST, HEADS, *manifest.files)
+    ]
     for name, checksum in manifest.files.items():
         path = folder / name
         if not _stays_in(folder, name):
@@ -280,6 +320,13 @@ def _stays_in(folder: Path, name: str) -> bool:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _visible(folder: Path) -> list[str]:
+    """Return the names of what lies in the folder, whatever it is but folders, without what begins with a dot."""
+    paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    names = [path.relative_to(folder) for path in paths]
+    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
 def _files_in(folder: Path) -> list[Path]:

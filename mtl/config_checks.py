@@ -12,16 +12,10 @@ from mtl.config_combine import AGGREGATIONS, combine_checks
 from mtl.config_stages import stage_checks
 from mtl.errors import Problem, did_you_mean, listed
 from mtl.schema import shown
-from mtl.task_settings import RESERVED
+from mtl.task_settings import TASK_NAMES, as_task_name, is_task_name
 
 SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 """The figures of a task that are logged after each validation."""
-
-LONGEST_TASK = 60
-"""Characters of a task's name, of up to 4 bytes each: it is a part of file names, which may have 255 bytes."""
-
-NO_TASKS = ("all", *sorted(RESERVED))
-"""Words that mean something else where tasks are named."""
 
 
 def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
@@ -80,9 +74,9 @@ def _tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
     if shares and (len(split) != 3 or abs(sum(split) - 1) > 1e-6):
         yield Problem("data.split", str(split), "three shares (train, val, test) that sum to 1")
     for name in _keys(tasks):
-        if not name.isidentifier() or name in NO_TASKS or len(name) > LONGEST_TASK:
-            allowed = f"at most {LONGEST_TASK} letters, digits and underscores, not starting with a digit, and none of "
-            yield Problem(f"data.tasks.{name}", f"the task name {name!r}", allowed + listed(NO_TASKS))
+        if not is_task_name(name):
+            repair = f"call it {near}" if (near := as_task_name(name)) else ""
+            yield Problem(f"data.tasks.{name}", f"the task name {name!r}", TASK_NAMES, repair)
         if isinstance(tasks[name], Mapping):
             yield from _task(tasks[name], f"data.tasks.{name}")
 

@@ -72,6 +72,7 @@ Number = Annotated[int, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 """Units of a layer: far more than any encoder has, and few enough for the memory of any machine."""
+Positive = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
-from mtl.artifact import SavedModel, find_model, load_model
+from mtl.artifact import SavedModel, find_model, load_model, verify_model
 from mtl.backbones import backbone_spec
 from mtl.data.tokenization import UNLIMITED
 from mtl.encoding import Encoding, Precision, encode_table, token_table
@@ -68,7 +68,11 @@ class SentenceEncoder:
         Raises:
             ModelError: There is no such model, or it is not reachable.
         """
-        folder = _model_folder(Path(name)) or _located(str(name))
+        folder = _model_folder(Path(name))
+        if folder is None:
+            folder = _located(str(name))
+        else:
+            verify_model(folder)
         return cls(Encoder.from_folder(folder).to(choose_device(device)), load_tokenizer(folder))
 
     def encode(
@@ -287,7 +291,7 @@ def _located(name: str) -> Path:
         raise ModelError(
             replace(
                 each,
-                place="model",
+                place="model" if each.place.startswith("backbone") else each.place,
                 repair=each.repair.replace("backbone.path=", "model=").replace("backbone=", "model="),
             )
             for each in error.problems

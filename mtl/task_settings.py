@@ -9,6 +9,7 @@ as ``loss.tasks.sentiment`` and ``heads.tasks.sentiment``, whole: what a task le
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +23,14 @@ SECTIONS = {
 }
 """The groups with settings of single tasks, and the keys in them that are no tasks."""
 RESERVED = frozenset(key for keys in SECTIONS.values() for key in keys)
-"""Names that no task can have."""
+"""Names of keys, which no task can have."""
+_NO_TASKS = ("all", *sorted(RESERVED))
+_LONGEST_TASK = 60  # characters of up to 4 bytes each: the name is a part of file names, which may have 255 bytes
+TASK_NAMES = (
+    f"at most {_LONGEST_TASK} letters, digits and underscores, not starting with a digit, and none of "
+    f"{listed(_NO_TASKS)}"
+)
+"""What a task may be called: files, keys and columns carry its name."""
 _OF_ONE_KIND = frozenset({"hidden"})
 """Keys that mean nothing to another kind: a task of another kind than the default does not take them from it."""
 
@@ -54,6 +62,18 @@ class TaskSettings:
                 shown = own + problem.place.removeprefix(place)
                 return replace(problem, place=shown, repair=problem.repair.replace(place, own))
         return problem
+
+
+def is_task_name(name: str) -> bool:
+    """Tell whether a task may be called so, see `TASK_NAMES`."""
+    return name.isidentifier() and name not in _NO_TASKS and len(name) <= _LONGEST_TASK
+
+
+def as_task_name(name: str) -> str:
+    """Return the name that a task may have and that is nearest to ``name``, or an empty text."""
+    near = re.sub(r"\W+", "_", name).strip("_")[:_LONGEST_TASK]
+    near = f"task_{near}" if near[:1].isdigit() else near
+    return near if is_task_name(near) else ""
 
 
 def canonical(path: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from mtl import schema
+from mtl.config_types import Positive, Share, Width
 from mtl.errors import Problem, did_you_mean, listed
 from mtl.label_tree import LabelTree, circle_problems, label_problems, loan_problems, tree_problems
 from mtl.model.heads import HeadKind, build_head
@@ -35,9 +36,9 @@ class MultiStageSpec:
     """For each coarse class its labels."""
     stage_kind: HeadKind
     """What each stage is."""
-    dropout: float = 0.0
-    scale: float = 1.0
-    hidden: int | None = None
+    dropout: Share = 0.0
+    scale: Positive = 1.0
+    hidden: Width | None = None
     """Units of the hidden layer of a stage of kind ``mlp``; ``None``: the embedding's size."""
     first_stage: FirstStageSpec | None = None
     """The head of another task in place of a first stage of its own."""

@@ -250,8 +250,13 @@ def test_a_manifest_that_is_none(copy: Path, content: str, place: str, found: st
 @pytest.mark.parametrize(
     ("change", "key", "found", "expected"),
     [
-        ({"temperature": 0}, "temperature", "0", "greater than 0"),
-        ({"temperature": -1.5}, "temperature", "-1.5", "greater than 0"),
+        ({"temperature": 0}, "temperature", "0", "greater than or equal to 0.01"),
+        ({"temperature": -1.5}, "temperature", "-1.5", "greater than or equal to 0.01"),
+        ({"temperature": 1e-320}, "temperature", "1e-320", "greater than or equal to 0.01"),
+        ({"temperature": 1e300}, "temperature", "1e+300", "less than or equal to 100"),
+        ({"bias": [1e308, 0.0]}, "bias.0", "1e+308", "less than or equal to 1000000"),
+        ({"labels": [], "bias": []}, "labels", "[]", "at least 1 values"),
+        ({"labels": ["0", "0"]}, "labels", "labels that stand more than once: '0'", "each label once"),
         ({"temperature": "warm"}, "temperature", "'warm'", "a number"),
         ({"bias": [0.5]}, "bias", "a list of 1", "null, or a list of 2 numbers, one for each label"),
         ({"bias": []}, "bias", "a list of 0", "null, or a list of 2 numbers, one for each label"),
@@ -265,6 +270,55 @@ def test_a_calibration_that_is_none(copy: Path, change: dict[str, Any], key: str
         f"      found:    {found}\n      expected: {expected}\n"
         "      repair:   copy the model again or train it again"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "found", "expected"),
+    [
+        ({"dropout": 5}, "dropout", "5", "less than 1"),
+        ({"dropout": -0.5}, "dropout", "-0.5", "greater than or equal to 0"),
+        ({"hidden": -1}, "hidden", "-1", "greater than or equal to 1"),
+        ({"hidden": 2**31}, "hidden", "2147483648", "less than or equal to 65536"),
+        ({"scale": 0}, "scale", "0", "greater than 0"),
+    ],
+)
+def test_a_head_that_is_none(copy: Path, change: dict[str, Any], key: str, found: str, expected: str) -> None:
+    edit(copy, lambda content: content["tasks"]["topic"]["head"].update(change))
+    assert problem_of(copy) == (
+        f"Model: 1 problem\n  {copy / 'mtl.json'}: tasks.topic.head.{key}\n"
+        f"      found:    {found}\n      expected: {expected}\n"
+        "      repair:   copy the model again or train it again"
+    )
+
+
+def test_the_heads_are_compared_before_they_are_built(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest of a few kilobytes could ask for gigabytes."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr("mtl.artifact.build_network", never)
+    edit(copy, lambda content: content["tasks"]["topic"]["head"].update(hidden=65_536))
+    place = f"{copy / 'heads.safetensors'}: topic_.hidden.bias"
+    assert f"{place}\n      found:    [7]\n      expected: [65536], as mtl.json" in problem_of(copy)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc/x", "a\x1b[31mb", "[/]", "a\0b", "", "all", "x" * 61])
+def test_a_task_name_that_training_would_refuse(copy: Path, name: str) -> None:
+    """`evaluate` writes files that are called after the tasks."""
+    edit(copy, lambda content: content["tasks"].update({name: content["tasks"]["mood"]}))
+    with pytest.raises(ModelError) as caught:
+        load_model(copy)
+    (problem,) = caught.value.problems
+    assert problem.place == f"{copy / 'mtl.json'}: tasks"
+    assert problem.found == f"the task name {name!r}"
+    assert problem.expected.startswith("at most 60 letters, digits and underscores, not starting with a digit, and no")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_model_without_tasks(copy: Path) -> None:
+    edit(copy, lambda content: content["tasks"].clear())
+    assert f"{copy / 'mtl.json'}: tasks\n      found:    no task\n" in problem_of(copy)
 
 
 def test_where_there_is_no_model(tmp_path: Path) -> None:

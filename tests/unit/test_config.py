@@ -208,8 +208,12 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             )
             for name in ("combine", "consistency", "default", "tasks", "weights")
         ),
-        ((), {"data.tasks.my-task": {"path": "a.csv"}}, Problem("data.tasks.my-task", "the task name 'my-task'", NAME)),
-        ((), {"data.tasks.0": {"path": "a.csv"}}, Problem("data.tasks.0", "the task name '0'", NAME)),
+        (
+            (),
+            {"data.tasks.my-task": {"path": "a.csv"}},
+            Problem("data.tasks.my-task", "the task name 'my-task'", NAME, "call it my_task"),
+        ),
+        ((), {"data.tasks.0": {"path": "a.csv"}}, Problem("data.tasks.0", "the task name '0'", NAME, "call it task_0")),
         ((), {"data.tasks.new": {}}, Problem("data.tasks.new", "no file", FILES, "give data.tasks.new.path=…")),
         (
             (),
