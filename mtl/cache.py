@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
-from mtl.errors import ConfigError, DataError, Problem, did_you_mean
+from mtl.errors import ConfigError, DataError, Problem, did_you_mean, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,7 +112,7 @@ def clear(options: Clear) -> None:
             if remove(entry):
                 removed.append(entry)
             else:
-                print(f"in use, left there: {entry.path}")
+                print(printable(f"in use, left there: {entry.path}"))
         except OSError as error:
             problems.append(Problem(str(entry.path), error.strerror or str(error), "files that may be removed"))
     for kind in KINDS if options.kind is None else [options.kind]:

@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from mtl import schema
-from mtl.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed
+from mtl.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed, printable
 
 _MOST_SHOWN = 200
 T = TypeVar("T")
@@ -29,6 +30,13 @@ TERMINATED = 143
 """Exit code after SIGTERM: 128 + SIGTERM."""
 
 
+class _PrintableRecord(logging.LogRecord):
+    """What is logged, to the terminal or a file, by us or a library: without control characters."""
+
+    def getMessage(self) -> str:  # noqa: N802 - logging's name
+        return printable(super().getMessage())
+
+
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a command line and exit: 0, 2 with the problems on stderr, 130 after Ctrl-C, or 143 after SIGTERM.
 
@@ -38,6 +46,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, half a surrogate pair
+    logging.setLogRecordFactory(_PrintableRecord)
     try:
         _run(main)
     finally:
@@ -60,7 +69,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Terminated as stop:
-        print(stop, file=sys.stderr)
+        print(printable(stop), file=sys.stderr)
         sys.exit(TERMINATED)
     sys.exit(0)
 

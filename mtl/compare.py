@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem
+from mtl.errors import ConfigError, Problem, printable
 from mtl.files import obstacle
 
 USAGE = """
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     comparison = compare(options.folders, options.resamples)
     write(folder, comparison)  # first: the files are there also where the output is cut off by a pipe
     show(comparison)
-    print(f"written to {folder}: comparison.html, .md, .csv, .json")
+    print(printable(f"written to {folder}: comparison.html, .md, .csv, .json"))
 
 
 def _check(options: Options) -> Path:

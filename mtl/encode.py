@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
+from mtl.errors import printable
 from mtl.predict import check_sources
 
 USAGE = """
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     else:
         embeddings = encode_to_file(encoder, texts, Path(options.output), options.precision, options.prompt_name)
-        print(f"{len(texts):,} sentences -> {options.output}")
+        print(printable(f"{len(texts):,} sentences -> {options.output}"))
     first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
     print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtl.data.loading import EvalLoader
 from mtl.data.tokenization import UNLIMITED, TokenTable, distinct, tokenize
-from mtl.errors import ConfigError, ModelError, Problem, listed
+from mtl.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
+from mtl.terminal import console
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,8 +195,8 @@ def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
     if not sys.stderr.isatty():
         yield from _with_lines(items, title, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=console(sys.stderr)) as progress:
         yield from progress.track(items, total=total, description=title)
 
 
@@ -207,7 +207,7 @@ def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             line = f"{title}: {done:,} of {total:,} ({done / total:.0%}), {now - start:.0f} s"
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
         yield item
 
 

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+_MOST_CHARACTERS = 2000
+_MOST_PROBLEMS = 100
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, changes colours, ends a line or reorders text, and half surrogate pairs; not tab and newline."""
+
+
+def printable(text: object) -> str:
+    r"""Return a text for a terminal or a log, its control characters written as escapes: ``\x1b[31m``.
+
+    Texts of others, labels, paths and names in files, could hide or forge what is shown.
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +39,19 @@ class Problem:
     repair: str = ""
 
     def __str__(self) -> str:
-        lines = [self.place, f"    found:    {self.found}", f"    expected: {self.expected}"]
+        place = self.place.replace("\n", "\\n")
+        lines = [_shown(place), f"    found:    {_shown(self.found)}", f"    expected: {_shown(self.expected)}"]
         if self.repair:
-            lines.append(f"    repair:   {self.repair}")
+            lines.append(f"    repair:   {_shown(self.repair)}")
         return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """Return the text as it can be printed, the middle of a very long one left out."""
+    if len(text) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        text = f"{text[:half]} … ({len(text) - 2 * half:,} more characters) … {text[-half:]}"
+    return printable(text)
 
 
 class MtlError(Exception):
@@ -50,7 +73,9 @@ class MtlError(Exception):
     def _text(self) -> str:
         count = len(self.problems)
         head = f"{self.subject}: {count} problem{'s' if count != 1 else ''}"
-        return "\n".join([head, *(f"  {line}" for problem in self.problems for line in str(problem).splitlines())])
+        shown = [f"  {line}" for problem in self.problems[:_MOST_PROBLEMS] for line in str(problem).splitlines()]
+        rest = [f"  and {count - _MOST_PROBLEMS:,} more problems"] if count > _MOST_PROBLEMS else []
+        return "\n".join([head, *shown, *rest])
 
 
 class ConfigError(MtlError):

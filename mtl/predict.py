@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem
+from mtl.errors import ConfigError, Problem, printable
 
 if TYPE_CHECKING:
     from mtl.inference import Prediction
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         calibrated=options.calibrated,
         prompt_name=options.prompt_name,
     )
-    print(f"{len(texts):,} sentences -> {options.output}")
+    print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 
 def check_sources(file: str | None, sentences: list[str]) -> None:

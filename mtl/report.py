@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
+from mtl.errors import printable
 from mtl.run_folder import check
 
 USAGE = """
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.evaluation.html.run_page import write_run_page
 
     check(Path(options.run), only_links=True)
-    print(f"written: {write_run_page(options.run)}")
+    print(printable(f"written: {write_run_page(options.run)}"))
 
 
 if __name__ == "__main__":

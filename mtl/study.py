@@ -20,7 +20,7 @@ from pathlib import Path
 import mtl
 from mtl.composition import CommandLine
 from mtl.config import Config
-from mtl.errors import ConfigError, MtlError, Problem
+from mtl.errors import ConfigError, MtlError, Problem, printable
 from mtl.files import content_checksum
 from mtl.run_folder import RECORD as RUN_RECORD
 from mtl.run_folder import check, is_finished
@@ -100,7 +100,7 @@ class Study:
         comparison = compare([*own, *self._done_before()])
         write(self.folder, comparison)
         show(comparison)
-        print(f"page of the study: {self.folder / 'comparison.html'}")
+        print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
         return [job.name for job in self.jobs if not _done(self.folder / job.name)]
 
     def _done_before(self) -> list[Path]:
@@ -140,7 +140,7 @@ def plan_study(command: CommandLine) -> Study | None:
         check(study.folder / job.name)
     _set_aside(study, command)
     done = sum(_done(study.folder / job.name) for job in jobs)
-    print(f"study {study.folder}: {len(jobs)} jobs, {done} of them done")
+    print(printable(f"study {study.folder}: {len(jobs)} jobs, {done} of them done"))
     return study
 
 
@@ -154,7 +154,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
             if old.exists():
                 raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
             folder.rename(old)
-            print(f"{job.name} was done with another configuration, data or version: now {old.name}")
+            print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
 
 
 def _was_broken_off(folder: Path, config: Config) -> bool:

@@ -22,7 +22,7 @@ from mtl.backbones import CONF
 from mtl.composition import check_command_line
 from mtl.config import Config, load
 from mtl.data.problems import plural
-from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed
+from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
 from mtl.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.study import Study, plan_study
 
@@ -156,7 +156,7 @@ def _resume(arguments: Sequence[str]) -> None:
     if is_finished(folder) and epochs is None:
         with in_use(folder):  # which removes the lock of a process that was killed behind its last file
             remove_leftovers(folder)
-        print(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…")
+        print(printable(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…"))
         return
     _log_into(folder)
 
@@ -217,7 +217,7 @@ def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             print(error, file=sys.stderr)
             sys.exit(cli.FAILED)
         except Terminated as stop:
-            print(stop, file=sys.stderr)
+            print(printable(stop), file=sys.stderr)
             sys.exit(cli.TERMINATED)
         except OSError as error:
             print(cli.of_system(error), file=sys.stderr)

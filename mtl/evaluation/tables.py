@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -29,14 +26,10 @@ from mtl.evaluation.summary import (
     retention_row,
 )
 from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
+from mtl.terminal import console as console
 
 MOST_CLASSES = 20
 """A terminal shows at most so many classes of a task: those with the lowest F1."""
-
-
-def console(file: IO[str] | None = None) -> Console:
-    """Return a console that prints to ``file``, by default standard output; in colour only on a terminal."""
-    return Console(file=file or sys.stdout, highlight=False)
 
 
 def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:

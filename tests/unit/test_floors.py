@@ -12,7 +12,7 @@ import mtl
 ROOT = Path(mtl.__file__).parent
 FLOORS = (
     ("errors",),
-    ("files", "memory", "schema", "label_tree", "single_task", "run_folder", "new_folder"),
+    ("files", "memory", "schema", "label_tree", "single_task", "run_folder", "new_folder", "terminal"),
     ("task_settings", "config_types"),
     ("config_stages", "config_combine", "config_freezing", "config_checks", "config", "cli"),
     ("activations", "data"),
