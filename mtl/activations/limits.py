@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 VARIABLE: Final = "MTL_CACHE_LIMIT"
 DEFAULT_LIMIT: Final = 10 * 10**9
 _SIZE: Final = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i?)b?", re.IGNORECASE | re.ASCII)
+_HIGHEST: Final = 10**18
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -30,11 +31,14 @@ def cache_limit() -> int:
     if not text:
         return DEFAULT_LIMIT
     match = _SIZE.fullmatch(text)
-    if match is None or (text.isdecimal() and int(text) != 0):
+    if match is None or (text.isdecimal() and text.strip("0")):
         expected = "a size with its unit, such as 20GB or 500MB; 0 switches the cache off"
         raise ConfigError(Problem(VARIABLE, repr(text), expected, f"{VARIABLE}=20GB"))
     base = 1024 if match["binary"] else 1000
-    return int(float(match["number"]) * base ** _POWERS[match["unit"].lower()])
+    limit = float(match["number"]) * base ** _POWERS[match["unit"].lower()]
+    if limit > _HIGHEST:
+        raise ConfigError(Problem(VARIABLE, repr(text), f"at most {size_text(_HIGHEST)}", f"{VARIABLE}=20GB"))
+    return int(limit)
 
 
 def size_text(size: int) -> str:

@@ -57,7 +57,17 @@ def test_the_limit_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch,
     assert cache_limit() == size
 
 
-@pytest.mark.parametrize("text", ["20", "much", "-1GB", "1e9B", "20PB", "GB", "1.GB"])
+@pytest.mark.parametrize("text", ["9" * 400 + "GB", "1000001TB"])
+def test_a_limit_that_is_too_high(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MTL_CACHE_LIMIT", text)
+    with pytest.raises(ConfigError) as caught:
+        cache_limit()
+    assert caught.value.problems == (
+        Problem("MTL_CACHE_LIMIT", repr(text), "at most 1000000 TB", "MTL_CACHE_LIMIT=20GB"),
+    )
+
+
+@pytest.mark.parametrize("text", ["20", "much", "-1GB", "1e9B", "20PB", "GB", "1.GB", "9" * 5000])
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     monkeypatch.setenv("MTL_CACHE_LIMIT", text)
     with pytest.raises(ConfigError) as caught:
