@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import ConfigTypeError, InterpolationToMissingValueError, OmegaConfBaseException
+from yaml import YAMLError, safe_load
 
 from mtl import new_folder as new_folder  # registers its resolver, which conf/ uses
 from mtl import overrides, run_folder
@@ -30,6 +31,8 @@ from mtl.task_settings import task_of
 Composed = Callable[[tuple[str, ...]], DictConfig]
 """Composes a job's arguments, with Hydra's own settings under ``hydra``; what it returns is not to be changed."""
 
+_GLOBAL = "# @package _global_"
+_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
 
@@ -98,6 +101,8 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
     compose_job = lru_cache(maxsize=1)(lambda job: _compose(job, source))  # the first job is asked for twice
     swept, found = _swept_in_files(good, groups, compose_job, parsed.multirun)
+    if len(source.folders) > 1:
+        found += _code_problems(good, groups, compose_job)
     own = {each.key for each in good}
     jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
     words = {f"{each.key}.kind": each.key for each in good if each.is_word_for_kind}
@@ -177,6 +182,50 @@ def _own_folder_problems(folder: Path, given: str) -> Iterator[Problem]:
             path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
+        else:
+            yield from _settings_problems(path, name)
+
+
+def _settings_problems(path: Path, name: Path) -> Iterator[Problem]:
+    """Yield what is wrong with a file of the user's own before anything is composed of it."""
+    text = path.read_text(encoding="utf-8")
+    with suppress(YAMLError, RecursionError):  # composing says what is no YAML
+        if _has_key(safe_load(text), "searchpath"):
+            found = "a search path, which can import Python packages"
+            yield Problem(f"{path}: searchpath", found, "one folder of your own", "give it with --config-dir")
+    siblings = [each for each in (CONF / name.parent).glob("*.yaml") if name.parent != Path()]
+    if siblings and all(_GLOBAL in each.read_text(encoding="utf-8") for each in siblings) and _GLOBAL not in text:
+        found = f"no line `{_GLOBAL}`: its keys would stand below {name.parent}, where nothing reads them"
+        yield Problem(str(path), found, f"that line, as in conf/{name.parent}", "put it before everything else")
+
+
+def _has_key(content: Any, key: str) -> bool:
+    """Tell whether a key stands anywhere in plain values, alone or at the end of a path of keys."""
+    if isinstance(content, Mapping):
+        return any(str(each).rpartition(".")[2] == key or _has_key(value, key) for each, value in content.items())
+    return isinstance(content, list) and any(_has_key(each, key) for each in content)
+
+
+def _code_problems(given: Sequence[Argument], groups: Groups, composed: Composed) -> Iterator[Problem]:
+    """Yield what files of the user's own would have Hydra run: it calls whatever ``_target_`` names.
+
+    They may choose folders, a launcher, a sweeper, and the parameters of these.
+    """
+    try:
+        settings = composed(tuple(next(_jobs(given, groups))))["hydra"]
+        usual = _compose([], Source((CONF,), "train"))["hydra"]
+    except ConfigError:
+        return  # reported with the jobs
+    for key in ("callbacks", "job_logging", "hydra_logging"):
+        if OmegaConf.to_container(settings[key]) != OmegaConf.to_container(usual[key]):
+            found = "settings of your own, with which Hydra would call any Python function that they name"
+            yield Problem(f"hydra.{key}", found, "those of conf/hydra", f"leave hydra.{key} out")
+    for key in ("launcher", "sweeper"):
+        target = str(OmegaConf.to_container(settings[key]).get("_target_"))
+        if not target.startswith(_PLUGINS):
+            yield Problem(
+                f"hydra.{key}._target_", repr(target), f"a {key} of Hydra or of a plugin of it", "leave it out"
+            )
 
 
 def _frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
@@ -231,7 +280,11 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
     """Yield a problem if the run folder cannot be made; one that is known only within a run is passed over."""
     try:
         folder = Path(settings[kind].dir).absolute()
-    except OmegaConfBaseException:
+    except InterpolationToMissingValueError:
+        return
+    except OmegaConfBaseException as error:
+        found = str(error).splitlines()[0]
+        yield Problem(f"hydra.{kind}.dir", found, "a folder that can be made", f"give hydra.{kind}.dir=<folder>")
         return
     if reason := obstacle(folder):
         yield Problem(f"hydra.{kind}.dir", f"{folder}, and {reason}", "a folder that can be made")
@@ -341,5 +394,12 @@ def _not_composed(error: Exception) -> Problem:
         if cause.object_type is list:
             found, expected = expected, found
         return Problem(cause.full_key, found, expected)
+    missing = getattr(error, "missing_cfg_file", None) or ""
+    group, _, name = missing.rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        kind = group.partition("/")[2]
+        plugin = name.removesuffix("_local").removesuffix("_slurm").replace("_", "-")  # submitit brings two
+        repair = f"pip install hydra-{plugin}-{kind}, or leave it out"
+        return Problem(group, f"{name!r}, which is not installed", f"basic, or a {kind} that is installed", repair)
     message = " ".join(str(error).split())
     return Problem("configuration", message, "what conf/ and the arguments can be composed of")

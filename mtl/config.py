@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -415,12 +415,22 @@ def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
     values, unknown = alone(split_alike(_plain(cfg, (), problems)))
     settled = settle_tasks(values)
     config, wrong = schema.check(Config, settled.values)
+    wrong = [_file_of_task(each, settled.values) for each in wrong]
     for found in map(settled.as_written, (wrong, [*unknown, *settled.problems, *cross_checks(settled.values)])):
         known = [f"{problem.place}." for problem in problems]
         problems += [each for each in found if not any(place.startswith(f"{each.place}.") for place in known)]
     if problems or config is None:
         raise ConfigError(problems)
     return config
+
+
+def _file_of_task(problem: Problem, values: Mapping[str, Any]) -> Problem:
+    """Return the problem with its repair where a task's file stands in the place of the task's keys."""
+    data = values.get("data")
+    tasks = data.get("tasks") if isinstance(data, Mapping) else None
+    name = problem.place.removeprefix("data.tasks.")
+    file = tasks.get(name) if isinstance(tasks, Mapping) and name != problem.place else None
+    return replace(problem, repair=f"give {problem.place}.path={file}") if isinstance(file, str) else problem
 
 
 def _plain(node: Any, path: schema.Path, problems: list[Problem]) -> Any:

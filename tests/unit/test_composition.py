@@ -342,3 +342,66 @@ def test_files_of_ones_own_do_not_join_the_demo_data_unasked(key: str) -> None:
 )
 def test_what_adds_nothing_to_the_demo_data_is_taken(arguments: list[str]) -> None:
     assert check_command_line(arguments).first is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("hydra: {callbacks: {mine: {_target_: os.system}}}\n", "hydra.callbacks"),
+        ("hydra: {job_logging: {formatters: {x: {(): os.getcwd}}}}\n", "hydra.job_logging"),
+        ("hydra: {hydra_logging: {handlers: {x: {class: os.abort}}}}\n", "hydra.hydra_logging"),
+        ("hydra: {launcher: {_target_: subprocess.Popen}}\n", "hydra.launcher._target_"),
+        ("hydra: {sweeper: {_target_: subprocess.Popen}}\n", "hydra.sweeper._target_"),
+    ],
+)
+def test_a_file_of_the_user_has_hydra_run_nothing(text: str, key: str, tmp_path: Path) -> None:
+    own = folder(tmp_path, experiment__mine=f"# @package _global_\n{text}")
+    assert places("--config-dir", str(own), "experiment=mine") == [key]
+
+
+def test_a_search_path_of_the_user_is_not_followed(tmp_path: Path) -> None:
+    own = folder(tmp_path, mine="defaults: [train]\nhydra: {searchpath: [pkg://antigravity]}\n")
+    assert problems("--config-dir", str(own), "--config-name", "mine")[0] == Problem(
+        f"{own}/mine.yaml: searchpath",
+        "a search path, which can import Python packages",
+        "one folder of your own",
+        "give it with --config-dir",
+    )
+
+
+def test_what_a_file_of_the_user_may_say_to_hydra(tmp_path: Path) -> None:
+    text = "# @package _global_\nhydra: {run: {dir: elsewhere}, sweeper: {params: {seed: '1,2'}}}\n"
+    own = folder(tmp_path, experiment__mine=text)
+    assert check_command_line(["-m", "--config-dir", str(own), "experiment=mine", "backbone=tiny"]).multirun
+
+
+def test_an_experiment_without_its_package_is_named(tmp_path: Path) -> None:
+    own = folder(tmp_path, experiment__mine="trainer: {max_epochs: 1}\n")
+    assert problems("--config-dir", str(own), "backbone=tiny")[0] == Problem(
+        f"{own}/experiment/mine.yaml",
+        "no line `# @package _global_`: its keys would stand below experiment, where nothing reads them",
+        "that line, as in conf/experiment",
+        "put it before everything else",
+    )
+
+
+def test_a_launcher_that_is_not_installed() -> None:
+    assert problems("-m", "hydra/launcher=submitit_slurm", "seed=1,2", "backbone=tiny")[0] == Problem(
+        "hydra/launcher",
+        "'submitit_slurm', which is not installed",
+        "basic, or a launcher that is installed",
+        "pip install hydra-submitit-launcher, or leave it out",
+    )
+
+
+def test_a_run_folder_with_a_variable_that_is_not_set() -> None:
+    (problem,) = problems("hydra.run.dir=${oc.env:NOT_SET_ANYWHERE}", "backbone=tiny")
+    assert problem.place == "hydra.run.dir"
+    assert "'NOT_SET_ANYWHERE' not found" in problem.found
+    assert problem.repair == "give hydra.run.dir=<folder>"
+
+
+def test_a_file_in_the_place_of_a_task() -> None:
+    assert Problem("data.tasks.s", "'a.csv'", "keys with values", "give data.tasks.s.path=a.csv") in problems(
+        "data=files", "data.tasks.s=a.csv", "backbone=tiny"
+    )
