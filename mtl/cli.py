@@ -9,9 +9,12 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from mtl import schema
@@ -78,14 +81,40 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 def large_imports() -> Iterator[None]:
     """Import torch and what comes with it without looking for garbage on the way, which takes a sixth of the time.
 
-    What was imported stays, and later searches for garbage leave it out.
+    What was imported stays, and later searches for garbage leave it out. Ctrl-C ends the block even where a library
+    catches everything that an import of its own raises.
     """
     gc.disable()
     try:
-        yield
+        with _interrupts_heard():
+            yield
     finally:
         gc.enable()
         gc.freeze()
+
+
+@contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` of the block at its end if it was swallowed inside."""
+    usual = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if usual is not signal.default_int_handler or not in_main:  # somebody else takes care of it, or nobody is to
+        yield
+        return
+    heard = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def of_system(error: OSError) -> MtlError:

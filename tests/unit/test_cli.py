@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Literal
@@ -265,3 +267,23 @@ def test_nothing_is_searched_at_the_end_and_nothing_is_lost() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "written\nTrue\n"
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_imports() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), cli.large_imports():
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+            reached.append("after the signal")
+        reached.append("the import went on")
+    assert reached == ["the import went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with cli.large_imports():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, usual)
