@@ -31,6 +31,7 @@ from mtl.model.heads import HeadKind, build_head
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.model.stage_specs import MultiStageSpec, build_multi_stage, spec_problems
 from mtl.model.tokenizer import load_tokenizer
+from mtl.run_folder import MANIFEST, find_model
 from mtl.task_settings import TASK_NAMES, is_task_name
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 from pydantic.dataclasses import dataclass as checked
 
-MANIFEST = "mtl.json"
 HEADS = "heads.safetensors"
 FORMAT = 1
 _MOST_BIAS = 1e6  # divided by the lowest temperature it is still far from where exponentials overflow
@@ -206,24 +206,6 @@ def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor],
             )
             for name in wrong
         )
-
-
-def find_model(path: Path) -> Path:
-    """Return the folder of the saved model in ``path``: itself, or ``model/`` in it.
-
-    Raises:
-        ModelError: Neither is one.
-    """
-    for folder in (path, path / "model"):
-        if (folder / MANIFEST).is_file():
-            return folder
-    expected = f"a saved model, a folder with {MANIFEST}, or a run folder with model/"
-    if not path.is_dir():
-        found = "a file" if path.exists() else "no such folder"
-        raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
-    content = listed(sorted(each.name for each in path.iterdir())) or "nothing"
-    repair = "a run writes its model when it ends: did it? look into its train.log"
-    raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""Many sentences from a file to a file, with flat memory: predictions as CSV or JSON Lines, embeddings as .npy."""
+"""Many sentences from a file to a file, with flat memory: predictions in three formats, embeddings as .npy."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CHUNK = 16_384
 """Sentences that are tokenised, sorted by length and encoded together."""
 Predictions = dict[str, list[Prediction]]
+Writer = Callable[[list[str], Predictions], None]
+"""Writes sentences with their predictions, chunk after chunk."""
 
 
 def chunks(texts: Sequence[str]) -> Iterator[tuple[list[str], str]]:
@@ -61,44 +63,100 @@ def predict_to_file(
     Args:
         model: The saved model.
         texts: The sentences.
-        path: ``.csv`` or ``.jsonl``; see `check_output`.
+        path: ``.csv``, ``.jsonl`` or ``.parquet``; see `check_output`.
         precision: As in `MultiTaskModel.predict`.
         calibrated: As in `MultiTaskModel.predict`.
         prompt_name: As in `MultiTaskModel.predict`.
     """
+    if path.suffix == ".parquet":
+        with replacing(path) as temporary, _parquet_writer(temporary, model) as write:
+            _predict_chunks(model, texts, write, precision, calibrated=calibrated, prompt_name=prompt_name)
+        return
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
-        for chunk, part in chunks(texts):
-            with _part(part):
-                found = model.predict(
-                    chunk,
-                    precision=precision,
-                    progress=_title("predicting", part, texts),
-                    calibrated=calibrated,
-                    prompt_name=prompt_name,
-                )
-            write(chunk, found)
+        _predict_chunks(model, texts, write, precision, calibrated=calibrated, prompt_name=prompt_name)
 
 
-def _csv_writer(file: TextIO, model: MultiTaskModel) -> Callable[[list[str], Predictions], None]:
-    """Return a writer of the columns text, then for each task its label and ``p(<task>=<label>)`` for each label."""
-    writer = csv.writer(file)
-    header = ["text"]
+def predict_lines(
+    model: MultiTaskModel,
+    texts: Sequence[str],
+    file: TextIO,
+    precision: Precision,
+    *,
+    calibrated: bool = True,
+    prompt_name: str | None = None,
+) -> None:
+    """Write the predictions as JSON Lines to an open file, such as standard output; see `predict_to_file`."""
+    _predict_chunks(model, texts, _json_writer(file), precision, calibrated=calibrated, prompt_name=prompt_name)
+
+
+def _predict_chunks(
+    model: MultiTaskModel,
+    texts: Sequence[str],
+    write: Writer,
+    precision: Precision,
+    *,
+    calibrated: bool,
+    prompt_name: str | None,
+) -> None:
+    for chunk, part in chunks(texts):
+        progress = _title("predicting", part, texts)
+        with _part(part):
+            predictions = model.predict(
+                chunk, precision=precision, progress=progress, calibrated=calibrated, prompt_name=prompt_name
+            )
+        write(chunk, predictions)
+
+
+def _columns(model: MultiTaskModel) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the columns behind the text: name, task, and the label whose probability it has; of none the predicted."""
     for task, labels in model.labels.items():
-        header += [task, *(f"p({task}={label})" for label in labels)]
-    writer.writerow([guarded(cell) for cell in header])
+        yield task, task, None
+        yield from ((f"p({task}={label})", task, label) for label in labels)
+
+
+def _csv_writer(file: TextIO, model: MultiTaskModel) -> Writer:
+    """Return a writer of the columns text, then for each task its label and ``p(<task>=<label>)`` for each label.
+
+    Texts are in quotes, so that none is divided where a spreadsheet separates cells by semicolons.
+    """
+    writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow([guarded(name) for name in ("text", *(name for name, _, _ in _columns(model)))])
 
     def write(texts: list[str], predictions: Predictions) -> None:
         for at, text in enumerate(texts):
-            cells = [guarded(_encodable(text))]
-            for found in predictions.values():
-                cells += [guarded(found[at].label), *(f"{value:.6f}" for value in found[at].probabilities.values())]
+            cells: list[str | float] = [guarded(_encodable(text))]
+            for rows in predictions.values():
+                cells += [guarded(rows[at].label), *(round(value, 6) for value in rows[at].probabilities.values())]
             writer.writerow(cells)
 
     return write
 
 
-def _json_writer(file: TextIO) -> Callable[[list[str], Predictions], None]:
+@contextmanager
+def _parquet_writer(path: Path, model: MultiTaskModel) -> Iterator[Writer]:
+    """Lend a writer of the columns that a CSV file has, the probabilities as 32-bit numbers."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = list(_columns(model))
+    kinds = [(name, pa.string() if label is None else pa.float32()) for name, _, label in columns]
+    fields = pa.schema([("text", pa.string()), *kinds])
+    with parquet.ParquetWriter(path, fields) as writer:
+
+        def write(texts: list[str], predictions: Predictions) -> None:
+            values = [[_encodable(text) for text in texts]]
+            values += [
+                [row.label if label is None else row.probabilities[label] for row in predictions[task]]
+                for _, task, label in columns
+            ]
+            arrays = [pa.array(column, field.type) for column, field in zip(values, fields, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=fields))
+
+        yield write
+
+
+def _json_writer(file: TextIO) -> Writer:
     """Return a writer of one object per line: the text, and for each task its label, probabilities, coarse class."""
 
     def write(texts: list[str], predictions: Predictions) -> None:

@@ -10,9 +10,11 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
+from mtl.backbones import backbone_spec
 from mtl.config_types import Name
-from mtl.errors import printable
-from mtl.predict import check_sources
+from mtl.errors import ModelError, printable
+from mtl.predict import STANDARD, check_sources, sentences_of
+from mtl.run_folder import find_model
 
 USAGE = """
 usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
@@ -20,7 +22,7 @@ usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
 
   model=MODEL         a backbone (minilm, mpnet), a run folder, a saved model, a folder in the hub's layout, or a hub id
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
-                      (blank lines are left out)
+                      (blank lines are left out); - reads such lines from standard input
   text_column=NAME    that column (default: text)
   output=FILE.npy     float32, one row per sentence
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
@@ -48,17 +50,18 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then encode, and print the shape and the first values."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     check_sources(options.input, options.sentences)
+    check_encoder(options.model)  # a slip is told before torch is imported, which takes seconds
 
-    from mtl.bulk import check_output, encode_to_file
-    from mtl.data.examples import read_texts
-    from mtl.inference import SentenceEncoder
+    with cli.large_imports():
+        from mtl.bulk import check_output, encode_to_file
 
-    source = None if options.input is None else Path(options.input)
+    source = None if options.input in (None, STANDARD) else Path(str(options.input))
     if options.output is not None:
         check_output(Path(options.output), (".npy",), source)
-    texts: Sequence[str] = options.sentences
-    if source is not None:
-        texts = read_texts(source, options.text_column).texts
+    texts = sentences_of(options.input, options.text_column, options.sentences)
+
+    from mtl.inference import SentenceEncoder
+
     encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
     if options.output is None:
         embeddings = encoder.encode(
@@ -69,6 +72,18 @@ def main(arguments: Sequence[str]) -> None:
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
     first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
     print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")
+
+
+def check_encoder(name: str) -> None:
+    """Check that there may be such an encoder: a run folder, a saved model, or what `backbone_spec` takes.
+
+    Raises:
+        ModelError: There is none.
+    """
+    try:
+        find_model(Path(name))
+    except ModelError:
+        backbone_spec(name)
 
 
 if __name__ == "__main__":

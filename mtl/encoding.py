@@ -18,6 +18,7 @@ from mtl.data.tokenization import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.memory import freed_memory_kept
 from mtl.model.encoder import Encoder
+from mtl.model.multitask import MultiTaskNetwork
 from mtl.terminal import console
 
 if TYPE_CHECKING:
@@ -182,6 +183,22 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "bf16" or (precision == "auto" and native_bf16(device)):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast(device.type, enabled=False)  # also within a caller's autocast
+
+
+def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``.
+
+    Raises:
+        ModelError: A logit is not finite.
+    """
+    head = network.head(task)
+    inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
+    mode = head.training
+    with torch.inference_mode():
+        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
+    head.train(mode)
+    check_finite(found, "logits", f"the head of {task}", head)
+    return found
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 import torch
 
-from mtl.artifact import SavedModel, find_model, load_model, verify_model
+from mtl.artifact import SavedModel, load_model, verify_model
 from mtl.backbones import backbone_spec
 from mtl.data.tokenization import UNLIMITED
-from mtl.encoding import Encoding, Precision, encode_table, token_table
-from mtl.errors import ConfigError, DataError, ModelError, Problem, listed
+from mtl.encoding import Encoding, Precision, encode_table, head_logits, token_table
+from mtl.errors import ConfigError, DataError, ModelError, Problem, did_you_mean, listed
 from mtl.evaluation.calibration import Calibration
-from mtl.evaluation.scoring import head_logits
 from mtl.label_tree import LabelTree
 from mtl.model.encoder import Encoder
 from mtl.model.stages import MultiStageHead
 from mtl.model.tokenizer import load_tokenizer
 from mtl.model.weights import locate
+from mtl.run_folder import find_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,17 +140,22 @@ class MultiTaskModel:
         self._encoder = SentenceEncoder(saved.network.encoder, saved.tokenizer)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str | None = None) -> Self:
+    def from_pretrained(
+        cls, path: str | Path, *, device: str | None = None, tasks: Sequence[str] | None = None
+    ) -> Self:
         """Load a saved model.
 
         Args:
             path: A run folder or a saved model.
             device: Where to run it, ``cpu`` or ``cuda``; the GPU if there is one by default.
+            tasks: Those to predict; all by default.
 
         Raises:
+            ConfigError: The model has no such task.
             ModelError: There is no saved model, or it is damaged.
         """
-        return cls(load_model(Path(path)), choose_device(device))
+        saved = load_model(Path(path))
+        return cls(saved if tasks is None else _only(saved, tasks), choose_device(device))
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
@@ -181,16 +186,42 @@ class MultiTaskModel:
         calibrated: bool = True,
         prompt_name: str | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences, or for one, ``N = 1``.
+        """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences; ``(C_task,)`` for one.
 
         The arguments are those of `predict`.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(texts, precision, batch_size, progress=progress, prompt_name=prompt_name)
-        return {
-            task: self._calibration(task, calibrated).probabilities(rows).astype(np.float32)
-            for task, rows in logits.items()
+        single = isinstance(texts, str)
+        sentences = [texts] if isinstance(texts, str) else texts
+        logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
+        rows = {
+            task: self._calibration(task, calibrated).probabilities(found).astype(np.float32)
+            for task, found in logits.items()
         }
+        return {task: found[0] for task, found in rows.items()} if single else rows
+
+    @overload
+    def predict(  # type: ignore[overload-overlap] # a text is a sequence of texts
+        self,
+        texts: str,
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool | str = False,
+        calibrated: bool = True,
+        prompt_name: str | None = None,
+    ) -> dict[str, Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool | str = False,
+        calibrated: bool = True,
+        prompt_name: str | None = None,
+    ) -> dict[str, list[Prediction]]: ...
 
     def predict(
         self,
@@ -201,8 +232,8 @@ class MultiTaskModel:
         progress: bool | str = False,
         calibrated: bool = True,
         prompt_name: str | None = None,
-    ) -> dict[str, list[Prediction]]:
-        """Return each task's prediction for every sentence.
+    ) -> dict[str, list[Prediction]] | dict[str, Prediction]:
+        """Return each task's predictions for sentences, in their order; its one prediction for one sentence.
 
         Args:
             texts: Sentences, or one.
@@ -214,13 +245,15 @@ class MultiTaskModel:
                 gives the heads' own labels and probabilities.
             prompt_name: The prompt that is put before each sentence; by default that of training, if there was one.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(texts, precision, batch_size, progress=progress, prompt_name=prompt_name)
+        single = isinstance(texts, str)
+        sentences = [texts] if isinstance(texts, str) else texts
+        logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
         found = {
             task: _predictions(rows, self._calibration(task, calibrated), self.labels[task])
             for task, rows in logits.items()
         }
-        return {task: self._with_coarse(task, rows) for task, rows in found.items()}
+        predictions = {task: self._with_coarse(task, rows) for task, rows in found.items()}
+        return {task: rows[0] for task, rows in predictions.items()} if single else predictions
 
     def _with_coarse(self, task: str, found: list[Prediction]) -> list[Prediction]:
         """Return the predictions with their coarse classes, where the head of the task has several stages."""
@@ -246,6 +279,15 @@ class MultiTaskModel:
 
     def _calibration(self, task: str, calibrated: bool) -> Calibration:
         return self._saved.tasks[task].calibration if calibrated else Calibration()
+
+
+def _only(saved: SavedModel, tasks: Sequence[str]) -> SavedModel:
+    """Return the model with these tasks alone, in their order; heads that they borrow from stay."""
+    unknown = [task for task in tasks if task not in saved.tasks]
+    if unknown:
+        names = list(saved.tasks)
+        raise ConfigError(Problem("task", repr(each), listed(names), did_you_mean(each, names)) for each in unknown)
+    return replace(saved, tasks={task: saved.tasks[task] for task in tasks})
 
 
 def _check_strings(sentences: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from mtl.errors import ConfigError, MtlError, Problem
 from mtl.files import expanded
 from mtl.head_specs import check_stages
 from mtl.model.weights import locate
+from mtl.run_folder import find_model
 
 BUNDLED = "bundled:"
 """Prefix of the files that ship with the package."""
@@ -92,8 +93,6 @@ def _tasks(config: Config) -> dict[str, TaskData]:
 def _weights(config: Config) -> Path:
     if config.model.init_from is None:
         return locate(spec_of(config.backbone))
-    from mtl.artifact import find_model  # needs torch
-
     try:
         return find_model(expanded(config.model.init_from))
     except MtlError as error:

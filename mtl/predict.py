@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, TypedDict
 
 from pydantic.dataclasses import dataclass
 
 from mtl import cli, schema
 from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem, printable
+from mtl.errors import ConfigError, DataError, Problem, printable
+from mtl.run_folder import find_model
 
 if TYPE_CHECKING:
     from mtl.inference import Prediction
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
 USAGE = """
 usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
        python -m mtl.predict model=FOLDER input=FILE output=FILE.csv
+       command | python -m mtl.predict model=FOLDER input=- output=- | command
 
   model=FOLDER        a run folder or a saved model
+  task=NAME           one of its tasks, or several: task=NAME,NAME (default: all)
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
-                      (blank lines are left out)
+                      (blank lines are left out); - reads such lines from standard input
   text_column=NAME    that column (default: text)
-  output=FILE         .csv or .jsonl with all probabilities; without it a table is printed
+  output=FILE         .csv, .jsonl or .parquet with all probabilities; - writes JSON Lines to standard output;
+                      without it a table is printed
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   prompt_name=NAME    the model's prompt that is put before each sentence (default: that of training, if any)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
@@ -33,11 +38,22 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
 """
 
 
+class _How(TypedDict):
+    calibrated: bool
+    prompt_name: str | None
+
+
+_UNLIMITED = 1_000_000
+STANDARD = "-"
+"""Standard input or output in the place of a file."""
+
+
 @dataclass(config=schema.STRICT)
 class Options:
     """The arguments."""
 
     model: Name
+    task: Name | None = None
     input: Name | None = None
     text_column: Name = "text"
     output: Name | None = None
@@ -52,37 +68,64 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then predict."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     check_sources(options.input, options.sentences)
+    find_model(Path(options.model))  # a slip is told before torch is imported, which takes seconds
 
-    from mtl.bulk import check_output, predict_to_file
-    from mtl.data.examples import read_texts
+    with cli.large_imports():
+        from mtl.bulk import check_output, predict_lines, predict_to_file
+
+    source = None if options.input in (None, STANDARD) else Path(str(options.input))
+    if options.output not in (None, STANDARD):
+        check_output(Path(str(options.output)), (".csv", ".jsonl", ".parquet"), source)
+    texts = sentences_of(options.input, options.text_column, options.sentences)
+
     from mtl.inference import MultiTaskModel
 
-    source = None if options.input is None else Path(options.input)
-    if options.output is not None:
-        check_output(Path(options.output), (".csv", ".jsonl"), source)
-    texts: Sequence[str] = options.sentences
-    if source is not None:
-        texts = read_texts(source, options.text_column).texts
-    model = MultiTaskModel.from_pretrained(options.model, device=options.device)
+    how: _How = {"calibrated": options.calibrated, "prompt_name": options.prompt_name}
+    tasks = None if options.task is None else options.task.split(",")
+    model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
         found = model.predict(
             list(texts),
             precision=options.precision,
             progress=True,
-            calibrated=options.calibrated,
-            prompt_name=options.prompt_name,
+            **how,
         )
         _show(list(texts), found)
-        return
-    predict_to_file(
-        model,
-        texts,
-        Path(options.output),
-        options.precision,
-        calibrated=options.calibrated,
-        prompt_name=options.prompt_name,
-    )
-    print(printable(f"{len(texts):,} sentences -> {options.output}"))
+    elif options.output == STANDARD:
+        predict_lines(model, texts, sys.stdout, options.precision, **how)
+    else:
+        predict_to_file(model, texts, Path(options.output), options.precision, **how)
+        print(printable(f"{len(texts):,} sentences -> {options.output}"))
+
+
+def sentences_of(file: str | None, text_column: str, sentences: list[str]) -> Sequence[str]:
+    """Return the sentences of the arguments, of standard input, or of a file.
+
+    Raises:
+        DataError: The file, or standard input, cannot be used.
+    """
+    if file is None:
+        return sentences
+    if file == STANDARD:
+        return _lines(sys.stdin.buffer)
+    from mtl.data.examples import read_texts
+
+    return read_texts(Path(file), text_column).texts
+
+
+def _lines(stream: IO[bytes]) -> list[str]:
+    """Return the lines of a stream that are not blank."""
+    texts, problems = [], []
+    for at, line in enumerate(stream, 1):
+        try:
+            texts.append(line.decode("utf-8-sig" if at == 1 else "utf-8").strip())
+        except UnicodeDecodeError as error:
+            problems.append(Problem(f"standard input:{at}", f"bytes that are no UTF-8: {error.reason}", "UTF-8"))
+    if problems:
+        raise DataError(problems)
+    if not any(texts):
+        raise DataError(Problem("standard input", "no sentence", "one sentence per line"))
+    return [text for text in texts if text]
 
 
 def check_sources(file: str | None, sentences: list[str]) -> None:
@@ -106,13 +149,16 @@ def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
     from rich.text import Text
 
     from mtl.evaluation.formatting import one_line
-    from mtl.evaluation.tables import console
+    from mtl.terminal import console
 
     table = Table("sentence", *predictions, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, text in enumerate(texts):
-        cells = [_cell(found[at]) for found in predictions.values()]
+        cells = [_cell(rows[at]) for rows in predictions.values()]
         table.add_row(*(Text(one_line(cell)) for cell in (text, *cells)))
-    console().print(table)
+    out = console()
+    if not out.is_terminal:  # for other programs a row is a line, however long
+        out.width = _UNLIMITED
+    out.print(table)
 
 
 def _cell(found: Prediction) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mtl import facts
 from mtl.analysis import analyse_errors
-from mtl.artifact import find_model
 from mtl.bad_steps import BadSteps, left_out_warnings
 from mtl.build_combination import gradient_watch
 from mtl.companions import Connect, companions
@@ -33,6 +32,7 @@ from mtl.run_folder import (
     CONFIG,
     begin,
     check,
+    find_model,
     full_disk_explained,
     in_use,
     is_finished,

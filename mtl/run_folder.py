@@ -15,12 +15,14 @@ from typing import Any, Final
 import yaml
 from filelock import FileLock, Timeout
 
-from mtl.errors import ConfigError, DiskError, Problem, listed
+from mtl.errors import ConfigError, DiskError, ModelError, Problem, listed
 from mtl.files import sync_folder, write_json, write_text_atomically
 
 log = logging.getLogger(__name__)
 
 CONFIG: Final = "config.yaml"
+MANIFEST: Final = "mtl.json"
+"""Describes a saved model, in its folder."""
 METRICS: Final = "metrics.json"
 """Written when everything else is: where it is, the run is over."""
 RECORD: Final = "run.json"
@@ -286,3 +288,21 @@ def _says_full(error: BaseException) -> bool:
 def _named(error: BaseException) -> str:
     name = getattr(error, "filename", None)
     return f" for {os.fspath(name)}" if name else ""
+
+
+def find_model(path: Path) -> Path:
+    """Return the folder of the saved model in ``path``: itself, or ``model/`` in it.
+
+    Raises:
+        ModelError: Neither is one.
+    """
+    for folder in (path, path / "model"):
+        if (folder / MANIFEST).is_file():
+            return folder
+    expected = f"a saved model, a folder with {MANIFEST}, or a run folder with model/"
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
+    content = listed(sorted(each.name for each in path.iterdir())) or "nothing"
+    repair = "a run writes its model when it ends: did it? look into its train.log"
+    raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))

@@ -10,7 +10,7 @@ import torch
 
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
-from mtl.encoding import Encoding, check_finite, encode_table
+from mtl.encoding import Encoding, encode_table, head_logits
 from mtl.evaluation.calibrate import calibration_report
 from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.metrics import task_report
@@ -83,19 +83,3 @@ def logits_of(
     if embeddings is None:
         embeddings = encode_table(network.encoder, split.table, how)
     return head_logits(network, task, embeddings)
-
-
-def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``.
-
-    Raises:
-        ModelError: A logit is not finite.
-    """
-    head = network.head(task)
-    inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
-    mode = head.training
-    with torch.inference_mode():
-        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
-    head.train(mode)
-    check_finite(found, "logits", f"the head of {task}", head)
-    return found

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.artifact import find_model, verify_model
+from mtl.artifact import verify_model
 from mtl.errors import DataError, ModelError
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.run_folder import find_model
 from mtl.training.checkpoint_files import verify_checkpoint, write_checkpoint
 from tests.support.networks import network
 

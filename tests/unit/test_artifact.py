@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mtl.artifact import HeadSpec, TaskHead, build_network, find_model, load_model, save_model
+from mtl.artifact import HeadSpec, TaskHead, build_network, load_model, save_model
 from mtl.errors import ModelError
 from mtl.files import write_sealed_json
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
+from mtl.run_folder import find_model
 from tests.support.networks import batch
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 import mtl
 from mtl import MultiTaskModel, Prediction, SentenceEncoder
 from mtl.artifact import HeadSpec, TaskHead, build_network, save_model
-from mtl.errors import DataError, ModelError, Problem
+from mtl.errors import ConfigError, DataError, ModelError, Problem
 from mtl.model.encoder import Encoder
 from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS
@@ -60,12 +60,21 @@ def test_labels(model: MultiTaskModel) -> None:
 def test_one_sentence(model: MultiTaskModel) -> None:
     assert model.encode("Great phone").shape == (32,)
     assert np.array_equal(model.encode("Great phone"), model.encode(["Great phone"])[0])
-    assert model.predict("Great phone") == model.predict(["Great phone"])
-    assert {task: len(found) for task, found in model.predict("Great phone").items()} == {"topic": 1, "mood": 1}
-    assert {task: found.shape for task, found in model.predict_proba("Great phone").items()} == {
-        "topic": (1, 3),
-        "mood": (1, 2),
+    together = model.predict(["Great phone"])
+    assert model.predict("Great phone") == {task: predictions[0] for task, predictions in together.items()}
+    assert {task: rows.shape for task, rows in model.predict_proba("Great phone").items()} == {
+        "topic": (3,),
+        "mood": (2,),
     }
+
+
+def test_some_tasks_alone(model: MultiTaskModel, run: Path) -> None:
+    alone = MultiTaskModel.from_pretrained(run, device="cpu", tasks=["mood"])
+    assert alone.labels == {"mood": LABELS["mood"]}
+    assert alone.predict(TEXTS) == {"mood": model.predict(TEXTS)["mood"]}
+    with pytest.raises(ConfigError) as error:
+        MultiTaskModel.from_pretrained(run, tasks=["mod", "mood"])
+    assert error.value.problems == (Problem("task", "'mod'", "topic, mood", "did you mean mood?"),)
 
 
 def test_a_sentence_that_is_no_string_is_named(model: MultiTaskModel) -> None:
@@ -88,7 +97,7 @@ def test_odd_sentences(model: MultiTaskModel, text: str) -> None:
     assert np.linalg.norm(embedding) == pytest.approx(1.0, abs=1e-5)  # the tiny encoder normalises
     together = model.encode([*TEXTS, text])
     assert together[-1] == pytest.approx(embedding, abs=1e-6)
-    assert all(sum(found[0].probabilities.values()) == pytest.approx(1.0) for found in model.predict(text).values())
+    assert all(sum(found.probabilities.values()) == pytest.approx(1.0) for found in model.predict(text).values())
 
 
 def test_a_sentence_of_a_megabyte_is_cut(model: MultiTaskModel) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.encoding import Encoding, check_finite, encode_table
+from mtl.encoding import Encoding, check_finite, encode_table, head_logits
 from mtl.errors import ModelError, Problem
-from mtl.evaluation.scoring import head_logits
 from mtl.model.encoder import Encoder
 from tests.support.networks import network
 from tests.unit.test_encoding import pad_id, table_of
