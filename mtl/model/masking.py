@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -34,7 +35,8 @@ def _import_masks() -> None:
     setattr(module, _CLASS, _real)
     sys.modules.update({_COMPILER: compiler, _MODULE: module})
     try:
-        importlib.import_module(_MASKS)
+        with suppress(ImportError, AttributeError):  # a release that needs more of the compiler is imported as it is
+            importlib.import_module(_MASKS)
     finally:
         del sys.modules[_COMPILER], sys.modules[_MODULE]
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtl.activations import ActivationStore, cache_limit, limits
 from mtl.activations.limits import DEFAULT_LIMIT, size_text
-from mtl.errors import ConfigError
+from mtl.errors import ConfigError, Problem
 from tests.support.activations import DIM, add, key, present
 
 ROOM = 4000
