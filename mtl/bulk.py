@@ -145,7 +145,7 @@ def _parquet_writer(path: Path, model: MultiTaskModel) -> Iterator[Writer]:
     with parquet.ParquetWriter(path, fields) as writer:
 
         def write(texts: list[str], predictions: Predictions) -> None:
-            values = [[_encodable(text) for text in texts]]
+            values: list[list[Any]] = [[_encodable(text) for text in texts]]
             values += [
                 [row.label if label is None else row.probabilities[label] for row in predictions[task]]
                 for _, task, label in columns
