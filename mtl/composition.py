@@ -221,7 +221,8 @@ def _code_problems(given: Sequence[Argument], groups: Groups, composed: Composed
             found = "settings of your own, with which Hydra would call any Python function that they name"
             yield Problem(f"hydra.{key}", found, "those of conf/hydra", f"leave hydra.{key} out")
     for key in ("launcher", "sweeper"):
-        target = str(OmegaConf.to_container(settings[key]).get("_target_"))
+        plain: Any = OmegaConf.to_container(settings[key])
+        target = str(plain.get("_target_"))
         if not target.startswith(_PLUGINS):
             yield Problem(
                 f"hydra.{key}._target_", repr(target), f"a {key} of Hydra or of a plugin of it", "leave it out"
