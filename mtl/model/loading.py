@@ -53,8 +53,8 @@ def load_backbone(folder: Path) -> PreTrainedModel:
         The bare model: embeddings and layers in float32, without a pooler.
 
     Raises:
-        ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or the
-            folder holds what is not allowed there (see `check_files`).
+        ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or
+            the folder holds what is not allowed there (see `check_files`).
     """
     check_files(folder)
     check_sizes(folder)

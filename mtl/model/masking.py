@@ -43,6 +43,7 @@ def _import_masks() -> None:
 
 _import_masks()
 
+from transformers import AttentionInterface  # noqa: E402 - brings the masks, too
 from transformers.masking_utils import AttentionMaskInterface, create_bidirectional_mask, sdpa_mask  # noqa: E402
 
-__all__ = ["AttentionMaskInterface", "create_bidirectional_mask", "sdpa_mask"]
+__all__ = ["AttentionInterface", "AttentionMaskInterface", "create_bidirectional_mask", "sdpa_mask"]

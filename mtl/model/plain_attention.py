@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from mtl.model.dropout import fast_dropout
-from mtl.model.masking import AttentionMaskInterface, sdpa_mask
+from mtl.model.masking import AttentionInterface, AttentionMaskInterface, sdpa_mask
 
 NAME = "mtl_plain"
 """What the implementation is called in ``set_attn_implementation``."""
