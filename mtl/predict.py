@@ -42,6 +42,16 @@ STANDARD = "-"
 """Standard input or output in the place of a file."""
 
 
+class _How(TypedDict):
+    calibrated: bool
+    prompt_name: str | None
+
+
+_UNLIMITED = 1_000_000
+STANDARD = "-"
+"""Standard input or output in the place of a file."""
+
+
 @dataclass(config=schema.STRICT)
 class Options:
     """The arguments."""
@@ -81,8 +91,7 @@ def main(arguments: Sequence[str]) -> None:
             list(texts),
             precision=options.precision,
             progress=True,
-            calibrated=options.calibrated,
-            prompt_name=options.prompt_name,
+            **how,
         )
         _show(list(texts), found)
     elif options.output == STANDARD:
