@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, TypedDict
 
 from pydantic.dataclasses import dataclass
 
@@ -36,10 +36,6 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
   --                  everything behind it is a sentence
 """
-
-_UNLIMITED = 1_000_000
-STANDARD = "-"
-"""Standard input or output in the place of a file."""
 
 
 class _How(TypedDict):
@@ -84,6 +80,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.inference import MultiTaskModel
 
+    how: _How = {"calibrated": options.calibrated, "prompt_name": options.prompt_name}
     tasks = None if options.task is None else options.task.split(",")
     model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
@@ -95,23 +92,9 @@ def main(arguments: Sequence[str]) -> None:
         )
         _show(list(texts), found)
     elif options.output == STANDARD:
-        predict_lines(
-            model,
-            texts,
-            sys.stdout,
-            options.precision,
-            calibrated=options.calibrated,
-            prompt_name=options.prompt_name,
-        )
+        predict_lines(model, texts, sys.stdout, options.precision, **how)
     else:
-        predict_to_file(
-            model,
-            texts,
-            Path(options.output),
-            options.precision,
-            calibrated=options.calibrated,
-            prompt_name=options.prompt_name,
-        )
+        predict_to_file(model, texts, Path(options.output), options.precision, **how)
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 

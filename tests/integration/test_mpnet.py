@@ -30,7 +30,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder(mpnet_weights: Path) -> Encoder:
-    return Encoder.from_pretrained(mpnet_weights)
+    return Encoder.from_folder(mpnet_weights)
 
 
 def overrides(folder: Path, weights: Path, *more: str) -> list[str]:
