@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
 
 from mtl.errors import ModelError, Problem
 from mtl.files import write_json
@@ -25,7 +26,6 @@ from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partiti
 from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, load_dense, positions, quiet
-from mtl.model.masking import create_bidirectional_mask
 from mtl.model.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.pooling import Dense, pool
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mtl.model.dropout import fast_dropout
-from mtl.model.masking import AttentionMaskInterface, sdpa_mask
 
 NAME = "mtl_plain"
 """What the implementation is called in ``set_attn_implementation``."""

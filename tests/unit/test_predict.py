@@ -126,7 +126,7 @@ import sys
 from mtl import predict
 
 def heavy():
-    slow = ("lightning", "torchmetrics", "torch._dynamo", "hydra", "datasets", "pyarrow")
+    slow = ("lightning", "torchmetrics", "hydra", "datasets", "pyarrow")
     return [name for name in slow if name in sys.modules]
 
 try:
@@ -140,25 +140,8 @@ print(heavy())
 
 
 def test_what_is_imported_for_a_sentence(folder: Path) -> None:
-    """A slip in the model's name costs no import of torch; a prediction neither training's packages nor a compiler."""
+    """A slip in the model's name costs no import of torch; a prediction none of training's packages."""
     command = [sys.executable, "-c", _IMPORTS, str(folder)]
     done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_the_compiler_is_there_where_it_is_called_for() -> None:
-    """Only its import is put off."""
-    code = (
-        "import sys\n"
-        "from mtl.model import masking\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
-        "import transformers.masking_utils as masks\n"
-        "with masks.TransformGetItemToIndex() as mode: pass\n"
-        "from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex\n"
-        "assert isinstance(mode, TransformGetItemToIndex)\n"
-        "import torch\n"
-        "assert torch._dynamo.is_compiling() is False\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=outside(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
