@@ -200,8 +200,10 @@ class MultiTaskModule(LightningModule):
         if self._noted_at != self.global_step - 1:  # not a step to be logged, or gradients are still collected
             return
         tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
-        values = torch.stack([value.float() for value in tensors.values()]).tolist()  # the device is waited for once
-        figures: dict[str, Any] = {**self.figures, **dict(zip(tensors, values, strict=True))}
+        figures: dict[str, Any] = dict(self.figures)
+        if tensors:  # the device is waited for once
+            values = torch.stack([value.float() for value in tensors.values()]).tolist()
+            figures |= dict(zip(tensors, values, strict=True))
         for logger in self.loggers:
             logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self._noted_at)
             logger.save()

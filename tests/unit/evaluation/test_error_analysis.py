@@ -146,7 +146,7 @@ def test_the_section_of_a_report() -> None:
     assert "`errors/topic_test_slices.csv`" in blocks[3]
     assert blocks[4] == "**Surest mistakes** (2 of 3)"
     assert blocks[5].splitlines()[:4] == [
-        "- “\\=sure\\|&lt;b&gt;” (`x.csv:3`)  ",
+        "- “\\=sure\\|&lt;b&gt;” (topic, `x.csv:3`)  ",
         "  is **a**, taken for **b** (p = 0.900), the label of most of the nearest training rows",
         "  - 1.00 **a**: “lovely” (`train.csv:4`)",
         "  - 0.71 **b**: “late again” (`train.csv:3`)",

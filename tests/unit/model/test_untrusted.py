@@ -103,7 +103,7 @@ def test_an_adapter_in_a_snapshot_of_the_hub(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, marker: Path
 ) -> None:
     add_adapter((folder / name).parent)
-    monkeypatch.setattr("mtl.model.weights.fetch", lambda *_: folder)
+    monkeypatch.setattr("mtl.model.hub.fetch", lambda *_: folder)
     assert f"  {folder / name}\n" in text_of(lambda: locate(BackboneSpec(name="owner/name")))
     assert not marker.exists()
 
