@@ -58,7 +58,8 @@ def test_a_sweep_ends_in_one_table_of_its_jobs_and_the_command_that_compares_the
     arguments = ["seed=1,2", "freeze=backbone", "hydra.sweep.dir=here/sweep"]
     done = call("mtl.train", "-m", *arguments, *data(tmp_path), *DEBUG, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    before, table = done.stdout.split("Jobs of the sweep\n")
+    shown = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    before, table = shown.split("Jobs of the sweep\n")
     assert before.count("Results\n") == 2
     assert before.count("report   here/sweep/") == 2
     assert "Calibration" not in before
