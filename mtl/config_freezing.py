@@ -19,7 +19,8 @@ class GradualConfig:
     """What ``start``, ``every`` and ``stages`` count: epochs, or optimizer steps of the whole training."""
     start: Number
     every: Count
-    layers: Count
+    layers: Layers
+    """How many more layers thaw at each stage, a number or a share of all."""
     stages: dict[Number, Count | Literal["all"]] | None
     """In place of the three: for the start of each stage how many more layers thaw, from the top down."""
     warmup: Steps

@@ -84,7 +84,7 @@ def plan_freezing(
     unit: Unit = "epochs",
     start: int = 0,
     every: int = 1,
-    layers: int = 1,
+    layers: float = 1,
     stages: Mapping[int, int | Literal["all"]] | None = None,
 ) -> FreezePlan:
     """Return what learns when.
@@ -102,7 +102,8 @@ def plan_freezing(
         unit: For ``gradual``: what ``start``, ``every`` and ``stages`` count.
         start: For ``gradual``: the epoch or step (from 0) at which the first layers thaw.
         every: For ``gradual``: epochs or steps between two stages.
-        layers: For ``gradual``: layers per stage; the embeddings come with the lowest layer.
+        layers: For ``gradual``: layers per stage, a number or a share of all (rounded up); the embeddings come with the
+            lowest layer.
         stages: For ``gradual``, in place of the three above: for the start of each stage how many more layers thaw;
             what is left over stays frozen.
 
@@ -139,9 +140,10 @@ def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
     return layers[len(layers) - count :]
 
 
-def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: int) -> dict[str, int]:
+def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: float) -> dict[str, int]:
     above = len(encoder_layers) - 2  # layers above the lowest one
-    first = {layer: start + every * ((above - depth) // layers) for depth, layer in enumerate(encoder_layers[1:])}
+    count = math.ceil(layers * (above + 1)) if layers < 1 else int(layers)
+    first = {layer: start + every * ((above - depth) // count) for depth, layer in enumerate(encoder_layers[1:])}
     return {encoder_layers[0]: max(first.values()), **first}
 
 

@@ -37,6 +37,10 @@ HEADS = {"heads.topic": 0, "heads.mood": 0}
         ({"backbone": "lower", "train_layers": 0.33}, {"layer.4": 0, "layer.5": 0, **HEADS}),
         ({"backbone": "lower", "train_layers": 0.34}, {"layer.3": 0, "layer.4": 0, "layer.5": 0, **HEADS}),
         (
+            {"backbone": "gradual", "start": 0, "every": 1, "layers": 0.4},  # a share, rounded up: 3 of 6
+            {**dict.fromkeys(SIX[:4], 1), **dict.fromkeys(SIX[4:], 0), **HEADS},
+        ),
+        (
             {"backbone": "gradual", "start": 1, "every": 1, "layers": 2},
             {
                 "embeddings": 3,
