@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -24,7 +26,7 @@ from mtl.errors import ModelError, Problem
 from mtl.files import write_text_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 2**20
@@ -126,21 +128,18 @@ def fetch(name: str, cache: Path) -> Path:
     return snapshot
 
 
-class _locked:  # noqa: N801 - a context manager
+@contextmanager
+def _locked(lock: FileLock, name: str) -> Iterator[None]:
     """Hold a lock between processes; say so where that means waiting."""
-
-    def __init__(self, lock: FileLock, name: str) -> None:
-        self._lock, self._name = lock, name
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=_QUIET_SECONDS)
-        except Timeout:
-            _log.warning("waiting for another process that downloads %s", self._name)
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    try:
+        lock.acquire(timeout=_QUIET_SECONDS)
+    except Timeout:
+        _log.warning("waiting for another process that downloads %s", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_whole(snapshot: Path, model: PackagedModel) -> bool:
