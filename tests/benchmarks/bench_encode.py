@@ -12,12 +12,12 @@ from sentence_transformers import SentenceTransformer
 
 from mtl import SentenceEncoder
 from mtl.data.tokenization import tokenize
+from tests.benchmarks import tool
 from tests.benchmarks.corpora import sentences
 from tests.benchmarks.figures import Figure, ceiling
 from tests.benchmarks.flops import forward_flops
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.timing import Timings, alternate
-from tests.benchmarks.tool import checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,14 +31,15 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="bench_encode", description=__doc__)
     options.add_argument("--rows", type=int, default=4000, help="sentences (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=3, help="timed rounds (default: %(default)s)")
+    tool.add_backbone(options)
     return options
 
 
 def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
     """Encode the same sentences with each."""
     texts = sentences(options.rows)
-    peer = SentenceTransformer(str(checkpoint()))
-    ours = SentenceEncoder.from_pretrained("minilm")
+    peer = SentenceTransformer(str(tool.checkpoint(options.backbone)))
+    ours = SentenceEncoder.from_pretrained(options.backbone)
     timings = alternate(
         {
             "peer": partial(peer.encode, texts, show_progress_bar=False),

@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--share", type=float, default=0.04, help="share of the rows (default: %(default)s)")
     options.add_argument("--epochs", type=int, default=3, help="epochs of a run (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=3, help="runs of each (default: %(default)s)")
+    tool.add_backbone(options)
     return options
 
 
@@ -32,7 +33,7 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
     later: dict[str, list[float]] = {"lower_layers": [], "none": []}
     with tempfile.TemporaryDirectory() as folder:
         data = overrides(cut(tasks(), options.share, Path(folder)))
-        common = [*data, "backbone=minilm", f"trainer.max_epochs={options.epochs}", *tool.UNOBSERVED]
+        common = [*data, f"backbone={options.backbone}", f"trainer.max_epochs={options.epochs}", *tool.UNOBSERVED]
         _epochs([*common, "freeze=none", "++trainer.limit_train_batches=2", "trainer.max_epochs=1"])
         for number in range(options.rounds):
             for freeze in list(first) if number % 2 == 0 else list(first)[::-1]:

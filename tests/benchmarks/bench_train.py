@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, default=3, help="runs of each, seeds 0, 1, … (default: %(default)s)")
     options.add_argument("--peer-bf16", action="store_true", help="also the hand-written loop under bf16 autocast")
     options.add_argument("--as-it-comes", action="store_true", help="also ours with its head's dropout and clipping")
+    tool.add_backbone(options)
     options.add_argument("--full", action="store_true", help="all rows, 3 epochs, 3 seeds: for quality; takes an hour")
     return options
 
@@ -45,16 +46,16 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder, tool.fresh_cache():
         data = cut(tasks(), share, Path(folder))
         runs: dict[str, Callable[[int], Outcome]] = {
-            "ours": partial(_ours, data, epochs, extra=AS_THE_LOOP),
-            "peer": partial(_peer, data, epochs, False),
+            "ours": partial(_ours, data, options.backbone, epochs, extra=AS_THE_LOOP),
+            "peer": partial(_peer, data, options.backbone, epochs, False),
         }
         if options.peer_bf16:
-            runs["peer, bf16"] = partial(_peer, data, epochs, True)
+            runs["peer, bf16"] = partial(_peer, data, options.backbone, epochs, True)
         if options.as_it_comes:
-            runs["ours, as it comes"] = partial(_ours, data, epochs)
-        _warm_up(data)
+            runs["ours, as it comes"] = partial(_ours, data, options.backbone, epochs)
+        _warm_up(data, options.backbone)
         found = _alternate(runs, options.rounds)
-        work = TRAIN_FACTOR * _flops_per_row(data)
+        work = TRAIN_FACTOR * _flops_per_row(data, options.backbone)
     rivals = _seconds_per_row(found["peer"])
     return [
         *(_figure(name, outcomes, rivals, work, machine) for name, outcomes in found.items()),
@@ -87,11 +88,11 @@ def _alternate(runs: dict[str, Callable[[int], Outcome]], rounds: int) -> dict[s
     return found
 
 
-def _ours(data: Sequence[Task], epochs: int, seed: int, extra: Sequence[str] = ()) -> tool.ToolRun:
+def _ours(data: Sequence[Task], backbone: str, epochs: int, seed: int, extra: Sequence[str] = ()) -> tool.ToolRun:
     return tool.run(
         [
             *overrides(data),
-            "backbone=minilm",
+            f"backbone={backbone}",
             "freeze=none",
             f"learning_rates.heads={RATES.heads}",
             f"learning_rates.upper={RATES.upper}",
@@ -104,8 +105,9 @@ def _ours(data: Sequence[Task], epochs: int, seed: int, extra: Sequence[str] = (
     )
 
 
-def _peer(data: Sequence[Task], epochs: int, bf16: bool, seed: int) -> plain_loop.Outcome:
-    return plain_loop.train(plain_rows(data), tool.checkpoint(), epochs=epochs, rates=RATES, seed=seed, bf16=bf16)
+def _peer(data: Sequence[Task], backbone: str, epochs: int, bf16: bool, seed: int) -> plain_loop.Outcome:
+    folder = tool.checkpoint(backbone)
+    return plain_loop.train(plain_rows(data), folder, epochs=epochs, rates=RATES, seed=seed, bf16=bf16)
 
 
 def plain_rows(data: Sequence[Task]) -> dict[str, dict[str, plain_loop.Rows]]:
@@ -113,14 +115,14 @@ def plain_rows(data: Sequence[Task]) -> dict[str, dict[str, plain_loop.Rows]]:
     return {task.name: {split: task.rows(split) for split in ("train", "test")} for task in data}
 
 
-def _warm_up(data: Sequence[Task]) -> None:
-    _ours(data, 1, 0, ["++trainer.limit_train_batches=2"])
-    plain_loop.train(plain_rows(data), tool.checkpoint(), epochs=1, max_steps=2)
+def _warm_up(data: Sequence[Task], backbone: str) -> None:
+    _ours(data, backbone, 1, 0, ["++trainer.limit_train_batches=2"])
+    plain_loop.train(plain_rows(data), tool.checkpoint(backbone), epochs=1, max_steps=2)
 
 
-def _flops_per_row(data: Sequence[Task]) -> float:
+def _flops_per_row(data: Sequence[Task], backbone: str) -> float:
     """Return the work of a forward pass over a row: the mean over the tasks, of which each gives half of the rows."""
-    encoder = SentenceEncoder.from_pretrained("minilm")
+    encoder = SentenceEncoder.from_pretrained(backbone)
     means = []
     for task in data:
         texts = [text for text, _ in task.rows("train")]

@@ -171,14 +171,16 @@ def main() -> None:
     """Run the loop on the corpora of the benchmarks and print what came out."""
     from tests.benchmarks.bench_train import plain_rows
     from tests.benchmarks.corpora import tasks
-    from tests.benchmarks.tool import checkpoint
+    from tests.benchmarks.tool import add_backbone, checkpoint
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
+    add_backbone(parser)
     options = parser.parse_args()
-    print(train(plain_rows(tasks()), checkpoint(), epochs=options.epochs, seed=options.seed, bf16=options.bf16))
+    folder = checkpoint(options.backbone)
+    print(train(plain_rows(tasks()), folder, epochs=options.epochs, seed=options.seed, bf16=options.bf16))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -83,9 +84,14 @@ def auto_precision() -> Literal["fp32", "bf16"]:
     return "bf16" if native_bf16(device()) else "fp32"
 
 
-def checkpoint(name: str = "minilm") -> Path:
+def checkpoint(name: str) -> Path:
     """Return the folder of a backbone that needs no hub."""
     return locate(backbone_spec(name))
+
+
+def add_backbone(options: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the encoder of both sides."""
+    options.add_argument("--backbone", choices=("minilm", "mpnet"), default="minilm", help="default: %(default)s")
 
 
 @contextlib.contextmanager
