@@ -582,6 +582,7 @@ def test_every_size_has_an_upper_bound(arguments: tuple[str, ...]) -> None:
 
 RATES = {
     "callbacks.save_every_minutes",
+    "freeze.gradual.layers",
     "freeze.gradual.warmup",
     "loss.dwa.temperature",
     "data.temperature",

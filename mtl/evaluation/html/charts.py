@@ -96,8 +96,8 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
 def label_places(rows: Sequence[Row]) -> list[_Place | None]:
     """Return where the name of each point stands: alignment and offset in pixels; None where there is no room.
 
-    The places are found for the narrowest chart of a page with two charts in a row. In a wider one the points lie
-    further apart, so that no name meets another one there either.
+    The places are found for the narrowest chart of a page with two charts in a row, with names side by side in the
+    order of their points. In a wider chart the points lie further apart, so no name meets another one there either.
 
     Args:
         rows: ``label``, ``seconds``, ``score`` and ``front`` of each point.
@@ -112,16 +112,16 @@ def label_places(rows: Sequence[Row]) -> list[_Place | None]:
         )
         for row in rows
     ]
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
+    taken = [(x, (x - 7, y - 7, x + 7, y + 7)) for x, y in points]
     places: list[_Place | None] = [None] * len(rows)
     for at in sorted(range(len(rows)), key=lambda at: (not rows[at]["front"], -rows[at]["score"])):
         for place in _PLACES:
             box = _box(points[at], place, len(str(rows[at]["label"])))
             others = taken[:at] + taken[at + 1 :]
             within = min(box[0], box[1], _NARROW - box[2], _TALL - box[3]) >= -_PADDING / 2
-            if within and not any(_overlap(box, other) for other in others):
+            if within and all(_stay_apart((points[at][0], box), other) for other in others):
                 places[at] = place
-                taken.append(box)
+                taken.append((points[at][0], box))
                 break
     return places
 
@@ -134,8 +134,12 @@ def _box(point: tuple[float, float], place: _Place, characters: int) -> _Box:
     return left, y + dy - 7, left + width, y + dy + 7
 
 
-def _overlap(one: _Box, other: _Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _stay_apart(one: tuple[float, _Box], other: tuple[float, _Box]) -> bool:
+    """Whether two boxes, each with the place of its point on the axis, lie apart however wide the chart is."""
+    (x, box), (other_x, other_box) = one, other
+    if box[1] >= other_box[3] or other_box[1] >= box[3]:
+        return True
+    return (box[2] <= other_box[0] and x <= other_x) or (other_box[2] <= box[0] and other_x <= x)
 
 
 def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[str], summary: str) -> Chart:
