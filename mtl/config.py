@@ -111,10 +111,11 @@ class DataConfig:
     eval_batch_size: Count
     max_tokens: Annotated[int, Field(ge=16, le=MOST)]
     """Most padded tokens of one task's batch."""
-    most_batches: Count | None
-    """Batches of rows of each split and task, a sample by the seed, to see whether everything runs; ``null``: all."""
     train_share: Annotated[float, Field(gt=0, le=1)]
     """Share of each task's training rows that is used, see `mtl.data.tasks.TaskSpec`."""
+    most_batches: Count | None = None
+    """Batches of rows of each split and task, a sample by the seed, to see whether everything runs; ``null``: all,
+    as runs of earlier versions have it."""
 
 
 @dataclass(config=schema.STRICT)

@@ -39,6 +39,18 @@ def problems(changes: dict[str, Any], *arguments: str) -> list[Problem]:
     return list(caught.value.problems)
 
 
+def test_the_configuration_of_an_earlier_version_still_loads() -> None:
+    """It has none of the keys that came later, each of which has the value that was meant before."""
+    values = OmegaConf.to_container(OmegaConf.create(composed("backbone=mpnet")), resolve=True)
+    assert isinstance(values, dict)
+    now = load(values)
+    for section, key in (("backbone", "prompt_name"), ("backbone", "fast_rates"), ("data", "most_batches")):
+        del values[section][key]
+    earlier = load(values)
+    assert earlier.backbone.fast_rates is None
+    assert (earlier.backbone.prompt_name, earlier.data) == (now.backbone.prompt_name, now.data)
+
+
 def test_the_text_of_an_error_is_whole() -> None:
     with pytest.raises(ConfigError) as caught:
         load(changed({"trainer.max_epoch": 3, "learning_rates.heads": 2, "freeze.heads": ["sentimnt"]}))
