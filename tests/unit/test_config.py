@@ -41,8 +41,7 @@ def problems(changes: dict[str, Any], *arguments: str) -> list[Problem]:
 
 def test_the_configuration_of_an_earlier_version_still_loads() -> None:
     """It has none of the keys that came later, each of which has the value that was meant before."""
-    values = OmegaConf.to_container(OmegaConf.create(composed("backbone=mpnet")), resolve=True)
-    assert isinstance(values, dict)
+    values: Any = OmegaConf.to_container(OmegaConf.create(composed("backbone=mpnet")), resolve=True)
     now = load(values)
     for section, key in (("backbone", "prompt_name"), ("backbone", "fast_rates"), ("data", "most_batches")):
         del values[section][key]
