@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.errors import ConfigError, DataError, Problem, did_you_mean, printable
+from mtl.base import cli, schema
+from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mtl.cache_entries import Entry
+    from mtl.activations.entries import Entry
 
 USAGE = """
 usage: python -m mtl.cache
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str]) -> None:
 def show() -> None:
     """Print the folder, each kind with entries, rows, bytes and age, each source of activations, and strangers."""
     from mtl.activations import cache_limit
+    from mtl.activations.entries import entries, unknown
     from mtl.activations.limits import VARIABLE, size_text
-    from mtl.cache_entries import entries, unknown
-    from mtl.evaluation.tables import console
-    from mtl.files import cache_root
+    from mtl.base.files import cache_root
+    from mtl.reporting.tables import console
 
     limit = cache_limit()
     found = entries()
@@ -100,8 +100,8 @@ def clear(options: Clear) -> None:
     Raises:
         DataError: Some files cannot be removed; all the others are.
     """
+    from mtl.activations.entries import KINDS, entries, remove
     from mtl.activations.limits import size_text
-    from mtl.cache_entries import KINDS, entries, remove
 
     removed: list[Entry] = []
     problems: list[Problem] = []
@@ -124,7 +124,7 @@ def clear(options: Clear) -> None:
 
 def _kinds(found: Sequence[Entry]) -> Table:
     from mtl.activations.limits import size_text
-    from mtl.evaluation.formatting import count
+    from mtl.base.formatting import count
 
     table = _table("kind", "entries", "rows", "size", "last used")
     for kind in dict.fromkeys(entry.kind for entry in found):
@@ -139,7 +139,7 @@ def _sources(found: Iterable[Entry]) -> Table:
     from rich.text import Text
 
     from mtl.activations.limits import size_text
-    from mtl.evaluation.formatting import count, one_line
+    from mtl.base.formatting import count, one_line
 
     table = _table("activations", "rows", "size", "last used")
     table.columns[0].max_width = _WIDTH

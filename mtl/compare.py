@@ -11,10 +11,10 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem, printable
-from mtl.files import obstacle
+from mtl.base import cli, schema
+from mtl.base.errors import ConfigError, Problem, printable
+from mtl.base.files import obstacle
+from mtl.base.kinds import Name
 
 USAGE = """
 usage: python -m mtl.compare FOLDER …
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE, rest="folders")
     folder = _check(options)
 
-    from mtl.evaluation.comparison.comparing import compare
-    from mtl.evaluation.comparison.outputs import show, write
+    from mtl.comparison.comparing import compare
+    from mtl.comparison.outputs import show, write
 
     comparison = compare(options.folders, options.resamples)
     write(folder, comparison)  # first: the files are there also where the output is cut off by a pipe

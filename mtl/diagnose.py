@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.config_types import Count, Name
-from mtl.errors import ConfigError, Problem
-from mtl.files import obstacle
-from mtl.run_folder import check
+from mtl.base import cli, schema
+from mtl.base.errors import ConfigError, Problem
+from mtl.base.files import obstacle
+from mtl.base.kinds import Count, Name
+from mtl.base.run_folder import check
 
 USAGE = """
 usage: python -m mtl.diagnose run=FOLDER [task=TASK]
@@ -54,10 +54,10 @@ def main(arguments: Sequence[str]) -> None:
     if options.output is None:
         check(Path(options.run), only_links=True)
 
-    from mtl.diagnosing import diagnose_run
+    from mtl.base.formatting import one_line
+    from mtl.diagnosis.run import diagnose_run
     from mtl.diagnosis.words import sentences
-    from mtl.evaluation.formatting import one_line
-    from mtl.evaluation.tables import console
+    from mtl.reporting.tables import console
 
     found = diagnose_run(
         options.run,

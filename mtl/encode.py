@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.backbones import backbone_spec
-from mtl.config_types import Name
-from mtl.errors import ModelError, printable
-from mtl.predict import STANDARD, check_sources, sentences_of
-from mtl.run_folder import find_model
+from mtl.base import cli, schema
+from mtl.base.errors import ModelError, printable
+from mtl.base.kinds import Name
+from mtl.base.run_folder import find_model
+from mtl.inference.sentences import STANDARD, check_sources, sentences_of
+from mtl.model.backbones import backbone_spec
 
 USAGE = """
 usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
@@ -53,14 +53,14 @@ def main(arguments: Sequence[str]) -> None:
     check_encoder(options.model)  # a slip is told before torch is imported, which takes seconds
 
     with cli.large_imports():
-        from mtl.bulk import check_output, encode_to_file
+        from mtl.inference.bulk import check_output, encode_to_file
 
     source = None if options.input in (None, STANDARD) else Path(str(options.input))
     if options.output is not None:
         check_output(Path(options.output), (".npy",), source)
     texts = sentences_of(options.input, options.text_column, options.sentences)
 
-    from mtl.inference import SentenceEncoder
+    from mtl.inference.models import SentenceEncoder
 
     encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
     if options.output is None:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.config_types import Name
-from mtl.errors import ConfigError, Problem
-from mtl.files import obstacle
+from mtl.base import cli, schema
+from mtl.base.errors import ConfigError, Problem
+from mtl.base.files import obstacle
+from mtl.base.kinds import Name
 
 USAGE = """
 usage: python -m mtl.evaluate run=FOLDER
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE)
     _check_together(options)
 
-    from mtl.evaluation.tables import class_table, console, results_table, stage_table
-    from mtl.reevaluation import evaluate_file, evaluate_run, write_scored
-    from mtl.results import show_calibration
+    from mtl.reporting.tables import class_table, console, results_table, stage_table
+    from mtl.training.again import evaluate_file, evaluate_run, write_scored
+    from mtl.training.results import show_calibration
 
     if options.input is not None:
         scored = evaluate_file(

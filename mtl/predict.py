@@ -6,17 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.config_types import Name
-from mtl.errors import ConfigError, DataError, Problem, printable
-from mtl.run_folder import find_model
+from mtl.base import cli, schema
+from mtl.base.errors import printable
+from mtl.base.kinds import Name
+from mtl.base.run_folder import find_model
+from mtl.inference.sentences import STANDARD, check_sources, sentences_of
 
 if TYPE_CHECKING:
-    from mtl.inference import Prediction
+    from mtl.inference.models import Prediction
 
 USAGE = """
 usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
@@ -44,8 +45,6 @@ class _How(TypedDict):
 
 
 _UNLIMITED = 1_000_000
-STANDARD = "-"
-"""Standard input or output in the place of a file."""
 
 
 @dataclass(config=schema.STRICT)
@@ -71,14 +70,14 @@ def main(arguments: Sequence[str]) -> None:
     find_model(Path(options.model))  # a slip is told before torch is imported, which takes seconds
 
     with cli.large_imports():
-        from mtl.bulk import check_output, predict_lines, predict_to_file
+        from mtl.inference.bulk import check_output, predict_lines, predict_to_file
 
     source = None if options.input in (None, STANDARD) else Path(str(options.input))
     if options.output not in (None, STANDARD):
         check_output(Path(str(options.output)), (".csv", ".jsonl", ".parquet"), source)
     texts = sentences_of(options.input, options.text_column, options.sentences)
 
-    from mtl.inference import MultiTaskModel
+    from mtl.inference.models import MultiTaskModel
 
     how: _How = {"calibrated": options.calibrated, "prompt_name": options.prompt_name}
     tasks = None if options.task is None else options.task.split(",")
@@ -98,58 +97,12 @@ def main(arguments: Sequence[str]) -> None:
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 
-def sentences_of(file: str | None, text_column: str, sentences: list[str]) -> Sequence[str]:
-    """Return the sentences of the arguments, of standard input, or of a file.
-
-    Raises:
-        DataError: The file, or standard input, cannot be used.
-    """
-    if file is None:
-        return sentences
-    if file == STANDARD:
-        return _lines(sys.stdin.buffer)
-    from mtl.data.examples import read_texts
-
-    return read_texts(Path(file), text_column).texts
-
-
-def _lines(stream: IO[bytes]) -> list[str]:
-    """Return the lines of a stream that are not blank."""
-    texts, problems = [], []
-    for at, line in enumerate(stream, 1):
-        try:
-            texts.append(line.decode("utf-8-sig" if at == 1 else "utf-8").strip())
-        except UnicodeDecodeError as error:
-            problems.append(Problem(f"standard input:{at}", f"bytes that are no UTF-8: {error.reason}", "UTF-8"))
-    if problems:
-        raise DataError(problems)
-    if not any(texts):
-        raise DataError(Problem("standard input", "no sentence", "one sentence per line"))
-    return [text for text in texts if text]
-
-
-def check_sources(file: str | None, sentences: list[str]) -> None:
-    """Check that there is exactly one source of sentences.
-
-    Raises:
-        ConfigError: There is none, or both, or a sentence is empty.
-    """
-    if (file is None) == (not sentences):
-        found = "neither input= nor sentences" if file is None else "both input= and sentences"
-        raise ConfigError(Problem("input", found, "a file or sentences", 'input=reviews.csv, or "a sentence"'))
-    empty = [
-        Problem(f"sentence {at}", repr(text), "a text") for at, text in enumerate(sentences, 1) if not text.strip()
-    ]
-    if empty:
-        raise ConfigError(empty)
-
-
 def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mtl.evaluation.formatting import one_line
-    from mtl.terminal import console
+    from mtl.base.formatting import one_line
+    from mtl.base.terminal import console
 
     table = Table("sentence", *predictions, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, text in enumerate(texts):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from mtl import cli, schema
-from mtl.config_types import Name
-from mtl.errors import printable
-from mtl.run_folder import check
+from mtl.base import cli, schema
+from mtl.base.errors import printable
+from mtl.base.kinds import Name
+from mtl.base.run_folder import check
 
 USAGE = """
 usage: python -m mtl.report run=FOLDER
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then write the page."""
     options = cli.parse(Options, arguments, USAGE)
 
-    from mtl.evaluation.html.run_page import write_run_page
+    from mtl.reporting.run_page import write_run_page
 
     check(Path(options.run), only_links=True)
     print(printable(f"written: {write_run_page(options.run)}"))

@@ -17,14 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from mtl import cli, new_folder
-from mtl.backbones import CONF
-from mtl.composition import check_command_line
-from mtl.config import Config, load
+from mtl.base import cli
+from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
+from mtl.base.files import CONF
+from mtl.base.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
+from mtl.config import run_folders
+from mtl.config.command_line import check_command_line
+from mtl.config.fields import Config, load
 from mtl.data.problems import plural
-from mtl.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
-from mtl.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
-from mtl.study import Study, plan_study
+from mtl.training.study import Study, plan_study
 
 if TYPE_CHECKING:
     from mtl.evaluation.scoring import Scored
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     place = command.folder if study is None else study.folder
     try:
         # before Hydra writes into it: a second run there must not touch what the first one has
-        with nullcontext() if place is None else in_use(place), new_folder.making():
+        with nullcontext() if place is None else in_use(place), run_folders.making():
             run()
     except (HydraException, ValueError) as error:
         raise _of_hydra(error) from None
@@ -137,7 +138,7 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
     """Print the figures of all jobs and how to compare them, and return the names of those that failed."""
     if not jobs:
         return []
-    from mtl.evaluation.tables import console, jobs_table
+    from mtl.reporting.tables import console, jobs_table
 
     out = console()
     out.print(jobs_table(jobs))
@@ -163,8 +164,8 @@ def _resume(arguments: Sequence[str]) -> None:
     _log_into(folder)
 
     with cli.large_imports():  # torch comes only now
-        from mtl.reevaluation import read_config
-        from mtl.run import train
+        from mtl.training.again import read_config
+        from mtl.training.run import train
 
     with in_use(folder):
         config = read_config(folder)
@@ -201,7 +202,7 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[s
     choices = {group: choice for group, choice in settings.runtime.choices.items() if "hydra" not in group and choice}
 
     with cli.large_imports():  # torch comes only now, after the checks
-        from mtl.run import train
+        from mtl.training.run import train
 
     if study is None:
         return train(config, folder, choices, brief=brief)

@@ -45,8 +45,8 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def mpnet_weights() -> Path:
     """The real all-mpnet-base-v2, fetched once into the hub's local cache. Do not write into it."""
-    from mtl.backbones import backbone_spec
-    from mtl.errors import ModelError
+    from mtl.base.errors import ModelError
+    from mtl.model.backbones import backbone_spec
     from mtl.model.weights import locate
 
     try:

@@ -11,7 +11,7 @@ from typing import Final
 
 from mtl.activations.locks import users
 from mtl.activations.sources import remove_source, stored_sources
-from mtl.errors import ConfigError, Problem
+from mtl.base.errors import ConfigError, Problem
 
 log = logging.getLogger(__name__)
 VARIABLE: Final = "MTL_CACHE_LIMIT"

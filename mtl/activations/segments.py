@@ -19,7 +19,7 @@ import numpy as np
 
 from mtl.activations.keys import KEY_BYTES
 from mtl.activations.layout import Block, Layout
-from mtl.files import replacing
+from mtl.base.files import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,7 +18,7 @@ from typing import Any, Final
 from mtl.activations.layout import Layout
 from mtl.activations.locks import file_lock, held, users
 from mtl.activations.segments import INDEX, VALUES
-from mtl.files import cache_root, write_json, write_text_atomically
+from mtl.base.files import cache_root, write_json, write_text_atomically
 
 log = logging.getLogger(__name__)
 DESCRIPTION: Final = "source.json"

@@ -18,7 +18,7 @@ from mtl.activations.locks import Lease, file_lock, held, users
 from mtl.activations.pending import Pending
 from mtl.activations.rows import Rows
 from mtl.activations.segments import index_bytes, write_segment
-from mtl.files import expanded
+from mtl.base.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

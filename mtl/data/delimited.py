@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from mtl.base.errors import listed
 from mtl.data.lines import text_lines
 from mtl.data.problems import Columns, ProblemLog, check_columns, plural
 from mtl.data.rows import Cell, Row
-from mtl.errors import listed
 
 _LARGEST_FIELD = 2**31 - 1  # the largest C long of Windows, and about what one Arrow string can hold
 _DELIMITERS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}

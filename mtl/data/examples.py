@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mtl.base.errors import DataError, Problem
+from mtl.base.files import expanded
 from mtl.data import store
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, reader_of
 from mtl.data.rows import Reader, Row
 from mtl.data.table import Column, IntArray, Table
 from mtl.data.validation import ValidRow, text_key, valid_rows
-from mtl.errors import DataError, Problem
-from mtl.files import expanded
 
 if TYPE_CHECKING:
     import os

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtl.base.errors import listed
 from mtl.data.lines import text_lines
 from mtl.data.problems import Columns, ProblemLog, add_missing, check_columns, shown
 from mtl.data.rows import Cell, Row
-from mtl.errors import listed
 
 _ONE_OBJECT = "one JSON object per line"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from mtl.base.errors import did_you_mean, listed
 from mtl.data.problems import ProblemLog, plural
-from mtl.errors import did_you_mean, listed
 
 if TYPE_CHECKING:
     from mtl.data.examples import Examples

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl.base.errors import DataError
 from mtl.data.problems import Columns, ProblemLog, shown
 from mtl.data.readers import READERS, reader_of
 from mtl.data.rows import Cell, Row
 from mtl.data.validation import checked_text
-from mtl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

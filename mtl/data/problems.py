@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtl.errors import DataError, Problem, did_you_mean, listed
+from mtl.base.errors import DataError, Problem, did_you_mean, listed
 
 MOST_PER_FILE = 20
 _MOST_CHARACTERS = 60

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from mtl.base.errors import did_you_mean, listed
 from mtl.data.delimited import read_delimited
 from mtl.data.json_lines import read_json_lines
 from mtl.data.lines import text_lines
 from mtl.data.parquet import read_parquet
 from mtl.data.problems import Columns, ProblemLog
 from mtl.data.rows import Cell, Reader, Row
-from mtl.errors import did_you_mean, listed
 
 _CHECK_PATH = "check the path; a relative one starts at the working folder"
 

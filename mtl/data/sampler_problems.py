@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.data.interleaving import MODES
-from mtl.errors import Problem, did_you_mean, listed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.base.errors import ConfigError, Problem
 from mtl.data.bucketing import TaskStream
 from mtl.data.interleaving import EpochPlan, Mode, Step, plan_epoch, quotas, steps_per_epoch
 from mtl.data.sampler_problems import (
@@ -18,7 +19,6 @@ from mtl.data.sampler_problems import (
     setting_problems,
     task_problems,
 )
-from mtl.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from mtl.base.errors import DataError, Problem
+from mtl.base.files import cache_root, replacing
 from mtl.data.problems import Columns
-from mtl.errors import DataError, Problem
-from mtl.files import cache_root, replacing
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.int64()), ("key", pa.uint64())])
 EXTRA = "extra:"

@@ -8,10 +8,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl.base.errors import Problem, listed
 from mtl.data.examples import Examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog, plural
-from mtl.errors import Problem, listed
 
 _MOST_SHOWN = 3
 

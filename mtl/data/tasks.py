@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl.base.errors import DataError, Problem, listed
 from mtl.data.examples import Examples, Missing, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import plural
 from mtl.data.splits import stratified_split
 from mtl.data.table import IntArray, KeyArray
 from mtl.data.task_checks import label_problems, shared_between_tasks, task_warnings
-from mtl.errors import DataError, Problem, listed
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl.errors import ConfigError, Problem
+from mtl.base.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mtl.activations.encoding import tracked
 from mtl.diagnosis.folds import stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
-from mtl.encoding import tracked
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -84,7 +84,7 @@ def out_of_sample(
         views: Other embeddings of the same rows, each ``(N, any size)``.
         repeats: Rounds of folds that are averaged.
         penalties: Those to choose from, the strongest first.
-        title: What the progress is called, see `mtl.encoding.tracked`.
+        title: What the progress is called, see `mtl.activations.encoding.tracked`.
     """
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
     problems = [

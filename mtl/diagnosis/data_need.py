@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mtl.activations.encoding import tracked
 from mtl.diagnosis.bootstrap import Draw, bootstrapped_f1
 from mtl.diagnosis.cross_validation import FOLDS, Rows
 from mtl.diagnosis.curves import gains
 from mtl.diagnosis.folds import stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
-from mtl.encoding import tracked
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -103,7 +103,7 @@ def data_need(
         penalty: That of the heads, see `mtl.diagnosis.heads.fit_heads`.
         more: How many rows.
         random: Decides draws and bootstrap samples.
-        title: What the progress is called, see `mtl.encoding.tracked`.
+        title: What the progress is called, see `mtl.activations.encoding.tracked`.
 
     Returns:
         The classes, the largest gain first.

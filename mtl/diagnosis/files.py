@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mtl.base.files import replacing, write_json
 from mtl.diagnosis.task import TaskDiagnosis
 from mtl.diagnosis.words import sentences
 from mtl.evaluation.predictions import confusion_examples, guarded
 from mtl.evaluation.summary import frequent_confusions
-from mtl.files import replacing, write_json
 
 _ALL = 2**31
 

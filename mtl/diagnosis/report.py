@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mtl.base import formatting
+from mtl.base.files import write_text_atomically
 from mtl.diagnosis.data_need import ClassNeed
 from mtl.diagnosis.task import Duplicate, TaskDiagnosis, suspected_rows
 from mtl.diagnosis.words import sentences
-from mtl.evaluation import formatting
-from mtl.evaluation.markdown import code, escaped, link, table
 from mtl.evaluation.predictions import confusion_examples
 from mtl.evaluation.summary import frequent_confusions
-from mtl.files import write_text_atomically
+from mtl.reporting.markdown import code, escaped, link, table
 
 MOST_SHOWN = 10
 """Suspects, confusions and duplicates in the report; the CSV files have all."""

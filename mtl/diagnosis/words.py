@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mtl.base import formatting
 from mtl.data.problems import plural
 from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
 from mtl.diagnosis.task import TaskDiagnosis
-from mtl.evaluation import formatting
 from mtl.evaluation.summary import frequent_confusions
 
 SURE = 0.8

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
-    Calibration,
-    Floats,
-    Integers,
-    brier,
-    ece,
-    nll,
-    reliability_bins,
-    temperature_for,
-)
+from mtl.evaluation.calibration import Integers, brier, ece, nll, reliability_bins, temperature_for
 from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.evaluation.prior_tuning import macro_f1, prior_bias, tune_prior
+from mtl.model.decision import HIGHEST, LOWEST, Calibration, Floats
 
 BINS = 15
 """Of a report on rows that no run's configuration speaks of; the number that the literature uses."""

@@ -8,63 +8,16 @@ log-probabilities fits in as it is: they are logits of the same probabilities.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl.evaluation.calibration_report import ReliabilityBin
-
-LOWEST, HIGHEST = 0.01, 100.0
-"""The range of a temperature: wide, since a young head on normalised embeddings has small logits and needs 0.02, while
-logits that are noise would have it run to infinity."""
+from mtl.model.decision import HIGHEST, LOWEST, Floats, log_softmax
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
 
-Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What stands between a head's logits and the probabilities that are given out: ``softmax((z + bias) / T)``.
-
-    The predicted class is the greatest of ``z + bias``, so the temperature never changes it.
-
-    Attributes:
-        temperature: ``T``.
-        bias: What is added to the logits, one number for each class; ``None``: nothing.
-        tau: How much of the log-prior the bias takes out; for the report.
-    """
-
-    temperature: float = 1.0
-    bias: tuple[float, ...] | None = None
-    tau: float = 0.0
-
-    def adjusted(self, logits: Floats) -> NDArray[np.float64]:
-        """Return ``z + bias``, float64 ``(N, C)``; their greatest is the predicted class."""
-        found = logits.astype(np.float64)
-        return found if self.bias is None else found + np.asarray(self.bias)
-
-    def predicted(self, logits: Floats) -> NDArray[np.int64]:
-        """Return the class of each row, ``(N,)``; the first of several that are equal.
-
-        It is not read off the probabilities: rounded, two of them may be equal where the logits are not.
-        """
-        classes: NDArray[np.int64] = self.adjusted(logits).argmax(axis=1)
-        return classes
-
-    def probabilities(self, logits: Floats) -> NDArray[np.float64]:
-        """Return ``softmax((z + bias) / T)``, float64 ``(N, C)``."""
-        found: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
-        return found
-
-
-def log_softmax(logits: Floats) -> NDArray[np.float64]:
-    """Return log-probabilities, float64 ``(N, C)``, finite for finite logits of any size."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
 
 
 def temperature_for(logits: Floats, labels: Integers) -> float:

@@ -6,10 +6,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mtl.base.files import replacing
 from mtl.evaluation.error_analysis import NEAREST, ErrorAnalysis, Mistake
 from mtl.evaluation.predictions import guarded
 from mtl.evaluation.slices import SliceFigures
-from mtl.files import replacing
 
 FOLDER = "errors"
 _DECIMALS = 6

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
-from mtl.errors import DataError, Problem
+from mtl.base.errors import DataError, Problem
 
 _GREATEST = sys.float_info.max  # NaN, infinities and whole numbers beyond every float compare as greater
 

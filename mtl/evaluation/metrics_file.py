@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtl.errors import DataError, Problem
+from mtl.base.errors import DataError, Problem
+from mtl.base.files import content_checksum, is_sealed, write_sealed_json
 from mtl.evaluation.fields import Fields
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.task_report import TaskReport, read_report
-from mtl.files import content_checksum, is_sealed, write_sealed_json
 
 
 @dataclass(frozen=True, slots=True)

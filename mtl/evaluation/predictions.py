@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.errors import DataError, Problem, listed
-from mtl.evaluation.summary import ConfusionExample
-from mtl.files import replacing
+from mtl.base.errors import DataError, Problem, listed
+from mtl.base.files import replacing
 
 # The full-width signs are formulas too where a spreadsheet runs in Japanese or Chinese.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionExample:
+    """A sentence that stands for a confusion.
+
+    Attributes:
+        text: The sentence.
+        source: Its file and line.
+        probability: The probability of the class that it was taken for.
+    """
+
+    text: str
+    source: str
+    probability: float
+
+
+ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
+"""Some examples for a pair (true class, predicted class), the surest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibration import Floats, Integers, check_rows
+from mtl.evaluation.calibration import Integers, check_rows
+from mtl.model.decision import Floats
 
 TAUS = tuple(step / 4 for step in range(-4, 7))
 """The values that are tried, -1.0 to 1.5: a finer grid finds the noise of the validation rows."""

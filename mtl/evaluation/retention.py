@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torchmetrics.functional.regression import spearman_corrcoef
 
+from mtl.activations.encoding import Encoding, encode_table, token_table
 from mtl.data.pairs import Pairs
-from mtl.encoding import Encoding, encode_table, token_table
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:

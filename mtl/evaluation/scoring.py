@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
-from mtl.encoding import Encoding, encode_table, head_logits
 from mtl.evaluation.calibrate import calibration_report
-from mtl.evaluation.calibration import Calibration
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.task_report import TaskReport
+from mtl.model.decision import Calibration
 from mtl.model.multitask import MultiTaskNetwork
 
 if TYPE_CHECKING:

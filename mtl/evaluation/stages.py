@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mtl.base.label_tree import LabelTree
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.task_report import StageReports, TaskReport
-from mtl.label_tree import LabelTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

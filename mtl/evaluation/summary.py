@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.evaluation import formatting
+from mtl.base import formatting
 from mtl.evaluation.calibration_report import CalibrationReport
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.metrics_file import Cost
@@ -16,6 +16,7 @@ from mtl.evaluation.task_report import ClassReport, TaskReport
 
 if TYPE_CHECKING:
     from mtl.evaluation.error_analysis import ErrorAnalysis
+    from mtl.evaluation.predictions import ConfusionExamples
 
 RARE_SUPPORT = 20
 """A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
@@ -137,25 +138,6 @@ class Confusion:
     predicted: str
     count: int
     support: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConfusionExample:
-    """A sentence that stands for a confusion.
-
-    Attributes:
-        text: The sentence.
-        source: Its file and line.
-        probability: The probability of the class that it was taken for.
-    """
-
-    text: str
-    source: str
-    probability: float
-
-
-ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
-"""Some examples for a pair (true class, predicted class), the surest first."""
 
 
 @dataclass(frozen=True, slots=True)

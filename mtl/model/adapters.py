@@ -7,17 +7,14 @@ Notation: x inputs ``(..., in)``, A ``(r, in)`` and B ``(out, r)``: a layer with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 
-from mtl.errors import ModelError, Problem, listed
-from mtl.model.dropout import fast_dropout, use_fast_dropout
+from mtl.base.errors import ModelError, Problem, listed
+from mtl.model.cpu.dropout import fast_dropout, use_fast_dropout
 from mtl.model.layers import main_list
-
-if TYPE_CHECKING:
-    from mtl.model.encoder import Encoder
 
 _NAME: Final = "default"
 _PROJECTIONS: Final = ("query", "key", "value")
@@ -71,12 +68,12 @@ decoders and ModernBERT."""
 
 
 def add_adapters(
-    encoder: Encoder, layers: Sequence[str], *, r: int, alpha: float, dropout: float, targets: Sequence[str]
+    backbone: nn.Module, layers: Sequence[str], *, r: int, alpha: float, dropout: float, targets: Sequence[str]
 ) -> None:
     """Put adapters beside linear layers, in place; what the encoder gives does not change yet.
 
     Args:
-        encoder: The encoder.
+        backbone: The encoder's transformer.
         layers: The layers that get them, of ``layer.0`` and so on.
         r: Rank, the number of rows of A.
         alpha: The product of A and B counts ``alpha / r`` times.
@@ -88,7 +85,7 @@ def add_adapters(
     """
     from peft import LoraConfig, inject_adapter_in_model  # an extra, and half a second
 
-    backbone, blocks = encoder.backbone, main_list(encoder.backbone)
+    blocks = main_list(backbone)
     path = next(name for name, module in backbone.named_modules() if module is blocks)
     numbers = [layer.removeprefix("layer.") for layer in layers]
     wanted = [f"{path}.{number}.{part}" for number in numbers for part in _parts(blocks[int(number)], targets)]
@@ -114,9 +111,8 @@ def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for names in found.values() for name in names))
 
 
-def merge_adapters(encoder: Encoder) -> None:
+def merge_adapters(backbone: nn.Module) -> None:
     """Add the adapters to the weights beside them and take them out, in place: a plain encoder of the same results."""
-    backbone = encoder.backbone
     for name, module in [(name, each) for name, each in backbone.named_modules() if has_adapter(each)]:
         module.merge()
         backbone.set_submodule(name, module.get_base_layer())

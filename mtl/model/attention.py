@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
-from mtl.model.plain_attention import plain_attention
+from mtl.model.cpu.plain_attention import plain_attention
 
 if TYPE_CHECKING:
     from transformers import MPNetModel

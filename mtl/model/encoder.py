@@ -16,17 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from mtl.errors import ModelError, Problem
-from mtl.files import write_json
-from mtl.model import plain_attention
+from mtl.base.errors import ModelError, Problem
+from mtl.base.files import write_json
 from mtl.model.adapters import adapter_modules
 from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
-from mtl.model.dropout import use_fast_dropout
+from mtl.model.cpu import plain_attention
+from mtl.model.cpu.dropout import use_fast_dropout
+from mtl.model.cpu.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partition
 from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, load_dense, positions, quiet
-from mtl.model.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.pooling import Dense, pool
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

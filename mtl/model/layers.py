@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

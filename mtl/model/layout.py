@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from mtl.errors import ModelError, Problem, did_you_mean, listed
+from mtl.base.errors import ModelError, Problem, did_you_mean, listed
 
 DENSE_WEIGHTS: Final = "model.safetensors"
 _EXPECTED_MODULES: Final = (

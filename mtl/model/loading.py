@@ -14,7 +14,7 @@ from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig
 from transformers.utils import logging
 
-from mtl.errors import ModelError, Problem, listed
+from mtl.base.errors import ModelError, Problem, listed
 from mtl.model.untrusted import check_files, check_sizes, stored_shapes
 
 if TYPE_CHECKING:

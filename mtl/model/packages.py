@@ -22,8 +22,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from mtl.errors import ModelError, Problem
-from mtl.files import write_text_atomically
+from mtl.base.errors import ModelError, Problem
+from mtl.base.files import write_text_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from mtl import schema
-from mtl.config_types import Positive, Share, Width
-from mtl.errors import Problem, did_you_mean, listed
-from mtl.label_tree import LabelTree, circle_problems, label_problems, loan_problems, tree_problems
+from mtl.base import schema
+from mtl.base.errors import Problem, did_you_mean, listed
+from mtl.base.kinds import Positive, Share, Width
+from mtl.base.label_tree import LabelTree, circle_problems, label_problems, loan_problems, tree_problems
 from mtl.model.heads import HeadKind, build_head
 from mtl.model.stages import BorrowedStage, MultiStageHead
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl.label_tree import LabelTree
+from mtl.base.label_tree import LabelTree
 
 
 class BorrowedStage:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mtl.errors import ModelError, Problem
-from mtl.files import cache_root
+from mtl.base.errors import ModelError, Problem
+from mtl.base.files import cache_root
 from mtl.model.layout import SentenceLayout, layout_files
 
 if TYPE_CHECKING:

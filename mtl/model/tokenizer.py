@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 from mtl.model.layout import layout
 from mtl.model.untrusted import check_files
 

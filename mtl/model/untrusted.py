@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from safetensors import SafetensorError, safe_open
 
-from mtl.errors import ModelError, Problem, listed
+from mtl.base.errors import ModelError, Problem, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mtl.errors import ModelError, Problem, listed
-from mtl.files import expanded
+from mtl.base.errors import ModelError, Problem, listed
+from mtl.base.files import expanded
 from mtl.model import hub, packages
 from mtl.model.hub import has_weights
 from mtl.model.layout import SentenceLayout, layout

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mtl.activations.frozen import FrozenActivations
 from mtl.data.batching import Batch
 from mtl.evaluation.curves import EpochFigures
-from mtl.features import FrozenActivations
 
 
 class Cost(Callback):

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
-from mtl.errors import ModelError, Problem
-from mtl.files import replacing, sync_file
+from mtl.base.errors import ModelError, Problem
+from mtl.base.files import replacing, sync_file
 
 T = TypeVar("T")
 _MARK: Final = b"mtl sha256 "

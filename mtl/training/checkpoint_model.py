@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
 import mtl
-from mtl.errors import ModelError, Problem, listed
+from mtl.base.errors import ModelError, Problem, listed
 from mtl.training.checkpoint_files import read_checkpoint
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _of_this_lightning(version: str) -> str:
 
 @with_config(_STRICT)
 class Inputs(TypedDict):
-    """What the run depends on, see `mtl.identity.identity`."""
+    """What the run depends on, see `mtl.training.identity.identity`."""
 
     config: dict[str, Any]
     files: dict[str, str]

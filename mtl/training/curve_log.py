@@ -12,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from mtl.files import replacing, sync_file
+from mtl.base.files import replacing, sync_file
 
 
 class CurveLog(CSVLogger):

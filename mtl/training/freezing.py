@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl.errors import ConfigError, Problem, listed
+from mtl.base.errors import ConfigError, Problem, listed
 from mtl.model.layers import adapter_of
 from mtl.model.multitask import MultiTaskNetwork
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mtl.errors import ConfigError, Problem
+from mtl.base.errors import ConfigError, Problem
 from mtl.model.layers import ADAPTER
 from mtl.model.multitask import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan

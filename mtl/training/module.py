@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mtl.config_checks import SHOWN
+from mtl.config.checks import SHOWN
 from mtl.data.batching import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.multitask import MultiTaskNetwork

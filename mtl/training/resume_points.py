@@ -17,7 +17,7 @@ from typing import Any, Final
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_files import read_checkpoint
 from mtl.training.checkpoint_model import validate

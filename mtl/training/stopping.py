@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from mtl.errors import Terminated
+from mtl.base.errors import Terminated
 
 
 class Stop:

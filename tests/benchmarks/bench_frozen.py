@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 
 from mtl import SentenceEncoder
-from mtl.encoding import Precision
+from mtl.activations.encoding import Precision
 from tests.benchmarks import processes, tool
 from tests.benchmarks.corpora import SPLITS, Task, cut, overrides, tasks
 from tests.benchmarks.figures import Figure

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import MPNetConfig, MPNetModel
 
-from mtl import SentenceEncoder, encoding
+from mtl import SentenceEncoder
+from mtl.activations import encoding
 from mtl.data.batching import Batch, collate
 from mtl.data.tokenization import TokenTable, tokenize
 from mtl.model.encoder import Encoder

@@ -17,12 +17,12 @@ from unittest import mock
 
 import lightning.pytorch as pl
 
-from mtl import build
-from mtl.backbones import backbone_spec
-from mtl.composition import compose_config
-from mtl.encoding import native_bf16
+from mtl.activations.encoding import native_bf16
+from mtl.config.command_line import compose_config
+from mtl.model.backbones import backbone_spec
 from mtl.model.weights import locate
-from mtl.run import train
+from mtl.training import build
+from mtl.training.run import train
 from tests.benchmarks.machine import device
 from tests.benchmarks.timing import synchronise
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mtl import schema
-from mtl.backbones import CONF
-from mtl.composition import compose_config
-from mtl.config import Config, TrainerConfig
-from mtl.task_settings import canonical
+from mtl.base import schema
+from mtl.base.files import CONF
+from mtl.config.command_line import compose_config
+from mtl.config.fields import Config, TrainerConfig
+from mtl.config.task_settings import SECTIONS
 from tests.support.commands import outside
 from tests.support.configs import GROUPS
 
@@ -104,6 +104,13 @@ def test_each_file_opens_with_a_comment(file: Path) -> None:
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ")
     assert len(first) > len("# A few words")
+
+
+def canonical(path: tuple[str, ...]) -> tuple[str, ...]:
+    """A key in the schema's form: ``loss.sentiment.gamma`` is ``loss.tasks.sentiment.gamma``."""
+    if len(path) < 2 or path[1] in SECTIONS.get(path[0], path):
+        return path
+    return (path[0], "tasks", *path[1:])
 
 
 @pytest.mark.parametrize("file", OURS, ids=lambda file: str(file.relative_to(CONF)))

@@ -14,7 +14,8 @@ import sys
 import time
 from typing import Any
 
-from mtl import cli, run, train  # noqa: F401 - run: imports torch
+from mtl import train
+from mtl.base import cli
 
 
 def main() -> None:

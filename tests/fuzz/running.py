@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from mtl.errors import MtlError
+from mtl.base.errors import MtlError
 from tests.fuzz.targets import Target
 
 SLOWEST = 30.0
@@ -78,7 +78,7 @@ def fuzz(target: Target, inputs: int, start: int | None = None) -> Tally:
 
 
 def _terminal() -> io.TextIOWrapper:
-    """Return a standard output as `mtl.cli.run` sets it up, of a terminal that knows ASCII only."""
+    """Return a standard output as `mtl.base.cli.run` sets it up, of a terminal that knows ASCII only."""
     return io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
 
 

@@ -25,23 +25,24 @@ import pyarrow.parquet as pq
 import yaml
 from hypothesis import strategies as st
 
-from mtl import cli, compare, diagnose, encode, evaluate, predict, report
-from mtl.bulk import encode_to_file, predict_to_file
-from mtl.composition import check_command_line
-from mtl.config import load
+from mtl import compare, diagnose, encode, evaluate, predict, report
+from mtl.base import cli
+from mtl.base.errors import MtlError, Problem
+from mtl.base.files import sealed_json
+from mtl.comparison.comparing import compare as compare_runs
+from mtl.comparison.outputs import write as write_comparison
+from mtl.config.command_line import check_command_line
+from mtl.config.fields import load
 from mtl.data.examples import read_examples, read_texts
 from mtl.data.pairs import read_pairs
 from mtl.data.tasks import TaskSpec, load_task
-from mtl.diagnosing import diagnose_run
-from mtl.errors import MtlError, Problem
-from mtl.evaluation.comparison.comparing import compare as compare_runs
-from mtl.evaluation.comparison.outputs import write as write_comparison
-from mtl.evaluation.html.run_page import write_run_page
-from mtl.files import sealed_json
-from mtl.inference import MultiTaskModel, SentenceEncoder
+from mtl.diagnosis.run import diagnose_run
+from mtl.inference.bulk import encode_to_file, predict_to_file
+from mtl.inference.models import MultiTaskModel, SentenceEncoder
 from mtl.model.weights import BackboneSpec, locate
-from mtl.reevaluation import evaluate_file, evaluate_run
-from mtl.run import train
+from mtl.reporting.run_page import write_run_page
+from mtl.training.again import evaluate_file, evaluate_run
+from mtl.training.run import train
 from tests.fuzz import mutations
 from tests.support import configs, runs
 from tests.support.commands import run as run_program

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl.config import Config, TrainerConfig
+from mtl.config.fields import Config, TrainerConfig
 from tests.support.commands import Outcome, call, run
 
 TRAINER = ", ".join(field.name for field in fields(TrainerConfig))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mtl.errors import Problem, TrainingError
+from mtl.base.errors import Problem, TrainingError
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.run import train
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.run import train
 from tests.support.commands import run as command
 from tests.support.runs import Probe, config, data, probed, run
 
@@ -201,7 +201,7 @@ def test_accumulated_batches_are_one_step(spoilt: Any, tmp_path: Path) -> None:
 
 
 def test_many_bad_steps_leave_few_files(spoilt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.bad_steps.MOST_FILES", 2)
+    monkeypatch.setattr("mtl.training.bad_steps.MOST_FILES", 2)
     spoilt(1, 2, 4, 5)
     run(tmp_path / "run", *data(tmp_path), *ONE, "callbacks.bad_steps.action=skip")
     assert len(list((tmp_path / "run" / "bad_steps").iterdir())) == 2

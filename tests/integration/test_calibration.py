@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from mtl import MultiTaskModel
-from mtl.evaluation.calibration import Calibration, log_softmax, temperature_for
+from mtl.evaluation.calibration import temperature_for
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
+from mtl.model.decision import Calibration, log_softmax
 from mtl.predict import main as predict
-from mtl.reevaluation import evaluate_file, evaluate_run
+from mtl.training.again import evaluate_file, evaluate_run
 from tests.support.runs import data, rows, run, write_csv
 
 if TYPE_CHECKING:

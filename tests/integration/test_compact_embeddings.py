@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mtl.artifact import load_model
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.model.saved import load_model
 from mtl.training.compact import CompactEmbedding
 from tests.support.runs import Probe, data, probed, run
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mtl.training.module import MultiTaskModule
 
-PLAIN = "mtl.fitting.compact_embeddings"
+PLAIN = "mtl.training.fit.compact_embeddings"
 CHOSEN = ["trainer.max_epochs=3", "optimizer.weight_decay=5", "learning_rates=uniform", "learning_rates.backbone=0.01"]
 AVERAGED = ["callbacks.average.decay=0.9"]
 

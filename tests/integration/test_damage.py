@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.artifact import verify_model
-from mtl.errors import DataError, ModelError
+from mtl.base.errors import DataError, ModelError
+from mtl.base.run_folder import find_model
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.run_folder import find_model
+from mtl.model.saved import verify_model
 from mtl.training.checkpoint_files import verify_checkpoint, write_checkpoint
 from tests.support.networks import network
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mtl.composition import compose_config
-from mtl.diagnosing import Embedded, embed, encoder_of
+from mtl.config.command_line import compose_config
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
+from mtl.diagnosis.run import Embedded, embed, encoder_of
 from mtl.diagnosis.suspects import rank_suspects
-from mtl.inputs import load_inputs
-from mtl.run import train
+from mtl.training.inputs import load_inputs
+from mtl.training.run import train
 from tests.support import runs
 from tests.support.held_back import HeldBack, diagnosed, realised
 

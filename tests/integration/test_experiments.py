@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.backbones import CONF
+from mtl.base.files import CONF
 from mtl.evaluation.metrics_file import read_metrics
 from tests.support.runs import run
 

@@ -12,18 +12,18 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from sentence_transformers import SentenceTransformer
 
 from mtl import MultiTaskModel, SentenceEncoder
-from mtl.artifact import load_model, save_model
+from mtl.activations.encoding import Encoding, encode_table, token_table
+from mtl.activations.frozen import FrozenActivations
+from mtl.base.errors import ModelError, MtlError
 from mtl.data.tokenization import pad
-from mtl.encoding import Encoding, encode_table, token_table
-from mtl.errors import ModelError, MtlError
-from mtl.features import FrozenActivations
-from mtl.inputs import load_inputs
 from mtl.model import encoder as encoder_module
 from mtl.model.adapters import merge_adapters
+from mtl.model.cpu.packed import run_packed
 from mtl.model.loading import SUPPORTED_FAMILIES
-from mtl.model.packed import run_packed
-from mtl.setting import settle
+from mtl.model.saved import load_model, save_model
 from mtl.training.freezing import FreezePlan, apply_freezing
+from mtl.training.inputs import load_inputs
+from mtl.training.plan import settle
 from tests.support.checkpoints import CHECKPOINTS, write_checkpoint
 from tests.support.runs import config, data, run
 from tests.support.texts import TEXTS
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mtl.config import Config
-    from mtl.inputs import Inputs
+    from mtl.config.fields import Config
     from mtl.model.encoder import Encoder
-    from mtl.setting import Setting
+    from mtl.training.inputs import Inputs
+    from mtl.training.plan import Setting
 
 NAMES = list(CHECKPOINTS)
 SCENARIOS = {
@@ -215,7 +215,7 @@ def test_a_step_trains_what_it_should(
     assert changed == setting.plan.trainable(0)
     assert bool(network.encoder.adapter_names) == ("lora" in scenario)
     if scenario in SAVED:
-        merge_adapters(network.encoder)
+        merge_adapters(network.encoder.backbone)
         save_model(tmp_path / "model", network, setting.start.tokenizer, setting.start.heads, card="# a model\n")
         _assert_saved(tmp_path / "model", network.encoder)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtl.composition import compose_config
-from mtl.features import FrozenActivations
-from mtl.run import train
+from mtl.activations.frozen import FrozenActivations
+from mtl.config.command_line import compose_config
+from mtl.training.run import train
 
 WORDS = ["good", "bad", "the", "battery", "screen", "love", "hate", "it", "works", "never", "again", "fine"]
 

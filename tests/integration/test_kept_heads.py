@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from mtl import MultiTaskModel
-from mtl.artifact import load_model, save_model
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.reevaluation import evaluate_file, evaluate_run
+from mtl.model.saved import load_model, save_model
+from mtl.training.again import evaluate_file, evaluate_run
 from tests.support.runs import data, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.artifact import TaskHead
+    from mtl.model.saved import TaskHead
 
 SHORT = ["trainer.max_epochs=1", "evaluation.error_analysis=false", "learning_rates.heads=0.05"]
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from mtl import MultiTaskModel
-from mtl.artifact import load_model
-from mtl.errors import ConfigError, MtlError
+from mtl.base.errors import ConfigError, MtlError
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.model.encoder import Encoder
-from mtl.run import train
+from mtl.model.saved import load_model
+from mtl.training.run import train
 from tests.support.networks import batch
 from tests.support.runs import Probe, config, data, probed, run
 

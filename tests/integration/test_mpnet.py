@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtl import MultiTaskModel, SentenceEncoder
 from mtl.model.encoder import Encoder
-from mtl.run import train
+from mtl.training.run import train
 from tests.integration.test_resume import broken_off
 from tests.support.resuming import differences
 from tests.support.runs import config, data

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from mtl import MultiTaskModel
-from mtl.artifact import load_model
-from mtl.bulk import predict_to_file
-from mtl.errors import MtlError
+from mtl.base.errors import MtlError
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.reevaluation import evaluate_run
+from mtl.inference.bulk import predict_to_file
+from mtl.model.saved import load_model
+from mtl.training.again import evaluate_run
 from tests.support.runs import Probe, data, probed, run
 from tests.support.stages import BORROWED, OWN, head, staged
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mtl.evaluation.comparison.comparing import compare
-from mtl.evaluation.comparison.recommendation import recommend
-from mtl.evaluation.html.comparison_page import comparison_page
-from mtl.evaluation.html.projection import map_path, sentence_map, write_map
-from mtl.evaluation.html.run_page import write_run_page
+from mtl.comparison.comparing import compare
+from mtl.comparison.page import comparison_page
+from mtl.comparison.recommendation import recommend
+from mtl.reporting.projection import map_path, sentence_map, write_map
+from mtl.reporting.run_page import write_run_page
 from tests.support import browser
 from tests.support.comparisons import answers, labels, predictions, write_run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl import run
+from mtl.training import run
 from mtl.training.parallel import ALONE
 from tests.support import runs
 from tests.support.ranks import train_in_two

@@ -17,17 +17,17 @@ import torch
 import yaml
 
 from mtl import train as command
-from mtl.errors import ConfigError, DiskError, ModelError, Terminated
-from mtl.reevaluation import read_config
-from mtl.run import train
+from mtl.base.errors import ConfigError, DiskError, ModelError, Terminated
 from mtl.training import checkpoint_files, random_state, resume_points
+from mtl.training.again import read_config
+from mtl.training.run import train
 from tests.support.resuming import COMMON, SCENARIOS, differences
 from tests.support.runs import Probe, config, data, probed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtl.config import Config
+    from mtl.config.fields import Config
     from mtl.data.batching import Batch
     from mtl.training.module import MultiTaskModule
 
@@ -228,10 +228,10 @@ def without(*keys: Any) -> Callable[[dict[str, Any]], object]:
 
 BROKEN = {
     "mtl": put([], "mtl"),
-    "mtl.inputs": without("mtl", "inputs"),
-    "mtl.inputs.config": put(1, "mtl", "inputs", "config"),
-    "mtl.inputs.files.a": put(3, "mtl", "inputs", "files", "a"),
-    "mtl.inputs.versions": put({"torch": "2\n\x1b[2J"}, "mtl", "inputs", "versions"),
+    "mtl.training.inputs": without("mtl", "inputs"),
+    "mtl.training.inputs.config": put(1, "mtl", "inputs", "config"),
+    "mtl.training.inputs.files.a": put(3, "mtl", "inputs", "files", "a"),
+    "mtl.training.inputs.versions": put({"torch": "2\n\x1b[2J"}, "mtl", "inputs", "versions"),
     "mtl.random": put([], "mtl", "random"),
     "mtl.random.0": put(torch.zeros(3), "mtl", "random", 0, "torch"),
     "mtl.random.0.numpy": without("mtl", "random", 0, "numpy"),

@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from mtl import MultiTaskModel
-from mtl.config import load
-from mtl.evaluation.comparison.records import read_record
-from mtl.evaluation.html.run_page import run_page
+from mtl.base.run_folder import begin, is_finished
+from mtl.config.fields import load
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
+from mtl.evaluation.run_records import read_record
 from mtl.evaluation.task_report import TaskReport
-from mtl.run_folder import begin, is_finished
+from mtl.reporting.run_page import run_page
 from tests.support.commands import call
 from tests.support.runs import WORDS, config, data, rows, run
 
@@ -234,7 +234,7 @@ def test_a_run_is_finished_only_when_its_page_is_written(
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mtl.results.write_run_page", dies)
+    monkeypatch.setattr("mtl.training.results.write_run_page", dies)
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
         run(tmp_path / "run", *data(tmp_path), "freeze=all", "evaluation.figures=true")
     assert caplog.messages[-1] == f"to go on: python -m mtl.train resume={tmp_path / 'run'}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from mtl.artifact import load_model
+from mtl.model.saved import load_model
 from tests.support.commands import call
 from tests.support.runs import config, data, run
 

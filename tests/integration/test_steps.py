@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.artifact import load_model
 from mtl.evaluation.metrics_file import read_metrics
+from mtl.model.saved import load_model
 from mtl.training.checkpoint_files import read_checkpoint
 from tests.support.runs import Probe, data, probed, run
 

@@ -115,16 +115,16 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
 
 
 def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mtl.run
+    import mtl.training.run
 
-    genuine = mtl.run.train
+    genuine = mtl.training.run.train
 
     def train(config: Any, folder: Path, choices: Any, **rest: bool) -> Any:
         if config.seed == 1:
             raise RuntimeError("out of everything")
         return genuine(config, folder, choices, **rest)
 
-    monkeypatch.setattr(mtl.run, "train", train)
+    monkeypatch.setattr(mtl.training.run, "train", train)
     found = study(tmp_path, "scenario=all_frozen", "seed=1,2")
     assert found.code == 2
     folder = folder_of(tmp_path)

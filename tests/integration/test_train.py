@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mtl import MultiTaskModel
-from mtl.artifact import load_model
+from mtl.activations.frozen import Boundary, FrozenActivations
 from mtl.evaluation.metrics_file import read_metrics
-from mtl.features import Boundary, FrozenActivations
+from mtl.model.saved import load_model
 from tests.support.runs import Probe, data, probed, rows, run
 
 if TYPE_CHECKING:

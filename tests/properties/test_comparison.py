@@ -6,15 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.evaluation.comparison.bootstrap import (
-    Answers,
-    holm,
-    p_value,
-    pooled_variance,
-    resampled,
-    seed_noise,
-    with_seed_noise,
-)
+from mtl.comparison.bootstrap import Answers, holm, p_value, pooled_variance, resampled, seed_noise, with_seed_noise
 
 p_values = st.lists(st.floats(0, 1), max_size=12)
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl.base.errors import DataError
 from mtl.data.examples import Examples, read_examples
-from mtl.errors import DataError
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30).filter(str.strip)
 tables = st.lists(st.tuples(texts, texts), min_size=1, max_size=10)

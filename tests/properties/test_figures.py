@@ -9,9 +9,9 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtl.evaluation.figures.class_bars import draw_class_bars
-from mtl.evaluation.figures.style import shown
 from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.reporting.figures.class_bars import draw_class_bars
+from mtl.reporting.figures.style import shown
 
 labels = st.text(min_size=1, max_size=30).filter(str.strip) | st.text(st.sampled_from("$\\{}_^<>&\"'a%# "), min_size=1)
 

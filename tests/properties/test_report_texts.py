@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from mtl.evaluation.formatting import one_line
-from mtl.evaluation.markdown import code, escaped, table
+from mtl.base.formatting import one_line
 from mtl.evaluation.predictions import Predictions, read_predictions, write_predictions
+from mtl.reporting.markdown import code, escaped, table
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from mtl.base.label_tree import LabelTree, branches_by, label_problems, tree_problems
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
-from mtl.label_tree import LabelTree, branches_by, label_problems, tree_problems
 from mtl.model.stages import MultiStageHead
 
 

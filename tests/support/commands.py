@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl import cli
+from mtl.base import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mtl.backbones import CONF
+from mtl.base.files import CONF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from mtl import run
+from mtl.training import run
 from mtl.training.parallel import Place
 from tests.support import runs
 from tests.support.commands import outside

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from mtl import build
-from mtl.composition import check_command_line, compose_config
-from mtl.run import train
+from mtl.config.command_line import check_command_line, compose_config
+from mtl.training import build
+from mtl.training.run import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pytest
     from lightning.pytorch import Trainer
 
-    from mtl.config import Config
+    from mtl.config.fields import Config
     from mtl.data.batching import Batch
     from mtl.evaluation.scoring import Scored
     from mtl.training.module import MultiTaskModule

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data import examples as module
 from mtl.data import store
 from mtl.data.examples import Example, Examples, read_examples, read_texts
 from mtl.data.problems import ProblemLog
 from mtl.data.rows import Row
 from mtl.data.validation import valid_rows
-from mtl.errors import DataError
 
 TEXTS = ["It is good.", 'He said "no", twice', "two\nlines", "naïve café 🙂", "  kept as it is  ", "-"]
 LABELS = ["pos", "neg", "neg", "pos", "0", "1"]

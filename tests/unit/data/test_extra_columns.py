@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data.examples import Examples, read_examples
 from mtl.data.tasks import TaskSpec, load_task
-from mtl.errors import DataError
 
 CSV = 'text,label,airline,n\n"a, b",x,Delta,1\nc,y,,2.5\nd,x,"Uni\nted",\n'
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet, first_places
-from mtl.errors import DataError
 
 
 def examples_of(folder: Path, *labels: str) -> Examples:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data.pairs import Pairs, read_pairs
-from mtl.errors import DataError
-from mtl.inputs import BUNDLED
+from mtl.training.inputs import BUNDLED
 from tests.support.configs import composed
 
 ROWS = [("one", "uno", 5), ("two", "due, tre", 2.5), ("three", "four", 0)]

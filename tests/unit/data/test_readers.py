@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data.examples import read_examples, read_texts
-from mtl.errors import DataError
 
 
 def refusal(path: Path, **options: Any) -> str:

@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from mtl.base.errors import ConfigError
 from mtl.data.interleaving import MODES, Mode, plan_epoch
 from mtl.data.sampling import StepSampler
-from mtl.errors import ConfigError
 
 LENGTHS = {"mood": np.full(10, 5), "topic": np.full(25, 5)}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from mtl.base.errors import DataError
 from mtl.data.tasks import TaskSpec, load_task, load_tasks
-from mtl.errors import DataError
 
 Rows = Sequence[tuple[str, str]]
 

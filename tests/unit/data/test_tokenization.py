@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from mtl.base.errors import ConfigError
 from mtl.data import tokenization
 from mtl.data.tokenization import TokenTable, distinct, joined, pad, tokenize
-from mtl.errors import ConfigError
 
 PAD, CLS, SEP, UNK = 0, 1, 2, 3
 TEXTS = ["good film", "", "bad bad film good", "film"]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mtl.evaluation.calibrate import MIN_ROWS, calibrate, calibration_report
-from mtl.evaluation.calibration import HIGHEST, LOWEST, Calibration, temperature_for
+from mtl.evaluation.calibration import temperature_for
 from mtl.evaluation.prior_tuning import prior_bias
+from mtl.model.decision import HIGHEST, LOWEST, Calibration
 from tests.unit.evaluation.test_prior_tuning import COUNTS, long_tail
 
 

@@ -9,18 +9,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from mtl.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
-    Calibration,
-    brier,
-    ece,
-    log_softmax,
-    nll,
-    reliability_bins,
-    temperature_for,
-)
+from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
 from mtl.evaluation.calibration_report import ReliabilityBin
+from mtl.model.decision import HIGHEST, LOWEST, Calibration, log_softmax
 
 
 def test_a_temperature_by_hand() -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from mtl.evaluation import error_analysis
 from mtl.evaluation.error_analysis import Neighbour, TrainingRows, analyse, nearest, surest_mistakes
 from mtl.evaluation.error_files import errors_path, slices_path, write_errors
-from mtl.evaluation.error_section import error_blocks
 from mtl.evaluation.predictions import Predictions
+from mtl.reporting.error_section import error_blocks
 
 TRAINING = TrainingRows(
     texts=["=1+1", "late again", "lovely"],

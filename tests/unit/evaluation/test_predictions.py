@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl.errors import DataError
+from mtl.base.errors import DataError
 from mtl.evaluation.predictions import (
+    ConfusionExample,
     Predictions,
     confusion_examples,
     predictions_path,
     read_predictions,
     write_predictions,
 )
-from mtl.evaluation.summary import ConfusionExample
 
 
 def predictions(*texts: str) -> Predictions:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.errors import DataError
+from mtl.base.errors import DataError
+from mtl.base.label_tree import LabelTree
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.report import render_report
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
 from mtl.evaluation.summary import RunSummary
-from mtl.evaluation.tables import console, stage_table
 from mtl.evaluation.task_report import StageReports, TaskReport
-from mtl.label_tree import LabelTree
+from mtl.reporting.run import render_report
+from mtl.reporting.tables import console, stage_table
 
 TREE = LabelTree.over(["late", "fine", "lost"], {"bad": ["late", "lost"], "good": ["fine"]})
 PROBABILITIES = np.array(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model.adapters import TARGETS, add_adapters, merge_adapters
 from mtl.model.encoder import Encoder
 from mtl.model.multitask import MultiTaskNetwork
@@ -25,7 +25,7 @@ PROJECTIONS = ("query", "key", "value", "attention_output")
 def adapted(folder: Path, *, dropout: float = 0.0, targets: tuple[str, ...] = tuple(TARGETS)) -> Encoder:
     """Return an encoder with adapters that change what it gives."""
     encoder = Encoder.from_folder(folder)
-    add_adapters(encoder, encoder.layer_names[1:], r=4, alpha=8, dropout=dropout, targets=targets)
+    add_adapters(encoder.backbone, encoder.layer_names[1:], r=4, alpha=8, dropout=dropout, targets=targets)
     disturb(encoder)
     return encoder
 
@@ -67,7 +67,7 @@ def test_fresh_adapters_change_no_bit(folder: str, request: pytest.FixtureReques
     encoder = Encoder.from_folder(request.getfixturevalue(folder))
     with torch.inference_mode():
         before = encoder(*batch([7, 3]))
-    add_adapters(encoder, ["layer.0", "layer.2"], r=4, alpha=8, dropout=0.5, targets=PROJECTIONS)
+    add_adapters(encoder.backbone, ["layer.0", "layer.2"], r=4, alpha=8, dropout=0.5, targets=PROJECTIONS)
     assert encoder.adapter_names == ["lora.0", "lora.2"]
     with torch.inference_mode():
         after = encoder(*batch([7, 3]))
@@ -121,7 +121,7 @@ def test_merged_weights_give_the_same_and_nothing_of_peft_is_left(folder: str, r
     encoder = adapted(request.getfixturevalue(folder), dropout=0.1)
     names = Encoder.from_folder(request.getfixturevalue(folder)).state_dict().keys()
     before = encoder(*batch([9, 2, 8, 1]))
-    merge_adapters(encoder)
+    merge_adapters(encoder.backbone)
     torch.testing.assert_close(encoder(*batch([9, 2, 8, 1])), before, rtol=0, atol=1e-5)
     assert encoder.state_dict().keys() == names
     assert encoder.adapter_names == []
@@ -132,7 +132,7 @@ def test_merged_weights_give_the_same_and_nothing_of_peft_is_left(folder: str, r
 def test_an_encoder_without_adapters_merges_nothing(tiny_folder: Path) -> None:
     encoder = Encoder.from_folder(tiny_folder)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    merge_adapters(encoder)
+    merge_adapters(encoder.backbone)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
@@ -140,7 +140,7 @@ def test_an_adapter_is_a_layer_of_its_own(tiny_folder: Path) -> None:
     net: MultiTaskNetwork = network(tiny_folder)
     plain_names = {name: [each for each, _ in net.layer_parameters(name)] for name in net.layer_names}
     encoder = net.encoder
-    add_adapters(encoder, ["layer.1", "layer.2"], r=4, alpha=8, dropout=0.1, targets=("query", "feed_forward"))
+    add_adapters(encoder.backbone, ["layer.1", "layer.2"], r=4, alpha=8, dropout=0.1, targets=("query", "feed_forward"))
     assert net.layer_names == (*encoder.layer_names, "lora.1", "lora.2", "heads.topic", "heads.mood")
     # query 32 x 32, feed-forward 32 x 64 and back: r * (in + out) each
     counts = [sum(each.numel() for _, each in net.layer_parameters(name)) for name in encoder.adapter_names]
@@ -158,11 +158,11 @@ def test_distilbert_has_them_too() -> None:
     torch.manual_seed(0)
     config = DistilBertConfig(vocab_size=200, dim=16, n_heads=2, n_layers=2, hidden_dim=32)
     encoder = Encoder(DistilBertModel(config)).eval()
-    add_adapters(encoder, ["layer.0", "layer.1"], r=2, alpha=4, dropout=0.0, targets=tuple(TARGETS))
+    add_adapters(encoder.backbone, ["layer.0", "layer.1"], r=2, alpha=4, dropout=0.0, targets=tuple(TARGETS))
     disturb(encoder)
     before = encoder(*batch([5, 3]))
     assert sum(isinstance(each, nn.Linear) for each in encoder.layer_modules("lora.0")[1].modules()) == 1
-    merge_adapters(encoder)
+    merge_adapters(encoder.backbone)
     torch.testing.assert_close(encoder(*batch([5, 3])), before, rtol=0, atol=1e-5)
 
 
@@ -170,7 +170,9 @@ def test_a_family_of_other_layers_is_refused() -> None:
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "embedding_size": 8}
     encoder = Encoder(AlbertModel(AlbertConfig(vocab_size=200, **sizes), add_pooling_layer=False))
     with pytest.raises(ModelError) as caught:
-        add_adapters(encoder, encoder.layer_names[1:], r=2, alpha=4, dropout=0.0, targets=("query", "feed_forward"))
+        add_adapters(
+            encoder.backbone, encoder.layer_names[1:], r=2, alpha=4, dropout=0.0, targets=("query", "feed_forward")
+        )
     (problem,) = caught.value.problems
     assert problem.place == "freeze.lora.targets"
     assert problem.found.startswith("no query, feed_forward in a Albert")

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model.encoder import Encoder
 from mtl.model.layout import SentenceLayout
 from mtl.model.loading import SUPPORTED_FAMILIES

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model import hub
 from mtl.model.weights import BackboneSpec, locate
 from tests.support.hub import serve

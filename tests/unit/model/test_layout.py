@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 from mtl.model.layout import DenseSpec, SentenceLayout, dense_folders, layout, layout_files
 
 if TYPE_CHECKING:

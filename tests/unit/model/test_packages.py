@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from huggingface_hub import constants
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model import hub, packages
 from mtl.model.packages import PackagedModel
 from mtl.model.weights import BackboneSpec, locate

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from mtl import config_types
+from mtl.config import types
 from mtl.model.layout import POOLING_MODES
 from mtl.model.pooling import ACTIVATIONS, POOLINGS, cls_pool, last_token_pool, mean_pool, pool
 
@@ -47,7 +47,7 @@ def test_equal_to_sentence_transformers(name: str, left: bool, hidden: torch.Ten
 
 
 def test_every_place_knows_the_same_names() -> None:
-    assert set(POOLINGS) == set(POOLING_MODES) == set(config_types.POOLINGS) == set(Pooling.POOLING_MODES)
+    assert set(POOLINGS) == set(POOLING_MODES) == set(types.POOLINGS) == set(Pooling.POOLING_MODES)
 
 
 def test_every_activation_has_its_spelling() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.artifact import HeadSpec, TaskHead, build_network
-from mtl.label_tree import LabelTree
+from mtl.base.label_tree import LabelTree
 from mtl.model.encoder import Encoder
+from mtl.model.saved import HeadSpec, TaskHead, build_network
 from mtl.model.stage_specs import FirstStageSpec, MultiStageSpec, build_multi_stage
 from mtl.model.stages import BorrowedStage, MultiStageHead
 

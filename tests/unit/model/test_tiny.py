@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model.encoder import Encoder
 from mtl.model.tiny import VERSION, cached_tiny, write_tiny
 from mtl.model.tokenizer import load_tokenizer

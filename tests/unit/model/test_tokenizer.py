@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.errors import ModelError, Problem
+from mtl.base.errors import ModelError, Problem
 from mtl.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mtl.errors import ModelError
-from mtl.inference import MultiTaskModel, SentenceEncoder
+from mtl.base.errors import ModelError
+from mtl.inference.models import MultiTaskModel, SentenceEncoder
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_backbone
 from mtl.model.tokenizer import load_tokenizer
@@ -127,7 +127,7 @@ def test_an_adapter_in_a_saved_model(saved_model: Path, marker: Path, load: Call
 
 def test_an_adapter_that_the_manifest_lists(saved_model: Path, marker: Path) -> None:
     """Whoever gives the folder away can write its checksums, too."""
-    from mtl.files import content_checksum, write_sealed_json
+    from mtl.base.files import content_checksum, write_sealed_json
 
     path = add_adapter(saved_model)
     manifest = json.loads((saved_model / "mtl.json").read_text())
@@ -142,7 +142,7 @@ def test_an_adapter_that_the_manifest_lists(saved_model: Path, marker: Path) -> 
 
 @pytest.fixture
 def saved_model(tiny_folder: Path, tmp_path: Path) -> Path:
-    from mtl.artifact import HeadSpec, TaskHead, build_network, save_model
+    from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
 
     tasks = {"mood": TaskHead(["0", "1"], HeadSpec("linear"))}
     network = build_network(Encoder.from_folder(tiny_folder), tasks)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.model.weights import BackboneSpec, locate
 
 HUB_LAYOUT = (

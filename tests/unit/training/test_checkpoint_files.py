@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mtl.errors import ModelError
+from mtl.base.errors import ModelError
 from mtl.training import checkpoint_files
 from mtl.training.checkpoint_files import CheckpointFiles, read_checkpoint, verify_checkpoint, write_checkpoint
 

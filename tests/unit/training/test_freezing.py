@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mtl.errors import ConfigError
+from mtl.base.errors import ConfigError
 from mtl.training.freezing import FreezePlan, apply_freezing, plan_freezing
 from tests.support.networks import batch, network
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.errors import ConfigError
+from mtl.base.errors import ConfigError
 from mtl.training.freezing import FreezePlan, plan_freezing
 from mtl.training.learning_rates import (
     LayerRate,

@@ -1,0 +1,274 @@
+"""Features: what the frozen layers give for each distinct sentence, computed once and kept on disk from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
+from mtl.activations.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
+from mtl.activations.limits import size_text
+from mtl.data.activations import ArrayActivations, RowActivations
+from mtl.data.tokenization import TokenTable, joined
+from mtl.model.encoder import Encoder
+from mtl.model.layout import SentenceLayout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Boundary = int | Literal["embedding"]
+"""The number of frozen layers below, or ``embedding`` where the whole encoder is frozen."""
+TaskSplit = tuple[str, str]
+IN_MEMORY = 2**30
+"""Bytes of embeddings of a split up to which they are kept in memory rather than mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedActivations:
+    """Hidden states or embeddings of one split, mapped from the cache."""
+
+    rows: Rows
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Return those of ``rows``, see `RowActivations`."""
+        if self.rows.layout.ragged:
+            return self.rows.gather_ragged(rows)
+        return self.rows.gather(rows), None
+
+
+class FrozenActivations:
+    """The activations of all rows of the tasks' splits below a boundary; each distinct row is computed once.
+
+    They are kept on disk under a key of everything that they depend on: the weights below the boundary, pooling,
+    normalisation, precision, and the row's token ids. So the next run and the other jobs of a sweep find them there.
+
+    Attributes:
+        seconds_spent: Wall-clock seconds that this process has spent on them.
+        seconds_cold: For each boundary that was asked for, the seconds that computing the distinct rows of all splits
+            but ``test`` takes with an empty cache: that is what training needs. None where it is not known.
+
+    Args:
+        encoder: The encoder; the layers below a boundary must not have been trained when it is asked for.
+        tables: The token ids of each task's splits.
+        how: Batches, precision, progress bar.
+        cached: Whether to keep them on disk. Without it embeddings are kept in memory, and hidden states not at all.
+        before: What `used` was when a run that is resumed was ended.
+
+    Attributes:
+        used: A checksum of the activations that were asked for, by boundary.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        tables: Mapping[TaskSplit, TokenTable],
+        how: Encoding,
+        *,
+        cached: bool = True,
+        before: Mapping[str, str] | None = None,
+    ) -> None:
+        self.used = dict(before or {})
+        self._encoder = encoder
+        self._tables = dict(tables)
+        self._how = how
+        self._cached = cached
+        self._keys: dict[TaskSplit, NDArray[np.void]] = {}
+        self._found: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
+        self.seconds_spent = 0.0
+        self.seconds_cold: dict[Boundary, float | None] = {}
+
+    def at(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
+        """Return the activations at ``boundary``; nothing where they cannot be kept and have to be computed each time.
+
+        The last boundary's are remembered.
+        """
+        if self._found is None or self._found[0] != boundary:
+            self._found = None
+            started = time.perf_counter()
+            self._found = (boundary, self._embeddings() if boundary == "embedding" else self._hidden(boundary))
+            self._note(boundary, self._found[1])
+            self.seconds_spent += time.perf_counter() - started
+        return self._found[1]
+
+    def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
+        """Note a checksum of what is used, and say where a resumed run used something else before.
+
+        The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
+        rows the cache had already.
+        """
+        parts = ["computed in each step"] if rows is None else [_checksum(each) for each in rows.values()]
+        checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        if self.used.get(str(boundary), checksum) != checksum:
+            log.warning(
+                "the cached activations (%s) were computed again since the run was ended, in other batches: the result "
+                "may differ in the last digits from that of an unbroken run",
+                boundary if boundary == "embedding" else f"above {boundary} layers",
+            )
+        self.used[str(boundary)] = checksum
+
+    def _embeddings(self) -> dict[TaskSplit, RowActivations]:
+        if not self._cached:
+            return self._embeddings_in_memory()
+        with self._store("embedding") as store:
+            if not self._fits(store, "the embeddings are computed in every run"):
+                return self._embeddings_in_memory()
+            self._fill(store, "embedding")
+            self._note_cold("embedding", store.seconds_per_token)
+            try:
+                return {each: _held(store.rows(keys)) for each, keys in self._row_keys().items()}
+            except KeyError:  # another process has filled the cache meanwhile
+                return self._embeddings_in_memory()
+
+    def _hidden(self, boundary: int) -> dict[TaskSplit, RowActivations] | None:
+        if not self._encoder.supports_split:
+            kind = self._encoder.config.model_type
+            log.info("the frozen layers are run in every epoch: a %s cannot be started from one of its layers", kind)
+            return None
+        if not self._cached:
+            return None
+        with self._store(boundary) as store:
+            if not self._fits(store, "the frozen layers are run in every epoch"):
+                return None
+            self._fill(store, boundary)
+            try:
+                found = {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
+            except KeyError:
+                return None
+            self._note_cold(boundary, store.seconds_per_token)
+            return dict(found)
+
+    def _note_cold(self, boundary: Boundary, seconds_per_token: float | None) -> None:
+        tokens = self._distinct_tokens([each for each in self._tables if each[1] != "test"])
+        self.seconds_cold[boundary] = None if seconds_per_token is None else seconds_per_token * tokens
+
+    def _distinct_tokens(self, splits: Collection[TaskSplit]) -> int:
+        """Return the tokens of all rows of some splits, those of equal rows once."""
+        if not splits:
+            return 0
+        keys = np.concatenate([self._row_keys()[each] for each in splits])
+        lengths = np.concatenate([self._tables[each].lengths for each in splits])
+        return int(lengths[np.unique(keys, return_index=True)[1]].sum())
+
+    def _fits(self, store: ActivationStore, otherwise: str) -> bool:
+        """Whether the cache can take all rows; where it is too small say what that means."""
+        needed = self._bytes(store)
+        room = store.room()
+        if not store.keeps:  # as was asked for, or it has said why
+            return False
+        if room < needed:
+            log.warning(
+                "%s: what the frozen layers give, %s, does not fit into the cache; %s",
+                otherwise,
+                size_text(needed),
+                store.way_out(needed),
+            )
+        return room >= needed
+
+    def _bytes(self, store: ActivationStore) -> int:
+        """Return the bytes that the rows which are not there yet would take."""
+        missing = store.missing(np.concatenate(list(self._row_keys().values())))
+        lengths = np.concatenate([table.lengths for table in self._tables.values()])
+        vectors = int(lengths[missing].sum()) if store.layout.ragged else len(missing)
+        return store.bytes_for(len(missing), vectors) if missing else 0
+
+    def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
+        if not self._keys:
+            self._keys = {each: row_keys(table.ids, table.offsets) for each, table in self._tables.items()}
+        return self._keys
+
+    def _store(self, boundary: Boundary) -> ActivationStore:
+        layout = self._encoder.layout
+        used = self._encoder.layer_names[: None if boundary == "embedding" else int(boundary) + 1]
+        tensors = {name: value for layer in used for name, value in self._encoder.layer_parameters(layer)}
+        source = Source(
+            weights=f"{tensors_fingerprint(tensors)} {self._encoder.config.to_json_string()}",
+            pooling=_pooling(layout) if boundary == "embedding" else "",
+            normalize=layout.normalize and boundary == "embedding",
+            precision=self._precision(),
+            boundary=boundary,
+        )
+        width = self._encoder.embedding_size if boundary == "embedding" else self._encoder.hidden_size
+        return ActivationStore(default_folder(), source.text(), width, "float32", ragged=boundary != "embedding")
+
+    def _precision(self) -> str:
+        """Return the precision as figures depend on it: in bf16 each kind of device rounds elsewhere."""
+        precision = self._how.precision
+        return precision if precision == "fp32" else f"{precision} on {next(self._encoder.parameters()).device.type}"
+
+    def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
+        """Compute what is not there yet; another process that wants the same waits meanwhile."""
+        with store.computing():
+            for each in self._tables:
+                keys = self._row_keys()[each]
+                missing = np.asarray(store.missing(keys), dtype=np.int64)
+                if len(missing) and store.keeps:
+                    started = time.perf_counter()
+                    self._compute(store, boundary, each, missing)
+                    tokens = int(self._tables[each].lengths[missing].sum())
+                    store.add_work(time.perf_counter() - started, tokens)
+
+    def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
+        """Compute what the frozen layers give for some rows of a split.
+
+        Raises:
+            ModelError: It holds NaN or infinity; nothing of that batch is kept.
+        """
+        how = self._how
+        device = next(self._encoder.parameters()).device
+        loader = batches(self._tables[split].select(rows), how, device)
+        keys = self._row_keys()[split]
+        progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
+        with inferring(self._encoder, device, how.precision, len(loader)):
+            for batch in tracked(loader, progress, len(loader)):
+                which = rows[batch.indices["text"].numpy()]
+                tokens = None if batch.mask is None else batch.mask.sum(dim=1).numpy()  # before it is on the device
+                batch = batch.to(device, non_blocking=True)
+                if boundary == "embedding":
+                    counts, found = None, self._encoder(batch.ids, batch.mask)
+                else:
+                    assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
+                    assert batch.mask is not None  # noqa: S101
+                    counts = tokens
+                    found = self._encoder.hidden_at(batch.ids, batch.mask, boundary)[batch.mask]
+                values = found.float().cpu().numpy()
+                owners = which if counts is None else which.repeat(counts)
+                check_finite(values, "activations", f"the frozen layers, {' '.join(split)}", self._encoder, owners)
+                store.append(keys[which], counts, values)
+                if not store.keeps:  # another process has taken the room: whoever asks for the rows goes without
+                    return
+
+    def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:
+        tables = list(self._tables.values())
+        started = time.perf_counter()
+        embeddings = encode_table(self._encoder, joined(tables), self._how)
+        seconds = time.perf_counter() - started
+        self._note_cold("embedding", seconds / max(self._distinct_tokens(self._tables), 1))
+        parts = np.split(embeddings, np.cumsum([len(each) for each in tables])[:-1])
+        return {each: ArrayActivations(part) for each, part in zip(self._tables, parts, strict=True)}
+
+
+def _checksum(rows: RowActivations) -> str:
+    if isinstance(rows, ArrayActivations):
+        return tensors_fingerprint({"rows": rows.values})
+    assert isinstance(rows, MappedActivations)  # noqa: S101 - narrows for mypy: there are these two
+    return rows.rows.checksum
+
+
+def _pooling(layout: SentenceLayout) -> str:
+    """Return how token vectors become an embedding; the weights of Dense modules belong to the last layer."""
+    return " ".join([layout.pooling, *(f"Dense {spec.activation}" for spec in layout.dense)])
+
+
+def _held(rows: Rows) -> RowActivations:
+    """Return embeddings in memory if they are not too large, else mapped."""
+    if len(rows) * rows.layout.vector_bytes > IN_MEMORY:
+        return MappedActivations(rows)
+    return ArrayActivations(rows.gather(np.arange(len(rows))))

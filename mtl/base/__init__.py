@@ -1,0 +1,1 @@
+"""What every room needs: errors, files that are written whole, exit codes, text for people."""

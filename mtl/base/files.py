@@ -1,0 +1,220 @@
+"""Files that are whole or not there: written under a temporary name, synced to the disk, then renamed."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+import numbers
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+CONF: Final = Path(__file__).resolve().parents[2] / "conf"
+"""The configuration groups; they stand beside the package, in a checkout or an editable install."""
+_BLANK: Final = "0" * 64
+_PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}(\.\w+)?")
+_WRITTEN_SECONDS: Final = 24 * 3600.0
+"""No file is under a temporary name for so long: what is older was left by a process that was killed."""
+_SEAL: Final = re.compile(rb'"checksum": "([0-9a-f]{64})"\n\}\n\Z')
+
+
+def cache_root() -> Path:
+    """Return the folder of everything that is cached: ``$MTL_CACHE_DIR``, or ``~/.cache/mtl`` if that is not set."""
+    return expanded(os.environ.get("MTL_CACHE_DIR") or "~/.cache/mtl")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return the path with the home folder in the place of ``~``; as it is where nobody has that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them can stand for more than fits into memory, or for themselves."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("an alias (*), which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file that a run has written holds: plain values.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8, or no such YAML.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        return yaml.load(text, _WithoutAliases)  # noqa: S506 - a safe loader
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - of a wrong tag PyYAML raises AttributeError, KeyError and others
+        raise ValueError(str(error)) from None
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary path to a writer and rename it to ``path`` once the block has ended well.
+
+    A reader of ``path`` finds the old file or the whole new one, also after a crash or a power cut. The temporary file
+    lies in the same folder (a rename across file systems is not atomic) and keeps the suffix, which some writers look
+    at. Missing folders are made. A symbolic link stays one: its target is replaced.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The path that the block must write.
+
+    Raises:
+        FileNotFoundError: The block ended without having written the temporary file.
+        OSError: As the block raises it, with the name of ``path`` where it has none, as from a file that is open.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
+    temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")
+    try:
+        yield temporary
+        sync_file(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files beside a target, of its kind, that no living process can still be writing."""
+    for path in target.parent.glob(f".partial-*{glob.escape(target.suffix)}"):
+        with suppress(OSError):
+            if _PARTIAL.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _WRITTEN_SECONDS:
+                path.unlink()
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    r"""Write ``text`` as UTF-8, its line ends as they are, so that ``path`` is never seen half written.
+
+    Half a surrogate pair, as a file name that is no UTF-8 has one, is written as its escape: ``\udcff``.
+
+    Args:
+        path: The file to write or to replace.
+        text: Its whole content.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` atomically as strict, indented JSON with a newline at its end.
+
+    NaN and infinities, which JSON does not know, become ``null``; NumPy numbers become plain ones.
+
+    Args:
+        path: The file to write or to replace.
+        value: Mappings, sequences, texts, numbers, booleans and ``None``.
+
+    Raises:
+        TypeError: Something in ``value`` has no counterpart in JSON; nothing is written.
+    """
+    text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
+    write_text_atomically(path, text + "\n")
+
+
+def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write as `write_json`, with a last key ``checksum`` that makes any change of the file noticeable.
+
+    Args:
+        path: The file to write or to replace.
+        value: As for `write_json`, a mapping; a ``checksum`` of its own is left out.
+    """
+    write_text_atomically(path, sealed_json(value))
+
+
+def sealed_json(value: Mapping[str, Any]) -> str:
+    """Return what `write_sealed_json` writes."""
+    content = {key: item for key, item in value.items() if key != "checksum"}
+    text = json.dumps(_strict({**content, "checksum": _BLANK}), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return checksum.join(text.rsplit(_BLANK, 1))
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether a file is, byte for byte, what `write_sealed_json` wrote.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    content = Path(path).read_bytes()
+    found = _SEAL.search(content)
+    if found is None:
+        return False
+    blank = content[: found.start(1)] + _BLANK.encode() + content[found.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == found[1]
+
+
+def content_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _strict(value: Any) -> Any:
+    """Return ``value`` in plain Python types, each number that is not finite replaced by ``None``."""
+    match value:
+        case None | bool() | str():
+            return value
+        case numbers.Integral():
+            return int(value)
+        case numbers.Real():
+            return float(value) if math.isfinite(value) else None
+        case Mapping():
+            return {key: _strict(item) for key, item in value.items()}
+        case Sequence():
+            return [_strict(item) for item in value]
+    return value
+
+
+def sync_file(path: Path) -> None:
+    """Have the operating system write a file to the disk."""
+    with path.open("r+b") as file:  # Windows syncs only what is open for writing
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was renamed or removed in the folder durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def obstacle(folder: Path) -> str:
+    """Return what stands against making ``folder``, or writing into it if it is there; empty if nothing does."""
+    above = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not above.is_dir():
+        return f"{above} is a file"
+    return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} is not writable"

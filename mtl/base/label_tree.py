@@ -1,0 +1,216 @@
+"""The tree of a multi-stage head: coarse classes, its branches, over a task's labels, its leaves; and its checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mtl.base.errors import Problem, did_you_mean, listed
+
+Branches = Mapping[str, Sequence[str]]
+"""For each coarse class its labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTree:
+    """A sound tree over the ``C`` labels of a task, with ``K`` branches.
+
+    Attributes:
+        labels: The labels, in the order of the logits.
+        branches: For each coarse class its labels, in the order of ``labels``.
+    """
+
+    labels: tuple[str, ...]
+    branches: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def over(cls, labels: Sequence[str], branches: Branches) -> LabelTree:
+        """Return the tree of ``branches``, each label of which stands in exactly one of them (see `tree_problems`)."""
+        members = {name: set(leaves) for name, leaves in branches.items()}
+        return cls(
+            tuple(labels), {name: tuple(each for each in labels if each in leaves) for name, leaves in members.items()}
+        )
+
+    @property
+    def branch_of(self) -> list[int]:
+        """For each label the place of its branch, ``C`` numbers from 0 to ``K - 1``."""
+        place = {leaf: at for at, leaves in enumerate(self.branches.values()) for leaf in leaves}
+        return [place[label] for label in self.labels]
+
+    @property
+    def divided(self) -> dict[str, list[int]]:
+        """The branches that a second stage divides, those with two labels or more: the class ids of their labels."""
+        place = {label: at for at, label in enumerate(self.labels)}
+        return {name: [place[leaf] for leaf in leaves] for name, leaves in self.branches.items() if len(leaves) > 1}
+
+
+def branches_by(separator: str, labels: Sequence[str]) -> dict[str, list[str]]:
+    """Return the branches that label names tell: what stands before the separator is the coarse class.
+
+    A label without the separator is a branch of its own: ``neutral`` beside ``negative: late flight``.
+
+    Args:
+        separator: What stands between the coarse class and the rest (``:``); white space around it does not count.
+        labels: The labels of a task.
+    """
+    branches: dict[str, list[str]] = {}
+    for label in labels:
+        branches.setdefault(label.partition(separator)[0].strip(), []).append(label)
+    return branches
+
+
+def tree_problems(place: str, branches: Branches) -> Iterator[Problem]:
+    """Yield what is wrong with a tree by itself, whatever the labels of its task are.
+
+    Args:
+        place: The key of the tree.
+        branches: For each coarse class its labels.
+    """
+    if len(branches) < 2:
+        found = f"{len(branches)} branch{'es' * (len(branches) != 1)}"
+        yield Problem(place, f"{found}{_named(branches)}", "at least two branches, the coarse classes")
+    elif all(len(leaves) == 1 for leaves in branches.values()):
+        found = "a single label in each branch, so that no second stage is left"
+        yield Problem(place, found, "a branch with two labels or more", "choose a head of kind linear or mlp")
+    for name, leaves in branches.items():
+        if not name.strip():
+            yield Problem(place, f"a branch named {name!r}", "a name for each coarse class")
+        elif not leaves:
+            yield Problem(f"{place}.{name}", "no label", "one label or more", "add its labels, or take it out")
+    yield from _repeated(place, branches)
+    yield from _ambiguous(place, branches)
+
+
+def _repeated(place: str, branches: Branches) -> Iterator[Problem]:
+    counts = Counter(leaf for leaves in branches.values() for leaf in leaves)
+    for label, count in counts.items():
+        if count > 1:
+            where = [name for name, leaves in branches.items() for leaf in leaves if leaf == label]
+            yield Problem(place, f"the label {label!r} in {' and '.join(where)}", "each label once, in one branch")
+
+
+def _ambiguous(place: str, branches: Branches) -> Iterator[Problem]:
+    for name in branches:
+        for other, leaves in branches.items():
+            if other != name and name in leaves:
+                found = f"the branch {name!r}, which is also a label of the branch {other!r}"
+                yield Problem(place, found, "names of branches that mean one thing", "rename the branch")
+
+
+def label_problems(place: str, branches: Branches, task: str, labels: Sequence[str]) -> Iterator[Problem]:
+    """Yield what is wrong between a tree and the labels of its task.
+
+    Args:
+        place: The key of the tree.
+        branches: For each coarse class its labels.
+        task: The task.
+        labels: Its labels.
+    """
+    for name, leaves in branches.items():
+        for label in leaves:
+            if label not in labels:
+                found, hint = f"the label {label!r}, which {task} does not have", did_you_mean(label, labels)
+                yield Problem(f"{place}.{name}", found, listed(labels), hint)
+    in_tree = {leaf for leaves in branches.values() for leaf in leaves}
+    missing = [label for label in labels if label not in in_tree]
+    if missing:
+        found = f"no branch for the label{'s' * (len(missing) > 1)} {listed(map(repr, missing))}"
+        expected = f"each label of {task} in one branch"
+        yield Problem(place, found, expected, f"add {'them' if len(missing) > 1 else 'it'} to {listed(branches)}")
+
+
+def separator_problems(place: str, separator: str, task: str, labels: Sequence[str]) -> Iterator[Problem]:
+    """Yield what is wrong with the tree that a separator makes of the labels.
+
+    Args:
+        place: The key of the separator.
+        separator: See `branches_by`.
+        task: The task.
+        labels: Its labels.
+    """
+    if not any(separator in label for label in labels):
+        found, expected = f"{separator!r}, which no label of {task} has", f"what divides a label: {listed(labels)}"
+        yield Problem(place, found, expected, f"give {place.removesuffix('separator')}tree={{coarse class: [labels]}}")
+        return
+    branches = branches_by(separator, labels)
+    for label in branches.get("", ()):
+        yield Problem(place, f"the label {label!r}, with nothing before {separator!r}", "the name of a coarse class")
+    if len(branches) < 2:
+        found = f"{separator!r}, by which all labels of {task} are in one branch{_named(branches)}"
+        yield Problem(place, found, "at least two branches, the coarse classes")
+    elif all(len(leaves) == 1 for leaves in branches.values()):
+        found = f"{separator!r}, by which each branch has a single label: {listed(branches)}"
+        yield Problem(place, found, "a branch with two labels or more", "choose a head of kind linear or mlp")
+    yield from _ambiguous(place, branches)
+
+
+def loan_problems(
+    place: str, branches: Sequence[str], names: Mapping[str, str], lender: str, labels: Sequence[str]
+) -> Iterator[Problem]:
+    """Yield what is wrong where the head of another task is to be the first stage.
+
+    Args:
+        place: The key of the first stage.
+        branches: The coarse classes.
+        names: What some of them are called among the lender's labels; the others are called the same.
+        lender: The task whose head is to decide the coarse class.
+        labels: Its labels.
+    """
+    for name, label in names.items():
+        if name not in branches:
+            yield Problem(f"{place}.map.{name}", f"the branch {name!r}", listed(branches), did_you_mean(name, branches))
+        elif label not in labels:
+            found, hint = f"the label {label!r}, which {lender} does not have", did_you_mean(label, labels)
+            yield Problem(f"{place}.map.{name}", found, listed(labels), hint)
+    lacking = [name for name in branches if name not in names and name not in labels]
+    if lacking:
+        found = f"{listed(map(repr, lacking))}, for which the head of {lender} has no class"
+        repair = f"name it with {place}.map={{{lacking[0]}: …}}, or leave first_stage out for one of its own"
+        yield Problem(place, found, f"coarse classes among the labels of {lender}: {listed(labels)}", repair)
+    users: dict[str, list[str]] = {}
+    for name in branches:
+        users.setdefault(names.get(name, name), []).append(name)
+    for label, taken in users.items():
+        if len(taken) > 1:
+            found = f"the label {label!r} of {lender} for {' and '.join(taken)}"
+            yield Problem(f"{place}.map", found, "another label for each coarse class")
+
+
+def circle_problems(place: str, lenders: Mapping[str, str]) -> list[Problem]:
+    """Return a problem for each circle of tasks that borrow their first stage from each other, or from themselves.
+
+    Args:
+        place: Where a task's head is described, with ``{}`` for the task.
+        lenders: For each task that borrows, the task that it borrows from.
+    """
+    return [
+        Problem(
+            f"{place.format(circle[0])}.first_stage.task",
+            f"{circle[1]!r}, the task itself" if len(circle) == 2 else f"a circle: {' → '.join(circle)}",
+            "another task, whose head does not need this one",
+        )
+        for circle in _circles(lenders)
+    ]
+
+
+def _circles(lenders: Mapping[str, str]) -> list[list[str]]:
+    """Return the circles among tasks that borrow their first stage, each once: ``[["a", "b", "a"]]``.
+
+    Args:
+        lenders: For each task that borrows, the task that it borrows from.
+    """
+    found: list[list[str]] = []
+    known: set[str] = set()
+    for task in lenders:
+        path = [task]
+        while path[-1] in lenders and path[-1] not in known and path[-1] not in path[:-1]:
+            path.append(lenders[path[-1]])
+        if path[-1] in path[:-1]:
+            found.append(path[path.index(path[-1]) :])
+        known.update(path)
+    return found
+
+
+def _named(branches: Branches) -> str:
+    return f": {listed(branches)}" if branches else ""

@@ -1,0 +1,308 @@
+"""The folder of a run as a whole: whether its run is over, who is at work in it, and what it was started with."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from filelock import FileLock, Timeout
+
+from mtl.base.errors import ConfigError, DiskError, ModelError, Problem, listed
+from mtl.base.files import sync_folder, write_json, write_text_atomically
+
+log = logging.getLogger(__name__)
+
+CONFIG: Final = "config.yaml"
+MANIFEST: Final = "mtl.json"
+"""Describes a saved model, in its folder."""
+METRICS: Final = "metrics.json"
+"""Written when everything else is: where it is, the run is over."""
+RECORD: Final = "run.json"
+CHECKPOINTS: Final = "checkpoints"
+OUTPUTS: Final = "outputs"
+RESULTS: Final = (
+    "metrics.json",
+    "report.md",
+    "report.html",
+    "checkpoints/*.ckpt",
+    "logs/metrics.csv",
+    "logs/events.out.tfevents.*",
+    "logs/hparams.yaml",
+    "predictions/*.csv",
+    "errors/*.csv",
+    "figures/*.svg",
+    "maps/*.npz",
+    "bad_steps/step_*.json",
+    "diagnosis/diagnosis.*",
+    "diagnosis/*.csv",
+    "diagnosis/learning_curves_*.svg",
+    "model",
+)
+"""What a run, and a diagnosis of it, leave beside its configuration and its log; the model is a folder of its own."""
+_LOCK: Final = ".running"
+_BEFORE: Final = (".hydra", "train.log", "job.json", _LOCK)
+"""What stands in a folder, made by Hydra, a study or `in_use`, before the run in it has begun."""
+_FOLDERS: Final = tuple(dict.fromkeys(name.partition("/")[0] for name in RESULTS if "/" in name))
+_LEFT: Final = re.compile(r"\.(partial|old)-[0-9a-f]{16}(\.\w+)?")
+"""The temporary names of `mtl.base.files.replacing` and of a model that is being replaced."""
+_ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def problem_with(folder: Path) -> str:
+    """Return what stands against a run in a folder: it holds something else, or leads out of itself.
+
+    Returns:
+        What was found, or an empty text where a run may begin or resume.
+    """
+    if not folder.is_dir():
+        return ""
+    if reason := link_out(folder):
+        return reason
+    if _is_run(folder):
+        return ""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _BEFORE and not _LEFT.match(path.name))
+    return f"it holds {listed(others, most=5)} and no run of mtl" if others else ""
+
+
+def check(folder: Path, *, only_links: bool = False) -> None:
+    """Refuse a folder in which no run may be written, see `problem_with`.
+
+    Args:
+        folder: The run folder.
+        only_links: Whether something is added to a run that is there, so that only its links matter.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if reason := link_out(folder) if only_links else problem_with(folder):
+        raise ConfigError(Problem("run folder", f"{folder}, but {reason}", FREE, "choose another folder"))
+
+
+FREE: Final = "a new or empty folder, or that of an earlier run, with files of its own"
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether `begin` has noted a run in the folder."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("choices"), dict)
+
+
+def link_out(folder: Path) -> str:
+    """Return which file of a run is a link to somewhere outside of its folder; empty if none is."""
+    home = folder.resolve()
+    for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(each.partition("/")[0] for each in RESULTS)):
+        top = folder / name
+        below = top.rglob("*") if top.is_dir() and not top.is_symlink() else ()
+        for path in (top, *below):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                return f"{path.relative_to(folder)} in it is a link to {path.resolve()}, outside of it"
+    return ""
+
+
+def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    """Make a folder ready for a new run: its configuration, and the choice made in each configuration group.
+
+    What an earlier run left in the folder is removed: it would be taken for this run's, and some of it would stay. The
+    earlier configuration goes before everything else and the new one comes last, so that a process killed in between
+    leaves a folder that cannot be resumed, rather than the earlier run with some of its files gone.
+
+    Args:
+        folder: The run folder.
+        choices: The choice made in each configuration group.
+        config: The configuration, plain values.
+        keep: What this run itself begins from, if it is in there.
+    """
+    if _is_run(folder):
+        (folder / CONFIG).unlink(missing_ok=True)
+        sync_folder(folder)
+        results = [path for pattern in RESULTS for path in folder.glob(pattern)]
+        if results:
+            log.warning("the run that was in %s is replaced by this one", folder)
+        for path in results:
+            if keep is None or path.absolute() != keep.absolute():
+                _remove(path)
+        for name in _FOLDERS:
+            with suppress(OSError):  # somebody else's files are in it
+                (folder / name).rmdir()
+    write_json(folder / RECORD, {"choices": dict(choices)})
+    write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def reopen(folder: Path, config: Mapping[str, Any]) -> None:
+    """Let a run continue with another configuration; if it is finished, it no longer is.
+
+    Args:
+        folder: The run folder.
+        config: The new configuration, plain values.
+    """
+    (folder / METRICS).unlink(missing_ok=True)  # first: a process killed in between leaves the run as it was, to resume
+    sync_folder(folder)
+    write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def choices_of(folder: Path) -> dict[str, str]:
+    """Return the choices that `begin` noted; none if that cannot be read: they are only shown."""
+    try:
+        choices = json.loads((folder / RECORD).read_text(encoding="utf-8"))["choices"]
+        return {str(group): str(choice) for group, choice in choices.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return (folder / METRICS).is_file()
+
+
+def run_to_resume(given: str) -> Path:
+    """Return the folder that ``resume=`` means.
+
+    Args:
+        given: A run folder, or ``auto``: of the unfinished runs below ``outputs`` the one that was started last.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    if given != "auto":
+        folder = Path(given).expanduser().absolute()
+        missing = next((name for name in (CONFIG, RECORD) if not (folder / name).is_file()), None)
+        if missing is not None:
+            found = f"{folder}: " + (f"no {missing} in it" if folder.is_dir() else "no such folder")
+            repair = f"resume={OUTPUTS}/<date>/<time>"
+            if (folder / RECORD).is_file():
+                found, repair = f"{folder}: a run that ended before its first step", "start it again with its command"
+            raise ConfigError(Problem("resume", found, "the folder of a run, or auto", repair))
+        check(folder)
+        return folder
+    root = Path(OUTPUTS).absolute()
+    runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
+    unfinished = [each for each in runs if not is_finished(each) and not is_in_use(each)]
+    if not unfinished:
+        found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
+        raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
+    latest = max(unfinished, key=lambda each: ((each / RECORD).stat().st_mtime_ns, each))
+    check(latest)
+    return latest
+
+
+_kept: set[Path] = set()
+"""The folders that this process keeps to itself."""
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process inside the block; the operating system ends that with the process.
+
+    A block inside another one for the same folder changes nothing.
+
+    Raises:
+        ConfigError: Another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    if place in _kept:
+        yield
+        return
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        expected = "a folder in which no other process trains"
+        raise ConfigError(Problem("run folder", f"{folder}, in use by another process", expected)) from None
+    _kept.add(place)
+    try:
+        yield
+    finally:
+        _kept.discard(place)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether another process is at work in a folder."""
+    if not (folder / _LOCK).is_file() or (folder / _LOCK).is_symlink():
+        return False
+    try:
+        with in_use(folder):
+            return False
+    except ConfigError:
+        return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed run left; only names that it makes, where it makes them."""
+    if not _is_run(folder):
+        return
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        for path in place.glob(".*"):
+            if _LEFT.fullmatch(path.name):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn the errors of a full disk inside the block into one that a user can mend.
+
+    Raises:
+        DiskError: There was no space left, in whatever words a library says so.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _says_full(error):
+            raise
+        found = f"no space left{_named(error)}"
+        expected = "space for the model, and three times that for the checkpoints of a training"
+        repair = f"free some, then: python -m mtl.train resume={folder}"
+        raise DiskError(Problem(str(folder), found, expected, repair)) from None
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _ENDS_OF_SPACE
+    return type(error).__name__ == "SafetensorError" and any(
+        f"os error {code})" in str(error) for code in _ENDS_OF_SPACE
+    )
+
+
+def _named(error: BaseException) -> str:
+    name = getattr(error, "filename", None)
+    return f" for {os.fspath(name)}" if name else ""
+
+
+def find_model(path: Path) -> Path:
+    """Return the folder of the saved model in ``path``: itself, or ``model/`` in it.
+
+    Raises:
+        ModelError: Neither is one.
+    """
+    for folder in (path, path / "model"):
+        if (folder / MANIFEST).is_file():
+            return folder
+    expected = f"a saved model, a folder with {MANIFEST}, or a run folder with model/"
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
+    content = listed(sorted(each.name for each in path.iterdir())) or "nothing"
+    repair = "a run writes its model when it ends: did it? look into its train.log"
+    raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))

@@ -1,0 +1,27 @@
+"""The terminal: what is printed shows texts as they are, and no text can change how the rest is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from mtl.base.errors import printable
+
+
+class _Console(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is to be written; rich's own control codes are segments of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Return a console that prints to ``file``, by default standard output; in colour only on a terminal.
+
+    Texts are shown as they are: square brackets are no markup, and control characters are escaped.
+    """
+    return _Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)

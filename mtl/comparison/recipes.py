@@ -1,0 +1,118 @@
+"""Which runs belong together: what makes a run what it is, without its seed and what changes none of its figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mtl.base.errors import DataError
+from mtl.config.single_task import reduced
+from mtl.evaluation.finding import CONFIG
+from mtl.evaluation.run_records import Record, read_plain_config
+
+_CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
+IDLE: Final[Mapping[str, str]] = {
+    "logger": "where curves are written",
+    "cache": "cached activations equal computed ones",
+    "study": "the name of a sweep; its epochs are copied into trainer.max_epochs",
+    "data.tasks.*.missing": "refuses rows without a label, or leaves them out: a finished run trained on the others",
+    "backbone.fast_rates": "copied into learning_rates by those who use them",
+    "backbone.sha256": "a check of the weights, which are the same or refused",
+    "callbacks.progress": "what the terminal shows",
+    "callbacks.save_last": _CHECKPOINTS,
+    "callbacks.save_every_minutes": _CHECKPOINTS,
+    "callbacks.save_every_steps": _CHECKPOINTS,
+    "trainer.log_every_n_steps": "how often curves are written",
+    "trainer.profiler": "measures training",
+    "trainer.detect_anomaly": "checks training",
+    "trainer.num_sanity_val_steps": "a trial before the first step, whose figures are thrown away",
+}
+"""Keys that change no figure of a run, each with the reason. A ``*`` stands for any name."""
+MEASURED: Final[Mapping[str, str]] = {
+    "retention": "measured on the trained encoder",
+    "evaluation": "what the report shows",
+    "callbacks.gradients": "measured during training, which it leaves as it is",
+    "data.tasks.*.slices": "columns that the error analysis divides the rows by",
+}
+"""Keys that decide what is reported beside the figures, but not what is trained: replicates may differ in them."""
+_OF_SEVERAL = {
+    "data": ("interleave", "temperature"),
+    "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
+}
+"""Keys that mean nothing where one task is trained alone."""
+_CHAIN = 8  # how many runs, each the start of the next, are looked back through
+
+
+def settings(record: Record) -> dict[str, Any]:
+    """Return the configuration of a run without the seed and without the keys of `IDLE` and `MEASURED`."""
+    return without(record.config, ("seed", *IDLE, *MEASURED))
+
+
+def recipe(record: Record) -> str:
+    """Return a checksum of all that makes a run what it is, but for the seed: equal in replicates."""
+    return _checksum([_recipe(record.config), record.size])
+
+
+def recipe_of(record: Record, task: str) -> str:
+    """Return a checksum of all that makes a run what it is for one task, but for the seed and the other tasks.
+
+    It is equal for a run of several tasks and for one that did the same with this task alone.
+    """
+    values = {key: value for key, value in reduced(_recipe(record.config), task).items() if key != "task"}
+    for section, keys in _OF_SEVERAL.items():
+        if isinstance(values.get(section), Mapping):
+            values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    return _checksum([values, record.training_rows.get(task)])
+
+
+def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a configuration without some keys.
+
+    Args:
+        config: Plain values.
+        keys: Full keys such as ``callbacks.progress``; a section goes with all that is in it, ``*`` is any name.
+    """
+    remaining = dict(config)
+    for key in keys:
+        remaining = _without(remaining, key.split("."))
+    return remaining
+
+
+def _without(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    first, *rest = path
+    if not rest:
+        return {key: value for key, value in values.items() if first not in (key, "*")}
+    return {
+        key: _without(value, rest) if first in (key, "*") and isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+def _checksum(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return the configuration without what may differ between replicates."""
+    values = without(config, ("seed", *IDLE, *MEASURED))
+    start = (config.get("model") or {}).get("init_from")
+    if start is not None:
+        values["model"] = {**config["model"], "init_from": _origin(Path(start), depth)}
+    return values
+
+
+def _origin(start: Path, depth: int) -> Any:
+    """Return the recipe of the run that another one starts from; its path where that cannot be told.
+
+    Replicates start from replicates: seed 2 from the model of seed 2.
+    """
+    for folder in (start, start.parent):
+        if depth < _CHAIN and (folder / CONFIG).is_file():
+            try:
+                return _recipe(read_plain_config(folder), depth + 1)
+            except DataError:
+                break
+    return str(start)

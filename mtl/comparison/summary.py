@@ -1,0 +1,186 @@
+"""The figures of a scenario: mean and deviation over its seeds, of quality and of cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mtl.comparison.scenarios import Scenario
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.run_records import Record
+
+RARE_SHARE = 0.5
+"""A class is rare when it has less than this share of the rows that it would have if all classes had equally many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over seeds.
+
+    Attributes:
+        mean: Over the seeds.
+        deviation: The sample standard deviation; None with one seed.
+        values: The figure of each seed.
+    """
+
+    mean: float
+    deviation: float | None
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Return the spread of the values that are known, or None if none is."""
+        known = tuple(value for value in values if value is not None)
+        if not known:
+            return None
+        deviation = statistics.stdev(known) if len(known) > 1 else None
+        return cls(statistics.fmean(known), deviation, known)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """Quality on one task; None where it was not measured or there is nothing to measure."""
+
+    accuracy: Spread | None
+    macro_f1: Spread | None
+    rare_f1: Spread | None
+    calibration_error: Spread | None
+    per_class_f1: Mapping[str, Spread]
+    validation: Spread | None = None
+    """Macro-F1 on the validation rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All figures of a scenario.
+
+    Attributes:
+        scenario: Which.
+        score: Macro-F1 on the test rows, averaged over the tasks; None where the runs do not know all of them.
+        validation: The same on the validation rows, by which scenarios are ranked; None where it was not measured.
+        tasks: Quality on each task.
+        retention_before: Spearman correlation on sentence pairs before training.
+        retention: The same after training.
+        trainable_parameters: Scalars that were trained.
+        train_seconds: Wall-clock seconds of training without encoding for frozen layers; 0 where nothing learns.
+        encoding_seconds: Seconds of that encoding with an empty cache; None where some run does not know.
+        total_seconds: Both together; None where some run does not know.
+        sentences_per_second: Training rows per second of both together.
+        peak_memory_bytes: The most memory in use.
+    """
+
+    scenario: Scenario
+    score: Spread | None
+    validation: Spread | None
+    tasks: Mapping[str, TaskFigures]
+    retention_before: Spread | None
+    retention: Spread | None
+    trainable_parameters: Spread | None
+    train_seconds: Spread | None
+    encoding_seconds: Spread | None
+    total_seconds: Spread | None
+    sentences_per_second: Spread | None
+    peak_memory_bytes: Spread | None
+
+    @property
+    def name(self) -> str:
+        """The name of the scenario."""
+        return self.scenario.name
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean seconds of training with encoding for frozen layers, None where they are not known."""
+        return self.total_seconds.mean if self.total_seconds else None
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained."""
+        return self.trainable_parameters is None or self.trainable_parameters.mean > 0
+
+
+def figures(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequence[str]]) -> Figures:
+    """Return the figures of a scenario.
+
+    Args:
+        scenario: The scenario.
+        tasks: The tasks that the score goes over.
+        rare: The rare classes of each task, see `rare_classes`.
+    """
+    runs = scenario.runs
+    costs = [_cost(run) for run in runs]
+    totals = [cost.total_seconds for cost in costs]
+    return Figures(
+        scenario=scenario,
+        score=Spread.of(_score(run, tasks) for run in runs),
+        validation=_validation(runs, tasks),
+        tasks={task: _task(task, [run for run in runs if task in run.outcomes], rare[task]) for task in scenario.tasks},
+        retention_before=Spread.of(run.retention and run.retention[0] for run in runs),
+        retention=Spread.of(run.retention and run.retention[1] for run in runs),
+        trainable_parameters=Spread.of(cost.trainable_parameters for cost in costs),
+        train_seconds=Spread.of(cost.train_seconds for cost in costs),
+        encoding_seconds=None if None in totals else Spread.of(cost.encoding_seconds for cost in costs),
+        total_seconds=None if None in totals else Spread.of(totals),
+        sentences_per_second=None if None in totals else Spread.of(cost.sentences_per_second for cost in costs),
+        peak_memory_bytes=Spread.of(cost.peak_memory_bytes for cost in costs),
+    )
+
+
+def _cost(run: Record) -> Cost:
+    """Return what a run took; nothing where nothing learns.
+
+    Runs of older versions do not know what encoding for frozen layers took. Where all layers learn there is none.
+    """
+    cost = run.metrics.cost
+    if cost.trainable_parameters == 0:
+        return replace(cost, train_seconds=0.0, encoding_seconds=0.0)
+    if cost.encoding_seconds is None and (run.config.get("freeze") or {}).get("backbone") == "none":
+        return replace(cost, encoding_seconds=0.0)
+    return cost
+
+
+def _score(run: Record, tasks: Sequence[str]) -> float | None:
+    if any(task not in run.outcomes for task in tasks):
+        return None
+    return statistics.fmean(run.report(task).macro_f1 for task in tasks)
+
+
+def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
+    """Return macro-F1 on the validation rows, averaged over the tasks; None unless all runs know it of all of them."""
+    reports = [[run.metrics.tasks.get(task, {}).get("val") for task in tasks] for run in runs]
+    known = [[report.macro_f1 for report in row if report is not None] for row in reports]
+    if any(len(row) < len(tasks) for row in known):
+        return None
+    return Spread.of(statistics.fmean(row) for row in known)
+
+
+def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:
+    reports = [run.report(task) for run in runs]
+    classes = list(dict.fromkeys(label for report in reports for label in report.per_class))
+    f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
+    per_class = {label: Spread.of(each.get(label) for each in f1) for label in classes}
+    return TaskFigures(
+        accuracy=Spread.of(report.accuracy for report in reports),
+        macro_f1=Spread.of(report.macro_f1 for report in reports),
+        rare_f1=Spread.of(statistics.fmean(each[label] for label in rare) for each in f1) if rare else None,
+        calibration_error=Spread.of((run.calibration or {}).get(task) for run in runs),
+        per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
+        validation=_validation(runs, [task]),
+    )
+
+
+def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
+    """Return the classes of a task with less than `RARE_SHARE` of an equal share of the rows.
+
+    The training rows count, of the run with the most of them; the tested rows where no run tells its training rows.
+
+    Args:
+        task: The task.
+        runs: Runs that know the task.
+    """
+    told = [run.training_rows[task] for run in runs if task in run.training_rows]
+    supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}
+    counts = max(told, key=lambda each: sum(each.values())) if told else supports
+    counts = {label: counts.get(label, 0) for label in supports}
+    border = RARE_SHARE * sum(counts.values()) / len(counts)
+    return [label for label, count in counts.items() if count < border]

@@ -1,0 +1,1 @@
+"""From the command line and the YAML files to typed, checked values."""

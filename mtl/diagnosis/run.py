@@ -1,0 +1,207 @@
+"""Diagnosing the data of a run: its rows and the encoder it started from, to findings and the files that tell them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl.activations.encoding import Encoding, Precision, native_bf16, token_table
+from mtl.activations.frozen import FrozenActivations
+from mtl.activations.layers import inner_layers, layer_embeddings
+from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
+from mtl.config.fields import Config
+from mtl.data.tasks import SPLITS, TaskData
+from mtl.data.tokenization import TokenTable
+from mtl.diagnosis.files import write_csv_files, write_findings
+from mtl.diagnosis.report import write_diagnosis
+from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
+from mtl.diagnosis.views import joined_views
+from mtl.inference.models import SentenceEncoder, choose_device
+from mtl.model.encoder import Encoder
+from mtl.model.tokenizer import load_tokenizer
+from mtl.reporting.figures.learning_curves import draw_learning_curves
+from mtl.training.again import read_config
+from mtl.training.inputs import Inputs, load_inputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAST_ROWS = 20
+"""Training rows of a task, in all, below which nothing can be said."""
+
+MOST_CURVES = 12
+"""Learning curves in the picture, of the classes with the largest gains; ``diagnosis.json`` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embeddings of one task.
+
+    Attributes:
+        splits: Those of each split's rows ``(N, H)``.
+        views: What further heads judge the training rows by, see `mtl.diagnosis.views`.
+    """
+
+    splits: dict[str, NDArray[np.float32]]
+    views: list[NDArray[np.float32]]
+
+
+def diagnose_run(
+    run: str | Path,
+    output: str | Path,
+    *,
+    task: str | None = None,
+    encoder: str | None = None,
+    more: int = 50,
+    similar: float = 0.95,
+    precision: Precision = "auto",
+    device: str | None = None,
+) -> list[TaskDiagnosis]:
+    """Diagnose the data of a run and write what was found.
+
+    The rows are embedded by the encoder that the run started from and not by the one that it trained: that one has seen
+    the training rows with their labels, so that rows of a class lie together whether a new row of it would or not. With
+    it every learning curve is flat and every label looks right.
+
+    Args:
+        run: The run folder; its ``config.yaml`` is all that is needed.
+        output: The folder to write into.
+        task: The task; all by default.
+        encoder: Another encoder: a backbone, a run, a saved model, a folder in the hub's layout, or a hub id.
+        more: The number of further rows of a class whose worth is estimated.
+        similar: The least cosine of near-duplicates.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+
+    Returns:
+        The diagnosis of each task.
+
+    Raises:
+        MtlError: The run, its data or its weights cannot be read, or there is no such task, or it has too few rows.
+    """
+    config = read_config(Path(run))
+    _check_task(task, config)
+    inputs = load_inputs(config, to_train=False)
+    tasks = {name: data for name, data in inputs.tasks.items() if task in (None, name)}
+    _check_rows(tasks)
+    embedded = embed(inputs.tasks, encoder_of(config, inputs, encoder, device), config, precision)
+    found = [
+        diagnose_task(data, embedded[name].splits, embedded[name].views, more=more, similar=similar, seed=config.seed)
+        for name, data in tasks.items()
+    ]
+    _write(Path(output), _facts(config, inputs, run, encoder), found)
+    return found
+
+
+def _check_task(task: str | None, config: Config) -> None:
+    names = list(config.data.tasks)
+    if task is not None and task not in names:
+        raise ConfigError(Problem("task", repr(task), listed(names), did_you_mean(task, names)))
+
+
+def _check_rows(tasks: dict[str, TaskData]) -> None:
+    problems = [
+        Problem(
+            f"data.tasks.{name}.train",
+            f"{len(data.train)} training rows",
+            f"{LEAST_ROWS} at least, to say anything about them",
+            "name another task with task=…, or collect rows of any class",
+        )
+        for name, data in tasks.items()
+        if len(data.train) < LEAST_ROWS
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: str | None = None) -> SentenceEncoder:
+    """Return the encoder that a run started from, or the one called ``name``.
+
+    Raises:
+        MtlError: There is no such encoder or device.
+    """
+    if name is not None:
+        return SentenceEncoder.from_pretrained(name, device=device)
+    if config.model.init_from is not None:
+        return SentenceEncoder.from_pretrained(inputs.weights, device=device)
+    backbone = config.backbone
+    encoder = Encoder.from_folder(
+        inputs.weights,
+        max_length=backbone.max_length,
+        pooling=backbone.pooling,
+        normalize=backbone.normalize,
+        prompt_name=backbone.prompt_name,
+    )
+    return SentenceEncoder(encoder.to(choose_device(device)), load_tokenizer(inputs.weights))
+
+
+def embed(
+    tasks: dict[str, TaskData], encoder: SentenceEncoder, config: Config, precision: Precision
+) -> dict[str, Embedded]:
+    """Return the embeddings of each task and split; those that a run has cached are found there.
+
+    Args:
+        tasks: The tasks.
+        encoder: The encoder.
+        config: The run's configuration, for batches and cache.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
+    """
+    where = next(encoder.encoder.parameters()).device
+    if precision == "auto":
+        precision = "bf16" if native_bf16(where) else "fp32"
+    how = Encoding(
+        pad_id=encoder.tokenizer.pad_token_id or 0,
+        batch_size=config.data.eval_batch_size,
+        max_tokens=2 * config.data.max_tokens,
+        precision=precision,
+        progress="encoding",
+    )
+    tables = {
+        (name, split): token_table(rows.texts, encoder.tokenizer, encoder.encoder)
+        for name, data in tasks.items()
+        for split, rows in data.splits.items()
+        if len(rows)
+    }
+    rows = FrozenActivations(encoder.encoder, tables, how, cached=config.cache.activations).at("embedding")
+    assert rows is not None  # noqa: S101 - narrows for mypy: embeddings are always kept
+    views = _views(tasks, encoder, {name: tables[name, "train"] for name in tasks}, how)
+    found = {}
+    for name in tasks:
+        splits = dict.fromkeys(SPLITS, np.empty((0, encoder.dimension), dtype=np.float32))
+        for split in SPLITS:
+            if (name, split) in tables:
+                splits[split] = rows[name, split].gather(np.arange(len(tables[name, split])))[0]
+        found[name] = Embedded(splits, views[name])
+    return found
+
+
+def _views(
+    tasks: dict[str, TaskData], encoder: SentenceEncoder, train: dict[str, TokenTable], how: Encoding
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Return for each task a view of its training rows for each of the encoder's inner layers."""
+    layers = inner_layers(encoder.encoder)
+    labels = {name: data.labels.ids(data.train) for name, data in tasks.items()}
+    inner = {name: layer_embeddings(encoder.encoder, table, layers, how) for name, table in train.items()}
+    joined = [joined_views({name: found[layer] for name, found in inner.items()}, labels) for layer in layers]
+    return {name: [each[name] for each in joined] for name in tasks}
+
+
+def _facts(config: Config, inputs: Inputs, run: str | Path, encoder: str | None) -> dict[str, str]:
+    used = encoder or f"{inputs.weights}, which the run started from"
+    if encoder is None and config.model.init_from is not None:
+        used += ", a saved model: if it was trained on these rows, gains and suspects come out too small"
+    return {"run": str(run), "encoder": used, "seed": str(config.seed)}
+
+
+def _write(folder: Path, facts: dict[str, str], found: list[TaskDiagnosis]) -> None:
+    files = {}
+    for each in found:
+        picture = folder / f"learning_curves_{each.task}.svg"
+        curves = {need.label: (need.curve_rows, *need.curve) for need in each.needs[:MOST_CURVES]}
+        draw_learning_curves(picture, curves, interval="90 % interval over draws and rows")
+        files[each.task] = [picture, *write_csv_files(folder, each)]
+    write_findings(folder / "diagnosis.json", facts, found)
+    write_diagnosis(folder / "diagnosis.md", facts, found, files)

@@ -1,0 +1,1 @@
+"""Use a trained model: encode and predict, from Python and for whole files."""

@@ -1,0 +1,338 @@
+"""The charts as Vega-Lite specifications: plain data in, a chart out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mtl.base.formatting import told_apart
+from mtl.reporting.colours import GREY, scales
+from mtl.reporting.page import Chart
+
+Row = Mapping[str, Any]
+_TALL = 320
+_PADDING = 16
+_NARROW = 360  # width of the plot in the narrowest column of a page
+_Place = tuple[str, int, int]
+_Box = tuple[float, float, float, float]
+_PLACES: tuple[_Place, ...] = tuple(
+    (align, dx, dy)
+    for dy in (14, -12, 27, -25, 40, -38, 53, -51, 66, 79)
+    for align, dx in (("left", 4), ("right", 4), ("left", -60))
+)
+_ON_AXIS = 28  # characters
+_IN_LEGEND = 30
+_TIMES = (0, 1, 10, 60, 600, 3600, 36000)
+_TIME = (
+    "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min' : datum.value / 3600 + ' h'"
+)
+
+
+def _values(rows: Iterable[Row]) -> dict[str, Any]:
+    return {"values": [dict(row) for row in rows]}
+
+
+def _short(rows: Sequence[Row], field: str, names: Sequence[str], most: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return rows and names with the names shortened; ``whole`` in a row is what stood in the field."""
+    short = told_apart(names, most)
+    return [{**row, "whole": row[field], field: short.get(row[field], row[field])} for row in rows], list(
+        short.values()
+    )
+
+
+def _number(field: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def _tooltip(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
+    return [{"field": field, "title": title, "type": "nominal"} for field, title in pairs]
+
+
+def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
+    """Return scores against training time, with a line through those that nothing cheaper beats.
+
+    Args:
+        identity: The id on the page.
+        rows: ``name``, ``label`` (the name as short as it has to be), ``seconds``, ``time`` (written), ``score``,
+            ``shown`` (written) and ``front`` (true or false).
+        summary: What to see.
+    """
+    longest = max((row["seconds"] for row in rows), default=0.0)
+    times = {"values": [time for time in _TIMES if time <= longest * 1.1], "labelExpr": _TIME}
+    x = _number("seconds", "training time", scale={"type": "symlog", "nice": False}, axis=times)
+    y = _number("score", "score", scale={"zero": False, "padding": _PADDING})
+    tip = _tooltip(("name", "scenario"), ("shown", "score"), ("time", "training time"))
+    point = {"x": x, "y": y, "tooltip": tip}
+    layers: list[dict[str, Any]] = [
+        {
+            "transform": [{"filter": "datum.front"}],
+            "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY},
+            "encoding": {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+            "encoding": {
+                **point,
+                "color": {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY},
+                "shape": {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"},
+            },
+        },
+    ]
+    named: dict[_Place, list[str]] = {}
+    for row, place in zip(rows, label_places(rows), strict=True):
+        if place is not None:
+            named.setdefault(place, []).append(row["name"])
+    for (align, dx, dy), names in named.items():
+        mark = {"type": "text", "fontSize": 12, "style": "plain", "align": align, "dx": dx, "dy": dy}
+        encoding = {**point, "text": {"field": "label"}}
+        chosen = [{"filter": {"field": "name", "oneOf": names}}]
+        layers.append({"transform": chosen, "mark": mark, "encoding": encoding})
+    if sum(map(len, named.values())) < len(rows):
+        summary += " Points without a name, for which there is no room, tell it when pointed at."
+    return Chart(identity, "Quality against cost", summary, {"height": _TALL, "data": _values(rows), "layer": layers})
+
+
+def label_places(rows: Sequence[Row]) -> list[_Place | None]:
+    """Return where the name of each point stands: alignment and offset in pixels; None where there is no room.
+
+    The places are found for the narrowest chart of a page with two charts in a row, with names side by side in the
+    order of their points. In a wider chart the points lie further apart, so no name meets another one there either.
+
+    Args:
+        rows: ``label``, ``seconds``, ``score`` and ``front`` of each point.
+    """
+    longest = math.log1p(max(row["seconds"] for row in rows)) or 1.0
+    least, most = (pick(row["score"] for row in rows) for pick in (min, max))
+    inside = _TALL - 2 * _PADDING
+    points = [
+        (
+            _NARROW * math.log1p(row["seconds"]) / longest,
+            _PADDING + inside * ((most - row["score"]) / (most - least) if most > least else 0.5),
+        )
+        for row in rows
+    ]
+    taken = [(x, (x - 7, y - 7, x + 7, y + 7)) for x, y in points]
+    places: list[_Place | None] = [None] * len(rows)
+    for at in sorted(range(len(rows)), key=lambda at: (not rows[at]["front"], -rows[at]["score"])):
+        for place in _PLACES:
+            box = _box(points[at], place, len(str(rows[at]["label"])))
+            others = taken[:at] + taken[at + 1 :]
+            within = min(box[0], box[1], _NARROW - box[2], _TALL - box[3]) >= -_PADDING / 2
+            if within and all(_stay_apart((points[at][0], box), other) for other in others):
+                places[at] = place
+                taken.append((points[at][0], box))
+                break
+    return places
+
+
+def _box(point: tuple[float, float], place: _Place, characters: int) -> _Box:
+    """Return left, top, right and bottom of a name."""
+    align, dx, dy = place
+    width, (x, y) = 6.6 * characters, point
+    left = x + dx - (width if align == "right" else 0)
+    return left, y + dy - 7, left + width, y + dy + 7
+
+
+def _stay_apart(one: tuple[float, _Box], other: tuple[float, _Box]) -> bool:
+    """Whether two boxes, each with the place of its point on the axis, lie apart however wide the chart is."""
+    (x, box), (other_x, other_box) = one, other
+    if box[1] >= other_box[3] or other_box[1] >= box[3]:
+        return True
+    return (box[2] <= other_box[0] and x <= other_x) or (other_box[2] <= box[0] and other_x <= x)
+
+
+def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[str], summary: str) -> Chart:
+    """Return differences with their intervals around zero.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``value``, ``low``, ``high``, ``told`` (written) and ``verdict``.
+        order: The names from the top.
+        summary: What to see.
+    """
+    y = {"field": "name", "type": "nominal", "title": None, "sort": list(order)}
+    shades = {"real": "#d55e00", "real for these runs": "#e69f00", "within noise": GREY}
+    shown = [verdict for verdict in shades if any(row["verdict"] == verdict for row in rows)]
+    verdicts = {"domain": shown, "range": [shades[verdict] for verdict in shown]}
+    colour = {"field": "verdict", "type": "nominal", "title": None, "scale": verdicts}
+    tip = _tooltip(("name", "scenario"), ("told", "difference"), ("verdict", "verdict"))
+    x = _number("low", "difference, 95 % interval")
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0, "type": "quantitative"}}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 3},
+            "encoding": {"y": y, "x": x, "x2": {"field": "high"}, "color": colour, "tooltip": tip},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": {"y": y, "x": _number("value", x["title"]), "color": colour, "tooltip": tip},
+        },
+    ]
+    return Chart(identity, title, summary, {"height": 34 * len(rows), "data": _values(rows), "layer": layers})
+
+
+def class_bars(
+    identity: str,
+    title: str,
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    names: Sequence[str],
+    summary: str,
+    axis: str = "F1",
+) -> Chart:
+    """Return a bar for each class and each name.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``class``, ``name``, ``value`` and ``shown`` (written).
+        classes: The classes from the top.
+        names: What has bars in each class, in order: scenarios, or precision, recall and F1.
+        summary: What to see.
+        axis: What the bars measure.
+    """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
+    rows, classes = _short(rows, "class", classes, _ON_AXIS)
+    colour, _ = scales(names)
+    encoding = {
+        "y": {
+            "field": "class",
+            "type": "nominal",
+            "title": None,
+            "sort": list(classes),
+            "scale": {"paddingInner": 0.3},
+        },
+        "yOffset": {"field": "name", "type": "nominal", "sort": list(names)},
+        "x": _number("value", axis, scale={"domain": [0, 1]}, axis={"tickCount": 5}),
+        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour, "sort": list(names)},
+        "tooltip": _tooltip(("whole", "class"), ("name", "what"), ("shown", "value")),
+    }
+    height = len(classes) * (len(names) * (11 if len(names) > 2 else 15) + 12)
+    return Chart(
+        identity, title, summary, {"height": height, "data": _values(rows), "mark": "bar", "encoding": encoding}
+    )
+
+
+def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], x: str, y: str, summary: str) -> Chart:
+    """Return a line with points for each name.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``x``, ``y``.
+        names: The lines, in order.
+        x: What runs to the right.
+        y: What runs up.
+        summary: What to see.
+    """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
+    colour, shape = scales(names)
+    encoding = {
+        "x": _number("x", x, axis={"tickMinStep": 1, "format": ",d"}),
+        "y": _number("y", y, scale={"zero": False}),
+        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
+        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "tooltip": [*_tooltip(("whole", "what"), ("x", x)), _number("y", y, format=".3f")],
+    }
+    mark = {"type": "line", "point": {"filled": True, "size": 50}}
+    return Chart(identity, title, summary, {"height": 260, "data": _values(rows), "mark": mark, "encoding": encoding})
+
+
+def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], summary: str) -> Chart:
+    """Return how often predictions are right against how sure they are, and the diagonal on which both agree.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``name``, ``confidence``, ``accuracy``, ``count`` and ``few`` (whether so few that the point means
+            little: it is drawn faint, with its count beside it).
+        names: The lines, in order.
+        summary: What to see.
+    """
+    rows, names = _short(rows, "name", names, _IN_LEGEND)
+    colour, shape = scales(names)
+    line = {
+        "data": _values([{"at": 0}, {"at": 1}]),
+        "mark": {"type": "line", "strokeDash": [5, 4], "color": GREY},
+        "encoding": {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")},
+    }
+    tip = [
+        *_tooltip(("whole", "what")),
+        _number("confidence", "mean probability", format=".3f"),
+        _number("accuracy", "share right", format=".3f"),
+        _number("count", "predictions"),
+    ]
+    places = {
+        "x": _number(
+            "confidence", "probability of the predicted class", scale={"domain": [0, 1]}, axis={"tickCount": 5}
+        ),
+        "y": _number("accuracy", "share right", scale={"domain": [0, 1]}, axis={"tickCount": 5}),
+    }
+    coloured = {**places, "color": {"field": "name", "type": "nominal", "title": None, "scale": colour}}
+    points = {
+        **coloured,
+        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "opacity": {"condition": {"test": "datum.few", "value": 0.3}, "value": 1},
+        "tooltip": tip,
+    }
+    layers: list[dict[str, Any]] = [
+        line,
+        {"mark": {"type": "line", "opacity": 0.4}, "encoding": coloured},
+        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": points},
+    ]
+    if any(row["few"] for row in rows):  # without a row a layer has no extent, and Vega warns
+        counts = {**places, "text": {"field": "count", "type": "quantitative"}}
+        mark = {"type": "text", "fontSize": 10, "dy": -9, "color": GREY}
+        layers.append({"transform": [{"filter": "datum.few"}], "mark": mark, "encoding": counts})
+    return Chart(identity, title, summary, {"height": 280, "data": _values(rows), "layer": layers})
+
+
+def sentence_map(
+    identity: str, title: str, rows: Sequence[Row], classes: Sequence[str], summary: str, others: int = 0
+) -> Chart:
+    """Return sentences as points in a plane, coloured by class, the mistakes set off as crosses with a rim.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        rows: ``x``, ``y``, ``class``, ``predicted``, ``text`` and ``right`` (true or false).
+        classes: The classes that have a colour, in order.
+        summary: What to see.
+        others: How many further classes there are: their sentences are grey.
+    """
+    short = told_apart(classes, _IN_LEGEND)
+    rest = f"{others} other {'class' if others == 1 else 'classes'}"
+    rows = [
+        {**row, "colour": short.get(row["class"], rest), "grey": row["class"] not in short}
+        for row in sorted(rows, key=lambda row: row["class"] in short)  # grey ones below
+    ]
+    colour, _ = scales(list(short.values()))
+    if others:
+        colour = {"domain": [*colour["domain"], rest], "range": [*colour["range"], GREY]}
+    bare = {"axis": {"labels": False, "ticks": False, "grid": False, "domain": False}, "scale": {"zero": False}}
+    encoding = {
+        "x": _number("x", "first principal component", **bare),
+        "y": _number("y", "second principal component", **bare),
+        "color": {"field": "colour", "type": "nominal", "title": "true class", "scale": colour},
+        "tooltip": _tooltip(("text", "sentence"), ("class", "label"), ("predicted", "predicted")),
+    }
+    sizes = {"condition": {"test": "datum.grey", "value": 40}, "value": 110}
+    marks: dict[bool, tuple[dict[str, Any], dict[str, Any]]] = {
+        True: ({"type": "point", "filled": True, "size": 32}, {**encoding, "opacity": _if_grey(0.25, 0.55)}),
+        False: (
+            {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1},
+            {**encoding, "size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)},
+        ),
+    }
+    layers = [
+        {"transform": [{"filter": test}], "mark": marks[kind][0], "encoding": marks[kind][1]}
+        for kind, test in ((True, "datum.right"), (False, "!datum.right"))
+        if any(row["right"] == kind for row in rows)
+    ]
+    return Chart(identity, title, summary, {"height": 380, "data": _values(rows), "layer": layers})
+
+
+def _if_grey(grey: Any, coloured: Any) -> dict[str, Any]:
+    return {"condition": {"test": "datum.grey", "value": grey}, "value": coloured}

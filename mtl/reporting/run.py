@@ -1,0 +1,237 @@
+"""The report of a run as Markdown: results first, then what was trained, what it cost, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mtl.base import formatting
+from mtl.base.files import write_text_atomically
+from mtl.evaluation.gradient_figures import GradientFigures, method, sentences
+from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.predictions import ConfusionExample, ConfusionExamples
+from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.summary import (
+    RARE_SUPPORT,
+    Confusion,
+    GroupRow,
+    Picture,
+    RunSummary,
+    StageRow,
+    cost_rows,
+    frequent_confusions,
+    reported_split,
+    retention_row,
+)
+from mtl.evaluation.task_report import TaskReport
+from mtl.reporting.calibration_section import calibration_section
+from mtl.reporting.error_section import error_blocks
+from mtl.reporting.markdown import code, escaped, folded, image, link, table
+from mtl.reporting.stage_blocks import confusion_table, stage_blocks
+
+MATRIX_CLASSES = 12
+"""With more classes a confusion matrix is too wide to read; the most frequent confusions stand for it."""
+
+_SENTENCE = 160  # characters of an example
+
+
+def write_report(path: str | Path, summary: RunSummary) -> None:
+    """Write the report of a run as Markdown, whole or not at all.
+
+    Args:
+        path: The file to write or to replace.
+        summary: What the report shows.
+    """
+    write_text_atomically(path, render_report(summary))
+
+
+def render_report(summary: RunSummary) -> str:
+    """Return the report of a run as Markdown.
+
+    Args:
+        summary: What the report shows.
+    """
+    return "\n\n".join(_blocks(summary)) + "\n"
+
+
+def _blocks(summary: RunSummary) -> Iterator[str]:
+    yield f"# {escaped(summary.title)}"
+    if summary.facts:
+        yield "\n".join(f"- **{escaped(name)}**: {escaped(fact)}" for name, fact in summary.facts.items())
+    yield from (f"> **Warning:** {escaped(warning)}" for warning in summary.warnings)
+    yield from _results(summary.tasks)
+    for task, splits in summary.tasks.items():
+        yield from _task(task, splits, summary)
+    yield from calibration_section(summary.tasks)
+    if summary.pictures.training:
+        yield from ("## Training", _image(summary.pictures.training))
+    if summary.groups:
+        yield from _groups(summary)
+    if summary.cost != Cost():
+        yield from ("## Cost", "\n".join(f"- {name}: {value}" for name, value in cost_rows(summary.cost)))
+    if summary.retention is not None:
+        yield from ("## Retention", *_retention(summary.retention))
+    if summary.gradients is not None and summary.gradients.agreements:
+        yield from ("## Do the tasks fight?", *_gradients(summary.gradients))
+    if summary.files:
+        lines = [f"- {link(path)}: {escaped(what)}" for path, what in summary.files.items()]
+        yield from ("## Files", "\n".join(lines))
+
+
+def _retention(retention: Retention) -> Iterator[str]:
+    yield f"- {': '.join(retention_row(retention))}"
+    yield (
+        "How well the cosine of two embeddings ranks sentence pairs by their similarity: what the encoder still knows "
+        "beside the tasks. A loss here matters where the embeddings also serve search or clustering."
+    )
+
+
+def _gradients(gradients: GradientFigures) -> Iterator[str]:
+    yield "\n".join(f"- {escaped(sentence)}" for sentence in sentences(gradients))
+    yield escaped(method(gradients))
+
+
+def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
+    yield "## Results"
+    header = ["task", "split", "rows", "accuracy", "macro-F1", "weighted-F1", "majority class"]
+    rows = [
+        [
+            escaped(task),
+            escaped(split),
+            formatting.count(report.rows),
+            *map(formatting.score, (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)),
+        ]
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+    ]
+    yield table(header, rows, left=2)
+    yield (
+        "*Macro* counts every class of the task once, also one without rows (0.000); *weighted* counts it by its rows. "
+        "*Majority class* is the accuracy of always answering the most frequent class: the figure to beat."
+    )
+
+
+def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> Iterator[str]:
+    """Yield the figures on the test split, those of the other splits folded below; on the last if there is no test."""
+    shown = reported_split(splits)
+    for split in sorted(splits, key=lambda split: split != shown):
+        report = splits[split]
+        heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
+        pictures = summary.pictures.tasks.get(task, {}) if split == shown else {}
+        blocks = list(_split(task, report, summary.examples.get((task, split), {}), pictures))
+        if split == shown:
+            yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
+            if task in summary.errors:
+                yield from error_blocks(task, summary.errors[task])
+        else:
+            yield folded(f"On {heading}", *blocks)
+
+
+def _split(
+    task: str, report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]
+) -> Iterator[str]:
+    yield _classes(report)
+    if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
+        yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
+    if "classes" in pictures:
+        yield _image(pictures["classes"])
+    confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
+    if confusions:
+        lines = [
+            _in_words(task, confusion, examples.get((confusion.label, confusion.predicted), ()))
+            for confusion in confusions
+        ]
+        yield from ("**Most frequent confusions**", "\n".join(lines))
+    else:
+        yield "No row was taken for another class."
+    yield from _matrix(report, pictures.get("confusion"))
+    if report.stages is not None:
+        yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
+    if "reliability" in pictures:
+        yield from ("**Reliability**: how often it is right where it is so sure", _image(pictures["reliability"]))
+
+
+def _classes(report: TaskReport) -> str:
+    rows = [
+        [escaped(label), *map(formatting.score, (scores.precision, scores.recall, scores.f1)), _support(scores.support)]
+        for label, scores in report.per_class.items()
+    ]
+    averages = {
+        "macro average": (report.macro_precision, report.macro_recall, report.macro_f1),
+        "weighted average": (report.weighted_precision, report.weighted_recall, report.weighted_f1),
+    }
+    rows += [
+        [f"*{name}*", *map(formatting.score, values), formatting.count(report.rows)]
+        for name, values in averages.items()
+    ]
+    return table(["class", "precision", "recall", "F1", "support"], rows)
+
+
+def _support(support: int) -> str:
+    return ("\\* " if support < RARE_SUPPORT else "") + formatting.count(support)
+
+
+def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
+    words = (
+        f"- **{escaped(confusion.label)}** taken for **{escaped(confusion.predicted)}**: "
+        f"{formatting.count(confusion.count)} of {formatting.count(confusion.support)} rows "
+        f"({formatting.share(confusion.count, confusion.support)})"
+    )
+    return "\n".join([words, *(f"  - {_sentence(task, example)}" for example in examples)])
+
+
+def _sentence(task: str, example: ConfusionExample) -> str:
+    sentence = escaped(formatting.shortened(example.text, _SENTENCE))
+    return f"“{sentence}” ({escaped(task)}, {code(example.source)}, p = {formatting.score(example.probability)})"
+
+
+def _image(picture: Picture) -> str:
+    return image(picture.path, picture.caption)
+
+
+def _matrix(report: TaskReport, picture: Picture | None) -> Iterator[str]:
+    """Yield the confusion matrix: its picture with the table folded below, or the table."""
+    classes = len(report.labels)
+    if picture is not None:
+        yield from ("**Confusion matrix**", _image(picture))
+    if classes > MATRIX_CLASSES:
+        yield f"The whole confusion matrix of the {classes} classes stands in `metrics.json`."
+        return
+    found = confusion_table(report)
+    if picture is not None:
+        yield folded("The confusion matrix as a table", found)
+        return
+    yield "**Confusion matrix** (a row for each true class, a column for each predicted one)"
+    yield found
+
+
+def _groups(summary: RunSummary) -> Iterator[str]:
+    yield "## Parameter groups"
+    header = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
+    yield table(header, [_group(group) for group in summary.groups], left=3)
+    if summary.unfreezing:
+        yield "**Gradual unfreezing**: what begins to train when, and the parameters that train from then on"
+        yield table(["stage", "from", "begins to train", "parameters"], _stages(summary.unfreezing), left=3)
+
+
+def _stages(stages: Sequence[StageRow]) -> list[list[str]]:
+    return [
+        [
+            str(number),
+            escaped(stage.start),
+            escaped(", ".join(formatting.layer_spans(stage.begins))),
+            formatting.count(stage.parameters),
+        ]
+        for number, stage in enumerate(stages, 1)
+    ]
+
+
+def _group(group: GroupRow) -> list[str]:
+    return [
+        escaped(group.name),
+        escaped(", ".join(formatting.layer_spans(group.layers))),
+        escaped(group.state),
+        formatting.rate(group.learning_rate),
+        formatting.rate(group.weight_decay),
+        formatting.count(group.parameters),
+    ]

@@ -1,0 +1,213 @@
+"""The page of a run, from the files in its folder: it can be built again at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mtl.base import formatting
+from mtl.base.files import write_text_atomically
+from mtl.base.formatting import told_apart
+from mtl.evaluation import gradient_figures
+from mtl.evaluation.calibration import ece
+from mtl.evaluation.curves_file import read_curves
+from mtl.evaluation.metrics_file import RunMetrics
+from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.run_records import Record, read_record
+from mtl.evaluation.summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
+from mtl.evaluation.task_report import TaskReport
+from mtl.reporting import charts
+from mtl.reporting.bins import points, pooled_bins
+from mtl.reporting.errors_table import errors_table
+from mtl.reporting.figures.confusion import most_confused
+from mtl.reporting.maps import maps
+from mtl.reporting.page import Chart, folded, paragraph, render, section
+from mtl.reporting.page_tables import Cell, matrix, table
+from mtl.reporting.safe import text
+
+MATRIX_CLASSES = 20
+MOST_CLASSES = 15
+_IN_MATRIX = 26  # characters of a class name
+_SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
+
+
+def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Path:
+    """Write ``report.html`` into a run's folder, whole or not at all, and return its path.
+
+    Args:
+        folder: The folder of a finished run, or of one that is about to write its ``metrics.json``.
+        metrics: What that file will hold; by default it is read.
+
+    Raises:
+        DataError: A file of the run cannot be read.
+    """
+    path = Path(folder) / "report.html"
+    write_text_atomically(path, run_page(read_record(Path(folder), metrics)))
+    return path
+
+
+def run_page(record: Record) -> str:
+    """Return the page.
+
+    Args:
+        record: The run.
+
+    Raises:
+        DataError: A map of its sentences cannot be read.
+    """
+    drawn: list[Chart] = []
+
+    def show(*found: Chart) -> str:
+        drawn.extend(found)
+        return f'<div class="charts">{"".join(chart.render() for chart in found)}</div>' if found else ""
+
+    sections = []
+    for at, (task, outcomes) in enumerate(record.outcomes.items()):
+        report = record.report(task)
+        sections.append(
+            section(
+                f"task-{at}",
+                f"{task}: accuracy {report.accuracy:.3f}, macro-F1 {report.macro_f1:.3f}",
+                show(_bars(at, report), _reliability(at, report, outcomes.predictions)),
+                _class_table(report),
+                _matrix(task, report),
+                show(*maps(record, task, f"chart-map-{at}")),
+            )
+        )
+    tasks = {task: outcomes.predictions for task, outcomes in record.outcomes.items()}
+    sections += [
+        section("mistakes", "Mistakes", errors_table(tasks)),
+        section("curves", "Training", show(*_curves(record))),
+        *_gradients(record),
+        section("groups", "What was trained, and what it cost", _cost(record), _groups(record)),
+    ]
+    return render(f"Run: {record.name}", _lead(record), sections, drawn)
+
+
+def _lead(record: Record) -> str:
+    run = record.metrics.run
+    facts = [f"backbone {run.get('backbone', '?')}", f"seed {record.seed}"]
+    facts += [f"{group}={choice}" for group, choice in record.choices.items() if group in ("freeze", "learning_rates")]
+    cards = "".join(
+        f'<li class="card first"><h2>{text(task)}, {text(outcomes.split)}, {len(outcomes.predictions):,} rows</h2>'
+        f'<p class="answer">{report.macro_f1:.3f} macro-F1</p>'
+        f"{paragraph(_judged(report))}</li>"
+        for task, outcomes in record.outcomes.items()
+        for report in [record.report(task)]
+    )
+    warnings = run.get("warnings")
+    told = "".join(paragraph(str(each), kind="warning") for each in (warnings if isinstance(warnings, list) else []))
+    return f'{paragraph("; ".join(facts), kind="facts")}{told}<ul class="cards">{cards}</ul>'
+
+
+def _judged(report: TaskReport) -> str:
+    lowest = weakest(report.per_class, 1)[0]
+    return (
+        f"Accuracy {report.accuracy:.3f}; always answering the most frequent class would reach "
+        f"{report.majority_accuracy:.3f}. Weakest class: {lowest}, F1 {report.per_class[lowest].f1:.3f}."
+    )
+
+
+def _bars(at: int, report: TaskReport) -> Chart:
+    classes = weakest(report.per_class, MOST_CLASSES)
+    rows = [
+        {"class": label, "name": name, "value": value, "shown": formatting.score(value)}
+        for label in classes
+        for name, field in _SCORES.items()
+        for value in [getattr(report.per_class[label], field)]
+    ]
+    others = others_in_words(report.per_class, classes)
+    told = f"The class with the lowest F1 first: {classes[0]}." + (f" Not shown: {others}." if others else "")
+    return charts.class_bars(f"chart-classes-{at}", "Each class", rows, classes, list(_SCORES), told, "share")
+
+
+def _class_table(report: TaskReport) -> str:
+    rows: list[list[Cell | str]] = [
+        [
+            label,
+            *(Cell(formatting.score(value), value) for value in (each.precision, each.recall, each.f1)),
+            Cell(formatting.count(each.support), each.support),
+        ]
+        for label, each in report.per_class.items()
+    ]
+    return folded("Each class in figures", table("Each class", ["class", "precision", "recall", "F1", "rows"], rows))
+
+
+def _matrix(task: str, report: TaskReport) -> str:
+    if len(report.labels) <= MATRIX_CLASSES:
+        return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
+    counts = np.array(report.confusion)
+    chosen = most_confused(counts)
+    cells = counts[np.ix_(chosen, chosen)]
+    others = counts[chosen].sum(axis=1) - cells.sum(axis=1)
+    caption = (
+        f"Confusion matrix of {task}: the {len(chosen)} of {len(counts)} classes with the most wrong rows; "
+        "metrics.json has all"
+    )
+    names = told_apart(report.labels, _IN_MATRIX)
+    labels = [names[report.labels[at]] for at in chosen]
+    return matrix(caption, labels, np.column_stack([cells, others]).tolist(), columns=[*labels, "other classes"])
+
+
+def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart:
+    calibration = report.calibration
+    lines = {"this run": pooled_bins([predictions])} if calibration is None else {"calibrated": calibration.bins}
+    if calibration is not None and calibration.bins != calibration.bins_before:
+        lines = {"before calibration": calibration.bins_before, **lines}
+    errors = ", ".join(f"{ece(bins):.3f}" + (f" {name}" if len(lines) > 1 else "") for name, bins in lines.items())
+    told = f"Below the dashed line the model is surer than it is right. Expected calibration error: {errors}."
+    rows = [point for name, bins in lines.items() for point in points(name, bins)]
+    if any(row["few"] for row in rows):
+        told += f" Faint, with their number: bins of fewer than {RARE_SUPPORT} rows."
+    return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, list(lines), told)
+
+
+def _curves(record: Record) -> Iterator[Chart]:
+    curves = read_curves(record.folder)
+    kinds = {
+        "macro-F1 on validation rows": {task: f"val/{task}/macro_f1" for task in record.outcomes},
+        "training loss": {task: f"train/{task}/loss" for task in record.outcomes},
+    }
+    for at, (title, wanted) in enumerate(kinds.items()):
+        lines = {task: curves[name] for task, name in wanted.items() if name in curves}
+        rows = [{"name": task, "x": x, "y": y} for task, points in lines.items() for x, y in points]
+        if rows:
+            told = "By epoch."
+            yield charts.curves(
+                f"chart-curve-{at}", title[0].upper() + title[1:], rows, list(lines), "epoch", title, told
+            )
+
+
+def _gradients(record: Record) -> Iterator[str]:
+    gradients = record.metrics.gradients
+    if gradients is not None and gradients.agreements:
+        told = map(paragraph, gradient_figures.sentences(gradients))
+        yield section("gradients", "Do the tasks fight?", *told, paragraph(gradient_figures.method(gradients), "note"))
+
+
+def _cost(record: Record) -> str:
+    retention = record.metrics.retention
+    rows = [*cost_rows(record.metrics.cost), *([] if retention is None else [retention_row(retention)])]
+    items = "".join(f"<li><b>{text(name)}</b>: {text(value)}</li>" for name, value in rows)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _groups(record: Record) -> str:
+    groups = record.metrics.run.get("groups")
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return ""
+    rows: list[list[Cell | str]] = [
+        [
+            str(group.get("name", "")),
+            ", ".join(formatting.layer_spans(map(str, group.get("layers") or ()))),
+            str(group.get("state", "")),
+            Cell(formatting.rate(group.get("learning_rate")), group.get("learning_rate")),
+            Cell(formatting.count(group.get("parameters")), group.get("parameters")),
+        ]
+        for group in groups
+    ]
+    if not rows:
+        return ""
+    return table("Parameter groups", ["group", "layers", "state", "learning rate", "parameters"], rows)

@@ -1,0 +1,115 @@
+"""Where a run computes, and in which precision."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from mtl.activations.encoding import native_bf16
+from mtl.base.errors import ConfigError, Problem
+from mtl.config.fields import TrainerConfig
+
+
+def device(flags: TrainerConfig, rank: int = 0) -> torch.device:
+    """Return the device that the trainer will use.
+
+    Args:
+        flags: The trainer's flags.
+        rank: Which of several processes this is.
+
+    Raises:
+        ConfigError: One is asked for that is not there.
+    """
+    wanted, cuda, mps = flags.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
+        found = f"{wanted}, and PyTorch {torch.__version__} finds none"
+        repair = "trainer=cpu" + ("" if wanted == "mps" else ", or install a CUDA build of PyTorch")
+        raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
+    if wanted == "cpu" or not (cuda or mps):
+        return torch.device("cpu")
+    if not cuda or wanted == "mps":
+        return torch.device("mps")
+    return torch.device("cuda", _cards(flags)[rank])
+
+
+def processes(flags: TrainerConfig) -> int:
+    """Return how many processes train together: one for each device, on a CPU as many as are asked for.
+
+    Raises:
+        ConfigError: There are not so many devices, PyTorch cannot train in several processes, or they could not reach
+            each other.
+    """
+    number = _processes(flags)
+    if number > 1:
+        _check_connection(number)
+    return number
+
+
+def _processes(flags: TrainerConfig) -> int:
+    wanted = flags.devices
+    if wanted == 1:
+        return 1
+    where = device(replace(flags, devices=1)).type
+    if where == "cuda":
+        return len(_cards(flags))
+    if not isinstance(wanted, int) or wanted < 2:
+        return 1  # auto; what is none here, Lightning refuses
+    if where == "mps":
+        found = f"{wanted}, and {where} is one device"
+        raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1"))
+    return wanted
+
+
+def _check_connection(number: int) -> None:
+    """Refuse several processes where the machine cannot connect them."""
+    if _loopback_works():
+        return
+    found = f"{number} processes, and the loopback interface is down"
+    repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
+    raise ConfigError(Problem("trainer.devices", found, "processes that connect", repair))
+
+
+def _loopback_works() -> bool:
+    """Return whether a process of this machine can connect to another one over IPv4 or IPv6."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with (
+            suppress(OSError),
+            socket.create_server((host, 0), family=family) as server,
+            socket.create_connection(server.getsockname()[:2], timeout=5),
+        ):
+            return True
+    return False
+
+
+def _cards(flags: TrainerConfig) -> list[int]:
+    """Return the numbers of the CUDA devices that are asked for."""
+    there, wanted = torch.cuda.device_count(), flags.devices
+    cards = wanted if isinstance(wanted, list) else range(there if wanted in ("auto", -1) else int(wanted))
+    if any(card >= there for card in cards):
+        found = f"{wanted}, and PyTorch finds {there} CUDA device{'' if there == 1 else 's'}"
+        expected = f"numbers below {there}" if isinstance(wanted, list) else f"at most {there}"
+        raise ConfigError(Problem("trainer.devices", found, expected, "give trainer.devices=-1 for all"))
+    return list(cards)
+
+
+def precision(flags: TrainerConfig, where: torch.device, *, heads_alone: bool = False) -> str:
+    """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
+
+    Args:
+        flags: The trainer's flags.
+        where: The device.
+        heads_alone: Whether only heads learn, on given embeddings: ``auto`` is fp32 then. Their products are so small
+            that rounding the operands takes longer than bf16 saves.
+
+    Raises:
+        ConfigError: fp16 is asked for on a CPU.
+    """
+    if flags.precision == "16-mixed" and where.type == "cpu":
+        found, expected = "16-mixed on a CPU, which does not compute in fp16", "auto, 32-true or bf16-mixed"
+        raise ConfigError(Problem("trainer.precision", found, expected))
+    if flags.precision != "auto":
+        return str(flags.precision)
+    return "bf16-mixed" if native_bf16(where) and not heads_alone else "32-true"

@@ -1,0 +1,188 @@
+"""The inputs of a run, checked before anything expensive starts: data files and weights, all problems together."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from mtl.base.errors import ConfigError, MtlError, Problem
+from mtl.base.files import expanded
+from mtl.base.run_folder import find_model
+from mtl.config.fields import BackboneConfig, Config, DataConfig, RetentionConfig, TaskConfig
+from mtl.data.pairs import Pairs, read_pairs
+from mtl.data.tasks import TaskData, TaskSpec, load_tasks
+from mtl.model.weights import BackboneSpec, locate
+from mtl.training.head_specs import check_stages
+
+BUNDLED = "bundled:"
+"""Prefix of the files that ship with the package."""
+_BUNDLED_FOLDER = Path(__file__).parents[1] / "data" / "bundled"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        tasks: The data of each task.
+        weights: The encoder's folder in the hub's layout, or the saved model to start from.
+        pairs: Sentence pairs for the encoder's retention, or nothing.
+    """
+
+    tasks: dict[str, TaskData]
+    weights: Path
+    pairs: Pairs | None = None
+
+
+def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
+    """Find the weights and read the data.
+
+    Args:
+        config: A run's configuration.
+        to_train: Whether to check for packages that only training needs.
+
+    Raises:
+        MtlError: What is wrong with the data files, the heads that need their labels, the weights and what has to be
+            installed, together.
+    """
+    problems: list[MtlError] = []
+    weights = _attempt(lambda: _weights(config), problems)
+    tasks = _attempt(lambda: _tasks(config), problems)
+    pairs = _attempt(lambda: _pairs(config.retention), problems)
+    if to_train:
+        _attempt(lambda: _packages(config), problems)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems or weights is None or tasks is None:
+        raise MtlError([problem for error in problems for problem in error.problems])
+    return Inputs(tasks, weights, pairs)
+
+
+def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
+    try:
+        return action()
+    except MtlError as error:
+        problems.append(error)
+        return None
+
+
+def _packages(config: Config) -> None:
+    """Check that packages are there which only some runs need.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
+        found = "lora, and the Python package peft is not installed"
+        repair = "pip install 'mtl[lora]', or pip install peft"
+        raise ConfigError(Problem("freeze.backbone", found, "peft, which makes the adapters", repair))
+
+
+def _tasks(config: Config) -> dict[str, TaskData]:
+    tasks = load_tasks(task_specs(config.data), config.seed)
+    check_stages(config, tasks)
+    return tasks
+
+
+def _backbone(config: BackboneConfig) -> BackboneSpec:
+    return BackboneSpec(
+        name=config.name,
+        path=config.path,
+        package=config.package,
+        sha256=None if config.path else config.sha256,
+        revision=config.revision,
+        random=config.random and not config.path,
+    )
+
+
+def _weights(config: Config) -> Path:
+    if config.model.init_from is None:
+        return locate(_backbone(config.backbone))
+    try:
+        return find_model(expanded(config.model.init_from))
+    except MtlError as error:
+        raise type(error)(replace(each, place=f"model.init_from: {each.place}") for each in error.problems) from None
+
+
+def _pairs(retention: RetentionConfig) -> Pairs | None:
+    path = _file(retention.path)
+    if path is None:
+        return None
+    return read_pairs(path, retention.first_column, retention.second_column, retention.score_column)
+
+
+def task_specs(data: DataConfig) -> list[TaskSpec]:
+    """Return where each task's data is."""
+    shares = (data.split[0], data.split[1], data.split[2])
+    most = data.most_batches
+    train, other = data.batch_size, data.eval_batch_size
+    rows = {} if most is None else {"train": most * train, "val": most * other, "test": most * other}
+    return [
+        TaskSpec(
+            name=name,
+            train=_file(task.train),
+            val=_file(task.val),
+            test=_file(task.test),
+            path=_file(task.path),
+            text_column=task.text_column,
+            label_column=task.label_column,
+            labels=None if task.labels is None else tuple(task.labels),
+            fractions=shares,
+            slices=tuple(task.slices),
+            train_share=data.train_share,
+            missing=task.missing,
+            split_with=tuple(task.split_with or ()),
+            most_rows=rows,
+        )
+        for name, task in data.tasks.items()
+    ]
+
+
+def data_files(config: Config) -> list[tuple[str, Path]]:
+    """Return all data files of a run, each with its key."""
+    keys = {
+        f"data.tasks.{name}.{key}": value
+        for name, task in config.data.tasks.items()
+        for key, value in {"train": task.train, "val": task.val, "test": task.test, "path": task.path}.items()
+    }
+    files = {key: _file(value) for key, value in {**keys, "retention.path": config.retention.path}.items()}
+    return [(key, path) for key, path in files.items() if path is not None]
+
+
+def _file(text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if text.startswith(BUNDLED):
+        return _BUNDLED_FOLDER / text.removeprefix(BUNDLED)
+    return expanded(text)
+
+
+def absolute(config: Config) -> Config:
+    """Return the configuration with absolute paths, so that a run's copy of it holds in every folder."""
+    tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
+    backbone = replace(config.backbone, path=_absolute(config.backbone.path))
+    model = replace(config.model, init_from=_absolute(config.model.init_from))
+    data = replace(config.data, tasks=tasks)
+    retention = replace(config.retention, path=_absolute(config.retention.path))
+    return replace(config, data=data, backbone=backbone, model=model, retention=retention)
+
+
+def _absolute_task(task: TaskConfig) -> TaskConfig:
+    return replace(
+        task,
+        train=_absolute(task.train),
+        val=_absolute(task.val),
+        test=_absolute(task.test),
+        path=_absolute(task.path),
+    )
+
+
+def _absolute(text: str | None) -> str | None:
+    if text is None or text.startswith(BUNDLED):
+        return text
+    return str(expanded(text).absolute())

@@ -1,0 +1,177 @@
+"""The Python face: whatever the sentences are, there is one embedding and one prediction for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+import mtl
+from mtl import MultiTaskModel, Prediction, SentenceEncoder
+from mtl.base.errors import ConfigError, DataError, ModelError, Problem
+from mtl.model.encoder import Encoder
+from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
+from mtl.model.tokenizer import load_tokenizer
+from tests.support.texts import TEXTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+LABELS = {"topic": ("price", "größe", "other"), "mood": ("0", "1")}
+ODD = ("", " ", "\n", "\x00", "\ud800", "a\udfffb", "👩‍👩‍👧‍👦 🇪🇺", "\u202eright to left", "\ufeff", "ﬁ ①", "a" * 300)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a saved model. Do not write into it."""
+    torch.manual_seed(1)
+    tasks = {name: TaskHead(list(labels), HeadSpec("linear", dropout=0.5)) for name, labels in LABELS.items()}
+    folder = tmp_path_factory.mktemp("run")
+    network = build_network(Encoder.from_folder(tiny_folder), tasks)
+    save_model(folder / "model", network, load_tokenizer(tiny_folder), tasks, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> MultiTaskModel:
+    return MultiTaskModel.from_pretrained(run, device="cpu")
+
+
+def test_a_prediction_has_the_most_probable_label_and_all_probabilities(model: MultiTaskModel) -> None:
+    predictions = model.predict(TEXTS)
+    probabilities = model.predict_proba(TEXTS)
+    assert predictions.keys() == LABELS.keys()
+    for task, found in predictions.items():
+        assert [tuple(each.probabilities) for each in found] == [LABELS[task]] * len(TEXTS)
+        assert [each.label for each in found] == [LABELS[task][best] for best in probabilities[task].argmax(axis=1)]
+        assert [list(each.probabilities.values()) for each in found] == probabilities[task].tolist()
+        assert [sum(each.probabilities.values()) for each in found] == pytest.approx([1.0] * len(TEXTS), abs=1e-6)
+        assert probabilities[task].dtype == np.float32
+
+
+def test_labels(model: MultiTaskModel) -> None:
+    assert model.labels == LABELS
+
+
+def test_one_sentence(model: MultiTaskModel) -> None:
+    assert model.encode("Great phone").shape == (32,)
+    assert np.array_equal(model.encode("Great phone"), model.encode(["Great phone"])[0])
+    together = model.predict(["Great phone"])
+    assert model.predict("Great phone") == {task: predictions[0] for task, predictions in together.items()}
+    assert {task: rows.shape for task, rows in model.predict_proba("Great phone").items()} == {
+        "topic": (3,),
+        "mood": (2,),
+    }
+
+
+def test_some_tasks_alone(model: MultiTaskModel, run: Path) -> None:
+    alone = MultiTaskModel.from_pretrained(run, device="cpu", tasks=["mood"])
+    assert alone.labels == {"mood": LABELS["mood"]}
+    assert alone.predict(TEXTS) == {"mood": model.predict(TEXTS)["mood"]}
+    with pytest.raises(ConfigError) as error:
+        MultiTaskModel.from_pretrained(run, tasks=["mod", "mood"])
+    assert error.value.problems == (Problem("task", "'mod'", "topic, mood", "did you mean mood?"),)
+
+
+def test_a_sentence_that_is_no_string_is_named(model: MultiTaskModel) -> None:
+    for call in (model.encode, model.predict, model.predict_proba):
+        with pytest.raises(DataError) as error:
+            call(["good", None, 3])  # type: ignore[list-item]
+        assert error.value.problems == (Problem("sentence 2", "None (NoneType), and 1 more that are none", "a string"),)
+
+
+def test_no_sentence(model: MultiTaskModel) -> None:
+    assert model.encode([]).shape == (0, 32)
+    assert model.predict([]) == {"topic": [], "mood": []}
+    assert {task: found.shape for task, found in model.predict_proba([]).items()} == {"topic": (0, 3), "mood": (0, 2)}
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_sentences(model: MultiTaskModel, text: str) -> None:
+    embedding = model.encode(text)
+    assert np.isfinite(embedding).all()
+    assert np.linalg.norm(embedding) == pytest.approx(1.0, abs=1e-5)  # the tiny encoder normalises
+    together = model.encode([*TEXTS, text])
+    assert together[-1] == pytest.approx(embedding, abs=1e-6)
+    assert all(sum(found.probabilities.values()) == pytest.approx(1.0) for found in model.predict(text).values())
+
+
+def test_a_sentence_of_a_megabyte_is_cut(model: MultiTaskModel) -> None:
+    """What is beyond the longest input makes no difference."""
+    long = "good " * 200_000
+    assert len(long) == 1_000_000
+    assert np.array_equal(model.encode(long), model.encode("good " * 500))
+    assert model.predict(long) == model.predict("good " * 500)
+
+
+def test_order_and_batches_make_no_difference(model: MultiTaskModel) -> None:
+    expected = model.encode(TEXTS)
+    assert model.encode(TEXTS[::-1])[::-1] == pytest.approx(expected, abs=1e-6)
+    assert model.encode(TEXTS, batch_size=2) == pytest.approx(expected, abs=1e-6)
+    assert model.encode(tuple(TEXTS), progress=True) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tiny", "minilm"])
+def test_bf16_is_near(name: str) -> None:
+    encoder = SentenceEncoder.from_pretrained(name, device="cpu")
+    texts = [text for text in TEXTS if text.strip()]
+    exact, near = encoder.encode(texts), encoder.encode(texts, precision="bf16")
+    assert near.dtype == np.float32
+    assert cosines(exact, near).min() >= 0.9995
+
+
+def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    found: NDArray[np.float32] = (one * other).sum(axis=1) / lengths
+    return found
+
+
+def test_the_encoder_of_a_run_folder_of_a_saved_model_and_of_a_backbone(
+    run: Path, tiny_folder: Path, model: MultiTaskModel
+) -> None:
+    expected = model.encode(TEXTS)
+    for name in (run, run / "model", str(tiny_folder), "tiny"):
+        encoder = SentenceEncoder.from_pretrained(name)
+        assert np.array_equal(encoder.encode(TEXTS), expected)
+        assert encoder.dimension == 32
+        assert encoder.max_length == 128
+
+
+def test_a_model_that_is_none() -> None:
+    with pytest.raises(ModelError) as caught:
+        SentenceEncoder.from_pretrained("minilmm")
+    assert str(caught.value) == (
+        "Model: 1 problem\n"
+        "  model\n"
+        "      found:    'minilmm'\n"
+        "      expected: a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id "
+        "owner/name\n"
+        "      repair:   did you mean minilm?"
+    )
+
+
+def test_the_package_offers_the_public_classes_and_nothing_else() -> None:
+    assert mtl.__all__ == ["MultiTaskModel", "Prediction", "SentenceEncoder"]
+    assert mtl.Prediction is Prediction
+    with pytest.raises(AttributeError) as caught:
+        _ = mtl.Model
+    assert str(caught.value) == (
+        "module 'mtl' has no attribute 'Model'; it has MultiTaskModel, Prediction, SentenceEncoder"
+    )
+
+
+def test_the_table_shows_the_coarse_class_behind_the_label(capsys: pytest.CaptureFixture[str]) -> None:
+    from mtl.predict import _show
+
+    coarse = Prediction("bad", {"bad": 0.6, "good": 0.4})
+    found = Prediction("fine", {"late": 0.3, "fine": 0.4, "lost": 0.3}, coarse)
+    _show(["a phone"], {"topic": [found], "mood": [Prediction("0", {"0": 0.75, "1": 0.25})]})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["sentence", "topic", "mood"],
+        ["a", "phone", "fine", "0.400", "(bad", "0.600)", "0", "0.750"],
+    ]
