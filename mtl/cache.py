@@ -75,7 +75,7 @@ def show() -> None:
     """Print the folder, each kind with entries, rows, bytes and age, each source of activations, and strangers."""
     from mtl.activations import cache_limit
     from mtl.activations.entries import entries, unknown
-    from mtl.activations.limits import VARIABLE, size_text
+    from mtl.activations.space import VARIABLE, size_text
     from mtl.base.files import cache_root
     from mtl.reporting.tables import console
 
@@ -101,7 +101,7 @@ def clear(options: Clear) -> None:
         DataError: Some files cannot be removed; all the others are.
     """
     from mtl.activations.entries import KINDS, entries, remove
-    from mtl.activations.limits import size_text
+    from mtl.activations.space import size_text
 
     removed: list[Entry] = []
     problems: list[Problem] = []
@@ -123,7 +123,7 @@ def clear(options: Clear) -> None:
 
 
 def _kinds(found: Sequence[Entry]) -> Table:
-    from mtl.activations.limits import size_text
+    from mtl.activations.space import size_text
     from mtl.base.formatting import count
 
     table = _table("kind", "entries", "rows", "size", "last used")
@@ -138,7 +138,7 @@ def _kinds(found: Sequence[Entry]) -> Table:
 def _sources(found: Iterable[Entry]) -> Table:
     from rich.text import Text
 
-    from mtl.activations.limits import size_text
+    from mtl.activations.space import size_text
     from mtl.base.formatting import count, one_line
 
     table = _table("activations", "rows", "size", "last used")

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from mtl.base import cli, schema
 from mtl.base.errors import ConfigError, Problem, printable
 from mtl.base.files import obstacle
-from mtl.base.kinds import Name
+from mtl.base.schema import Name
 
 USAGE = """
 usage: python -m mtl.compare FOLDER …

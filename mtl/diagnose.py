@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from mtl.base import cli, schema
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import obstacle
-from mtl.base.kinds import Count, Name
 from mtl.base.run_folder import check
+from mtl.base.schema import Count, Name
 
 USAGE = """
 usage: python -m mtl.diagnose run=FOLDER [task=TASK]
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
         check(Path(options.run), only_links=True)
 
     from mtl.base.formatting import one_line
+    from mtl.diagnosis.report import sentences
     from mtl.diagnosis.run import diagnose_run
-    from mtl.diagnosis.words import sentences
     from mtl.reporting.tables import console
 
     found = diagnose_run(

@@ -11,10 +11,10 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
 from mtl.base.errors import ModelError, printable
-from mtl.base.kinds import Name
 from mtl.base.run_folder import find_model
+from mtl.base.schema import Name
 from mtl.inference.sentences import STANDARD, check_sources, sentences_of
-from mtl.model.backbones import backbone_spec
+from mtl.model.sources import backbone_spec
 
 USAGE = """
 usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy

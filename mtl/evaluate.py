@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from mtl.base import cli, schema
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import obstacle
-from mtl.base.kinds import Name
+from mtl.base.schema import Name
 
 USAGE = """
 usage: python -m mtl.evaluate run=FOLDER

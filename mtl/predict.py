@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
 from mtl.base.errors import printable
-from mtl.base.kinds import Name
 from mtl.base.run_folder import find_model
+from mtl.base.schema import Name
 from mtl.inference.sentences import STANDARD, check_sources, sentences_of
 
 if TYPE_CHECKING:

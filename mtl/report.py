@@ -9,8 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
 from mtl.base.errors import printable
-from mtl.base.kinds import Name
 from mtl.base.run_folder import check
+from mtl.base.schema import Name
 
 USAGE = """
 usage: python -m mtl.report run=FOLDER

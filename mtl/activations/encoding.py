@@ -1,4 +1,4 @@
-"""Encoding many sentences: each distinct one once, in batches of similar length, in the order that they came in."""
+"""Encode many sentences: each distinct one once, in batches of similar length, returned in the input's order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl.base.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.base.memory import freed_memory_kept
 from mtl.base.terminal import console
-from mtl.data.loading import EvalLoader
-from mtl.data.tokenization import UNLIMITED, TokenTable, distinct, tokenize
+from mtl.data.datamodule import EvalLoader
+from mtl.data.tokens import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.model.encoder import Encoder
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What the cache folder holds, by kind, and how an entry of each kind is removed. Nothing else in it is touched."""
+"""List what the cache folder holds, by kind, and remove entries of a kind; nothing else in it is touched."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from mtl.activations import sources
-from mtl.activations.locks import users
+from mtl.activations import space
 from mtl.activations.segments import INDEX, count_rows
+from mtl.activations.space import users
 from mtl.base.files import cache_root
-from mtl.data import store as examples
+from mtl.data import table as examples
 
 _EXAMPLES: Final = re.compile(r"[0-9a-f]{64}\.arrow")
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}\.arrow")
@@ -59,7 +59,7 @@ def unknown() -> list[Path]:
     """Return what lies in the cache folder and is none of ours."""
     root = cache_root()
     known = {entry.path for entry in entries()}
-    folders = {sources.default_folder(), examples.default_folder(), root / "pages"}
+    folders = {space.default_folder(), examples.default_folder(), root / "pages"}
     strangers = [path for path in _children(root) if path not in known | folders and not _in_progress(path)]
     for folder in sorted(folders):
         strangers += [path for path in _children(folder) if path not in known and not _in_progress(path)]
@@ -73,8 +73,8 @@ def remove(entry: Entry) -> bool:
         OSError: A file cannot be removed.
     """
     if entry.kind == "activations":
-        with sources.folder_lock(sources.default_folder()):
-            return not sources.remove_source(entry.path)
+        with space.folder_lock(space.default_folder()):
+            return not space.remove_source(entry.path)
     if entry.path.is_dir():
         shutil.rmtree(entry.path)
     else:
@@ -93,7 +93,7 @@ def _activations() -> list[Entry]:
             used=source.used,
             users=tuple(users(source.path)),
         )
-        for source in sources.stored_sources(sources.default_folder())
+        for source in space.stored_sources(space.default_folder())
     ]
 
 
@@ -134,7 +134,7 @@ def _file(path: Path, what: str, rows: int | None) -> Entry:
 
 def _what(path: Path) -> str:
     """Return what a source's rows are: the facts of its text if it is one of `Source`."""
-    description = sources.read_description(path)
+    description = space.read_description(path)
     if description is None:
         return "description damaged"
     form = f"{description['dim']} × {description['dtype']}"
@@ -167,7 +167,7 @@ def _is_left(path: Path) -> bool:
 
 def _in_progress(path: Path) -> bool:
     """Tell whether it is a lock, or something that another process may be writing now."""
-    return path.name == sources.LOCK or any(each.fullmatch(path.name) for each in (_PARTIAL, _PARTIAL_TINY))
+    return path.name == space.LOCK or any(each.fullmatch(path.name) for each in (_PARTIAL, _PARTIAL_TINY))
 
 
 def _size(paths: Iterable[Path]) -> int:

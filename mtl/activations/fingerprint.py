@@ -1,4 +1,4 @@
-"""Fingerprints of what activations depend on: weights, and how the encoder is run."""
+"""Fingerprints of what activations depend on: the weights, and how the encoder is run."""
 
 from __future__ import annotations
 

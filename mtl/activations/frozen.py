@@ -1,4 +1,4 @@
-"""Features: what the frozen layers give for each distinct sentence, computed once and kept on disk from run to run."""
+"""Activations of the frozen layers for each distinct sentence, computed once and kept on disk from run to run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
 from mtl.activations.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
-from mtl.activations.limits import size_text
-from mtl.data.activations import ArrayActivations, RowActivations
-from mtl.data.tokenization import TokenTable, joined
+from mtl.activations.space import size_text
+from mtl.data.batch import ArrayActivations, RowActivations
+from mtl.data.tokens import TokenTable, joined
 from mtl.model.encoder import Encoder
 from mtl.model.layout import SentenceLayout
 

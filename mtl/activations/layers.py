@@ -1,4 +1,4 @@
-"""Embeddings from inside an encoder: mean-pooled hidden states of some of its layers, all from one pass."""
+"""Mean-pooled hidden states of several layers of an encoder, all from one forward pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl.activations.encoding import Encoding, batches, inferring, tracked
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
 from mtl.model.pooling import mean_pool
 

@@ -1,14 +1,129 @@
-"""The shape and number format of a source's rows, and blocks of rows in memory that keep to it."""
+"""Rows of activations: their keys, shape and dtype, and blocks of them in memory or mapped from files."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Keys: TypeAlias = Sequence[bytes] | NDArray[np.void]
+
+KEY_BYTES: Final = 16
+_S16: Final = np.dtype(f"S{KEY_BYTES}")  # sorts and compares fast; not handed out: items lose zeros at their end
+_PLACE: Final = np.dtype([("segment", np.int32), ("length", np.int32), ("start", np.int64)])
+
+
+def row_key(ids: NDArray[np.integer[Any]]) -> bytes:
+    """Return the key of a text: 16 bytes of BLAKE2b over its token ids as little-endian int32.
+
+    Args:
+        ids: The token ids, ``(S,)``, without padding.
+    """
+    return hashlib.blake2b(np.ascontiguousarray(ids, "<i4").data, digest_size=KEY_BYTES).digest()
+
+
+def row_keys(ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64]) -> NDArray[np.void]:
+    """Return the key of each row of a token table, see `row_key`, as one array of ``N`` times 16 bytes.
+
+    Args:
+        ids: The token ids of all rows, ``(T,)``.
+        offsets: Where each row begins and the last one ends, ``(N + 1,)``.
+    """
+    keys = np.empty(len(offsets) - 1, np.dtype(f"V{KEY_BYTES}"))
+    for row, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        keys[row] = row_key(ids[start:end])
+    return keys
+
+
+def as_keys(keys: Keys) -> NDArray[np.bytes_]:
+    """Return keys in one array, ``S16`` ``(N,)``.
+
+    Raises:
+        ValueError: One of them has not 16 bytes.
+    """
+    if isinstance(keys, np.ndarray):
+        if keys.dtype.itemsize != KEY_BYTES or keys.ndim != 1:
+            raise ValueError(f"keys are {keys.dtype} {keys.shape}; expected {KEY_BYTES} bytes each, and (N,)")
+        return np.ascontiguousarray(keys).view(_S16)
+    wrong = next((at for at, key in enumerate(keys) if len(key) != KEY_BYTES), None)
+    if wrong is not None:
+        raise ValueError(f"key {wrong} has {len(keys[wrong])} bytes; expected {KEY_BYTES}")
+    return np.frombuffer(b"".join(keys), _S16)
+
+
+def first_of_each(keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Return where each distinct key stands for the first time, in ascending order, int64."""
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
+class KeyTable:
+    """Finds rows by their keys; of a key that was added twice it keeps the first.
+
+    Additions are collected and merged into the sorted table at the next question. The sort finds the runs that are
+    sorted already, so the merge takes about one pass over the table.
+    """
+
+    def __init__(self) -> None:
+        self._keys = np.empty(0, _S16)
+        self._places = np.empty(0, _PLACE)
+        self._added: list[tuple[NDArray[np.bytes_], NDArray[Any]]] = []
+
+    def __len__(self) -> int:
+        self._settle()
+        return len(self._keys)
+
+    def add(self, segment: int, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> None:
+        """Add all rows of a segment, in their order in it.
+
+        Args:
+            segment: Its number.
+            keys: The keys, ``S16`` ``(N,)``.
+            lengths: The vectors of each row, ``(N,)``.
+        """
+        places = np.empty(len(keys), _PLACE)
+        places["segment"] = segment
+        places["length"] = lengths
+        places["start"] = np.cumsum(lengths) - lengths
+        order = np.argsort(keys, kind="stable")
+        self._added.append((keys[order], places[order]))
+
+    def remove(self, segment: int) -> None:
+        """Forget the rows of a segment."""
+        self._settle()
+        kept = self._places["segment"] != segment
+        self._keys, self._places = self._keys[kept], self._places[kept]
+
+    def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Return which keys are there, bool ``(N,)``, and the places of those, in their order.
+
+        Returns:
+            The second array has the fields ``segment``, ``start`` (in vectors) and ``length``.
+        """
+        self._settle()
+        if not len(self._keys):
+            return np.zeros(len(keys), bool), np.empty(0, _PLACE)
+        at = np.searchsorted(self._keys, keys)
+        at[at == len(self._keys)] = 0
+        there = self._keys[at] == keys
+        return there, self._places[at[there]]
+
+    def _settle(self) -> None:
+        if not self._added:
+            return
+        keys = np.concatenate([self._keys, *(keys for keys, _ in self._added)])
+        places = np.concatenate([self._places, *(places for _, places in self._added)])
+        order = np.argsort(keys, kind="stable")
+        keys, places = keys[order], places[order]
+        first = np.ones(len(keys), bool)
+        first[1:] = keys[1:] != keys[:-1]
+        self._keys, self._places, self._added = keys[first], places[first], []
+
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _NUMPY: Final[dict[str, np.dtype[Any]]] = {

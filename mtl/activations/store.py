@@ -1,4 +1,4 @@
-"""The store of one source's activations: says which rows are missing, takes them in, and lends them out mapped."""
+"""The store of one source's activations: reports missing rows, takes them in, and returns them memory-mapped."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from mtl.activations import limits, sources
-from mtl.activations.catalogue import Catalogue
-from mtl.activations.keys import as_keys, first_of_each
-from mtl.activations.layout import Block, Dtype, Layout, block
-from mtl.activations.locks import Lease, file_lock, held, users
-from mtl.activations.pending import Pending
-from mtl.activations.rows import Rows
-from mtl.activations.segments import index_bytes, write_segment
+from mtl.activations import space
+from mtl.activations.catalogue import Catalogue, Pending
+from mtl.activations.layout import Block, Dtype, Layout, as_keys, block, first_of_each
+from mtl.activations.segments import Rows, index_bytes, write_segment
+from mtl.activations.space import Lease, file_lock, held, users
 from mtl.base.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mtl.activations.keys import Keys
+    from mtl.activations.layout import Keys
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +63,15 @@ class ActivationStore:
         limit_bytes: int | None = None,
     ) -> None:
         self.layout = Layout(dim, dtype, ragged)
-        self.limit = limits.cache_limit() if limit_bytes is None else limit_bytes
+        self.limit = space.cache_limit() if limit_bytes is None else limit_bytes
         self._folder = expanded(folder).absolute()
-        description = sources.describe(source, self.layout)
-        self.path = self._folder / sources.folder_name(description)
+        description = space.describe(source, self.layout)
+        self.path = self._folder / space.folder_name(description)
         self._catalogue = Catalogue(self.path, self.layout)
         self._pending = Pending()
         self._keeps = self.limit > 0
         self._lease: Lease | None = None
-        self._writer = file_lock(self.path / sources.WRITER)
+        self._writer = file_lock(self.path / space.WRITER)
         self._closed = False
         if self.limit > 0:
             self._open(description)
@@ -91,7 +88,7 @@ class ActivationStore:
         self._flush()
         if self._lease is not None:
             with suppress(OSError):
-                os.utime(self.path / sources.DESCRIPTION)
+                os.utime(self.path / space.DESCRIPTION)
         self._lease = None
         self._keeps = False
         self._closed = True
@@ -155,14 +152,14 @@ class ActivationStore:
         if not self._keeps:
             return
         try:
-            sources.add_work(self.path, seconds, tokens)
+            space.add_work(self.path, seconds, tokens)
         except OSError as error:
             self._give_up(error)
 
     @property
     def seconds_per_token(self) -> float | None:
         """What a token of the rows took to compute, over all runs that computed some; None where it is not known."""
-        seconds, tokens = sources.read_work(self.path)
+        seconds, tokens = space.read_work(self.path)
         return seconds / tokens if tokens else None
 
     def rows(self, keys: Keys) -> Rows:
@@ -188,15 +185,15 @@ class ActivationStore:
             return 0
         self._flush()
         try:
-            with sources.folder_lock(self._folder):
-                return limits.available(self._folder, self.path, self.limit)
+            with space.folder_lock(self._folder):
+                return space.available(self._folder, self.path, self.limit)
         except OSError as error:
             self._give_up(error)
             return 0
 
     def way_out(self, needed: int) -> str:
         """Return what a user can do where ``needed`` bytes do not fit: the disk is full, or the limit is too low."""
-        return limits.way_out(self._folder, needed)
+        return space.way_out(self._folder, needed)
 
     def bytes_for(self, rows: int, vectors: int) -> int:
         """Return how many bytes so many rows with so many vectors in all take in one segment."""
@@ -206,12 +203,12 @@ class ActivationStore:
         """Take a lease on the source, clean up in it, and give back what is above the limit."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with sources.folder_lock(self._folder):
+            with space.folder_lock(self._folder):
                 self.path.mkdir(exist_ok=True)
                 users(self.path)
                 self._lease = Lease(self.path)
-                sources.write_description(self.path, description)
-                limits.make_room(self._folder, self.path, 0, self.limit)
+                space.write_description(self.path, description)
+                space.make_room(self._folder, self.path, 0, self.limit)
             with self._writing(wait=False):
                 pass
         except OSError as error:
@@ -234,8 +231,8 @@ class ActivationStore:
         nested = self._writer.is_locked
         with held(self._writer, "computes the same activations", wait=wait) as mine:
             if mine and not nested:
-                with sources.folder_lock(self._folder):
-                    for left in sources.leftovers(self.path):
+                with space.folder_lock(self._folder):
+                    for left in space.leftovers(self.path):
                         left.unlink(missing_ok=True)
             yield mine
 
@@ -258,12 +255,12 @@ class ActivationStore:
             return
         rows, size = _extent(blocks)
         needed = index_bytes(self.layout, rows) + size
-        with sources.folder_lock(self._folder):
-            kept = self._fitting(blocks, limits.make_room(self._folder, self.path, needed, self.limit))
+        with space.folder_lock(self._folder):
+            kept = self._fitting(blocks, space.make_room(self._folder, self.path, needed, self.limit))
             self._write_segment(kept)
         kept_rows, kept_size = _extent(kept)
         if kept_rows < rows:
-            lost = limits.full_text(self._folder, self.limit, rows - kept_rows, size - kept_size)
+            lost = space.full_text(self._folder, self.limit, rows - kept_rows, size - kept_size)
             log.warning("%s", lost)
             self._keeps = False
 

@@ -1,4 +1,4 @@
-"""What the command lines share: ``key=value`` arguments, and errors shown without a traceback."""
+"""What the commands share: ``key=value`` arguments, and errors shown without a traceback."""
 
 from __future__ import annotations
 

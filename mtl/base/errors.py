@@ -1,4 +1,4 @@
-"""The problems a user can cause and mend: collected, and each shown with its place, what was found, what is allowed."""
+"""Errors that a user can repair, collected: each names the place, what was found, what is allowed, and the repair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, synced to the disk, then renamed."""
+"""Write files whole or not at all: under a temporary name, synced to the disk, then renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How figures and data texts are written for a person: in the terminal's tables and in the Markdown report alike."""
+"""Format figures and data texts for people, alike in the terminal's tables and in Markdown."""
 
 from __future__ import annotations
 

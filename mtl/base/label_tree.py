@@ -1,4 +1,4 @@
-"""The tree of a multi-stage head: coarse classes, its branches, over a task's labels, its leaves; and its checks."""
+"""The label tree of a multi-stage head: coarse classes over a task's labels; and its checks."""
 
 from __future__ import annotations
 

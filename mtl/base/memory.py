@@ -1,4 +1,4 @@
-"""Memory of the process: what a step or a batch frees is kept for the next one."""
+"""Keep memory that a step or a batch frees in the process, for the next one."""
 
 from __future__ import annotations
 

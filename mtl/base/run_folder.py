@@ -1,4 +1,4 @@
-"""The folder of a run as a whole: whether its run is over, who is at work in it, and what it was started with."""
+"""The run folder as a whole: whether its run is finished or in progress, and what the run was started with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks plain data against a dataclass and turns every fault that is found into a `Problem`."""
+"""Check plain data against typed dataclasses, and turn every fault into a `Problem`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,32 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mtl.base.errors import Problem, did_you_mean, listed
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+MOST = 2**31 - 1
+"""The most of anything that is counted: more rows, steps or tokens than a run could ever have."""
+
+Number = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Units of a layer: far more than any encoder has, and few enough for the memory of any machine."""
+Positive = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[Annotated[str, Field(min_length=1)], BeforeValidator(_as_text)]
+"""A text that may look like a number or a truth value: a label ``0``, a file ``2024``, a commit ``1234567``."""
+
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """No unknown keys, no infinite numbers and no silent conversions, ``true`` for 1 or ``"3"`` for 3."""

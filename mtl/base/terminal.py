@@ -1,4 +1,4 @@
-"""The terminal: what is printed shows texts as they are, and no text can change how the rest is shown."""
+"""Print to the terminal: texts are shown as they are, and no text can change how the rest is shown."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Comparing runs: scenarios with their seeds, what lies between them beyond noise, and what follows for a user."""
+"""Compare runs: scenarios with their seeds, differences beyond noise, and a recommendation."""

@@ -1,4 +1,4 @@
-"""Metrics of resampled test rows, from counts: what a paired bootstrap compares.
+"""Metrics of resampled test rows, computed from counts, for the paired bootstrap.
 
 Rows are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), as many as
 there are. All runs over the same rows see the same draws, so the differences between two runs are paired (Koehn,

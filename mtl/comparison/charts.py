@@ -12,10 +12,9 @@ from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.summary import Figures, Spread
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.curves_file import read_curves
-from mtl.evaluation.run_records import Outcomes
+from mtl.evaluation.runs import Outcomes, read_curves
 from mtl.reporting import charts
-from mtl.reporting.bins import points, pooled_bins
+from mtl.reporting.charts import points, pooled_bins
 from mtl.reporting.page import Chart
 
 MOST_CLASSES = 15

@@ -1,4 +1,4 @@
-"""The columns of the table of scenarios: one list of them for every output."""
+"""The columns of the table of scenarios, one list for every output."""
 
 from __future__ import annotations
 

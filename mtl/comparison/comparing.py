@@ -1,4 +1,4 @@
-"""The whole comparison: runs read, grouped to scenarios, ranked, held against each other, and judged."""
+"""The whole comparison: read runs, group them into scenarios, rank and compare them, recommend."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from mtl.base.errors import DataError, MtlError, Problem, listed
 from mtl.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
 from mtl.comparison.scenarios import Scenario, scenarios
 from mtl.comparison.summary import Figures, figures, rare_classes
-from mtl.evaluation.finding import Unfinished, find
-from mtl.evaluation.run_records import Record, read_record
+from mtl.evaluation.runs import Record, Unfinished, find, read_record
 
 RESAMPLES = 2000
 RankedBy = Literal["validation", "test"]

@@ -1,4 +1,4 @@
-"""What lies between two scenarios, and whether it is more than noise: a paired bootstrap over test rows and seeds."""
+"""Differences between two scenarios, tested by a paired bootstrap over test rows and seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mtl.comparison.bootstrap import (
 )
 from mtl.comparison.recipes import recipe_of
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.run_records import Outcomes, Record
+from mtl.evaluation.runs import Outcomes, Record
 
 SEED = 20130613
 LEVEL = 0.05

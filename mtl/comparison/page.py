@@ -1,4 +1,4 @@
-"""The page of a comparison: the answer on the first screen, then the figures and charts that it follows from."""
+"""The page of a comparison: the answer on the first screen, then the figures and charts behind it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from mtl.comparison.differences import Difference
 from mtl.comparison.recommendation import Advice
 from mtl.comparison.summary import Figures
 from mtl.evaluation.predictions import Predictions
-from mtl.reporting.errors_table import errors_table
 from mtl.reporting.maps import maps
-from mtl.reporting.page import Chart, folded, paragraph, render, section
-from mtl.reporting.page_tables import Cell, matrix, table
-from mtl.reporting.safe import text
+from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text
+from mtl.reporting.run_page import errors_table
 
 MATRIX_CLASSES = 20
 

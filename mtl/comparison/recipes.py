@@ -1,4 +1,4 @@
-"""Which runs belong together: what makes a run what it is, without its seed and what changes none of its figures."""
+"""What makes runs replicates: the settings that change a figure, without the seed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtl.base.errors import DataError
-from mtl.config.single_task import reduced
-from mtl.evaluation.finding import CONFIG
-from mtl.evaluation.run_records import Record, read_plain_config
+from mtl.config.short_forms import reduced
+from mtl.evaluation.runs import CONFIG, Record, read_plain_config
 
 _CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
 IDLE: Final[Mapping[str, str]] = {

@@ -1,4 +1,4 @@
-"""What follows from a comparison, in words; each sentence comes from the figures and names them."""
+"""What follows from a comparison, in words: each sentence names the figures that support it."""
 
 from __future__ import annotations
 

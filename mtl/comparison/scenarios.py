@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but the seed are one scenario; each scenario gets the shortest name that tells it."""
+"""Group runs that differ only in the seed into scenarios, each with the shortest name that distinguishes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl.comparison.recipes import recipe, settings
-from mtl.evaluation.run_records import Record
+from mtl.evaluation.runs import Record
 
 _MOST_KEYS = 3  # that a name lists
 _BY_TASK = ("loss.default.", "loss.tasks.", "heads.default.", "heads.tasks.")

@@ -1,4 +1,4 @@
-"""The figures of a scenario: mean and deviation over its seeds, of quality and of cost."""
+"""The figures of a scenario, of quality and of cost: mean and standard deviation over its seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mtl.comparison.scenarios import Scenario
 from mtl.evaluation.metrics_file import Cost
-from mtl.evaluation.run_records import Record
+from mtl.evaluation.runs import Record
 
 RARE_SHARE = 0.5
 """A class is rare when it has less than this share of the rows that it would have if all classes had equally many."""

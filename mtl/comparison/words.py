@@ -1,4 +1,4 @@
-"""How a comparison's figures and differences are written, in all its outputs alike."""
+"""How the figures and differences of a comparison are written, alike in all its outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtl.base import formatting
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE, Difference
 from mtl.comparison.summary import RARE_SHARE, Figures, Spread
-from mtl.evaluation.finding import Unfinished
+from mtl.evaluation.runs import Unfinished
 
 MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
 

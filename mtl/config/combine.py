@@ -1,4 +1,4 @@
-"""How the tasks' losses become one: the keys of each way, and what each needs of the other keys."""
+"""The part of the schema for combining the tasks' losses: the keys of each method and what each requires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
 from mtl.base.errors import Problem
-from mtl.base.kinds import Count, Rate
+from mtl.base.schema import Count, Rate
 
 Aggregation = Literal["upgrad", "pcgrad", "mgda", "aligned_mtl"]
 """The ways that combine gradients in place of losses, by TorchJD."""

@@ -1,4 +1,4 @@
-"""Composes and checks a command line before Hydra runs it: every job of a sweep, all problems at once, no torch."""
+"""Compose and check a command line before Hydra runs it: every job of a sweep, all problems at once, without torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mtl.base.files import CONF, obstacle
 from mtl.config import overrides
 from mtl.config.fields import Config, load
 from mtl.config.overrides import Argument, Groups
-from mtl.config.task_settings import task_of
+from mtl.config.short_forms import task_of
 
 Composed = Callable[[tuple[str, ...]], DictConfig]
 """Composes a job's arguments, with Hydra's own settings under ``hydra``; what it returns is not to be changed."""

@@ -1,4 +1,4 @@
-"""The schema of a training configuration, and `load`: every check that needs neither torch nor a file."""
+"""The schema of a training configuration, and `load`: every check that needs neither torch nor a data file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
 from mtl.base.errors import ConfigError, Problem
-from mtl.base.kinds import MOST, Count, Fraction, Name, Number, Rate, Share, Width
+from mtl.base.schema import MOST, Count, Fraction, Name, Number, Rate, Share, Width
 from mtl.config.checks import cross_checks
 from mtl.config.combine import Combine, DwaConfig, FamoConfig, GradientsConfig, UncertaintyConfig
 from mtl.config.freezing import Decay, FreezeConfig, Layerwise, Uniform
-from mtl.config.single_task import alone
-from mtl.config.task_settings import settle_tasks, split_alike
+from mtl.config.short_forms import alone, settle_tasks, split_alike
 from mtl.config.types import Batches, BatchesOrNone, Devices, Duration, Pooling, Steps
 
 
@@ -147,7 +146,7 @@ class MultiStageConfig:
 
 @dataclass(config=schema.STRICT)
 class HeadsConfig:
-    """Heads: the default, and what single tasks have instead; see `mtl.config.task_settings` for the short form."""
+    """Heads: the default, and what single tasks have instead; see `mtl.config.short_forms` for the short form."""
 
     default: HeadConfig
     tasks: dict[str, Annotated[HeadConfig | MultiStageConfig, Field(discriminator="kind")]]
@@ -159,7 +158,7 @@ class HeadsConfig:
 
 @dataclass(config=schema.STRICT)
 class TaskLossConfig:
-    """One task's loss; formulas and sources in `mtl.training.losses` and `mtl.training.class_weights`."""
+    """One task's loss; formulas and sources in `mtl.training.losses` and `mtl.training.losses`."""
 
     kind: Literal["cross_entropy", "focal"]
     weighting: Literal["none", "balanced", "effective_number", "logit_adjustment"]
@@ -178,7 +177,7 @@ class TaskLossConfig:
 
 @dataclass(config=schema.STRICT)
 class LossConfig:
-    """The tasks' losses, and how they become one; see `mtl.config.task_settings` for the short form."""
+    """The tasks' losses, and how they become one; see `mtl.config.short_forms` for the short form."""
 
     combine: Combine
     weights: dict[str, Annotated[float, Field(gt=0)]]
@@ -367,7 +366,7 @@ class Config:
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     task: Name | None
-    """The one task to train, on its own; ``null``: all of ``data.tasks``. See `mtl.config.single_task`."""
+    """The one task to train, on its own; ``null``: all of ``data.tasks``. See `mtl.config.short_forms`."""
     backbone: BackboneConfig
     data: DataConfig
     heads: HeadsConfig

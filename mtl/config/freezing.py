@@ -1,4 +1,4 @@
-"""The part of the schema that says what learns when and at which rate."""
+"""The part of the schema for freezing: which layers are trained, from when on, and at which rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
-from mtl.base.kinds import Count, Number, Rate, Share, Width
+from mtl.base.schema import Count, Number, Rate, Share, Width
 from mtl.config.types import Layers, Steps, Target
 
 

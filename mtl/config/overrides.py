@@ -1,4 +1,4 @@
-"""Single arguments of a command line in Hydra's grammar: parsed, checked against the groups, written for Hydra."""
+"""Arguments of a command line in Hydra's grammar: parse them, check them against the groups, write them for Hydra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 
 from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.base.files import CONF
-from mtl.config.task_settings import takes_a_word
+from mtl.config.short_forms import takes_a_word
 
 MOST_VALUES = 1000
 """Values of one swept key that are checked beforehand."""

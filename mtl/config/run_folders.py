@@ -1,4 +1,4 @@
-"""A folder of its own for each run and each sweep, also where several start in the same second.
+"""A folder of its own for each run and sweep, also where several start in the same second.
 
 ``${mtl.new_folder:path}`` in a configuration is ``path``, or ``path-2``, ``path-3``, … where that is taken. The folder
 is made when it is asked for, so that no other process can come in between; but only within `making`, since a

@@ -1,4 +1,4 @@
-"""The kinds of values in a configuration, each with the text that a wrong one is answered with."""
+"""Types of configuration values, each with the text that a wrong value is answered with."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a file to padded batches: reading, validation, labels, tokenization, and the interleaving of tasks."""
+"""From a file to padded batches: reading, checks, labels, tokenization, and the interleaving of tasks."""

@@ -17,10 +17,9 @@ import pyarrow.compute as pc
 
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import expanded
-from mtl.data import store
+from mtl.data import table
 from mtl.data.problems import Columns, ProblemLog, plural
-from mtl.data.readers import READERS, TEXT_READERS, reader_of
-from mtl.data.rows import Reader, Row
+from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
 from mtl.data.table import Column, IntArray, Table
 from mtl.data.validation import ValidRow, text_key, valid_rows
 
@@ -83,8 +82,8 @@ class Examples(Table):
     @property
     def extra(self) -> dict[str, Column]:
         """The values of the extra columns that were read, by name; empty texts where a row has none."""
-        names = [name for name in self._rows.column_names if name.startswith(store.EXTRA)]
-        return {name.removeprefix(store.EXTRA): Column(self.column(name), self._indices) for name in names}
+        names = [name for name in self._rows.column_names if name.startswith(table.EXTRA)]
+        return {name.removeprefix(table.EXTRA): Column(self.column(name), self._indices) for name in names}
 
     def distinct_labels(self) -> list[str]:
         """Return the labels that occur, each once, sorted as texts."""
@@ -175,7 +174,7 @@ def _load(
     try:
         reader = reader_of(file, readers)
         state = _state(file)
-        target = store.cache_file(Path(cache_dir) if cache_dir else store.default_folder(), file, columns)
+        target = table.cache_file(Path(cache_dir) if cache_dir else table.default_folder(), file, columns)
     except OSError as error:
         _add_unreadable(error, log)
         raise DataError(log.problems()) from error
@@ -188,16 +187,16 @@ def _load(
     except OSError as error:
         reason = error.strerror or error
         _log.warning("the rows of %s are not kept: the cache %s cannot be written (%s)", file, target.parent, reason)
-        return file, store.write_aside(target.name, rows(), columns.extra, error)
+        return file, table.write_aside(target.name, rows(), columns.extra, error)
 
 
 def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -> pa.Table:
     """Return the rows from the cache, where they are written unless they are there."""
     for _ in range(2):
-        if not store.is_whole(target):
-            store.write(target, rows(), columns.extra)
+        if not table.is_whole(target):
+            table.write(target, rows(), columns.extra)
         with suppress(FileNotFoundError):  # the cache was cleared in between
-            return store.mapped(target)
+            return table.mapped(target)
     raise FileNotFoundError(errno.ENOENT, "removed as soon as it was written", str(target))
 
 
@@ -223,7 +222,7 @@ def _grouped(rows: Iterator[ValidRow], extra: Sequence[str]) -> Iterator[Any]:
     while batch := list(_portion(rows)):
         texts, labels, lines, *values = map(list, zip(*batch, strict=True))
         keys = b"".join(text_key(text) for text in texts)
-        yield store.record_batch(texts, labels, lines, keys, dict(zip(extra, values, strict=True)))
+        yield table.record_batch(texts, labels, lines, keys, dict(zip(extra, values, strict=True)))
 
 
 def _portion(rows: Iterator[ValidRow]) -> Iterator[ValidRow]:

@@ -1,4 +1,4 @@
-"""The labels of a task in their fixed order: the place of a label is its class id."""
+"""The labels of a task in their fixed order: the position of a label is its class id."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from mtl.base.errors import DataError
 from mtl.data.problems import Columns, ProblemLog, shown
-from mtl.data.readers import READERS, reader_of
-from mtl.data.rows import Cell, Row
+from mtl.data.readers import READERS, Cell, Row, reader_of
 from mtl.data.validation import checked_text
 
 if TYPE_CHECKING:

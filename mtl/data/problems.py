@@ -1,4 +1,4 @@
-"""The problems of one data file, collected while it is read, and what an error message needs to name a column."""
+"""The problems of one data file, collected while it is read."""
 
 from __future__ import annotations
 

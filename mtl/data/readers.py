@@ -1,19 +1,368 @@
-"""Which reader reads which file, and what must hold of a file before it is read."""
+"""Read CSV, TSV, JSON Lines and Parquet files row by row, each row with its line in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import codecs
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mtl.base.errors import did_you_mean, listed
-from mtl.data.delimited import read_delimited
-from mtl.data.json_lines import read_json_lines
-from mtl.data.lines import text_lines
-from mtl.data.parquet import read_parquet
-from mtl.data.problems import Columns, ProblemLog
-from mtl.data.rows import Cell, Reader, Row
+from mtl.data.problems import Columns, ProblemLog, add_missing, check_columns, plural, shown
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
+
+def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
+    r"""Yield the lines of a file with their ends as they are, as `open` with ``newline=""`` does.
+
+    A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are noted once each, at the first place, and
+    replaced by U+FFFD, so that the other problems of the file can be found too.
+
+    Args:
+        path: A text file; ``\n``, ``\r\n`` and ``\r`` end a line.
+        log: Receives the problems.
+    """
+    offset = 0
+    number = 1
+    damage = _Damage(path, log)
+    with path.open("rb") as file:
+        for raw in file:
+            if offset == 0 and raw.startswith(_UTF16_MARKS):
+                log.add(1, "UTF-16 text (by its byte order mark)", "UTF-8", _conversion(path, "UTF-16"))
+                return
+            text = damage.decoded(raw, number, offset)
+            if offset == 0:
+                text = text.removeprefix("\ufeff")
+            lines = _split(text)
+            yield from lines
+            number += len(lines)
+            offset += len(raw)
+
+
+class _Damage:
+    """Decodes lines and notes the first byte of each kind that a text file must not have."""
+
+    def __init__(self, path: Path, log: ProblemLog) -> None:
+        self._path = path
+        self._log = log
+        self._seen: set[str] = set()
+
+    def decoded(self, raw: bytes, number: int, offset: int) -> str:
+        if b"\0" in raw:
+            at = raw.index(b"\0")
+            self._note("NUL", f"a NUL byte at byte {offset + at}", _line_of(raw, at, number), "text without NUL bytes")
+            raw = raw.replace(b"\0", "\ufffd".encode())
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{raw[error.start]:02X} at byte {offset + error.start}, which is not UTF-8"
+            self._note("UTF-8", found, _line_of(raw, error.start, number), "UTF-8", _conversion(self._path, "LATIN1"))
+            return raw.decode("utf-8", errors="replace")
+
+    def _note(self, kind: str, found: str, line: int, expected: str, repair: str = "") -> None:
+        if kind not in self._seen:
+            self._seen.add(kind)
+            repair = repair or "write the file again from its source: NUL bytes are the mark of a damaged file"
+            self._log.add(line, found, expected, repair)
+
+
+def _conversion(path: Path, encoding: str) -> str:
+    name = path.name
+    return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {name} > utf8_{name}`"
+
+
+def _line_of(raw: bytes, at: int, number: int) -> int:
+    """Return the line of the byte ``at`` in ``raw``, where a lone carriage return ends a line too."""
+    return number + raw[:at].count(b"\r")
+
+
+def _split(text: str) -> list[str]:
+    returns = text.count("\r")
+    if returns == 0 or (returns == 1 and text.endswith("\r\n")):
+        return [text]
+    return _LINE.findall(text)
+
+
+class Cell(Enum):
+    """What stands for a value that a row has not."""
+
+    MISSING = "missing"  # the column is not read, or its absence has been noted
+    UNDECODABLE = "undecodable"  # the bytes are not UTF-8
+
+
+Row = tuple[int, object, object, *tuple[object, ...]]
+"""Line (1 is the first; of a Parquet file: the row), text, label, then the values of the extra columns."""
+
+Reader = Callable[[Path, Columns, ProblemLog], Iterator[Row]]
+"""Yields the rows of a file; a row whose structure is broken goes to the log instead."""
+
+
+_LARGEST_FIELD = 2**31 - 1  # the largest C long of Windows, and about what one Arrow string can hold
+_DELIMITERS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+
+
+def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: str) -> Iterator[Row]:
+    """Yield the rows of a CSV or TSV file with a header; blank lines are passed over.
+
+    Args:
+        path: The file.
+        columns: The columns to read; others are ignored.
+        log: Receives the problems; a row with a problem in its structure is not yielded.
+        delimiter: What stands between two fields: a comma or a tab.
+    """
+    with _fields_of_any_size():
+        reader = csv.reader(text_lines(path, log), delimiter=delimiter, strict=True)
+        rows = _numbered(reader, log)
+        line, header = next(rows, (1, None))
+        if header is None or not _is_usable(header, columns, delimiter, line, log):
+            return
+        text_at = header.index(columns.text)
+        label_at = None if columns.label is None else header.index(columns.label)
+        extra_at = [header.index(name) for name in columns.extra]
+        for line, fields in rows:
+            if fields is None:
+                continue
+            if len(fields) == len(header):
+                label = Cell.MISSING if label_at is None else fields[label_at]
+                yield line, fields[text_at], label, *(fields[at] for at in extra_at)
+            else:
+                _add_wrong_count(line, fields, header, delimiter, log)
+
+
+@contextmanager
+def _fields_of_any_size() -> Iterator[None]:
+    """Lift the limit of the csv module, which is one for the whole process, while a file is read."""
+    before = csv.field_size_limit(_LARGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _numbered(reader: Any, log: ProblemLog) -> Iterator[tuple[int, list[str] | None]]:
+    """Yield each row with the line in which it starts; ``None`` for a malformed one, after which the reader goes on."""
+    while True:
+        start = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            _add_malformed(start, reader.line_num, str(error), log)
+            yield start, None
+        else:
+            if fields:
+                yield start, fields
+
+
+def _is_usable(header: list[str], columns: Columns, delimiter: str, line: int, log: ProblemLog) -> bool:
+    """Note what is wrong with the header: columns that are missing, or another delimiter than the suffix tells."""
+    others = [name for mark, name in _DELIMITERS.items() if mark != delimiter and mark in header[0]]
+    if len(header) == 1 and others and columns.text not in header:
+        found = f"a header of one field that contains {others[0]}"
+        expected = f"fields with {_DELIMITERS[delimiter]} between them"
+        log.add(line, found, expected, "save the file with commas as .csv or with tabs as .tsv")
+        return False
+    return not check_columns(header, columns, log, line)
+
+
+def _add_malformed(start: int, end: int, reason: str, log: ProblemLog) -> None:
+    if reason == "unexpected end of data":
+        found = f"a quoted field that is still open at the end of the file (line {end})"
+        log.add(start, found, "a closing quote", 'close the quote, and write a quote within quotes as ""')
+    elif "expected after" in reason:
+        where = "" if end == start else f" in line {end}"
+        expected = "a delimiter or the end of the line"
+        log.add(start, f"text right after a closing quote{where}", expected, 'write a quote within quotes as ""')
+    else:
+        log.add(start, f"a malformed row ({reason})", "fields as RFC 4180 describes them")
+
+
+def _add_wrong_count(line: int, fields: list[str], header: list[str], delimiter: str, log: ProblemLog) -> None:
+    name = _DELIMITERS[delimiter]
+    if len(fields) > len(header):
+        repair = f"put a field that contains {name} in double quotes"
+    else:
+        repair = f"add the missing fields, empty ones too, with {name} between each two"
+    expected = f"{plural(len(header), 'field')}, as in the header: {listed(header)}"
+    log.add(line, plural(len(fields), "field"), expected, repair)
+
+
+_ONE_OBJECT = "one JSON object per line"
+
+
+class _RepeatedKeys(dict[str, Any]):
+    """A JSON object in which some keys stand more than once."""
+
+    repeated: frozenset[str]
+
+
+def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
+    """Yield the rows of a JSON Lines file; blank lines are passed over.
+
+    A key that the first object has not is a problem of the whole file and noted once; where labels are optional, the
+    key of the label is one only if no object has it.
+
+    Args:
+        path: A file with one JSON object per line.
+        columns: The keys to read; others are ignored.
+        log: Receives the problems; a line that is no object is not yielded.
+    """
+    absent: set[str] | None = None
+    required = replace(columns, label=None) if columns.label_optional else columns
+    unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
+    contents = ((line, text.strip()) for line, text in enumerate(text_lines(path, log), start=1))
+    for place, (line, content) in enumerate(entry for entry in contents if entry[1]):
+        item, reason = _parsed(content)
+        if place == 0 and (command := _object_conversion(item, content)):
+            repair = f"convert the file, for example with `{command} {path.name} > lines_{path.stem}.jsonl`"
+            log.add(line, f"one JSON document over the whole file: {shown(content)}", _ONE_OBJECT, repair)
+            return
+        if not isinstance(item, dict):
+            log.add(line, f"{reason or 'JSON that is no object'}: {shown(content)}", _ONE_OBJECT)
+            continue
+        if absent is None:
+            absent = check_columns(list(item), required, log, line)
+            unlabelled = (line, list(item)) if columns.label_optional else None
+        else:
+            _note_absent(item, required, absent, line, log)
+        if columns.label in item:
+            unlabelled = None
+        yield _row(item, columns, line, log)
+    if unlabelled is not None:
+        line, keys = unlabelled
+        add_missing(keys, columns, "label", log, line)
+
+
+def _parsed(content: str) -> tuple[Any, str]:
+    """Return the parsed value, or ``None`` and why there is none."""
+    try:
+        return json.loads(content, object_pairs_hook=_object), ""
+    except json.JSONDecodeError as error:
+        return None, f"invalid JSON ({error.msg}, column {error.colno})"
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands of levels deep
+        return None, f"invalid JSON ({error})"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    item = dict(pairs)
+    if len(item) == len(pairs):
+        return item
+    names = [name for name, _ in pairs]
+    marked = _RepeatedKeys(item)
+    marked.repeated = frozenset(name for name in item if names.count(name) > 1)
+    return marked
+
+
+def _object_conversion(item: Any, content: str) -> str:
+    """Return the command that makes JSON Lines of a file whose first line opens a document over many lines."""
+    if content == "{":
+        return "jq -c ."
+    opens_list = item is None and content.startswith("[")
+    holds_objects = isinstance(item, list) and any(isinstance(element, dict) for element in item)
+    return "jq -c '.[]'" if opens_list or holds_objects else ""
+
+
+def _note_absent(item: dict[str, Any], columns: Columns, noted: set[str], line: int, log: ProblemLog) -> None:
+    for name in columns.by_role.values():
+        if name not in item and name not in noted:
+            keys = listed(repr(key) for key in item) or "none"
+            log.add(line, f"an object without {name!r} (keys: {keys})", f"the key {name!r}", "add the key")
+
+
+def _row(item: dict[str, Any], columns: Columns, line: int, log: ProblemLog) -> Row:
+    if isinstance(item, _RepeatedKeys):
+        for name in item.repeated.intersection(columns.by_role.values()):
+            log.add(line, f"the key {name!r} more than once", "once", "remove the others")
+    label = Cell.MISSING if columns.label is None else item.get(columns.label, Cell.MISSING)
+    extra = (item.get(name, Cell.MISSING) for name in columns.extra)
+    return line, item.get(columns.text, Cell.MISSING), label, *extra
+
+
+_ROWS_PER_BATCH = 1024
+
+
+def read_parquet(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
+    """Yield the rows of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: The columns to read; the text as strings, the label as strings, integers or booleans.
+        log: Receives the problems; those of a damaged file are one problem.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if check_columns(file.schema_arrow.names, columns, log, None) or not _has_types(file, columns, log):
+                return
+            yield from _rows(file, columns)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column's name that is no UTF-8
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        log.add(None, f"a damaged Parquet file ({reason})", "a whole Parquet file", "write or download it again")
+
+
+def _has_types(file: Any, columns: Columns, log: ProblemLog) -> bool:
+    allowed = {"text": (_is_text, "strings"), "label": (_is_label, "strings, integers or booleans")}
+    good = True
+    for role, name in columns.by_role.items():
+        is_allowed, expected = allowed[role]
+        found = file.schema_arrow.field(name).type
+        if not is_allowed(found):
+            log.add(None, f"column {name!r} of type {found}", expected, f"cast it, or set {columns.override(role)}")
+            good = False
+    return good
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_label(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_label(kind.value_type)
+    return bool(_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _rows(file: Any, columns: Columns) -> Iterator[Row]:
+    wanted = list(dict.fromkeys([*columns.by_role.values(), *columns.extra]))
+    done = 0
+    for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=wanted):
+        texts = _values(batch.column(columns.text))
+        labels = repeat(Cell.MISSING) if columns.label is None else _values(batch.column(columns.label))
+        extra = [_values(batch.column(name)) for name in columns.extra]
+        yield from zip(range(done + 1, done + batch.num_rows + 1), texts, labels, *extra, strict=False)
+        done += batch.num_rows
+
+
+def _values(array: Any) -> list[object]:
+    try:
+        values: list[object] = array.to_pylist()
+    except UnicodeDecodeError:  # Parquet does not check that its strings are UTF-8
+        return [_value(cell) for cell in array]
+    return values
+
+
+def _value(cell: Any) -> object:
+    try:
+        value: object = cell.as_py()
+    except UnicodeDecodeError:
+        return Cell.UNDECODABLE
+    return value
+
 
 _CHECK_PATH = "check the path; a relative one starts at the working folder"
 

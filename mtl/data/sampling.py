@@ -1,4 +1,4 @@
-"""The sampler: hands out the steps of epoch after epoch, keeps its position, and can be put back to where it was."""
+"""The sampler: yields the steps of epoch after epoch, keeps its position, and resumes from it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.base.errors import ConfigError, Problem
-from mtl.data.bucketing import TaskStream
-from mtl.data.interleaving import EpochPlan, Mode, Step, plan_epoch, quotas, steps_per_epoch
-from mtl.data.sampler_problems import (
+from mtl.data.buckets import TaskStream
+from mtl.data.order import (
+    EpochPlan,
+    Mode,
+    Step,
     changed_names,
     changed_rows,
     changed_setting,
     not_a_state,
+    plan_epoch,
+    quotas,
     setting_problems,
+    steps_per_epoch,
     task_problems,
 )
 

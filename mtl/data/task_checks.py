@@ -1,4 +1,4 @@
-"""What the files of a task must and should have in common: labels that fit, and no text on both sides of a split."""
+"""Checks across the files of a task: labels that fit, and no text in two splits."""
 
 from __future__ import annotations
 

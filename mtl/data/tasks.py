@@ -1,4 +1,4 @@
-"""A task's data: its files read, its labels settled, its splits made, and what looks wrong about them."""
+"""A task's data: its files read, its labels settled, its splits made, and warnings about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of single values: what a text and a label may be, and the key by which equal texts are known."""
+"""Checks of single texts and labels, and the key by which equal texts are recognised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from mtl.data.problems import ProblemLog, shown
-from mtl.data.rows import Cell, Row
+from mtl.data.readers import Cell, Row
 
 ValidRow = tuple[str, str | None, int, *tuple[str, ...]]
 """Text, label, line, then the values of the extra columns."""

@@ -1,1 +1,1 @@
-"""Diagnosis: what a task's data lacks and which of its rows look wrong, from embeddings alone."""
+"""Diagnose a task's data from embeddings: what is missing, and which rows look wrong."""

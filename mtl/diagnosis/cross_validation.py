@@ -1,12 +1,14 @@
-"""Out-of-sample predictions of the training rows: cross-validated logistic regressions on embeddings.
+"""Out-of-sample predictions of the training rows: cross-validated logistic regressions on several views of them.
 
-A head that has seen a row's label repeats it; what a head says of rows that it has not seen is evidence about them.
+Folds are stratified by class, with the rows of one text in one fold. A view is an inner layer of the encoder with what
+the heads of other tasks predict for a row: these have seen none of this task's labels, so a wrong label of this task
+has not influenced them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,36 @@ import numpy as np
 import torch
 
 from mtl.activations.encoding import tracked
-from mtl.diagnosis.folds import stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], keys: NDArray[np.uint64], folds: int, random: Generator
+) -> NDArray[np.int64]:
+    """Return the fold of each row, int64 ``(N,)``.
+
+    A text that stands twice would tell a head in training what its copy in the held-out fold is, so rows with the same
+    key go together. Where texts do not repeat, the folds of a class differ by one row at most.
+
+    Args:
+        labels: Class ids ``(N,)``.
+        keys: A number for each text ``(N,)``, see `mtl.data.table.Table.keys`.
+        folds: How many folds.
+        random: Decides which row goes where.
+    """
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    strata = labels[first]
+    of_group = np.empty(len(first), dtype=np.int64)
+    for stratum in np.unique(strata):
+        members = random.permutation(np.flatnonzero(strata == stratum))
+        of_group[members] = (np.arange(len(members)) + random.integers(folds)) % folds
+    return of_group[group]
+
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
 """Those that are tried, the strongest first, in the terms of `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from
@@ -176,3 +201,46 @@ def _search(problem: _Problem, folds: NDArray[np.int64], penalties: Sequence[flo
 
 def _cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+PENALTY = 1.0
+"""Of the other tasks' heads."""
+WEIGHT = 1.0
+"""Of one other task's opinion, as the root mean square of its length; that of the embedding beside it is 1."""
+
+
+def joined_views(
+    embeddings: Mapping[str, NDArray[np.float32]], labels: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return for each task its embeddings, scaled, beside the logits that each other task's head gives its rows.
+
+    Args:
+        embeddings: The embeddings of each task's training rows ``(N, H)``, of one layer.
+        labels: Their class ids ``(N,)``, for the tasks whose heads are to be asked.
+
+    Returns:
+        For each task ``(N, H + C of the other tasks)``.
+    """
+    heads = {task: _head(embeddings[task], ids) for task, ids in labels.items()}
+    found = {}
+    for task, rows in embeddings.items():
+        parts = [Scaling.of(rows)(rows).numpy()]
+        parts += [_opinion(rows, *head) for other, head in heads.items() if other != task]
+        found[task] = np.concatenate(parts, axis=1)
+    return found
+
+
+def _head(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Scaling, torch.Tensor]:
+    scaling = Scaling.of(rows)
+    weights, penalty = torch.ones(1, len(rows)), torch.tensor([PENALTY])
+    return scaling, fit_heads(scaling(rows), torch.from_numpy(labels), weights, penalty, int(labels.max()) + 1)
+
+
+def _opinion(rows: NDArray[np.float32], scaling: Scaling, head: torch.Tensor) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` of a head, with mean 0 and the length `WEIGHT` in the root mean square."""
+    found = logits(scaling(rows), head)[0]
+    found = found - found.mean(dim=1, keepdim=True)
+    found = found - found.mean(dim=0)
+    length = found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+    opinion: NDArray[np.float32] = (WEIGHT * found / length).numpy()
+    return opinion

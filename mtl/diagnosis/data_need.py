@@ -1,17 +1,14 @@
 """What more rows of each class would bring: learning curves in which one class is thinned and the others stay whole.
 
-A draw holds out one fold of the training rows, thins the rest of one class, fits a head, and looks at the rows it has
-not seen: those of the fold and the validation rows. Both kinds are out of sample; together they tell a rare class's
-recall from twice as many rows as the validation split alone. They count by class, so that the figures are those of the
-validation split's class balance whatever the balance of training.
-
-Notation: ``C`` classes, ``K`` fractions of a class (the last is 1), ``T`` draws, ``B`` bootstrap samples; a point is a
-class with a fraction below 1, or the whole, which is point 0: ``P = 1 + C * (K - 1)`` points.
+F1 is measured on rows that the heads have not seen, with bootstrap samples of the draws and of the rows, and fitted as
+a function of the number of rows, so that it can be read beyond the last point. Notation: ``C`` classes, ``P`` points of
+the learning curves, ``T`` draws, ``B`` bootstrap samples, ``N`` training rows, of which a draw holds out ``M``, and
+``V`` validation rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,16 +16,192 @@ import numpy as np
 import torch
 
 from mtl.activations.encoding import tracked
-from mtl.diagnosis.bootstrap import Draw, bootstrapped_f1
-from mtl.diagnosis.cross_validation import FOLDS, Rows
-from mtl.diagnosis.curves import gains
-from mtl.diagnosis.folds import stratified_folds
+from mtl.diagnosis.cross_validation import FOLDS, Rows, stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
+
+SAMPLES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What the heads of one draw say of the rows that they have not seen.
+
+    Attributes:
+        rows: The training rows that were held out, ``(M,)``.
+        held_out: The classes that the heads of each point give them, ``(P, M)``.
+        val: The classes that they give the validation rows, ``(P, V)``.
+    """
+
+    rows: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+
+def bootstrapped_f1(
+    draws: Sequence[Draw],
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    classes: int,
+    random: Generator,
+    samples: int = SAMPLES,
+) -> NDArray[np.float64]:
+    """Return the F1 of every class at every point, from all rows, then from each bootstrap sample.
+
+    A sample draws draws, and rows within each class, with replacement (Efron 1979), the same for all points, so that
+    differences between points keep what the points have in common. Training and validation rows give the rates at which
+    a class is taken for each other one; F1 is that of these rates at the validation rows' class balance.
+
+    Args:
+        draws: ``T`` draws.
+        train: Class ids of the training rows ``(N,)``.
+        val: Class ids of the validation rows ``(V,)``; there may be none.
+        classes: ``C``.
+        random: Decides the samples.
+        samples: ``B``.
+
+    Returns:
+        ``(B + 1, P, C)``, of all rows first.
+    """
+    of_train, of_val = _resampled(train, samples, random), _resampled(val, samples, random) / FOLDS
+    of_draw = _resampled(np.zeros(len(draws), dtype=np.int64), samples, random)  # (B + 1, T)
+    labels, val_labels = torch.from_numpy(train), torch.from_numpy(val)
+    tested = []
+    support = torch.zeros(classes, samples + 1)
+    for number, draw in enumerate(draws):
+        rows = torch.from_numpy(draw.rows)
+        true = torch.cat([labels[rows], val_labels])
+        weights = (torch.cat([of_train[:, rows], of_val], dim=1) * of_draw[:, number, None]).T.contiguous()
+        support.index_add_(0, true, weights)
+        tested.append((true, torch.from_numpy(np.concatenate([draw.held_out, draw.val], axis=1)), weights))
+    # A row counts by its share of its class, so that classes count by their share of the validation rows.
+    share = torch.from_numpy(balance(train, val, classes)).float()[:, None]
+    unit = share / support.clamp(min=1e-12)
+    tested = [(true, predicted, weights * unit[true]) for true, predicted, weights in tested]
+    there = share * (support > 0)
+    taken, right = _counted(tested, classes)
+    found = [_f1(taken, right, there)]
+    found += [_f1(*_changed(tested, point, taken, right), there) for point in range(1, len(draws[0].val))]
+    return np.stack(found).transpose(2, 0, 1)
+
+
+_Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""True classes ``(R,)``, predicted ones at each point ``(P, R)``, and weights in each sample ``(R, B + 1)``."""
+
+
+def _counted(tested: Sequence[_Tested], classes: int) -> tuple[Tensor, Tensor]:
+    """Return the weight of the rows that point 0 takes for each class, and takes rightly, each ``(C, B + 1)``."""
+    taken = torch.zeros(classes, tested[0][2].shape[1])
+    right = torch.zeros_like(taken)
+    for true, predicted, weights in tested:
+        taken.index_add_(0, predicted[0], weights)
+        hit = predicted[0] == true
+        right.index_add_(0, true[hit], weights[hit])
+    return taken, right
+
+
+def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `_counted` would of another point, from the few rows that it takes for another class than point 0."""
+    taken, right = taken.clone(), right.clone()
+    for true, predicted, weights in tested:
+        rows = (predicted[point] != predicted[0]).nonzero()[:, 0]
+        moved = weights[rows]
+        for classes, sign in ((predicted[0][rows], -1), (predicted[point][rows], 1)):
+            taken.index_add_(0, classes, moved, alpha=sign)
+            hit = classes == true[rows]
+            right.index_add_(0, classes[hit], moved[hit], alpha=sign)
+    return taken, right
+
+
+def _f1(taken: Tensor, right: Tensor, there: Tensor) -> NDArray[np.float64]:
+    """Return the F1 ``(C, B + 1)`` of each class: twice what is right, of what is taken for it and what is of it."""
+    total = (taken + there).double()
+    found: NDArray[np.float64] = (2 * right / total.clamp(min=1e-12)).clamp(0, 1).numpy()
+    return found
+
+
+def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return each class's share of the validation rows; of all rows where a class has no validation row."""
+    counts = np.bincount(val, minlength=classes)
+    if not counts.all():
+        counts = counts + np.bincount(train, minlength=classes)
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
+
+
+def f1_scores(confusions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the F1 ``(…, C)`` of each class from confusion matrices ``(…, C, C)``; 0 where a class has no count."""
+    right = np.einsum("...cc->...c", confusions)
+    total = confusions.sum(axis=-1) + confusions.sum(axis=-2)
+    found: NDArray[np.float64] = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
+    return found
+
+
+def _resampled(labels: NDArray[np.int64], samples: int, random: Generator) -> Tensor:
+    """Return how often each row stands in all rows (once) and in each bootstrap sample, ``(B + 1, N)``."""
+    weights = np.ones((samples + 1, len(labels)), dtype=np.float32)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        weights[1:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=samples)
+    return torch.from_numpy(weights)
+
+
+EXPONENTS = (0.0, 0.5, 1.0)
+"""The shapes of `fit_curves`: from a straight line over ``log n``, which never saturates, to ``a - b / n``."""
+
+
+def basis(rows: NDArray[np.floating], exponent: float) -> NDArray[np.float64]:
+    """Return what a curve's gain is proportional to: ``log n`` for the exponent 0, else ``-n ** -exponent``.
+
+    The second, moved and stretched to ``(1 - n ** -c) / c``, has the first as its limit for ``c`` towards 0.
+
+    Args:
+        rows: Numbers of rows, above 0.
+        exponent: ``c``, at least 0.
+    """
+    counts = np.asarray(rows, dtype=np.float64)
+    found: NDArray[np.float64] = np.log(counts) if exponent == 0 else (1.0 - counts**-exponent) / exponent
+    return found
+
+
+def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float, stop: float) -> NDArray[np.float64]:
+    """Return what each curve gains from ``start`` to ``stop`` rows, by a fitted ``a - b * n ** -c``.
+
+    Such inverse power laws describe how errors fall with data (Hestness et al. 2017, "Deep Learning Scaling is
+    Predictable, Empirically"; Figueroa et al. 2012, "Predicting sample size required for classification performance").
+    Few noisy points do not tell the exponent, so the gain is the mean over those of `EXPONENTS`, each weighted by the
+    likelihood of the points, ``exp(-squared error / (2 * noise))``; ``a`` and ``b`` are least squares. The noise is
+    what the best of them leave over in the mean of the ``M`` curves: where points lie on a curve exactly its exponent
+    alone counts, and where they scatter all count about the same.
+
+    Args:
+        rows: Numbers of rows ``(K,)``, two different ones at least.
+        scores: A score at each number of rows for ``M`` curves ``(M, K)``, samples of one.
+        start: Rows that are there.
+        stop: Rows that would be there.
+
+    Returns:
+        ``(M,)`` float64; negative for a curve that falls.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    found, errors = [], []
+    for exponent in EXPONENTS:
+        at = basis(rows, exponent)
+        centred = at - at.mean()
+        slope = scores @ centred / (centred @ centred)
+        rest = scores - scores.mean(axis=1, keepdims=True) - slope[:, None] * centred
+        found.append(slope * (basis(np.array(stop), exponent) - basis(np.array(start), exponent)))
+        errors.append((rest**2).sum(axis=1))
+    error = np.array(errors)
+    least = error.min(axis=0)
+    weight = np.exp((least - error) / (2 * least.mean() + 1e-12))
+    gained: NDArray[np.float64] = (np.array(found) * weight).sum(axis=0) / weight.sum(axis=0)
+    return gained
+
 
 FRACTIONS = (0.4, 0.65, 1.0)
 """Of a class's rows. Below 0.4 a curve says little of what comes after its end; nearer to 1 the points are too close

@@ -1,4 +1,4 @@
-"""Texts that stand more than once, word for word or nearly so, within the training rows and across the splits."""
+"""Texts that occur more than once, exactly or nearly, within the training rows and across the splits."""
 
 from __future__ import annotations
 

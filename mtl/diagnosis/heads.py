@@ -1,4 +1,4 @@
-"""Many logistic regressions on the same embeddings at once, each with row weights and a penalty of its own.
+"""Fit many logistic regressions on the same embeddings at once, each with its own row weights and penalty.
 
 Notation: ``N`` rows with embeddings of size ``H``, ``C`` classes, ``D`` regressions.
 """

@@ -1,4 +1,4 @@
-"""Diagnosing the data of a run: its rows and the encoder it started from, to findings and the files that tell them."""
+"""Diagnose the data of a run: embed its rows with the encoder it started from, and write the findings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from mtl.activations.layers import inner_layers, layer_embeddings
 from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
 from mtl.config.fields import Config
 from mtl.data.tasks import SPLITS, TaskData
-from mtl.data.tokenization import TokenTable
-from mtl.diagnosis.files import write_csv_files, write_findings
-from mtl.diagnosis.report import write_diagnosis
+from mtl.data.tokens import TokenTable
+from mtl.diagnosis.cross_validation import joined_views
+from mtl.diagnosis.report import write_csv_files, write_diagnosis, write_findings
 from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
-from mtl.diagnosis.views import joined_views
 from mtl.inference.models import SentenceEncoder, choose_device
 from mtl.model.encoder import Encoder
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import load_tokenizer
 from mtl.reporting.figures.learning_curves import draw_learning_curves
 from mtl.training.again import read_config
 from mtl.training.inputs import Inputs, load_inputs
@@ -42,7 +41,7 @@ class Embedded:
 
     Attributes:
         splits: Those of each split's rows ``(N, H)``.
-        views: What further heads judge the training rows by, see `mtl.diagnosis.views`.
+        views: What further heads judge the training rows by, see `mtl.diagnosis.cross_validation`.
     """
 
     splits: dict[str, NDArray[np.float32]]

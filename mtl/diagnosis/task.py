@@ -1,4 +1,4 @@
-"""The diagnosis of one task: data need, confusions, label suspects and duplicates, from rows and their embeddings."""
+"""The diagnosis of one task: data need, confusions, label suspects and duplicates, from its embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtl.diagnosis.duplicates import Pair, duplicates, text_groups
 from mtl.diagnosis.suspects import Suspects, rank_suspects
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.records import TaskReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

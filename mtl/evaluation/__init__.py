@@ -1,1 +1,1 @@
-"""Evaluation: metrics per task and the reports that a person reads."""
+"""Metrics, predictions, calibration and error analysis of each task, and the records of a run with their files."""

@@ -1,4 +1,4 @@
-"""Whether the tasks pull the encoder in the same direction: what was measured, and what it says; no torch."""
+"""Whether the tasks pull the encoder in the same direction: the record of what was measured, and what it says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtl.evaluation.fields import Fields
+from mtl.evaluation.records import Fields
 
 FEWEST = 10
 """Measured steps below which a mean says nothing."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.evaluation.records import ClassReport, TaskReport
 
 
 class ClassScores(NamedTuple):

@@ -1,4 +1,4 @@
-"""The file ``metrics.json`` of a run: the reports of every task and split, the cost, and free facts of the run."""
+"""The file ``metrics.json`` of a run: the reports of every task and split, the cost, and facts about the run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import content_checksum, is_sealed, write_sealed_json
-from mtl.evaluation.fields import Fields
 from mtl.evaluation.gradient_figures import GradientFigures
-from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.task_report import TaskReport, read_report
+from mtl.evaluation.records import Fields, Retention, TaskReport, read_report
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The files ``predictions/<task>_<split>.csv``: every sentence with its label, its predicted class, all probabilities.
+"""The files ``predictions/<task>_<split>.csv``: each sentence with its label, predicted class and all probabilities.
 
 Comma-separated as in RFC 4180, UTF-8, lines ended by CR LF, texts always in quotes. Columns: ``text``, ``label``,
 ``predicted``, then ``p(<label>)`` for each class with six decimals, at the end ``source`` (file and line).

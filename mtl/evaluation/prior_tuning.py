@@ -1,4 +1,4 @@
-"""The decision rule on validation: how far to take the class frequencies of training out of the logits.
+"""Tune the decision rule on validation: how much of the training class prior to take out of the logits.
 
 A head that was trained on rare classes learns how rare they are, and answers them seldom. Post-hoc logit adjustment
 (Menon et al. 2021, "Long-Tail Learning via Logit Adjustment", section 4.1) subtracts ``tau * log(prior)`` from the

@@ -1,4 +1,4 @@
-"""Scoring: the logits of a network for every row of the tasks' splits, and the reports and predictions they give."""
+"""Compute the logits of every row of the tasks' splits, and the reports and predictions that follow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mtl.data.examples import Examples
 from mtl.evaluation.calibrate import calibration_report
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.records import TaskReport
 from mtl.model.decision import Calibration
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,29 +1,87 @@
 """Slices: parts of the rows that have something in common, and whether a task does worse there than elsewhere.
 
-Pure functions on texts and classes. What makes a slice:
-
-- **length**: the terciles of the number of words (what stands between white space) of the evaluated rows.
-- **negation**, **contrast**, **mixed polarity**: by short lists of English words, see `mtl.evaluation.slice_words`.
-- **columns** of the user's files: each value, or the terciles of a column of numbers with many values; of more than
-  `MOST_VALUES` values the most frequent ones, and the others together.
+Words that make a sentence hard for a model (negations, contrasts, praise and blame side by side) are short lists of
+common English words that can be checked at a glance; a text in another language has no such slice.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-
-from mtl.evaluation.slice_words import Signs, signs_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+NEGATIONS: Final = _set(
+    "no not never none nobody nothing nowhere neither nor cannot cant wont dont doesnt didnt isnt wasnt arent werent "
+    "couldnt wouldnt shouldnt hasnt havent hadnt aint without hardly barely scarcely"
+)
+CONTRASTS: Final = _set(
+    "but although though however yet despite except whereas nevertheless nonetheless otherwise unfortunately"
+)
+POSITIVE: Final = _set(
+    "good great best better excellent amazing awesome love loved loves like liked nice perfect perfectly wonderful "
+    "fantastic happy pleased easy fast friendly helpful recommend beautiful fun enjoyed enjoy brilliant superb works "
+    "worth delicious comfortable impressed thanks thank glad well cool reliable fresh"
+)
+NEGATIVE: Final = _set(
+    "bad worst worse terrible awful horrible hate hated poor poorly disappointed disappointing slow broken broke cheap "
+    "waste wasted useless boring rude late delayed cancelled lost problem problems fail failed fails crash crashes "
+    "annoying ugly wrong dirty cold unacceptable ridiculous sucks stupid difficult hard expensive mess angry"
+)
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_CLAUSE_END = re.compile(r"[.,;:!?]")
+_REACH = 3  # words behind a negation that it turns over, in the same clause
+
+
+class Signs(NamedTuple):
+    """What a text holds.
+
+    Attributes:
+        negation: A word of `NEGATIONS`, or one that ends in ``n't``.
+        contrast: A word of `CONTRASTS`.
+        mixed: Something positive and something negative: a word of `POSITIVE` or `NEGATIVE` counts for its side, and
+            for the other one where one of the three words before it negates, with no punctuation between: *good but
+            slow*, *fast, not friendly*.
+    """
+
+    negation: bool
+    contrast: bool
+    mixed: bool
+
+
+def signs_of(text: str) -> Signs:
+    """Return what a text holds; case and the shape of the apostrophe do not matter."""
+    clauses = [_WORD.findall(clause) for clause in _CLAUSE_END.split(text.replace("’", "'").lower())]
+    words = [word for clause in clauses for word in clause]
+    sides = {side for clause in clauses for side in _sides(clause)}
+    return Signs(any(map(_negates, words)), not CONTRASTS.isdisjoint(words), len(sides) == 2)
+
+
+def _negates(word: str) -> bool:
+    return word in NEGATIONS or word.endswith("n't")
+
+
+def _sides(words: Sequence[str]) -> Iterator[bool]:
+    """Yield for each word of praise or blame whether it is praise, as it stands."""
+    for at, word in enumerate(words):
+        if word in POSITIVE or word in NEGATIVE:
+            yield (word in POSITIVE) != any(map(_negates, words[max(0, at - _REACH) : at]))
+
 
 MOST_VALUES: Final = 10
 """A column has at most so many slices, the rest aside."""

@@ -5,7 +5,8 @@ Notation: ``N`` rows, ``C`` labels, ``K`` coarse classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 
 from mtl.base.label_tree import LabelTree
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.task_report import StageReports, TaskReport
+from mtl.evaluation.records import StageReports, TaskReport
+from mtl.evaluation.scoring import Scored
+from mtl.model.saved import TaskHead, multi_stage_specs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,3 +68,26 @@ def _log_loss(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> 
         return 0.0
     found = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return float(-np.log(np.maximum(found, 1e-38)).mean())
+
+
+def with_stages(
+    scored: Mapping[str, Mapping[str, Scored]], heads: Mapping[str, TaskHead]
+) -> dict[str, dict[str, Scored]]:
+    """Return what was scored, with the figures of each stage where a head has several.
+
+    Args:
+        scored: Figures and predictions of each task and split.
+        heads: The tasks' labels and heads.
+    """
+    trees = {name: LabelTree.over(heads[name].labels, spec.tree) for name, spec in multi_stage_specs(heads).items()}
+    return {
+        task: {split: _staged(each, trees[task]) if task in trees else each for split, each in splits.items()}
+        for task, splits in scored.items()
+    }
+
+
+def _staged(scored: Scored, tree: LabelTree) -> Scored:
+    place = {label: at for at, label in enumerate(tree.labels)}
+    truth = np.array([place[label] for label in scored.predictions.labels], dtype=np.int64)
+    stages = stage_reports(tree, scored.predictions.probabilities, truth)
+    return replace(scored, report=replace(scored.report, stages=stages))

@@ -1,4 +1,4 @@
-"""What a report shows of a run, as plain values: nothing of training or of models is needed to write a report."""
+"""What a report shows of a run, as plain values; writing a report needs neither training nor models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.base import formatting
-from mtl.evaluation.calibration_report import CalibrationReport
 from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.metrics_file import Cost
-from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.evaluation.records import CalibrationReport, ClassReport, Retention, TaskReport
 
 if TYPE_CHECKING:
-    from mtl.evaluation.error_analysis import ErrorAnalysis
+    from mtl.evaluation.errors import ErrorAnalysis
     from mtl.evaluation.predictions import ConfusionExamples
 
 RARE_SUPPORT = 20

@@ -1,4 +1,4 @@
-"""Many sentences from a file to a file, with flat memory: predictions in three formats, embeddings as .npy."""
+"""Predict or encode many sentences from file to file, in constant memory."""
 
 from __future__ import annotations
 

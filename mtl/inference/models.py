@@ -1,4 +1,4 @@
-"""The Python face: `SentenceEncoder` and `MultiTaskModel`, for sentences in and embeddings or predictions out."""
+"""The Python interface: `SentenceEncoder` and `MultiTaskModel`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from mtl.activations.encoding import Encoding, Precision, encode_table, head_log
 from mtl.base.errors import ConfigError, DataError, ModelError, Problem, did_you_mean, listed
 from mtl.base.label_tree import LabelTree
 from mtl.base.run_folder import find_model
-from mtl.data.tokenization import UNLIMITED
-from mtl.model.backbones import backbone_spec
+from mtl.data.tokens import UNLIMITED
 from mtl.model.decision import Calibration
 from mtl.model.encoder import Encoder
+from mtl.model.heads import MultiStageHead
+from mtl.model.loading import load_tokenizer
 from mtl.model.saved import SavedModel, load_model, verify_model
-from mtl.model.stages import MultiStageHead
-from mtl.model.tokenizer import load_tokenizer
-from mtl.model.weights import locate
+from mtl.model.sources import backbone_spec, locate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The sentences of a command: arguments, lines of standard input, or a file; without torch."""
+"""The sentences of a command, from its arguments, standard input or a file; without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters beside the linear layers of an encoder (LoRA, Hu et al. 2021), which the package peft makes.
+"""Low-rank adapters beside the linear layers of an encoder (LoRA, Hu et al. 2021), made by the package peft.
 
 Notation: x inputs ``(..., in)``, A ``(r, in)`` and B ``(out, r)``: a layer with an adapter gives
 ``x W^T + b + (alpha / r) * dropout(x) A^T B^T`` (section 4.1, equation 3). B starts as zeros: at first nothing changes.

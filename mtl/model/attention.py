@@ -1,4 +1,4 @@
-"""Fused MPNet: scaled dot-product attention with the position bias and the padding mask folded into one bias.
+"""Fused MPNet: scaled dot-product attention with position bias and padding mask in one additive bias.
 
 transformers implements MPNet in plain operations only. It expands the relative position bias to the whole batch and
 adds bias and mask in every layer; here both become one tensor, made once per batch.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
-from mtl.model.cpu.plain_attention import plain_attention
+from mtl.model.cpu.attention import plain_attention
 
 if TYPE_CHECKING:
     from transformers import MPNetModel

@@ -1,4 +1,4 @@
-"""The sentence encoder: a pretrained backbone with pooling, its layers by name, and a forward pass that can be split.
+"""The sentence encoder: a pretrained backbone with pooling, named layers, and a forward pass that can be split.
 
 Notation: B rows, S tokens of the longest row, H hidden size. Boundary k lies below layer k: 0 is the output of the
 embeddings, the number of layers the output of the last one.
@@ -20,7 +20,7 @@ from mtl.base.errors import ModelError, Problem
 from mtl.base.files import write_json
 from mtl.model.adapters import adapter_modules
 from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
-from mtl.model.cpu import plain_attention
+from mtl.model.cpu import attention
 from mtl.model.cpu.dropout import use_fast_dropout
 from mtl.model.cpu.packed import FAMILIES, PackedLayer, run_packed
 from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partition
@@ -271,7 +271,7 @@ class Encoder(nn.Module):
         if is_mpnet(self.backbone):
             fuse_mpnet(self.backbone, implementation)
         elif self.config.model_type in _PLAIN_FAMILIES and not getattr(self.config, "is_decoder", False):
-            self.backbone.set_attn_implementation(plain_attention.NAME if implementation == "eager" else "sdpa")
+            self.backbone.set_attn_implementation(attention.NAME if implementation == "eager" else "sdpa")
 
     def save(self, folder: Path) -> None:
         """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder.

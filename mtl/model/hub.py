@@ -1,4 +1,4 @@
-"""The Hugging Face hub: the local cache first, then a quick probe, then the few files that a model needs."""
+"""Download from the Hugging Face hub: the local cache first, then a quick probe, then only the files a model needs."""
 
 from __future__ import annotations
 

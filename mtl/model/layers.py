@@ -1,4 +1,4 @@
-"""The layers of an encoder, bottom-up: every module and parameter belongs to exactly one of them, for any family."""
+"""The layers of an encoder from the bottom up: every module and parameter belongs to exactly one, in any family."""
 
 from __future__ import annotations
 

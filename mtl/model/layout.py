@@ -1,4 +1,4 @@
-"""How a folder turns a sentence into an embedding: its sentence-transformers files, read without torch."""
+"""How a model folder turns a sentence into an embedding: its sentence-transformers files, read without torch."""
 
 from __future__ import annotations
 

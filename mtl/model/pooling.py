@@ -1,4 +1,4 @@
-"""Pooling: one embedding of a sentence from the hidden states of its tokens, and what may follow it."""
+"""Pooling: one embedding per sentence from the hidden states of its tokens, and the layers that may follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The saved model: one folder in the hub's layout with the heads beside it, checked file by file when it is loaded.
+"""The saved model: one folder in the hub's layout with the heads beside it, verified file by file when loaded.
 
 sentence-transformers and transformers load its encoder as it is; nothing in it is a pickle or code.
 """
@@ -24,15 +24,15 @@ from safetensors.torch import load_file, save_file
 from mtl.base import schema
 from mtl.base.errors import ModelError, Problem, listed
 from mtl.base.files import is_sealed, sync_file, write_sealed_json, write_text_atomically
-from mtl.base.kinds import Positive, Share, Width
 from mtl.base.run_folder import MANIFEST, find_model
+from mtl.base.schema import Positive, Share, Width
 from mtl.base.task_names import TASK_NAMES, is_task_name
 from mtl.model.decision import HIGHEST, LOWEST, Calibration
 from mtl.model.encoder import Encoder
+from mtl.model.head_specs import MultiStageSpec, build_multi_stage, spec_problems
 from mtl.model.heads import HeadKind, build_head
-from mtl.model.multitask import MultiTaskNetwork
-from mtl.model.stage_specs import MultiStageSpec, build_multi_stage, spec_problems
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import load_tokenizer
+from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
     from torch import nn

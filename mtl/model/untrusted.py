@@ -1,4 +1,4 @@
-"""What is checked of a model folder, without torch, before transformers sees it.
+"""Checks of a model folder, without torch, before transformers sees it.
 
 transformers loads more than the weights by itself: an adapter (whose configuration names a Python module to import), a
 distributed checkpoint in place of ``model.safetensors``, kernels and quantisers that ``config.json`` names. It also

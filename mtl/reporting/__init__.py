@@ -1,1 +1,1 @@
-"""Pages that open offline: one HTML file with its charts, styles and scripts, that asks nothing of any network."""
+"""Show figures as terminal tables, Markdown, charts, and HTML pages that work offline."""

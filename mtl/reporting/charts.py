@@ -1,4 +1,4 @@
-"""The charts as Vega-Lite specifications: plain data in, a chart out."""
+"""Charts as Vega-Lite specifications, with colours that people with any colour vision can tell apart."""
 
 from __future__ import annotations
 
@@ -6,9 +6,69 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mtl.base.formatting import told_apart
-from mtl.reporting.colours import GREY, scales
+from mtl.evaluation.calibration import reliability_bins
+from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.records import ReliabilityBin
+from mtl.evaluation.summary import RARE_SUPPORT
 from mtl.reporting.page import Chart
+
+BINS = 15
+
+
+def pooled_bins(predictions: Sequence[Predictions]) -> list[ReliabilityBin]:
+    """Return the bins of all predictions together, of equal width from 0 to 1.
+
+    Args:
+        predictions: Of one task, by one run or by several, at least one.
+    """
+    classes = list(predictions[0].classes)
+    place = {name: at for at, name in enumerate(classes)}
+    columns = [[each.classes.index(name) for name in classes] for each in predictions]
+    probabilities = [each.probabilities[:, own] for each, own in zip(predictions, columns, strict=True)]
+    labels = [place[label] for each in predictions for label in each.labels]
+    return reliability_bins(np.concatenate(probabilities), np.array(labels, dtype=np.int64), BINS)
+
+
+def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | float | bool]]:
+    """Return the points of one line of a reliability chart; bins without rows have none.
+
+    Args:
+        name: The line's.
+        bins: Of `reliability_bins`.
+    """
+    return [
+        {
+            "name": name,
+            "confidence": each.confidence,
+            "accuracy": each.accuracy,
+            "count": each.count,
+            "few": each.count < RARE_SUPPORT,
+        }
+        for each in bins
+        if each.count
+    ]
+
+
+# Without black and yellow: one is lost on a dark page, the other on a white one.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+GREY = "#8a949c"
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+
+
+def scales(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return Vega-Lite scales of colour and of shape that give each name its own pair.
+
+    Args:
+        names: In the order of the page; the same list gives the same pairs in every chart.
+    """
+    count = len(COLOURS)
+    colours = [COLOURS[at % count] for at in range(len(names))]
+    shapes = [SHAPES[(at + at // count) % count] for at in range(len(names))]
+    return {"domain": list(names), "range": colours}, {"domain": list(names), "range": shapes}
+
 
 Row = Mapping[str, Any]
 _TALL = 320

@@ -1,4 +1,4 @@
-"""Pieces of GitHub-flavoured Markdown, in which no data text can be taken for markup."""
+"""Pieces of GitHub-flavoured Markdown in which data text cannot be taken for markup."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.records import TaskReport
 from mtl.model.saved import TaskHead
 from mtl.reporting.markdown import escaped
 

@@ -1,4 +1,4 @@
-"""The report of a run as Markdown: results first, then what was trained, what it cost, and where everything lies."""
+"""The report of a run as Markdown: results first, then what was trained, its cost, and the files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtl.base.files import write_text_atomically
 from mtl.evaluation.gradient_figures import GradientFigures, method, sentences
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.predictions import ConfusionExample, ConfusionExamples
-from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.records import Retention, TaskReport
 from mtl.evaluation.summary import (
     RARE_SUPPORT,
     Confusion,
@@ -23,11 +23,8 @@ from mtl.evaluation.summary import (
     reported_split,
     retention_row,
 )
-from mtl.evaluation.task_report import TaskReport
-from mtl.reporting.calibration_section import calibration_section
-from mtl.reporting.error_section import error_blocks
 from mtl.reporting.markdown import code, escaped, folded, image, link, table
-from mtl.reporting.stage_blocks import confusion_table, stage_blocks
+from mtl.reporting.sections import calibration_section, confusion_table, error_blocks, stage_blocks
 
 MATRIX_CLASSES = 12
 """With more classes a confusion matrix is too wide to read; the most frequent confusions stand for it."""

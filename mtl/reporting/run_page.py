@@ -1,8 +1,9 @@
-"""The page of a run, from the files in its folder: it can be built again at any time."""
+"""The page of a run, built from the files in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,78 @@ from mtl.base.files import write_text_atomically
 from mtl.base.formatting import told_apart
 from mtl.evaluation import gradient_figures
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.curves_file import read_curves
 from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.run_records import Record, read_record
+from mtl.evaluation.records import TaskReport
+from mtl.evaluation.runs import Record, read_curves, read_record
 from mtl.evaluation.summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
-from mtl.evaluation.task_report import TaskReport
 from mtl.reporting import charts
-from mtl.reporting.bins import points, pooled_bins
-from mtl.reporting.errors_table import errors_table
+from mtl.reporting.charts import points, pooled_bins
 from mtl.reporting.figures.confusion import most_confused
 from mtl.reporting.maps import maps
-from mtl.reporting.page import Chart, folded, paragraph, render, section
-from mtl.reporting.page_tables import Cell, matrix, table
-from mtl.reporting.safe import text
+from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text
+
+MOST = 1500
+"""A page lists at most so many mistakes; the files of predictions hold all."""
+_SENTENCE = 400  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    task: str
+    text: str
+    label: str
+    predicted: str
+    sure: float
+    others: str
+    source: str
+
+
+def errors_table(
+    tasks: Mapping[str, Predictions], others: Mapping[str, Sequence[Predictions]] | None = None, most: int = MOST
+) -> str:
+    """Return the mistakes of all tasks as a table, or a sentence where there are none.
+
+    Args:
+        tasks: The predictions of each task.
+        others: For each task, predictions of other runs over the same rows: how many of them are right is told.
+        most: How many to list at most.
+    """
+    found = sorted(
+        (each for task in tasks for each in _mistakes(task, tasks[task], others)), key=lambda each: -each.sure
+    )
+    if not found:
+        return paragraph("No row was taken for another class.")
+    header = ["sentence", "label", "predicted", "probability", "task", *(["right elsewhere"] if others else []), "row"]
+    rows: list[list[Cell | str]] = [
+        [
+            Cell(formatting.shortened(each.text, _SENTENCE), kind="sentence"),
+            each.label,
+            Cell(each.predicted, kind="wrong"),
+            Cell(formatting.score(each.sure), each.sure),
+            each.task,
+            *([each.others] if others else []),
+            each.source,
+        ]
+        for each in found[:most]
+    ]
+    more = f" (the surest {most:,}; the others are in the files of predictions)" if len(found) > most else ""
+    caption = f"{len(found):,} mistakes{more}, the surest first"
+    return table(caption, header, rows, search="Search the mistakes")
+
+
+def _mistakes(
+    task: str, predictions: Predictions, others: Mapping[str, Sequence[Predictions]] | None
+) -> Iterator[_Mistake]:
+    place = {name: at for at, name in enumerate(predictions.classes)}
+    rest = (others or {}).get(task, [])
+    rows = zip(predictions.texts, predictions.labels, predictions.predicted, predictions.sources, strict=True)
+    for at, (sentence, label, predicted, source) in enumerate(rows):
+        if label != predicted:
+            right = sum(each.predicted[at] == label for each in rest)
+            sure = float(predictions.probabilities[at, place[predicted]])
+            yield _Mistake(task, sentence, label, predicted, sure, f"{right} of {len(rest)}", source)
+
 
 MATRIX_CLASSES = 20
 MOST_CLASSES = 15

@@ -11,9 +11,8 @@ from rich.text import Text
 
 from mtl.base import formatting
 from mtl.base.terminal import console as console
-from mtl.evaluation.calibration_report import DECISIONS, MEASURES
 from mtl.evaluation.metrics_file import Cost
-from mtl.evaluation.retention_figures import Retention
+from mtl.evaluation.records import DECISIONS, MEASURES, ClassReport, Retention, StageReports, TaskReport
 from mtl.evaluation.summary import (
     RARE_SUPPORT,
     GroupRow,
@@ -27,8 +26,7 @@ from mtl.evaluation.summary import (
     retention_row,
     weakest,
 )
-from mtl.evaluation.task_report import ClassReport, StageReports, TaskReport
-from mtl.reporting.stage_blocks import HEADER, stage_rows
+from mtl.reporting.sections import HEADER, stage_rows
 
 MOST_CLASSES = 20
 """A terminal shows at most so many classes of a task: those with the lowest F1."""

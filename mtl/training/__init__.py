@@ -1,1 +1,1 @@
-"""Training: what is frozen, at which rates the rest learns, losses, and the LightningModule."""
+"""From a checked configuration to a trained network and its run folder; studies."""

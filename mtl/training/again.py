@@ -1,4 +1,4 @@
-"""Evaluating a saved model again: on the data of its run, or on another labelled file."""
+"""Evaluate a saved model again, on its run's data or on another labelled file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mtl.evaluation.calibrate import BINS
 from mtl.evaluation.metrics_file import RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.scoring import Scored, logits_of, score
-from mtl.evaluation.stage_scores import with_stages
+from mtl.evaluation.stages import with_stages
 from mtl.inference.models import choose_device
 from mtl.model.decision import Calibration
 from mtl.model.saved import SavedModel, load_model

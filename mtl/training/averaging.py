@@ -1,4 +1,4 @@
-"""Averaging of weights: what is validated and saved is the running average of what training goes through."""
+"""Average the weights: a running average of training is what is validated and saved."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from mtl.data.batching import Batch
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.data.batch import Batch
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
 
 

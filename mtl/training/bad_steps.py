@@ -1,4 +1,4 @@
-"""What a run does about a step whose loss or gradient is NaN or infinite: write its rows down, then stop or go on."""
+"""What a run does about a step whose loss or gradients are not finite: write its rows down, then stop or skip it."""
 
 from __future__ import annotations
 

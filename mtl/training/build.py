@@ -1,4 +1,4 @@
-"""Builds the objects of a run from its configuration; below this module nobody knows what a configuration is."""
+"""Build the objects of a run from its configuration; modules below this one take plain arguments."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.config.fields import Config, MultiStageConfig
-from mtl.data.bucketing import Budget
+from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.sampling import StepSampler
 from mtl.data.tasks import TaskData
 from mtl.model.encoder import Encoder
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.loading import load_tokenizer
+from mtl.model.network import MultiTaskNetwork
 from mtl.model.saved import HeadSpec, SavedModel, TaskHead, build_network, load_model
-from mtl.model.tokenizer import load_tokenizer
 from mtl.training import build_hardware
 from mtl.training.averaging import AveragedWeights
-from mtl.training.best_checkpoint import BestCheckpoint
 from mtl.training.build_freezing import schedule
-from mtl.training.checkpoint_files import CheckpointFiles
+from mtl.training.callbacks import BestCheckpoint
+from mtl.training.checkpoints import CheckpointFiles, CurveLog
 from mtl.training.combination import Combination
-from mtl.training.curve_log import CurveLog
 from mtl.training.freezing import FreezePlan
 from mtl.training.guard import BadStep, BrokenWeights, StepGuard
 from mtl.training.head_specs import multi_stage_spec

@@ -1,4 +1,4 @@
-"""Builds from a configuration what learns when and at which rate: adapters, freeze plan, rates, groups, schedule."""
+"""Build what is trained, when and at which rate: adapters, freeze plan, rates, parameter groups, schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtl.config.fields import Config
 from mtl.config.freezing import Decay, Layerwise
 from mtl.model.adapters import add_adapters
 from mtl.model.layers import ADAPTER
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan, plan_freezing, top_layers
 from mtl.training.learning_rates import (
     LayerRate,

@@ -1,4 +1,4 @@
-"""Word embeddings of the words in use alone: what no row of a run contains is left out of every step of training.
+"""Compact word embeddings: words that no row of a run contains are left out of every step.
 
 Notation: V ids of the vocabulary, n of them in use, H columns of the table.
 """
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.model.layers import EMBEDDINGS
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ import numpy as np
 
 from mtl.base import formatting
 from mtl.base.errors import listed
+from mtl.data.datamodule import Splits
 from mtl.data.problems import plural
 from mtl.evaluation.summary import GroupRow, StageRow
+from mtl.model.head_specs import MultiStageSpec
 from mtl.model.saved import HeadSpec, multi_stage_specs
-from mtl.model.stage_specs import MultiStageSpec
 from mtl.training.build_losses import class_offsets, class_weights
 from mtl.training.freezing import FreezePlan, Unit
 from mtl.training.plan import Setting
-from mtl.training.scores import Splits
 
 _WEIGHTINGS = {
     "balanced": "balanced class weights (power {weighting_power:g}):",

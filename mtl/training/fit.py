@@ -1,4 +1,4 @@
-"""Training itself: what stands between a settled run and its trained network."""
+"""Training itself: from the plan of a run to its trained network."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.memory import PeakMemory, freed_memory_kept
 from mtl.config.fields import DataConfig, TrainerConfig
-from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule
+from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule, Splits
+from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.data.steps import OptimizerSteps
 from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.summary import PlanRow
 from mtl.model.adapters import merge_adapters
 from mtl.reporting.tables import console, group_table, plan_table, unfreezing_table
 from mtl.training import build, callbacks, facts
 from mtl.training.build_losses import losses
-from mtl.training.checkpoint_files import read_checkpoint
-from mtl.training.checkpoint_model import check_fits, check_weights
+from mtl.training.checkpoint_schema import check_fits, check_weights
+from mtl.training.checkpoints import read_checkpoint
 from mtl.training.compact import compact_embeddings
-from mtl.training.exact_loop import use_exact_loops
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.gradient_watch import GradientWatch
 from mtl.training.guard import BadStep, BrokenWeights
+from mtl.training.loop import use_exact_loops
 from mtl.training.module import MultiTaskModule
 from mtl.training.plan import Setting
 from mtl.training.resume_points import Point
-from mtl.training.scores import Splits
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)

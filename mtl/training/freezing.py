@@ -1,4 +1,4 @@
-"""Freezing: which layers learn, as a pure function of the optimizer step: a resumed run needs no state for it."""
+"""Freezing: which layers are trained, as a pure function of the optimizer step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.model.layers import adapter_of
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 
 Unit = Literal["epochs", "steps"]
 """What a schedule counts in: epochs, or optimizer steps of the whole training."""

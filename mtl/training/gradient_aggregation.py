@@ -1,4 +1,4 @@
-"""Aggregation of gradients: the shared encoder follows a direction that no task is against.
+"""Aggregate the tasks' gradients: the shared encoder follows a direction that conflicts with no task.
 
 The quadratic programs and projections are those of TorchJD, an optional dependency (``pip install 'mtl[gradients]'``).
 """

@@ -1,4 +1,4 @@
-"""Watches the tasks' gradients: how hard each pulls at the embeddings, and whether two pull in the same direction."""
+"""Watch the tasks' gradients: their size at the embeddings, and whether they conflict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from mtl.evaluation.gradient_figures import GradientFigures, summarised
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.module import MultiTaskModule
 from mtl.training.parallel import sum_over_processes
 

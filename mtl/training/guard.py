@@ -1,4 +1,4 @@
-"""Keeps what is NaN or infinite away from the weights and from checkpoints, and tells which step it came from."""
+"""Keep NaN and infinity out of weights and checkpoints, and tell which step they came from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mtl.data.batching import Batch
+from mtl.data.batch import Batch
 from mtl.training.optimization import does_nothing_if, is_scaled
 
 

@@ -1,4 +1,4 @@
-"""From the configuration of a task's head and the task's labels to the head's description, and the check of both."""
+"""From a task's configuration and labels to the description of its head, with the checks of both."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.label_tree import branches_by, separator_problems
+from mtl.config.checks import PLACE
 from mtl.config.fields import Config, MultiStageConfig
-from mtl.config.stages import PLACE
 from mtl.data.tasks import TaskData
-from mtl.model.stage_specs import FirstStageSpec, MultiStageSpec, spec_problems
+from mtl.model.head_specs import FirstStageSpec, MultiStageSpec, spec_problems
 
 
 def multi_stage_spec(head: MultiStageConfig, labels: Sequence[str]) -> MultiStageSpec:

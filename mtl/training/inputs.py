@@ -14,7 +14,7 @@ from mtl.base.run_folder import find_model
 from mtl.config.fields import BackboneConfig, Config, DataConfig, RetentionConfig, TaskConfig
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.sources import BackboneSpec, locate
 from mtl.training.head_specs import check_stages
 
 BUNDLED = "bundled:"

@@ -10,7 +10,7 @@ from torch import nn
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.model.layers import ADAPTER
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
 
 COMBINATION = "combination"

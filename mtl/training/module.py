@@ -1,4 +1,4 @@
-"""The LightningModule: steps, figures of each epoch, the optimizer, and what is frozen when."""
+"""The LightningModule: steps, metrics of each epoch, the optimizer, and what is frozen when."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mtl.config.checks import SHOWN
-from mtl.data.batching import Batch
+from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
-from mtl.model.multitask import MultiTaskNetwork
-from mtl.training.combination import Combination
-from mtl.training.famo import Randomness
+from mtl.model.network import MultiTaskNetwork
+from mtl.training.combination import Combination, Randomness
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
 from mtl.training.gradient_aggregation import GradientAggregation
 from mtl.training.guard import StepGuard
@@ -369,5 +368,5 @@ def _stands_for(batch: Batch, boundary: int | Literal["embedding"] | None) -> bo
 
 
 def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.multitask`."""
+    """Return a task's key in a module dictionary, see `mtl.model.network`."""
     return f"{task}_"

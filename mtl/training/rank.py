@@ -1,4 +1,4 @@
-"""``python -m mtl.training.rank``: another process of a parallel training; `mtl.training.companions` starts it.
+"""``python -m mtl.training.rank``: a further process of a parallel training, started by `mtl.training.companions`.
 
 It trains with the first process, prints and writes nothing, and ends when training does, or the first process.
 """

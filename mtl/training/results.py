@@ -1,34 +1,35 @@
-"""What a run leaves: figures, predictions, report and model in its folder, and tables in the terminal."""
+"""Score the trained network, and write the results of a run: figures, predictions, report, model, tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 import mtl
+from mtl.activations.frozen import FrozenActivations
 from mtl.config.fields import Config
+from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
-from mtl.evaluation.curves import EpochFigures
-from mtl.evaluation.error_analysis import ErrorAnalysis
-from mtl.evaluation.error_files import write_errors
+from mtl.evaluation.calibrate import calibrate
+from mtl.evaluation.errors import ErrorAnalysis, write_errors
 from mtl.evaluation.gradient_figures import GradientFigures, sentences
 from mtl.evaluation.metrics_file import Cost, RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
-from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.scoring import Scored
+from mtl.evaluation.records import EpochFigures, Retention, TaskReport
+from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary, StageRow, reported_split
-from mtl.evaluation.task_report import TaskReport
-from mtl.model.saved import save_model
+from mtl.model.saved import TaskHead, save_model
+from mtl.reporting.maps import SentenceMap, map_path, write_map
 from mtl.reporting.model_card import model_card
-from mtl.reporting.projection import SentenceMap, map_path, write_map
 from mtl.reporting.run import write_report
 from mtl.reporting.run_page import write_run_page
 from mtl.reporting.tables import (
@@ -41,6 +42,7 @@ from mtl.reporting.tables import (
     stage_table,
 )
 from mtl.training.build import Start
+from mtl.training.plan import Setting
 
 _FILES = {
     "model": "the saved model: encoder, tokenizer, heads, label names",
@@ -245,3 +247,72 @@ def _shown(folder: Path) -> Path:
     """Return the folder as seen from where the command was started."""
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+Logits = dict[str, dict[str, NDArray[np.float32]]]
+
+
+def logits_of_all(setting: Setting, splits: Splits, activations: FrozenActivations) -> Logits:
+    """Return the logits of all validation and test rows, each computed once."""
+    frozen = activations.at("embedding") if setting.plan.encoder_is_frozen else None
+    return {
+        name: {
+            split: logits_of(
+                setting.start.network,
+                name,
+                splits[name][split],
+                setting.encoding,
+                None if frozen is None else frozen[name, split].gather(np.arange(len(task.splits[split])))[0],
+            )
+            for split in ("val", "test")
+            if len(task.splits[split])
+        }
+        for name, task in setting.tasks.items()
+    }
+
+
+def calibrated(setting: Setting, splits: Splits, logits: Logits) -> tuple[dict[str, TaskHead], list[str]]:
+    """Return the heads with what was fitted on their validation rows, and what a reader must know of it.
+
+    A head that is kept without data keeps its calibration, unless what lies below it was trained.
+    """
+    chosen, notes = setting.config.calibration, []
+    heads = dict(setting.start.heads)
+    for name in setting.start.kept:
+        if setting.learns(name):
+            heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, stale=True)
+    for name in setting.tasks:
+        head = heads[name]
+        classes = len(head.labels)
+        found, warnings_of_task = calibrate(
+            logits[name].get("val", np.empty((0, classes), dtype=np.float32)),
+            splits[name]["val"].labels,
+            np.bincount(splits[name]["train"].labels, minlength=classes),
+            temperature=chosen.temperature,
+            tuned_prior=chosen.prior == "tuned",
+            seed=setting.config.seed,
+        )
+        bias = None if found.bias is None else list(found.bias)
+        heads[name] = replace(head, temperature=found.temperature, bias=bias, tau=found.tau)
+        notes += [f"{name}: {text}" for text in warnings_of_task]
+    return heads, notes
+
+
+def scored_splits(
+    setting: Setting, splits: Splits, logits: Logits, heads: Mapping[str, TaskHead]
+) -> dict[str, dict[str, Scored]]:
+    """Return the figures and predictions of each task and split."""
+    return {
+        name: {
+            split: score(
+                rows,
+                tuple(heads[name].labels),
+                splits[name][split].labels,
+                setting.tasks[name].splits[split],
+                heads[name].calibration,
+                setting.config.calibration.bins,
+            )
+            for split, rows in found.items()
+        }
+        for name, found in logits.items()
+    }

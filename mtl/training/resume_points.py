@@ -1,4 +1,4 @@
-"""Resume points: checkpoints from which a broken-off training ends with the same weights as an unbroken one.
+"""Resume points: checkpoints from which an interrupted training ends with the same weights as an uninterrupted one.
 
 On a CPU they are the same bit for bit. With frozen layers that holds as long as the cached activations are those that
 the run was trained on before: computed again, in other batches, their last bits may differ, and the run says so.
@@ -19,11 +19,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from mtl.base.errors import ModelError, Problem
 from mtl.training.averaging import AveragedWeights
-from mtl.training.checkpoint_files import read_checkpoint
-from mtl.training.checkpoint_model import validate
-from mtl.training.curve_log import CurveLog
+from mtl.training.checkpoint_schema import validate
+from mtl.training.checkpoints import CurveLog, from_json, random_state, read_checkpoint, restore_random_state, to_json
 from mtl.training.parallel import gather_json
-from mtl.training.random_state import from_json, random_state, restore_random_state, to_json
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
@@ -56,7 +54,7 @@ class ResumePoints(Checkpoint):
     """Writes resume points, and goes on from one.
 
     A point lies between an optimizer step and what follows it (validation, the end of the epoch), so that there is only
-    one kind; see `mtl.training.exact_loop`. Points by epoch and by minutes are left out while they would take more than
+    one kind; see `mtl.training.loop`. Points by epoch and by minutes are left out while they would take more than
     a twentieth of the time: an epoch of a head alone may be faster than the disk.
 
     Args:

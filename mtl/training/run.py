@@ -24,27 +24,24 @@ from mtl.base.run_folder import (
     reopen,
 )
 from mtl.config.fields import Config
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import EncodedSplit, Splits
 from mtl.data.pairs import Pairs
-from mtl.data.tokenization import UNLIMITED
+from mtl.data.tokens import UNLIMITED
+from mtl.evaluation.records import Retention
 from mtl.evaluation.retention import pair_correlation
-from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.scoring import Scored
-from mtl.evaluation.stage_scores import with_stages
+from mtl.evaluation.stages import with_stages
 from mtl.training import callbacks, facts
-from mtl.training.analysis import analyse_errors
+from mtl.training.analysis import SentenceMaps, analyse_errors
 from mtl.training.bad_steps import BadSteps, left_out_warnings
-from mtl.training.build_combination import gradient_watch
+from mtl.training.build_losses import gradient_watch
 from mtl.training.companions import Connect, companions
 from mtl.training.fit import Progress, announce, fit, training_data
-from mtl.training.identity import changes, identity, version_changes
 from mtl.training.inputs import absolute, load_inputs
 from mtl.training.parallel import ALONE, Place
-from mtl.training.plan import Setting, settle
-from mtl.training.results import Run, show, write
+from mtl.training.plan import Setting, changes, identity, settle, version_changes
+from mtl.training.results import Run, calibrated, logits_of_all, scored_splits, show, write
 from mtl.training.resume_points import PREVIOUS, Point, last_point
-from mtl.training.scores import Splits, calibrated, logits_of_all, scored_splits
-from mtl.training.sentence_maps import SentenceMaps
 from mtl.training.stopping import Stop, stopping
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""SIGTERM, with which clusters and containers end a process: a training stops where it can be resumed."""
+"""SIGTERM, with which clusters and containers end a process: training stops where it can be resumed."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from mtl import SentenceEncoder
-from mtl.data.tokenization import tokenize
+from mtl.data.tokens import tokenize
 from tests.benchmarks import tool
 from tests.benchmarks.corpora import sentences
 from tests.benchmarks.figures import Figure, ceiling

@@ -14,8 +14,8 @@ from transformers import MPNetConfig, MPNetModel
 
 from mtl import SentenceEncoder
 from mtl.activations import encoding
-from mtl.data.batching import Batch, collate
-from mtl.data.tokenization import TokenTable, tokenize
+from mtl.data.batch import Batch, collate
+from mtl.data.tokens import TokenTable, tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.pooling import mean_pool
 from tests.benchmarks.corpora import sentences

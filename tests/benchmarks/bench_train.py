@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from mtl import SentenceEncoder
-from mtl.data.tokenization import tokenize
+from mtl.data.tokens import tokenize
 from tests.benchmarks import plain_loop, tool
 from tests.benchmarks.corpora import Task, cut, overrides, tasks
 from tests.benchmarks.figures import Figure, ceiling

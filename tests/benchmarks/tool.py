@@ -19,8 +19,7 @@ import lightning.pytorch as pl
 
 from mtl.activations.encoding import native_bf16
 from mtl.config.command_line import compose_config
-from mtl.model.backbones import backbone_spec
-from mtl.model.weights import locate
+from mtl.model.sources import backbone_spec, locate
 from mtl.training import build
 from mtl.training.run import train
 from tests.benchmarks.machine import device

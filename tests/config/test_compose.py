@@ -17,7 +17,7 @@ from mtl.base import schema
 from mtl.base.files import CONF
 from mtl.config.command_line import compose_config
 from mtl.config.fields import Config, TrainerConfig
-from mtl.config.task_settings import SECTIONS
+from mtl.config.short_forms import SECTIONS
 from tests.support.commands import outside
 from tests.support.configs import GROUPS
 

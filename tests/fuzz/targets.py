@@ -39,7 +39,7 @@ from mtl.data.tasks import TaskSpec, load_task
 from mtl.diagnosis.run import diagnose_run
 from mtl.inference.bulk import encode_to_file, predict_to_file
 from mtl.inference.models import MultiTaskModel, SentenceEncoder
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.sources import BackboneSpec, locate
 from mtl.reporting.run_page import write_run_page
 from mtl.training.again import evaluate_file, evaluate_run
 from mtl.training.run import train

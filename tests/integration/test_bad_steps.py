@@ -11,7 +11,7 @@ import torch
 from mtl.base.errors import Problem, TrainingError
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.training.averaging import AveragedWeights
-from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.checkpoints import read_checkpoint
 from mtl.training.run import train
 from tests.support.commands import run as command
 from tests.support.runs import Probe, config, data, probed, run

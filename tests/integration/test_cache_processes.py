@@ -226,7 +226,7 @@ if child == 0:
     sys.exit(0)
 os.waitpid(child, 0)
 assert len(list(store.path.glob("*.use"))) == 1
-from mtl.activations.locks import users
+from mtl.activations.space import users
 assert users(store.path) == [os.getpid()]
 store.close()
 assert users(store.path) == []

@@ -13,7 +13,7 @@ from mtl.base.errors import DataError, ModelError
 from mtl.base.run_folder import find_model
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.model.saved import verify_model
-from mtl.training.checkpoint_files import verify_checkpoint, write_checkpoint
+from mtl.training.checkpoints import verify_checkpoint, write_checkpoint
 from tests.support.networks import network
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mtl import MultiTaskModel, SentenceEncoder
 from mtl.activations.encoding import Encoding, encode_table, token_table
 from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ModelError, MtlError
-from mtl.data.tokenization import pad
+from mtl.data.tokens import pad
 from mtl.model import encoder as encoder_module
 from mtl.model.adapters import merge_adapters
 from mtl.model.cpu.packed import run_packed

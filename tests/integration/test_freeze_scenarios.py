@@ -15,7 +15,7 @@ from tests.support.runs import Probe, data, probed, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
     from mtl.training.module import MultiTaskModule
 
 pytestmark = pytest.mark.usefixtures("whole_embeddings")

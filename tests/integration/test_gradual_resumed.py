@@ -12,11 +12,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from mtl.data.bucketing import Budget
+from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
+from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.data.steps import OptimizerSteps
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import parameter_groups, uniform_rates
 from mtl.training.losses import TaskLosses

@@ -134,7 +134,7 @@ def test_the_best_checkpoint_holds_adapters_and_heads_alone_and_comes_back(flags
 
 
 def config_folder() -> Path:
-    from mtl.model.weights import BackboneSpec, locate
+    from mtl.model.sources import BackboneSpec, locate
 
     return locate(BackboneSpec(random=True))
 

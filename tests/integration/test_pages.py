@@ -11,7 +11,7 @@ import pytest
 from mtl.comparison.comparing import compare
 from mtl.comparison.page import comparison_page
 from mtl.comparison.recommendation import recommend
-from mtl.reporting.projection import map_path, sentence_map, write_map
+from mtl.reporting.maps import map_path, sentence_map, write_map
 from mtl.reporting.run_page import write_run_page
 from tests.support import browser
 from tests.support.comparisons import answers, labels, predictions, write_run

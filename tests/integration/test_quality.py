@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from mtl.config.command_line import compose_config
 from mtl.data.tasks import load_tasks
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.records import TaskReport
 from mtl.training.inputs import task_specs
 from mtl.training.run import train
 

@@ -15,7 +15,7 @@ from tests.support.runs import Probe, data, probed, rows, run, write_csv
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
     from mtl.training.module import MultiTaskModule
 
 LABELS = ("delivery", "price", "screen")

@@ -18,7 +18,7 @@ import yaml
 
 from mtl import train as command
 from mtl.base.errors import ConfigError, DiskError, ModelError, Terminated
-from mtl.training import checkpoint_files, random_state, resume_points
+from mtl.training import checkpoints, resume_points
 from mtl.training.again import read_config
 from mtl.training.run import train
 from tests.support.resuming import COMMON, SCENARIOS, differences
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtl.config.fields import Config
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
     from mtl.training.module import MultiTaskModule
 
 
@@ -205,7 +205,7 @@ def changed(path: Path, *changes: Callable[[dict[str, Any]], object]) -> None:
     state = torch.load(path, weights_only=True)
     for change in changes:
         change(state)
-    checkpoint_files.write_checkpoint(path, state)
+    checkpoints.write_checkpoint(path, state)
 
 
 def put(value: Any, *keys: Any) -> Callable[[dict[str, Any]], object]:
@@ -359,7 +359,7 @@ def test_changed_weights_are_refused(copy: tuple[Path, list[str]], tiny_folder: 
     assert point is not None
     state = torch.load(point.path, weights_only=True)
     state["mtl"]["inputs"]["weights"] = "0" * 64
-    checkpoint_files.write_checkpoint(point.path, state)
+    checkpoints.write_checkpoint(point.path, state)
     with pytest.raises(ConfigError) as caught:
         train(config(*chosen), run, resume=True)
     assert str(caught.value) == (
@@ -409,7 +409,7 @@ def test_another_version_is_said(copy: tuple[Path, list[str]], caplog: pytest.Lo
     assert point is not None
     state = torch.load(point.path, weights_only=True)
     state["mtl"]["inputs"]["versions"]["torch"] = "1.0"
-    checkpoint_files.write_checkpoint(point.path, state)
+    checkpoints.write_checkpoint(point.path, state)
     train(config(*chosen), run, resume=True)
     expected = f"the result may differ from that of an unbroken run: torch 1.0 is now {torch.__version__}"
     assert expected in caplog.messages
@@ -433,7 +433,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files._Guarded, "write", full)
+        patch.setattr(checkpoints._Guarded, "write", full)
         with pytest.raises(DiskError) as caught:
             train(config(*chosen), run, resume=True)
     assert str(caught.value) == (
@@ -466,7 +466,7 @@ def test_the_state_of_all_generators_comes_back() -> None:
         return [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002, S311
 
     draw()
-    state = random_state.random_state()
+    state = checkpoints.random_state()
     expected = draw()
-    random_state.restore_random_state(state)
+    checkpoints.restore_random_state(state)
     assert draw() == expected

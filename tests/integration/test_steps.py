@@ -11,7 +11,7 @@ import torch
 
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.model.saved import load_model
-from mtl.training.checkpoint_files import read_checkpoint
+from mtl.training.checkpoints import read_checkpoint
 from tests.support.runs import Probe, data, probed, run
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tests.support.runs import Probe, data, probed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
     from mtl.training.module import MultiTaskModule
 
 TINY = ["backbone=tiny", "trainer=debug", "logger=none", "evaluation.figures=false", "evaluation.error_analysis=false"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
     from mtl.training.module import MultiTaskModule
 
 FAST = ["learning_rates=uniform", "learning_rates.heads=0.01", "learning_rates.backbone=0.003"]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mtl.activations import ActivationStore, pending
-from mtl.activations.keys import KeyTable, as_keys
+from mtl.activations import ActivationStore, catalogue
+from mtl.activations.layout import KeyTable, as_keys
 from tests.support.activations import DIM, add, key, length, present
 
 numbers = st.lists(st.integers(0, 30), max_size=12)
@@ -35,7 +35,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     segment=st.sampled_from([1, 30, 200, 10**6]),
 )
 def test_what_is_appended_comes_back(portions: list[tuple[list[int], str]], ragged: bool, segment: int) -> None:
-    with TemporaryDirectory() as folder, mock.patch.object(pending, "SEGMENT_BYTES", segment):
+    with TemporaryDirectory() as folder, mock.patch.object(catalogue, "SEGMENT_BYTES", segment):
         store = ActivationStore(folder, "a", DIM, ragged=ragged)
         known: set[int] = set()
         for portion, then in portions:
@@ -119,7 +119,7 @@ def test_the_key_table_equals_a_dictionary(
 def test_ragged_gathering_equals_plain_indexing(indices: list[int], segment: int) -> None:
     random = np.random.default_rng(0)
     rows = [random.random((length(number), DIM), dtype=np.float32) for number in range(20)]
-    with TemporaryDirectory() as folder, mock.patch.object(pending, "SEGMENT_BYTES", segment):
+    with TemporaryDirectory() as folder, mock.patch.object(catalogue, "SEGMENT_BYTES", segment):
         with ActivationStore(folder, "a", DIM, ragged=True) as store:
             everything = [key(number) for number in range(20)]
             store.append(everything, [len(row) for row in rows], np.concatenate(rows))

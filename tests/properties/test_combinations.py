@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl.training.combination import Combination, DynamicWeightAverage, Uncertainty, Weighted
-from mtl.training.famo import Famo
+from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mtl.diagnosis.curves import gains
+from mtl.diagnosis.cross_validation import stratified_folds
+from mtl.diagnosis.data_need import gains
 from mtl.diagnosis.duplicates import normalized
-from mtl.diagnosis.folds import stratified_folds
 from mtl.diagnosis.suspects import confident_joint, off_diagonal, rank_suspects
 
 

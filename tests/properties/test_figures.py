@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.evaluation.records import ClassReport, TaskReport
 from mtl.reporting.figures.class_bars import draw_class_bars
 from mtl.reporting.figures.style import shown
 

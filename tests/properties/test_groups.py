@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import AdamW
 
-from mtl.data.steps import OptimizerSteps
+from mtl.data.order import OptimizerSteps
 from mtl.training.freezing import FreezePlan, apply_freezing, plan_freezing
 from mtl.training.learning_rates import (
     LayerRate,
@@ -28,7 +28,7 @@ from tests.support.networks import TASKS, network
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
 
 LAYERS = ["embeddings", "layer.0", "layer.1", "layer.2"]
 NEVER = 100

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl.data import bucketing
-from mtl.data.interleaving import MODES, Step
+from mtl.data import buckets
+from mtl.data.order import MODES, Step
 from mtl.data.sampling import StepSampler
 
 EPOCHS = 4
@@ -47,7 +47,7 @@ class Setup:
 
 @pytest.fixture(params=[1, 2, 50], scope="module", autouse=True)
 def pool_batches(request: pytest.FixtureRequest) -> Iterator[None]:
-    with mock.patch.object(bucketing, "POOL_BATCHES", request.param):
+    with mock.patch.object(buckets, "POOL_BATCHES", request.param):
         yield
 
 

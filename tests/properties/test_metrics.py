@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from mtl.evaluation.metrics import TaskMetrics, overall_scores, task_report
-from mtl.evaluation.task_report import TaskReport
+from mtl.evaluation.records import TaskReport
 
 Rows = tuple[int, list[tuple[int, int]]]
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtl.data.oversampling import oversampled_rows
-from mtl.training.class_weights import balanced_weights, effective_number_weights
-from mtl.training.losses import TaskLoss
+from mtl.data.splits import oversampled_rows
+from mtl.training.losses import TaskLoss, balanced_weights, effective_number_weights
 
 counts = st.lists(st.integers(1, 2000), min_size=2, max_size=8).map(np.array)
 some_counts = st.lists(st.integers(0, 60), min_size=2, max_size=6).filter(any).map(np.array)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtl.base.label_tree import LabelTree, branches_by, label_problems, tree_problems
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
-from mtl.model.stages import MultiStageHead
+from mtl.model.heads import MultiStageHead
 
 
 @st.composite

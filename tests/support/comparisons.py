@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from mtl.evaluation.task_report import TaskReport
+    from mtl.evaluation.records import TaskReport
 
 CLASSES = ("bad", "fine", "good")
 

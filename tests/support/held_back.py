@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mtl.diagnosis.bootstrap import f1_scores
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
-from mtl.diagnosis.data_need import ClassNeed, data_need
+from mtl.diagnosis.data_need import ClassNeed, data_need, f1_scores
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
 
 if TYPE_CHECKING:

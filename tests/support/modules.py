@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
 
 
 def module(

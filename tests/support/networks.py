@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtl.data.batching import Batch
+from mtl.data.batch import Batch
 from mtl.model.encoder import Encoder
 from mtl.model.heads import HeadKind, build_head
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from mtl.config.fields import Config
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
     from mtl.evaluation.scoring import Scored
     from mtl.training.module import MultiTaskModule
 

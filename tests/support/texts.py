@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

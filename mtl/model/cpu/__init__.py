@@ -1,1 +1,1 @@
-"""The fast path of the encoder's layers on a CPU: packed rows, fused attention, oneDNN products."""
+"""The fast path of the encoder's layers on a CPU: packed rows, plain attention, oneDNN products."""

@@ -1,4 +1,4 @@
-"""Linear layers without a graph on a CPU with AVX-512: by oneDNN in fp32 too, with GELU in the same pass.
+"""Linear layers for inference on a CPU with AVX-512: oneDNN in fp32 too, with GELU fused in.
 
 PyTorch gives fp32 products to MKL; on an AMD Zen 5 oneDNN is more than twice as fast. PyTorch has it as the operator
 that its own compiler puts in place of a frozen linear layer (``torch._inductor``, ``mkldnn._linear_pointwise``); it has

@@ -1,4 +1,4 @@
-"""Layers over packed tokens, for the CPU: the same mathematics as transformers', fewer passes over the memory.
+"""Run layers over packed tokens on the CPU: equal to transformers' layers, with fewer passes over memory.
 
 Linear layers, norms, dropouts and activations see real tokens only, attention alone sees padded blocks of rows of
 similar length. Query, key and value are one product. Under autocast the activations stay in its type from layer to
@@ -19,9 +19,9 @@ import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
 
 from mtl.model.adapters import adapted, has_adapter
+from mtl.model.cpu.attention import inferred_attention
 from mtl.model.cpu.dense import has_graph, in_order, is_gelu, linear, linear_gelu
 from mtl.model.cpu.dropout import dropout_noise, fast_dropout
-from mtl.model.cpu.inferred_attention import inferred_attention
 from mtl.model.cpu.packing import Packing, RowGroup
 
 FAMILIES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet"})

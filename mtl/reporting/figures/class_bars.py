@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.evaluation.records import ClassReport, TaskReport
 from mtl.evaluation.summary import weakest
-from mtl.evaluation.task_report import ClassReport, TaskReport
 from mtl.reporting.figures import style
 
 if TYPE_CHECKING:

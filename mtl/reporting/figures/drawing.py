@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtl.evaluation.calibration_report import CalibrationReport, ReliabilityBin
-from mtl.evaluation.curves import EpochFigures
+from mtl.evaluation.records import CalibrationReport, EpochFigures, ReliabilityBin, TaskReport
 from mtl.evaluation.summary import Picture, RunPictures, reported_split
-from mtl.evaluation.task_report import TaskReport
 from mtl.reporting.figures.class_bars import draw_class_bars
 from mtl.reporting.figures.confusion import draw_confusion
 from mtl.reporting.figures.reliability import draw_reliability

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.calibration_report import ReliabilityBin
+from mtl.evaluation.records import ReliabilityBin
 from mtl.evaluation.summary import RARE_SUPPORT
 from mtl.reporting.figures import style
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.evaluation.curves import EpochFigures
+from mtl.evaluation.records import EpochFigures
 from mtl.reporting.figures import style
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import torch
 from mtl.activations import encoding
 from mtl.activations.encoding import Encoding, Precision, autocast, encode_table, native_bf16, tracked
 from mtl.base.errors import ConfigError, Problem
-from mtl.data.tokenization import TokenTable, tokenize
+from mtl.data.tokens import TokenTable, tokenize
 from mtl.model.encoder import Encoder
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import load_tokenizer
 from tests.support.texts import TEXTS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mtl.activations import ActivationStore
 from mtl.activations.encoding import Encoding, Precision, encode_table
 from mtl.activations.frozen import Boundary, FrozenActivations
 from mtl.base.errors import ModelError
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from mtl.activations import ActivationStore, cache_limit, limits
-from mtl.activations.limits import DEFAULT_LIMIT, size_text
+from mtl.activations import ActivationStore, cache_limit, space
+from mtl.activations.space import DEFAULT_LIMIT, size_text
 from mtl.base.errors import ConfigError, Problem
 from tests.support.activations import DIM, add, key, present
 
@@ -228,8 +228,8 @@ def test_many_rows_of_one_number(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_not_blamed_on_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    assert limits.way_out(tmp_path, 1) == "raise its limit with the environment variable MTL_CACHE_LIMIT"
+    assert space.way_out(tmp_path, 1) == "raise its limit with the environment variable MTL_CACHE_LIMIT"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
-    assert limits.way_out(tmp_path, 6_670_000) == (
+    assert space.way_out(tmp_path, 6_670_000) == (
         "its disk has 5 MB left: free some, or set MTL_CACHE_DIR to a folder on another disk"
     )

@@ -13,11 +13,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from mtl.activations import ActivationStore, Rows, default_folder, pending, row_key, row_keys
-from mtl.activations.keys import KeyTable, as_keys
-from mtl.activations.layout import Layout, block
+from mtl.activations import ActivationStore, Rows, catalogue, default_folder, row_key, row_keys
+from mtl.activations.layout import KeyTable, Layout, as_keys, block
 from mtl.activations.segments import DamagedError, read_index, verify, write_segment
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from tests.support.activations import DIM, add, files, key, length, present, raw, vectors
 
 
@@ -49,7 +48,7 @@ def test_rows_are_there_for_the_next_run(tmp_path: Path, ragged: bool) -> None:
 def test_rows_wait_in_memory_until_they_fill_a_segment(
     tmp_path: Path, ragged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending, "SEGMENT_BYTES", 5 * DIM * 4)
+    monkeypatch.setattr(catalogue, "SEGMENT_BYTES", 5 * DIM * 4)
     with store(tmp_path, ragged=ragged) as opened:
         for number in range(12):
             add(opened, [number])
@@ -63,7 +62,7 @@ def test_rows_wait_in_memory_until_they_fill_a_segment(
 
 
 def test_segments_have_a_limit_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(catalogue, "SEGMENT_ROWS", 4)
     with store(tmp_path) as opened:
         add(opened, range(10))
         assert present(opened, range(10)) == list(range(10))
@@ -71,14 +70,14 @@ def test_segments_have_a_limit_of_rows(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_row_larger_than_a_segment_has_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(catalogue, "SEGMENT_BYTES", 1)
     with store(tmp_path, ragged=True) as opened:
         add(opened, [4, 3, 2])
         assert present(opened, [2, 3, 4]) == [2, 3, 4]
 
 
 def test_rows_do_not_wait_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(catalogue, "PATIENCE_SECONDS", 0.0)
     with store(tmp_path) as opened:
         add(opened, [1])
         assert len(files(opened, ".index")) == 1
@@ -108,7 +107,7 @@ def test_a_text_that_comes_twice_is_missing_once_and_stored_once(tmp_path: Path)
 
 
 def test_gathering_equals_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "SEGMENT_BYTES", 7 * DIM * 4)
+    monkeypatch.setattr(catalogue, "SEGMENT_BYTES", 7 * DIM * 4)
     random = np.random.default_rng(0)
     numbers = random.permutation(50).tolist()
     with store(tmp_path) as fixed, store(tmp_path, ragged=True) as variable:
@@ -127,8 +126,8 @@ def test_gathering_equals_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_more_files_than_are_mapped_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "SEGMENT_ROWS", 1)
-    monkeypatch.setattr("mtl.activations.rows.MAPS", 2)
+    monkeypatch.setattr(catalogue, "SEGMENT_ROWS", 1)
+    monkeypatch.setattr("mtl.activations.segments.MAPS", 2)
     with store(tmp_path) as opened:
         add(opened, range(6))
         assert present(opened, range(6)) == list(range(6))
@@ -463,7 +462,7 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def test_a_wait_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.activations.locks._QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("mtl.activations.space._QUIET_SECONDS", 0.0)
     caplog.set_level(logging.WARNING)
     with (
         store(tmp_path) as first,

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
 from mtl.base.errors import ConfigError, DataError, ModelError, MtlError, Problem
-from mtl.base.kinds import Name
+from mtl.base.schema import Name
 from tests.support.commands import outside
 
 SPACE, SHORTER = "free some space; what is there already is whole", "give a shorter name"

@@ -15,7 +15,7 @@ import pytest
 
 from mtl.base.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically
 from mtl.model import saved
-from mtl.training.checkpoint_files import write_checkpoint
+from mtl.training.checkpoints import write_checkpoint
 
 
 def test_replacing_writes_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:

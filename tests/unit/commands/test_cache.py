@@ -13,7 +13,7 @@ import pytest
 
 from mtl import cache
 from mtl.activations import ActivationStore, Source, default_folder
-from mtl.activations.limits import size_text
+from mtl.activations.space import size_text
 from mtl.base.errors import ConfigError, DataError
 from mtl.data.examples import read_examples
 from mtl.model.tiny import cached_tiny

@@ -16,8 +16,8 @@ import torch
 
 from mtl import MultiTaskModel
 from mtl.model.encoder import Encoder
+from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
-from mtl.model.tokenizer import load_tokenizer
 from tests.support.commands import outside, run
 
 if TYPE_CHECKING:

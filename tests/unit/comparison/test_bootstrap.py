@@ -26,7 +26,7 @@ from mtl.comparison.differences import Bootstrap
 from mtl.comparison.scenarios import Scenario
 from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.run_records import Outcomes, Record
+from mtl.evaluation.runs import Outcomes, Record
 
 ROWS, CLASSES = 60, 3
 

@@ -13,10 +13,8 @@ from rich.console import Console
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.comparison.comparing import Comparison, compare
-from mtl.comparison.markdown import render
-from mtl.comparison.outputs import write
+from mtl.comparison.outputs import blocks, render, write
 from mtl.comparison.recommendation import Advice, recommend
-from mtl.comparison.terminal import blocks
 from mtl.comparison.words import evidence, left_out, signed, verdict
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 

@@ -15,8 +15,7 @@ from mtl.comparison.recipes import IDLE, MEASURED, without
 from mtl.comparison.scenarios import scenarios
 from mtl.comparison.summary import rare_classes
 from mtl.config.command_line import compose_config
-from mtl.evaluation.finding import find
-from mtl.evaluation.run_records import read_record
+from mtl.evaluation.runs import find, read_record
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 
 TRUE = labels(12)

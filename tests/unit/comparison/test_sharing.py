@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from mtl.comparison import files, markdown, terminal, words
+from mtl.comparison import outputs, words
 from mtl.comparison.comparing import Comparison, compare
 from mtl.comparison.page import comparison_page
 from mtl.comparison.recipes import recipe_of
 from mtl.comparison.recommendation import recommend
-from mtl.evaluation.run_records import read_record
+from mtl.evaluation.runs import read_record
 from mtl.reporting.tables import console
 from tests.support.comparisons import answers, labels, predictions, write_run
 
@@ -122,7 +122,7 @@ def test_without_runs_of_one_task_nothing_is_said(tmp_path: Path) -> None:
     run(tmp_path / "1", {"topic": 30, "mood": 5}, "b", optimizer={"eps": 1.0})
     found = compare([tmp_path], 500)
     assert found.sharing == []
-    assert "Sharing the encoder" not in markdown.render(found, recommend(found))
+    assert "Sharing the encoder" not in outputs.render(found, recommend(found))
     assert "Sharing the encoder" not in comparison_page(found, recommend(found))
 
 
@@ -139,19 +139,19 @@ def test_every_output_has_it(compared: Comparison, tmp_path: Path, capsys: pytes
     advice = recommend(compared)
     mood = next(each for each in compared.sharing if (each.task, each.measure) == ("mood", "macro_f1"))
     cells = [words.signed(mood.value), words.interval(mood), words.p_value(mood.p_adjusted), "real"]
-    text = markdown.render(compared, advice)
+    text = outputs.render(compared, advice)
     section = text.partition("## Sharing the encoder")[2].partition("\n## ")[0]
     line = next(row for row in section.splitlines() if "mood" in row and "macro-F1" in row)
     assert all(cell in line for cell in cells)
     page = comparison_page(compared, advice)
     assert 'id="sharing"' in page
     assert words.SHARING in page
-    for block in terminal.blocks(compared, advice):
+    for block in outputs.blocks(compared, advice):
         console().print(block)
     shown = capsys.readouterr().out
     assert "Sharing the encoder" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    files.write_comparison_json(tmp_path / "c.json", compared, advice)
+    outputs.write_comparison_json(tmp_path / "c.json", compared, advice)
     written = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["sharing"]
     assert {(each["task"], each["measure"], each["real"]) for each in written} == {
         ("mood", "accuracy", True),

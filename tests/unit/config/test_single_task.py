@@ -9,7 +9,7 @@ import pytest
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.fields import load
-from mtl.config.single_task import TO_BE_GIVEN, alone, reduced
+from mtl.config.short_forms import TO_BE_GIVEN, alone, reduced
 from tests.support.configs import changed, composed
 
 TASKS = "classification, sentiment"

@@ -11,7 +11,7 @@ import yaml
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.command_line import check_command_line, compose_config
 from mtl.config.fields import Config, HeadConfig, load
-from mtl.config.task_settings import settle_tasks, split_alike
+from mtl.config.short_forms import settle_tasks, split_alike
 from tests.support.configs import changed
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from torch.utils._pytree import tree_leaves
 
-from mtl.data.batching import Batch, collate
-from mtl.data.tokenization import TokenTable
+from mtl.data.batch import Batch, collate
+from mtl.data.tokens import TokenTable
 
 TABLES = {
     "topic": TokenTable(np.arange(10, 19, dtype=np.int32), np.array([0, 2, 5, 9])),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl.data import bucketing
-from mtl.data.bucketing import Budget, TaskStream, generator
+from mtl.data import buckets
+from mtl.data.buckets import Budget, TaskStream, generator
 
 
 def random_lengths(count: int, seed: int = 0) -> Any:
@@ -66,7 +66,7 @@ def test_unshuffled_passes_are_all_the_same_and_in_order() -> None:
 
 @pytest.mark.parametrize("pool", [1, 3, 50])
 def test_all_passes_have_the_same_number_of_batches(pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucketing, "POOL_BATCHES", pool)
+    monkeypatch.setattr(buckets, "POOL_BATCHES", pool)
     stream = TaskStream("a", random_lengths(600), batch_size=16, max_tokens=100, seed=0)
     raw = {len(stream._cut_pools(generator(i).permutation(600), stream._pool)) for i in range(30)}
 

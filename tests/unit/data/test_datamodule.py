@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.data.activations import ArrayActivations
-from mtl.data.bucketing import Budget
+from mtl.data.batch import ArrayActivations
+from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
+from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.data.steps import OptimizerSteps
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
 
 
 def split(*lengths: int, start: int = 0) -> EncodedSplit:

@@ -18,10 +18,10 @@ import pytest
 
 from mtl.base.errors import DataError
 from mtl.data import examples as module
-from mtl.data import store
+from mtl.data import table
 from mtl.data.examples import Example, Examples, read_examples, read_texts
 from mtl.data.problems import ProblemLog
-from mtl.data.rows import Row
+from mtl.data.readers import Row
 from mtl.data.validation import valid_rows
 
 TEXTS = ["It is good.", 'He said "no", twice', "two\nlines", "naïve café 🙂", "  kept as it is  ", "-"]
@@ -356,14 +356,14 @@ def test_neither_a_cache_nor_a_temporary_folder(tmp_path: Path, monkeypatch: pyt
 def test_a_cache_that_is_cleared_in_between_is_filled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.csv", TEXTS, LABELS)
     read_examples(path, cache_dir=tmp_path / "cache")
-    mapped = store.mapped
+    mapped = table.mapped
 
     def cleared(target: Path) -> Any:
-        monkeypatch.setattr(store, "mapped", mapped)
+        monkeypatch.setattr(table, "mapped", mapped)
         target.unlink()
         return mapped(target)
 
-    monkeypatch.setattr(store, "mapped", cleared)
+    monkeypatch.setattr(table, "mapped", cleared)
     assert len(read_examples(path, cache_dir=tmp_path / "cache")) == len(TEXTS)
 
 

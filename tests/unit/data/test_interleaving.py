@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mtl.data.bucketing import TaskStream
-from mtl.data.interleaving import Mode, plan_epoch, quotas
+from mtl.data.buckets import TaskStream
+from mtl.data.order import Mode, plan_epoch, quotas
 
 
 def streams(batch_size: int = 4, **rows: int) -> list[TaskStream]:

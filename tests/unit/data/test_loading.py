@@ -13,10 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from mtl.data.batching import Batch, collate
-from mtl.data.loading import EvalLoader, TrainLoader
+from mtl.data.batch import Batch, collate
+from mtl.data.datamodule import EvalLoader, TrainLoader
 from mtl.data.sampling import StepSampler
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 
 pytestmark = [
     # Lightning 2.6.6 makes a `LeafSpec` of every loader that is no collection; torch 2.13 has deprecated the class.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl.data.oversampling import oversampled_rows
+from mtl.data.splits import oversampled_rows
 
 LABELS = np.repeat([0, 1, 2], [16, 4, 1])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtl.base.errors import ConfigError
-from mtl.data.interleaving import MODES, Mode, plan_epoch
+from mtl.data.order import MODES, Mode, plan_epoch
 from mtl.data.sampling import StepSampler
 
 LENGTHS = {"mood": np.full(10, 5), "topic": np.full(25, 5)}

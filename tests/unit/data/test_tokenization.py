@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from mtl.base.errors import ConfigError
-from mtl.data import tokenization
-from mtl.data.tokenization import TokenTable, distinct, joined, pad, tokenize
+from mtl.data import tokens as tokenization
+from mtl.data.tokens import TokenTable, distinct, joined, pad, tokenize
 
 PAD, CLS, SEP, UNK = 0, 1, 2, 3
 TEXTS = ["good film", "", "bad bad film good", "film"]
@@ -143,7 +143,7 @@ def test_select_takes_rows_in_any_order_and_again(tokenizer: Any) -> None:
 
 
 def test_select_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtl.data.tokenization.CHUNK_TEXTS", 3)
+    monkeypatch.setattr("mtl.data.tokens.CHUNK_TEXTS", 3)
     random = np.random.default_rng(0)
     lengths = random.integers(0, 5, 20)
     table = table_of([random.integers(0, 9, length).tolist() for length in lengths])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl.diagnosis.curves import EXPONENTS, basis, gains
+from mtl.diagnosis.data_need import EXPONENTS, basis, gains
 
 ROWS = np.array([20.0, 35.0, 50.0])
 

@@ -7,9 +7,19 @@ import pytest
 from sklearn.metrics import f1_score
 
 from mtl.diagnosis import data_need as module
-from mtl.diagnosis.bootstrap import Draw, _resampled, balance, bootstrapped_f1, f1_scores
 from mtl.diagnosis.cross_validation import FOLDS, Rows
-from mtl.diagnosis.data_need import FRACTIONS, ClassNeed, _supported, data_need, draws_within
+from mtl.diagnosis.data_need import (
+    FRACTIONS,
+    ClassNeed,
+    Draw,
+    _resampled,
+    _supported,
+    balance,
+    bootstrapped_f1,
+    data_need,
+    draws_within,
+    f1_scores,
+)
 
 LABELS = ("many", "plenty", "few")
 CENTRES = np.array([[0.0, 0.0], [6.0, 0.0], [1.5, 1.5]])

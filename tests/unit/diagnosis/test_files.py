@@ -4,8 +4,7 @@ import csv
 import json
 from typing import TYPE_CHECKING
 
-from mtl.diagnosis.files import write_csv_files, write_findings
-from mtl.diagnosis.report import write_diagnosis
+from mtl.diagnosis.report import write_csv_files, write_diagnosis, write_findings
 from tests.support.diagnoses import diagnosis, duplicate, need
 
 if TYPE_CHECKING:

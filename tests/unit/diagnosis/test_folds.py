@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.diagnosis.folds import stratified_folds
+from mtl.diagnosis.cross_validation import stratified_folds
 
 
 def test_the_folds_of_a_class_differ_by_one_row_at_most() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl.diagnosis.views import WEIGHT, joined_views
+from mtl.diagnosis.cross_validation import WEIGHT, joined_views
 
 RANDOM = np.random.default_rng(0)
 ROWS = {"topic": RANDOM.normal(size=(60, 6)).astype(np.float32), "mood": RANDOM.normal(size=(40, 6)).astype(np.float32)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtl.diagnosis.words import sentences
+from mtl.diagnosis.report import sentences
 from tests.support.diagnoses import diagnosis, duplicate, need
 
 

@@ -10,7 +10,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
-from mtl.evaluation.calibration_report import ReliabilityBin
+from mtl.evaluation.records import ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Calibration, log_softmax
 
 

@@ -13,11 +13,19 @@ from hypothesis.extra.numpy import arrays
 from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 
-from mtl.evaluation import error_analysis
-from mtl.evaluation.error_analysis import Neighbour, TrainingRows, analyse, nearest, surest_mistakes
-from mtl.evaluation.error_files import errors_path, slices_path, write_errors
+from mtl.evaluation import errors
+from mtl.evaluation.errors import (
+    Neighbour,
+    TrainingRows,
+    analyse,
+    errors_path,
+    nearest,
+    slices_path,
+    surest_mistakes,
+    write_errors,
+)
 from mtl.evaluation.predictions import Predictions
-from mtl.reporting.error_section import error_blocks
+from mtl.reporting.sections import error_blocks
 
 TRAINING = TrainingRows(
     texts=["=1+1", "late again", "lovely"],
@@ -39,7 +47,7 @@ def predictions() -> Predictions:
     )
 
 
-def analysis(most: int = 9) -> error_analysis.ErrorAnalysis:
+def analysis(most: int = 9) -> errors.ErrorAnalysis:
     rows = surest_mistakes(predictions(), most)
     embeddings = np.array([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     return analyse("test", predictions(), {"c": ["1", "1", "2", "2"]}, rows, embeddings[rows], TRAINING)
@@ -69,8 +77,8 @@ def test_a_mistake_whose_neighbours_have_the_predicted_class_is_in_doubt() -> No
 
 
 def test_neighbours_in_blocks_are_those_of_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_analysis, "_CHUNK", 7)
-    monkeypatch.setattr(error_analysis, "_BANK_CHUNK", 11)
+    monkeypatch.setattr(errors, "_CHUNK", 7)
+    monkeypatch.setattr(errors, "_BANK_CHUNK", 11)
     random = np.random.default_rng(0)
     queries, bank = random.normal(size=(30, 5)), random.normal(size=(100, 5))
     bank[40:43] = bank[3]  # of equal ones the first
@@ -88,7 +96,7 @@ def test_neighbours_in_blocks_are_those_of_one_product(monkeypatch: pytest.Monke
 def test_the_greatest_are_those_of_a_stable_sort(values: NDArray[np.float32]) -> None:
     for count in (1, 3):
         expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
-        np.testing.assert_array_equal(error_analysis._greatest(values, count), expected)
+        np.testing.assert_array_equal(errors._greatest(values, count), expected)
 
 
 def test_few_training_rows_give_few_neighbours() -> None:

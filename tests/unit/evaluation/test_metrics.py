@@ -11,7 +11,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor
 
 from mtl.evaluation.metrics import TaskMetrics, accuracy, class_scores, overall_scores, task_report
-from mtl.evaluation.task_report import ClassReport, TaskReport
+from mtl.evaluation.records import ClassReport, TaskReport
 
 LABELS = ["anger", "joy", "sadness", "surprise"]
 

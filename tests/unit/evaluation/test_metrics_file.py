@@ -14,8 +14,7 @@ from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.metrics_file import Cost, RunMetrics, check_file, checksums, read_metrics, write_metrics
-from mtl.evaluation.retention_figures import Retention
-from mtl.evaluation.task_report import OVERALL, TaskReport
+from mtl.evaluation.records import OVERALL, Retention, TaskReport
 
 TOO_DEEP = "maximum recursion depth exceeded while decoding a JSON array from a unicode string"
 

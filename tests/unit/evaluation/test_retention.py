@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics.pairwise import paired_cosine_distances
 
+from mtl.evaluation.records import Retention
 from mtl.evaluation.retention import correlation, cosine
-from mtl.evaluation.retention_figures import Retention
 from mtl.evaluation.summary import retention_row
 
 

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mtl.evaluation.slice_words import CONTRASTS, NEGATIONS, NEGATIVE, POSITIVE, signs_of
-from mtl.evaluation.slices import EMPTY, MOST_VALUES, REST, slice_figures, slices, terciles, wilson
+from mtl.evaluation.slices import (
+    CONTRASTS,
+    EMPTY,
+    MOST_VALUES,
+    NEGATIONS,
+    NEGATIVE,
+    POSITIVE,
+    REST,
+    signs_of,
+    slice_figures,
+    slices,
+    terciles,
+    wilson,
+)
 
 
 def rows_of(texts: list[str], **columns: list[str]) -> dict[tuple[str, str], list[int]]:

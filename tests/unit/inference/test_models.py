@@ -12,8 +12,8 @@ import mtl
 from mtl import MultiTaskModel, Prediction, SentenceEncoder
 from mtl.base.errors import ConfigError, DataError, ModelError, Problem
 from mtl.model.encoder import Encoder
+from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
-from mtl.model.tokenizer import load_tokenizer
 from tests.support.texts import TEXTS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBert
 from mtl.base.errors import ModelError
 from mtl.model.adapters import TARGETS, add_adapters, merge_adapters
 from mtl.model.encoder import Encoder
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from tests.support.networks import network
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from transformers import AutoConfig, AutoModel
 from mtl.base.errors import ModelError
 from mtl.model.encoder import Encoder
 from mtl.model.layout import SentenceLayout
-from mtl.model.loading import SUPPORTED_FAMILIES
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import SUPPORTED_FAMILIES, load_tokenizer
 from tests.support.texts import TEXTS, batch
 
 if TYPE_CHECKING:

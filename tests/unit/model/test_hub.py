@@ -15,7 +15,7 @@ from huggingface_hub import constants, errors
 
 from mtl.base.errors import ModelError
 from mtl.model import hub
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.sources import BackboneSpec, locate
 from tests.support.hub import serve
 
 if TYPE_CHECKING:

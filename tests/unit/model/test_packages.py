@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from mtl.base.errors import ModelError
 from mtl.model import hub, packages
 from mtl.model.packages import PackagedModel
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.sources import BackboneSpec, locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,14 +16,14 @@ from mtl.base.errors import ModelError
 from mtl.base.files import write_sealed_json
 from mtl.base.run_folder import find_model
 from mtl.model.encoder import Encoder
+from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, load_model, save_model
-from mtl.model.tokenizer import load_tokenizer
 from tests.support.networks import batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
 
 TASKS = {
     "topic": TaskHead(

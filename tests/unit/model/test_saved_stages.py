@@ -11,9 +11,9 @@ import torch
 from mtl.base.errors import ModelError
 from mtl.base.files import write_sealed_json
 from mtl.model.encoder import Encoder
+from mtl.model.head_specs import FirstStageSpec, MultiStageSpec
+from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, load_model, save_model
-from mtl.model.stage_specs import FirstStageSpec, MultiStageSpec
-from mtl.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,14 +11,14 @@ from torch import nn
 
 from mtl.base.label_tree import LabelTree
 from mtl.model.encoder import Encoder
+from mtl.model.head_specs import FirstStageSpec, MultiStageSpec, build_multi_stage
+from mtl.model.heads import BorrowedStage, MultiStageHead
 from mtl.model.saved import HeadSpec, TaskHead, build_network
-from mtl.model.stage_specs import FirstStageSpec, MultiStageSpec, build_multi_stage
-from mtl.model.stages import BorrowedStage, MultiStageHead
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
 
 LABELS = ["late", "fine", "lost", "rude"]
 TREE = {"bad": ["late", "lost", "rude"], "good": ["fine"]}

@@ -12,9 +12,9 @@ import torch
 
 from mtl.base.errors import ModelError
 from mtl.model.encoder import Encoder
+from mtl.model.loading import load_tokenizer
+from mtl.model.sources import BackboneSpec, locate
 from mtl.model.tiny import VERSION, cached_tiny, write_tiny
-from mtl.model.tokenizer import load_tokenizer
-from mtl.model.weights import BackboneSpec, locate
 from tests.support.texts import TEXTS, batch
 
 
@@ -98,7 +98,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_are_found_and_made_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from mtl.model.weights import BackboneSpec, layout, locate\n"
+        "from mtl.model.sources import BackboneSpec, layout, locate\n"
         "layout(locate(BackboneSpec(random=True)))\n"
         "heavy = {'torch', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtl.base.errors import ModelError, Problem
-from mtl.model.tokenizer import load_tokenizer
+from mtl.model.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,8 @@ from safetensors.numpy import save_file
 from mtl.base.errors import ModelError
 from mtl.inference.models import MultiTaskModel, SentenceEncoder
 from mtl.model.encoder import Encoder
-from mtl.model.loading import load_backbone
-from mtl.model.tokenizer import load_tokenizer
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.loading import load_backbone, load_tokenizer
+from mtl.model.sources import BackboneSpec, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mtl.base.errors import ModelError
-from mtl.model.weights import BackboneSpec, locate
+from mtl.model.sources import BackboneSpec, locate
 
 HUB_LAYOUT = (
     "a folder in the hub's layout: config.json, model.safetensors, tokenizer.json, and for a sentence-transformers "

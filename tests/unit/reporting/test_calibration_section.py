@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from mtl.base.errors import DataError
-from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.metrics_file import RunMetrics, read_metrics, write_metrics
+from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin, TaskReport
 from mtl.evaluation.summary import RunSummary
-from mtl.evaluation.task_report import TaskReport
-from mtl.reporting.calibration_section import calibration_section
 from mtl.reporting.run import render_report
+from mtl.reporting.sections import calibration_section
 from mtl.reporting.tables import calibration_table, decision_table
 from tests.unit.reporting.test_tables import shown
 

@@ -15,10 +15,15 @@ import numpy as np
 import pytest
 
 import mtl
-from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
-from mtl.evaluation.curves import EpochFigures
+from mtl.evaluation.records import (
+    CalibrationReport,
+    CalibrationScores,
+    ClassReport,
+    EpochFigures,
+    ReliabilityBin,
+    TaskReport,
+)
 from mtl.evaluation.summary import Picture
-from mtl.evaluation.task_report import ClassReport, TaskReport
 from mtl.reporting.figures import draw_learning_curves
 from mtl.reporting.figures.class_bars import draw_class_bars
 from mtl.reporting.figures.confusion import MOST_CLASSES, draw_confusion, most_confused
@@ -182,7 +187,7 @@ def test_matplotlib_is_not_imported_before_a_picture_is_drawn() -> None:
 
 def test_a_new_list_of_fonts_is_no_part_of_the_output(tmp_path: Path) -> None:
     program = (
-        "import logging; logging.basicConfig(level=logging.INFO); from mtl.evaluation.curves import EpochFigures; "
+        "import logging; logging.basicConfig(level=logging.INFO); from mtl.evaluation.records import EpochFigures; "
         "from mtl.reporting.figures.training import draw_training; draw_training('a.svg', [EpochFigures(1, 0.5)])"
     )
     environment = {

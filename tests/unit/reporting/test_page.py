@@ -16,16 +16,13 @@ from hypothesis import strategies as st
 
 from mtl.base.errors import DataError
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.calibration_report import ReliabilityBin
-from mtl.evaluation.curves_file import read_curves
-from mtl.evaluation.task_report import ClassReport, TaskReport
-from mtl.reporting import charts, library
-from mtl.reporting.bins import points, pooled_bins
-from mtl.reporting.charts import label_places
-from mtl.reporting.colours import COLOURS, GREY
-from mtl.reporting.projection import plane, read_map, sentence_map, write_map
+from mtl.evaluation.records import ClassReport, ReliabilityBin, TaskReport
+from mtl.evaluation.runs import read_curves
+from mtl.reporting import charts, page
+from mtl.reporting.charts import COLOURS, GREY, label_places, points, pooled_bins
+from mtl.reporting.maps import plane, read_map, sentence_map, write_map
+from mtl.reporting.page import script_json, text
 from mtl.reporting.run_page import _bars, _matrix
-from mtl.reporting.safe import script_json, text
 from tests.support.comparisons import answers, labels, predictions
 
 if TYPE_CHECKING:
@@ -218,12 +215,12 @@ def test_a_map_of_other_values_is_refused(name: str, value: np.ndarray, tmp_path
 def test_a_page_needs_no_cache_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr(library, "_bundle", lambda: "script")
-    library.charts_script.cache_clear()
+    monkeypatch.setattr(page, "_bundle", lambda: "script")
+    page.charts_script.cache_clear()
     try:
-        assert library.charts_script() == "script"
+        assert page.charts_script() == "script"
     finally:
-        library.charts_script.cache_clear()
+        page.charts_script.cache_clear()
 
 
 def test_curves_are_means_by_epoch(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.records import TaskReport
 from mtl.evaluation.summary import GroupRow, PlanRow
-from mtl.evaluation.task_report import TaskReport
 from mtl.reporting import tables
 
 GROUPS = [

@@ -16,7 +16,7 @@ from mtl.config.fields import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.saved import load_model, save_model
 from mtl.training import build, build_freezing, build_hardware
-from mtl.training.curve_log import CurveLog
+from mtl.training.checkpoints import CurveLog
 from tests.support.runs import config, data, write_csv
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mtl.evaluation.curves import EpochFigures
+from mtl.evaluation.records import EpochFigures
 from mtl.training import callbacks
 from mtl.training.callbacks import Cost, EpochLines, History, StageLines
 from mtl.training.freezing import FreezePlan

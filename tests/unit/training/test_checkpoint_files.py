@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mtl.base.errors import ModelError
-from mtl.training import checkpoint_files
-from mtl.training.checkpoint_files import CheckpointFiles, read_checkpoint, verify_checkpoint, write_checkpoint
+from mtl.training import checkpoints
+from mtl.training.checkpoints import CheckpointFiles, read_checkpoint, verify_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
 def sealed(path: Path, content: bytes) -> Path:
     """Write a zip archive with its checksum."""
     path.write_bytes(content)
-    checkpoint_files._seal(path)
+    checkpoints._seal(path)
     return path
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(
 ) -> None:
     write_checkpoint(tmp_path / "last.ckpt", {"epoch": 0})
     written: list[int] = []
-    write = checkpoint_files._Guarded.write
+    write = checkpoints._Guarded.write
 
     def fill(file: Any, data: bytes) -> int:
         if len(written) == at:
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(
         written.append(len(data))
         return write(file, data)
 
-    monkeypatch.setattr(checkpoint_files._Guarded, "write", fill)
+    monkeypatch.setattr(checkpoints._Guarded, "write", fill)
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_checkpoint(tmp_path / "last.ckpt", STATE, tmp_path / "previous.ckpt")
     assert caught.value.errno == errno.ENOSPC

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from mtl.training.class_weights import balanced_weights, effective_number_weights, logit_offsets
+from mtl.training.losses import balanced_weights, effective_number_weights, logit_offsets
 
 COUNTS = np.array([6, 3, 1])
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.optim import Adam
 
-from mtl.training.combination import Combination, DynamicWeightAverage, Uncertainty, Weighted
-from mtl.training.famo import Famo, Randomness
-from mtl.training.random_state import random_state, restore_random_state
+from mtl.training.checkpoints import random_state, restore_random_state
+from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Randomness, Uncertainty, Weighted
 from tests.support.modules import Waits
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel
 
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
 from mtl.model.heads import build_head
-from mtl.model.multitask import MultiTaskNetwork
+from mtl.model.network import MultiTaskNetwork
 from mtl.training.compact import CompactEmbedding, compact_embeddings, used_ids
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.learning_rates import parameter_groups, uniform_rates
@@ -26,7 +26,7 @@ from tests.support.networks import TASKS, batch, network
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.data.batching import Batch
+    from mtl.data.batch import Batch
 
 PAD = 1  # of `tests.support.networks.batch`
 BATCHES = [batch(rows=3, seed=seed) for seed in range(6)]

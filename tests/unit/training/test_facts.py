@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtl.data.datamodule import EncodedSplit
-from mtl.data.tokenization import TokenTable
+from mtl.data.tokens import TokenTable
 from mtl.training import facts
 from tests.support.runs import config
 

@@ -14,7 +14,7 @@ from tests.support.networks import batch, network
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mtl.model.multitask import MultiTaskNetwork
+    from mtl.model.network import MultiTaskNetwork
 
 SIX = ["embeddings", "layer.0", "layer.1", "layer.2", "layer.3", "layer.4", "layer.5"]
 TASKS = ["topic", "mood"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.data.batching import Batch
+from mtl.data.batch import Batch
 from mtl.training.combination import Weighted
 from mtl.training.freezing import FreezePlan
 from mtl.training.losses import TaskLosses

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from mtl.training.checkpoints import from_json, random_state, to_json
 from mtl.training.parallel import gather_json
-from mtl.training.random_state import from_json, random_state, to_json
 from tests.support.ranks import unpickles_nothing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mtl.model.cpu.grouping import LEAST_SAVING, equal_groups, length_groups
+from mtl.model.cpu.packing import LEAST_SAVING, equal_groups, length_groups
 from mtl.model.encoder import Encoder
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtl.model.cpu.inferred_attention import LONGEST_IN_PLAIN, inferred_attention
+from mtl.model.cpu.attention import LONGEST_IN_PLAIN, inferred_attention
 
 
 def tensors(rows: int, tokens: int, level: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -141,7 +141,7 @@ def test_plain_and_fused_attention_are_as_near_to_fp32_in_bf16(
         encoder = Encoder.from_folder(folder)
         found = []
         for longest, bf16 in ((0, False), (0, True), (256, True)):
-            monkeypatch.setattr("mtl.model.cpu.inferred_attention.LONGEST_IN_PLAIN", longest)
+            monkeypatch.setattr("mtl.model.cpu.attention.LONGEST_IN_PLAIN", longest)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), torch.inference_mode():
                 found.append(encoder(*batch(lengths)))
         exact, fused, plain_operations = found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mtl.model.cpu.plain_attention import NAME
+from mtl.model.cpu.attention import NAME
 from mtl.model.encoder import Encoder
 
 

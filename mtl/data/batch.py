@@ -1,0 +1,228 @@
+"""Batches: the rows of one step, of one task or several, as token ids or as cached activations of frozen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl.data.tokens import TokenTable, distinct, pad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+# Not frozen: for `bf16-true` and others Lightning rebuilds a batch field by field and refuses a frozen dataclass
+# (`apply_to_collection` of lightning-utilities). Nothing here changes a batch, and nothing else should.
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The rows of a step: ``B`` rows over all tasks, those of one task next to each other.
+
+    Either ``ids`` and ``mask`` are there, or ``features`` is: what a frozen part of the model gave for the rows.
+
+    Attributes:
+        ids: Token ids, int64, ``(B, S)``, or nothing.
+        mask: True on tokens and false on padding, bool, ``(B, S)``, or nothing.
+        slices: The place of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
+            their rows. A slice is empty where only other processes have rows of the task.
+        labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
+        indices: Which rows of each task's table these are, int64, ``(B_task,)``.
+        features: Precomputed features, float, ``(B, ...)``, or nothing.
+        inverse: For each row its place in ``ids`` and ``mask``, int64, ``(B,)``, where some rows have the same ids and
+            stand there once; they are then ``(D, S)`` with the ``D`` distinct rows.
+        boundary: Where ``features`` are hidden states ``(B, S, H)``: the layer from which the encoder goes on.
+        whole: Where several processes share the step: the rows of each task in all of them, int64, on the CPU.
+    """
+
+    ids: Tensor | None
+    mask: Tensor | None
+    slices: dict[str, slice]
+    labels: dict[str, Tensor]
+    indices: dict[str, Tensor]
+    features: Tensor | None = None
+    inverse: Tensor | None = None
+    boundary: int | None = None
+    whole: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return max((span.stop for span in self.slices.values()), default=0)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of the step, in the order of their rows."""
+        return tuple(self.slices)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of rows of each task."""
+        return {task: span.stop - span.start for task, span in self.slices.items()}
+
+    @property
+    def step_rows(self) -> dict[str, Tensor]:
+        """The rows of each task in the step, over all processes."""
+        return self.indices if self.whole is None else self.whole
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """This process's share of each task's rows; nothing where there is one process."""
+        if self.whole is None:
+            return None
+        return {task: size / max(1, len(self.whole[task])) for task, size in self.sizes.items()}
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch with what the network takes on ``device``; the indices stay where they are.
+
+        Args:
+            device: The device.
+            non_blocking: Go on while a GPU still copies, for which the tensors are put into pinned memory first: from
+                any other the copy waits.
+        """
+        device = torch.device(device)
+        pinned = non_blocking and device.type == "cuda"
+
+        def move(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if pinned and tensor.is_cpu else tensor).to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            ids=None if self.ids is None else move(self.ids),
+            mask=None if self.mask is None else move(self.mask),
+            labels={task: move(labels) for task, labels in self.labels.items()},
+            features=None if self.features is None else move(self.features),
+            inverse=None if self.inverse is None else move(self.inverse),
+        )
+
+
+def collate(
+    step: Mapping[str, NDArray[np.int64]],
+    tables: Mapping[str, TokenTable],
+    labels: Mapping[str, NDArray[np.int64]],
+    pad_id: int,
+) -> Batch:
+    """Gather the rows of a step into one batch, padded to the longest row over all its tasks.
+
+    Rows with the same ids, also those of different tasks, go through the encoder as one.
+
+    Args:
+        step: The rows that each task gives, int64, ``(B_task,)``; the batch keeps the order of the tasks.
+        tables: The token ids of each task's rows.
+        labels: The class id of each row of a task's table, int64, ``(N_task,)``; a task without labels is left out.
+        pad_id: The id to pad with.
+    """
+    found = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
+    kept, places = distinct(found)
+    ids, mask = pad([found[at] for at in kept], pad_id)
+    return Batch(
+        ids=ids,
+        mask=mask,
+        slices=_slices(step),
+        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
+        indices={task: _tensor(rows) for task, rows in step.items()},
+        inverse=inverse_of(kept, places),
+    )
+
+
+def inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
+    """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
+    return None if len(kept) == len(places) else torch.from_numpy(places)
+
+
+def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:
+    stops = np.cumsum([len(rows) for rows in step.values()]).tolist()
+    return {task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)}
+
+
+def _tensor(values: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))
+
+
+class RowActivations(Protocol):
+    """The activations of each row of one task's split."""
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Return those of ``rows`` ``(B,)``: embeddings ``(B, H)``, or hidden states ``(sum(lengths), H)``.
+
+        Behind hidden states, which stand one row after the other, come the lengths of the rows, ``(B,)``.
+        """
+        ...
+
+
+class ArrayActivations:
+    """Embeddings ``(N, H)`` in memory."""
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self.values = values
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], None]:
+        """Return the embeddings of ``rows``."""
+        return self.values.take(rows, axis=0), None  # the same as [rows], in half the time
+
+
+def collate_embeddings(
+    step: Mapping[str, NDArray[np.int64]],
+    activations: Mapping[str, RowActivations],
+    labels: Mapping[str, NDArray[np.int64]],
+) -> Batch:
+    """Gather the embeddings of the rows of a step into one batch.
+
+    Args:
+        step: The rows that each task gives, int64, ``(B_task,)``.
+        activations: The embeddings of each task's rows.
+        labels: The class id of each row of a task.
+    """
+    parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
+    features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return _batch(step, labels, features=torch.from_numpy(features))
+
+
+def collate_hidden(
+    step: Mapping[str, NDArray[np.int64]],
+    activations: Mapping[str, RowActivations],
+    tables: Mapping[str, TokenTable],
+    labels: Mapping[str, NDArray[np.int64]],
+    boundary: int,
+) -> Batch:
+    """Gather the hidden states of the distinct rows of a step into one batch, padded to the longest.
+
+    Args:
+        step: The rows that each task gives, int64, ``(B_task,)``.
+        activations: The hidden states of each task's rows.
+        tables: The token ids of each task's rows, which tell what is distinct.
+        labels: The class id of each row of a task.
+        boundary: The layer from which the encoder goes on.
+    """
+    kept, places = distinct(ids for task, rows in step.items() for ids in tables[task].rows(rows))
+    wanted = np.zeros(len(places), dtype=bool)
+    wanted[kept] = True
+    parts = np.split(wanted, np.cumsum([len(rows) for rows in step.values()])[:-1])
+    found = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
+    values = torch.from_numpy(np.concatenate([hidden for hidden, _ in found]))
+    features, mask = _padded(values, np.concatenate([lengths for _, lengths in found if lengths is not None]))
+    return _batch(step, labels, features=features, mask=mask, inverse=inverse_of(kept, places), boundary=boundary)
+
+
+def _batch(step: Mapping[str, NDArray[np.int64]], labels: Mapping[str, NDArray[np.int64]], **fields: Any) -> Batch:
+    stops = np.cumsum([len(rows) for rows in step.values()]).tolist()
+    return Batch(
+        ids=None,
+        slices={task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)},
+        labels={task: _ids(labels[task][rows]) for task, rows in step.items()},
+        indices={task: _ids(rows) for task, rows in step.items()},
+        **{"mask": None, **fields},
+    )
+
+
+def _padded(values: Tensor, lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return hidden states ``(B, S, H)`` with zeros behind each row's end, and the mask ``(B, S)``."""
+    mask = torch.from_numpy(np.arange(lengths.max(initial=0)) < lengths[:, None])
+    features = values.new_zeros((*mask.shape, values.shape[-1]))
+    features[mask] = values
+    return features, mask
+
+
+def _ids(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.int64))

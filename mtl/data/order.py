@@ -1,0 +1,251 @@
+"""The order of batches in an epoch: which tasks make up each step, as a pure function of the epoch's number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from mtl.base.errors import Problem, did_you_mean, listed
+from mtl.data.buckets import TaskStream, generator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Mode = Literal["paired", "round_robin", "proportional", "temperature"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+Step = dict[str, "NDArray[np.int64]"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCount:
+    """What an epoch takes from one task.
+
+    Attributes:
+        rows: The number of rows, those of repeated passes counted again.
+        batches: The number of batches, which is the number of steps the task has a part in.
+        passes: The number of times the epoch goes over the task's rows, as a fraction of the batches of a pass.
+    """
+
+    rows: int
+    batches: int
+    passes: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochPlan:
+    """The steps of one epoch, over all processes.
+
+    Attributes:
+        epoch: The number of the epoch, from 0.
+        steps: The steps in order; each maps the names of its tasks to row indices, int64, ``(B_task,)``.
+        counts: What the epoch takes from each task.
+    """
+
+    epoch: int
+    steps: tuple[Step, ...]
+    counts: dict[str, TaskCount]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def summary(self) -> str:
+        """Return the plan in words: a line for the steps, then one for each task."""
+        width = max(map(len, self.counts))
+        lines = [
+            f"  {name:<{width}}  {count.rows:>9,} rows in {count.batches:,} batches, {count.passes:.2f} passes"
+            for name, count in self.counts.items()
+        ]
+        return "\n".join([f"epoch {self.epoch}: {len(self.steps):,} steps", *lines])
+
+
+def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) -> dict[str, int]:
+    """Return the number of batches that every epoch takes from each task, by name, in the order of the names.
+
+    - ``paired``: of each task as many as the largest pass has.
+    - ``round_robin``, ``proportional``: of each task those of one pass.
+    - ``temperature``: of all together those of one pass of each, shared out by ``rows ** (1 / temperature)`` and
+      rounded by the largest remainder, but no task gets none. With 1 the shares are those of the rows; the higher, the
+      more equal they are (multilingual BERT and XLM-R sample languages so, with exponent 1 / temperature).
+    """
+    ordered = sorted(streams, key=lambda stream: stream.name)
+    own = {stream.name: stream.batches for stream in ordered}
+    if mode == "paired":
+        return dict.fromkeys(own, max(own.values()))
+    if mode == "temperature":
+        logs = np.log([len(stream) for stream in ordered]) / temperature
+        shares = _share_out(sum(own.values()), np.exp(logs - logs.max()))
+        return dict(zip(own, shares, strict=True))
+    return own
+
+
+def steps_per_epoch(quota: Mapping[str, int], mode: Mode) -> int:
+    """Return the number of steps of every epoch that takes the given number of batches of each task."""
+    return max(quota.values()) if mode == "paired" else sum(quota.values())
+
+
+def plan_epoch(
+    streams: Sequence[TaskStream], mode: Mode, epoch: int, *, temperature: float = 1.0, seed: int = 0
+) -> EpochPlan:
+    """Lay out one epoch. The order in which the streams are given makes no difference.
+
+    Every epoch takes the same number of batches from a task (see `quotas`) and goes on in its stream where the epoch
+    before stopped, so the plan of any epoch is found without those before it.
+
+    - ``paired``: each step has one batch of each task. Within the epoch the batches of each task are ranked by their
+      longest row and those of one rank put together, since the encoder pads them together; then the steps are shuffled.
+    - ``round_robin``: each step has one task, in turn by name; a task whose pass is used up is passed over.
+    - ``proportional``, ``temperature``: each step has one task; the order of the tasks is random.
+
+    Args:
+        streams: The tasks, with names of their own.
+        mode: One of `MODES`.
+        epoch: The number of the epoch, from 0.
+        temperature: For ``temperature``: above 0.
+        seed: Seeds the order of the steps.
+    """
+    quota = quotas(streams, mode, temperature)
+    ordered = {stream.name: stream for stream in sorted(streams, key=lambda stream: stream.name)}
+    taken = {name: stream.take(epoch * quota[name], quota[name]) for name, stream in ordered.items()}
+    random = generator(seed, "epoch", epoch)
+    if mode == "paired":
+        steps = _paired(ordered, taken, random)
+    elif mode == "round_robin":
+        steps = _in_turn(taken)
+    else:
+        steps = _in_random_order(taken, random)
+    counts = {
+        name: TaskCount(sum(map(len, batches)), len(batches), len(batches) / ordered[name].batches)
+        for name, batches in taken.items()
+    }
+    return EpochPlan(epoch, tuple(steps), counts)
+
+
+def _paired(
+    streams: Mapping[str, TaskStream], taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator
+) -> list[Step]:
+    ranked = [sorted(batches, key=streams[name].longest, reverse=True) for name, batches in taken.items()]
+    steps = [dict(zip(taken, batches, strict=True)) for batches in zip(*ranked, strict=True)]
+    return [steps[index] for index in random.permutation(len(steps))]
+
+
+def _in_turn(taken: Mapping[str, list[NDArray[np.int64]]]) -> list[Step]:
+    rounds = zip_longest(*taken.values())
+    return [{name: batch} for turn in rounds for name, batch in zip(taken, turn, strict=True) if batch is not None]
+
+
+def _in_random_order(taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator) -> list[Step]:
+    steps = [{name: batch} for name, batches in taken.items() for batch in batches]
+    turns = random.permutation(np.repeat(np.arange(len(taken)), [len(batches) for batches in taken.values()]))
+    place = np.empty(len(steps), dtype=np.int64)
+    place[np.argsort(turns, kind="stable")] = np.arange(len(steps))  # each task's batches keep their order
+    return [steps[index] for index in place]
+
+
+def _share_out(total: int, weights: NDArray[np.float64]) -> list[int]:
+    """Share ``total`` out by weight, rounded by the largest remainder, at least 1 for each."""
+    exact = total * weights / weights.sum()
+    shares = np.floor(exact).astype(np.int64)
+    by_remainder = np.argsort(shares - exact, kind="stable")
+    shares[by_remainder[: total - shares.sum()]] += 1
+    for none in np.flatnonzero(shares == 0):
+        shares[shares.argmax()] -= 1
+        shares[none] = 1
+    return [int(share) for share in shares]
+
+
+# What must be the same for a saved position to mean the same steps, and the configuration key that sets it.
+IDENTITY_KEYS = {
+    "mode": "data.interleave",
+    "batch_size": "data.batch_size",
+    "max_tokens": "data.max_tokens",
+    "temperature": "data.temperature",
+    "seed": "seed",
+    "world_size": "trainer.devices",
+}
+
+
+def setting_problems(identity: Mapping[str, Any], rank: int) -> Iterator[Problem]:
+    """Yield what is out of range in the settings, under the keys of `IDENTITY_KEYS`, and in the process's number."""
+    mode, temperature, world_size = identity["mode"], identity["temperature"], identity["world_size"]
+    if mode not in MODES:
+        yield Problem("data.interleave", repr(mode), f"one of {listed(MODES)}", did_you_mean(str(mode), MODES))
+    for key in ("batch_size", "max_tokens", "world_size"):
+        value = identity[key]
+        if value is not None and value < 1:
+            yield Problem(IDENTITY_KEYS[key], str(value), "1 or more")
+    if temperature is not None and temperature <= 0:
+        yield Problem("data.temperature", str(temperature), "a number above 0")
+    if not 0 <= rank < max(world_size, 1):
+        yield Problem("rank", str(rank), f"0 to {max(world_size, 1) - 1}: a process of {max(world_size, 1)}")
+
+
+def task_problems(rows: Mapping[str, NDArray[np.int64]]) -> Iterator[Problem]:
+    """Yield what is missing: tasks, or rows of a task; ``rows`` has their lengths by task."""
+    if not rows:
+        yield Problem("data.tasks", "no tasks", "at least one task")
+    for name, values in rows.items():
+        if not len(values):
+            yield Problem(f"data.tasks.{name}.train", "no rows", "at least one training row")
+
+
+def changed_setting(key: str, found: Any, saved: Any) -> Problem:
+    """Return the problem of a setting, a key of `IDENTITY_KEYS`, that is not the one of the checkpoint."""
+    place = IDENTITY_KEYS[key]
+    shown = "null" if saved is None else saved
+    repair = f"set {place}={shown}, or start a new run"
+    return Problem(place, "null" if found is None else str(found), f"{shown}, as in the checkpoint", repair)
+
+
+def changed_names(found: list[str], saved: list[str]) -> Iterator[Problem]:
+    """Yield the problem of tasks that are not those of the checkpoint; both sorted."""
+    if found != saved:
+        repair = "resume with the tasks the run began with, or start a new run"
+        yield Problem("data.tasks", listed(found), f"{listed(saved)}, as in the checkpoint", repair)
+
+
+def changed_rows(name: str, found: Mapping[str, int], saved: Mapping[str, int]) -> Iterator[Problem]:
+    """Yield the problem of a task whose rows are not those of the checkpoint, by the states of its stream."""
+    place = f"data.tasks.{name}.train"
+    if found["rows"] != saved["rows"]:
+        repair = "resume with the files the run began with, or start a new run"
+        yield Problem(place, f"{found['rows']} rows", f"{saved['rows']} rows, as in the checkpoint", repair)
+    elif found["lengths"] != saved["lengths"]:
+        repair = "resume with the files and the backbone (its tokenizer and max_length) the run began with"
+        yield Problem(place, "rows with other numbers of tokens", "the rows of the checkpoint", repair)
+
+
+def not_a_state(missing: list[str]) -> Problem:
+    """Return the problem of a state without the given keys."""
+    repair = "resume from a checkpoint that this program wrote"
+    return Problem("checkpoint", f"a loader state without {listed(missing)}", "the position of a training run", repair)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSteps:
+    """How the batches of training become optimizer steps.
+
+    As Lightning counts them: a step takes ``accumulate`` batches, and the last step of an epoch what is left of them.
+
+    Attributes:
+        batches: Batches of an epoch that training takes.
+        accumulate: Batches whose gradients a step sums up.
+    """
+
+    batches: int
+    accumulate: int = 1
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(self.batches / self.accumulate)
+
+    def of(self, epoch: int, batch: int) -> int:
+        """Return the step, over all epochs, that a batch belongs to; all numbers from 0."""
+        return epoch * self.per_epoch + batch // self.accumulate

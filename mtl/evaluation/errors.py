@@ -1,0 +1,324 @@
+"""Error analysis of one task: its most confident mistakes with the nearest training rows, and slices of its rows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl.base.files import replacing
+from mtl.evaluation.predictions import Predictions, guarded
+from mtl.evaluation.slices import SliceFigures, slice_figures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating]
+
+NEAREST = 3
+"""Training rows that are shown beside a mistake."""
+_CHUNK = 256  # mistakes times 1024 training rows: a megabyte of similarities at a time
+_BANK_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training row near a mistake.
+
+    Attributes:
+        text: The sentence.
+        label: Its class in the training data.
+        source: Its file and line.
+        similarity: The cosine of the two embeddings, from -1 to 1.
+    """
+
+    text: str
+    label: str
+    source: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A row that was taken for another class.
+
+    Attributes:
+        text: The sentence.
+        label: Its true class.
+        predicted: The class that it was taken for.
+        probability: The probability of that class.
+        margin: How much greater it is than that of the true class.
+        source: Its file and line.
+        nearest: The nearest training rows, the nearest first.
+    """
+
+    text: str
+    label: str
+    predicted: str
+    probability: float
+    margin: float
+    source: str
+    nearest: tuple[Neighbour, ...] = ()
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether most of the nearest training rows have the predicted class: the label may be wrong, here or there."""
+        votes = sum(each.label == self.predicted for each in self.nearest)
+        return 2 * votes > len(self.nearest)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnalysis:
+    """What goes wrong with one task on one split.
+
+    Attributes:
+        split: The split.
+        rows: Its rows.
+        wrong: How many of them are mistakes.
+        mistakes: The mistakes, the surest first; at most as many as were asked for.
+        slices: The figures of its slices, in the order in which to look at them.
+        note: Among which training rows the nearest were looked for.
+    """
+
+    split: str
+    rows: int
+    wrong: int
+    mistakes: Sequence[Mistake]
+    slices: Sequence[SliceFigures]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """The training rows among which the nearest are looked for, ``M`` of them.
+
+    Attributes:
+        texts: The sentences.
+        labels: Their classes.
+        sources: Their files and lines.
+        embeddings: ``(M, H)``.
+        note: Which they are, for the reader.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[str]
+    sources: Sequence[str]
+    embeddings: Floats
+    note: str = ""
+
+
+def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:
+    """Return the rows that were taken for another class, the one with the greatest probability of it first.
+
+    Args:
+        predictions: The predictions of one task on one split.
+        most: How many at most.
+    """
+    wrong = np.flatnonzero(_codes(predictions, predictions.labels) != _codes(predictions, predictions.predicted))
+    sure = predictions.probabilities[wrong, _codes(predictions, predictions.predicted)[wrong]]
+    order: NDArray[np.int64] = wrong[np.argsort(-sure, kind="stable")[:most]]
+    return order
+
+
+def analyse(
+    split: str,
+    predictions: Predictions,
+    columns: Mapping[str, Sequence[str]],
+    rows: NDArray[np.int64],
+    embeddings: Floats | None = None,
+    training: TrainingRows | None = None,
+) -> ErrorAnalysis:
+    """Return what goes wrong.
+
+    Args:
+        split: The split.
+        predictions: The predictions of a task on it.
+        columns: The user's columns of its rows.
+        rows: The mistakes to list, see `surest_mistakes`; ``(M,)``.
+        embeddings: Those of these mistakes, ``(M, H)``.
+        training: The training rows among which the nearest are looked for.
+    """
+    wrong = sum(label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True))
+    neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
+    if embeddings is not None and training is not None:
+        neighbours = _neighbours(embeddings, training)
+    return ErrorAnalysis(
+        split=split,
+        rows=len(predictions),
+        wrong=wrong,
+        mistakes=[_mistake(predictions, int(row), near) for row, near in zip(rows, neighbours, strict=True)],
+        slices=slice_figures(predictions.texts, predictions.labels, predictions.predicted, columns),
+        note="" if training is None else training.note,
+    )
+
+
+def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return for each query the rows of ``bank`` with the greatest cosine, the greatest first; of equal ones the first.
+
+    Works in blocks, so memory does not grow with the product of the two numbers of rows.
+
+    Args:
+        queries: ``(M, H)``.
+        bank: ``(N, H)``.
+        count: How many for each; fewer where the bank has fewer.
+
+    Returns:
+        Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
+    """
+    count = min(count, len(bank))
+    places = np.zeros((len(queries), count), dtype=np.int64)
+    cosines = np.zeros((len(queries), count), dtype=np.float32)
+    for start in range(0, len(queries), _CHUNK):
+        block = slice(start, start + _CHUNK)
+        places[block], cosines[block] = _nearest_in_blocks(_unit(queries[block]), bank, count)
+    return places, cosines
+
+
+def _nearest_in_blocks(
+    queries: NDArray[np.float32], bank: Floats, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    best = np.empty((len(queries), 0), dtype=np.float32)
+    places = np.empty((len(queries), 0), dtype=np.int64)
+    for start in range(0, len(bank), _BANK_CHUNK):
+        found = queries @ _unit(bank[start : start + _BANK_CHUNK]).T
+        here = np.broadcast_to(np.arange(start, start + found.shape[1]), found.shape)
+        best, places = np.hstack([best, found]), np.hstack([places, here])
+        order = _greatest(best, count)
+        best, places = np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
+    return places, best
+
+
+def _greatest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the columns of each row's greatest values, ``(M, count)``, the greatest first; of equal ones the first.
+
+    For the few that are asked for, a search for each is many times faster than sorting all.
+
+    Args:
+        values: ``(M, N)``, without NaN.
+        count: How many; fewer where there are fewer columns.
+    """
+    left = values.copy()
+    rows = np.arange(len(values))
+    order = np.empty((len(values), min(count, values.shape[1])), dtype=np.int64)
+    for at in range(order.shape[1]):
+        order[:, at] = left.argmax(axis=1)
+        left[rows, order[:, at]] = -np.inf
+    return order
+
+
+def _unit(vectors: Floats) -> NDArray[np.float32]:
+    values = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
+    return unit
+
+
+def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighbour, ...]]:
+    places, cosines = nearest(embeddings, training.embeddings)
+    return [
+        tuple(
+            Neighbour(training.texts[at], training.labels[at], training.sources[at], min(1.0, float(cosine)))
+            for at, cosine in zip(row.tolist(), values.tolist(), strict=True)
+        )
+        for row, values in zip(places, cosines, strict=True)
+    ]
+
+
+def _mistake(predictions: Predictions, row: int, near: tuple[Neighbour, ...]) -> Mistake:
+    column = {name: at for at, name in enumerate(predictions.classes)}
+    label, predicted = predictions.labels[row], predictions.predicted[row]
+    probability = float(predictions.probabilities[row, column[predicted]])
+    return Mistake(
+        text=predictions.texts[row],
+        label=label,
+        predicted=predicted,
+        probability=probability,
+        margin=probability - float(predictions.probabilities[row, column[label]]),
+        source=predictions.sources[row],
+        nearest=near,
+    )
+
+
+def _codes(predictions: Predictions, names: Sequence[str]) -> NDArray[np.int64]:
+    column = {name: at for at, name in enumerate(predictions.classes)}
+    return np.fromiter((column[name] for name in names), dtype=np.int64, count=len(names))
+
+
+FOLDER = "errors"
+_DECIMALS = 6
+
+
+def errors_path(run: str | Path, task: str, split: str) -> Path:
+    """Return where a run's folder holds the mistakes of a task on a split."""
+    return Path(run) / FOLDER / f"{task}_{split}.csv"
+
+
+def slices_path(run: str | Path, task: str, split: str) -> Path:
+    """Return where a run's folder holds the slices of a task on a split."""
+    return Path(run) / FOLDER / f"{task}_{split}_slices.csv"
+
+
+def write_errors(run: str | Path, task: str, analysis: ErrorAnalysis) -> None:
+    """Write the mistakes and the slices of a task, each file whole or not at all.
+
+    Args:
+        run: The run folder.
+        task: The task.
+        analysis: What to write.
+    """
+    mistakes = map(_mistake_cells, analysis.mistakes)
+    _write(errors_path(run, task, analysis.split), _mistake_header(), mistakes)
+    _write(slices_path(run, task, analysis.split), _SLICE_HEADER, map(_slice_cells, analysis.slices))
+
+
+_SLICE_HEADER = (
+    "slice",
+    "value",
+    "rows",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "macro_f1",
+    "difference",
+    "extra_errors",
+    "beyond_noise",
+)
+
+
+def _mistake_header() -> list[str]:
+    near = [
+        f"nearest_{at}_{what}" for at in range(1, NEAREST + 1) for what in ("text", "label", "source", "similarity")
+    ]
+    return ["text", "label", "predicted", "probability", "margin", "source", *near]
+
+
+def _mistake_cells(mistake: Mistake) -> list[str | float]:
+    cells: list[str | float] = [*map(guarded, (mistake.text, mistake.label, mistake.predicted))]
+    cells += [_rounded(mistake.probability), _rounded(mistake.margin), guarded(mistake.source)]
+    for near in mistake.nearest:
+        cells += [*map(guarded, (near.text, near.label, near.source)), _rounded(near.similarity)]
+    return cells + [""] * (4 * (NEAREST - len(mistake.nearest)))
+
+
+def _slice_cells(found: SliceFigures) -> list[str | float]:
+    shares = (found.accuracy, found.low, found.high, found.macro_f1, found.difference, found.extra_errors)
+    noise = "yes" if found.beyond_noise else "no"
+    return [guarded(found.kind), guarded(found.value), found.support, *map(_rounded, shares), noise]
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DECIMALS)
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterator[list[str | float]]) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(header)
+        writer.writerows(rows)

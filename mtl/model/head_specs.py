@@ -1,0 +1,103 @@
+"""The description of a multi-stage head in plain values, its checks, and the head built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from mtl.base import schema
+from mtl.base.errors import Problem, did_you_mean, listed
+from mtl.base.label_tree import LabelTree, circle_problems, label_problems, loan_problems, tree_problems
+from mtl.base.schema import Positive, Share, Width
+from mtl.model.heads import BorrowedStage, HeadKind, MultiStageHead, build_head
+
+
+@dataclass(config=schema.STRICT)
+class FirstStageSpec:
+    """The head of another task as the first stage."""
+
+    task: str
+    """The task."""
+    map: dict[str, str] = field(default_factory=dict)
+    """What coarse classes are called among its labels; those that are not named are called the same."""
+
+
+@dataclass(config=schema.STRICT)
+class MultiStageSpec:
+    """How a head of two stages is built."""
+
+    kind: Literal["multi_stage"]
+    tree: dict[str, list[str]]
+    """For each coarse class its labels."""
+    stage_kind: HeadKind
+    """What each stage is."""
+    dropout: Share = 0.0
+    scale: Positive = 1.0
+    hidden: Width | None = None
+    """Units of the hidden layer of a stage of kind ``mlp``; ``None``: the embedding's size."""
+    first_stage: FirstStageSpec | None = None
+    """The head of another task in place of a first stage of its own."""
+
+
+def spec_problems(
+    place: str, specs: Mapping[str, MultiStageSpec], labels: Mapping[str, Sequence[str]]
+) -> list[Problem]:
+    """Return what is wrong with the multi-stage heads of a model, all of it.
+
+    Args:
+        place: Where a task's head is described, with ``{}`` for the task: ``heads.tasks.{}``.
+        specs: The multi-stage heads by task.
+        labels: The labels of all tasks.
+    """
+    found: list[Problem] = []
+    for task, spec in specs.items():
+        here = place.format(task)
+        found += tree_problems(f"{here}.tree", spec.tree)
+        found += label_problems(f"{here}.tree", spec.tree, task, labels[task])
+        found += _lender_problems(f"{here}.first_stage", task, spec, labels)
+    lenders = {task: spec.first_stage.task for task, spec in specs.items() if spec.first_stage}
+    return found + circle_problems(place, lenders)
+
+
+def _lender_problems(
+    place: str, task: str, spec: MultiStageSpec, labels: Mapping[str, Sequence[str]]
+) -> Iterator[Problem]:
+    first = spec.first_stage
+    if first is None or first.task == task:
+        return
+    if first.task in labels:
+        yield from loan_problems(place, list(spec.tree), first.map, first.task, labels[first.task])
+    else:
+        found, others = f"the task {first.task!r}", [each for each in labels if each != task]
+        yield Problem(f"{place}.task", found, listed(others) or "another task", did_you_mean(first.task, others))
+
+
+def build_multi_stage(
+    spec: MultiStageSpec, labels: Sequence[str], in_features: int, lender: tuple[nn.Module, Sequence[str]] | None = None
+) -> MultiStageHead:
+    """Return a fresh multi-stage head.
+
+    Args:
+        spec: Its description, without problems (see `spec_problems`).
+        labels: The ``C`` labels of its task.
+        in_features: ``H``, the size of an embedding.
+        lender: The head of ``spec.first_stage.task`` with its labels, where the spec names one.
+    """
+    tree = LabelTree.over(labels, spec.tree)
+
+    def stage(outputs: int) -> nn.Module:
+        return build_head(
+            spec.stage_kind, in_features, outputs, dropout=spec.dropout, hidden=spec.hidden, scale=spec.scale
+        )
+
+    first: nn.Module | BorrowedStage
+    if spec.first_stage is None or lender is None:
+        first = stage(len(tree.branches))
+    else:
+        head, names = lender
+        first = BorrowedStage(head, [list(names).index(spec.first_stage.map.get(each, each)) for each in tree.branches])
+    return MultiStageHead(tree, first, stage(sum(map(len, tree.divided.values()))))

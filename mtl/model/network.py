@@ -1,0 +1,106 @@
+"""The network: one encoder, and one head per task on its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mtl.data.batch import Batch
+from mtl.model.encoder import Encoder
+from mtl.model.heads import BorrowedStage, MultiStageHead
+
+
+class MultiTaskNetwork(nn.Module):
+    """A shared encoder and the heads of the tasks.
+
+    Args:
+        encoder: From token ids to embeddings ``(B, H)``.
+        heads: For each task, from embeddings ``(B, H)`` to logits ``(B, C_task)``.
+    """
+
+    def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.tasks = tuple(heads)
+        self.heads = nn.ModuleDict({_key(task): head for task, head in heads.items()})
+
+    def head(self, task: str) -> nn.Module:
+        """Return the head of ``task``."""
+        return self.heads[_key(task)]
+
+    def head_layers(self, task: str) -> tuple[str, ...]:
+        """Return the layers that give the logits of ``task``: ``heads.<task>``, and those of heads that it borrows."""
+        names = {id(self.head(each)): each for each in self.tasks}
+        used = [task]
+        while isinstance(head := self.head(used[-1]), MultiStageHead) and isinstance(head.first, BorrowedStage):
+            used.append(names[id(head.first.head)])
+        return tuple(f"heads.{each}" for each in used)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""
+        if batch.features is not None and batch.boundary is None:
+            return batch.features
+        if not len(batch):  # of several processes one may have no rows of a step
+            where = next(self.parameters()).device
+            return torch.zeros(0, self.encoder.embedding_size, device=where, requires_grad=torch.is_grad_enabled())
+        embeddings = self._encode(batch)
+        return embeddings if batch.inverse is None else embeddings[batch.inverse]
+
+    def _encode(self, batch: Batch) -> Tensor:
+        """Return the embeddings ``(D, H)`` of the distinct rows."""
+        if batch.mask is None or (batch.ids is None and batch.features is None):
+            raise ValueError("a batch carries either ids and mask, or features")
+        if batch.features is not None:
+            return self.encoder.forward_from(batch.features, batch.mask, batch.boundary or 0)
+        embeddings: Tensor = self.encoder(batch.ids, batch.mask)
+        return embeddings
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""
+        return self.classify(self.embed(batch), batch)
+
+    def classify(self, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the logits ``(B_task, C_task)`` of each task from the embeddings ``(B, H)`` of a batch."""
+        return {task: self.head(task)(embeddings[span]) for task, span in batch.slices.items()}
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """All layers: ``embeddings``, ``layer.0`` and up, adapters (``lora.0`` and up), then ``heads.<task>``."""
+        heads = (f"heads.{task}" for task in self.tasks)
+        return (*self.encoder.layer_names, *self.encoder.adapter_names, *heads)
+
+    def layer_modules(self, name: str) -> list[nn.Module]:
+        """Return the modules of a layer; together they hold all its dropouts and norms."""
+        if name.startswith("heads."):
+            return [self.head(name.removeprefix("heads."))]
+        return self.encoder.layer_modules(name)
+
+    def layer_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of a layer with their full names in this network."""
+        yield from self._head_parameters(name) if name.startswith("heads.") else self._named_by_encoder_layer()[name]
+
+    def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Return the parameters of every layer of `layer_names`, as `layer_parameters` gives them, in one go."""
+        of_encoder = self._named_by_encoder_layer()
+        return {
+            name: list(self._head_parameters(name)) if name.startswith("heads.") else of_encoder[name]
+            for name in self.layer_names
+        }
+
+    def _head_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        task = name.removeprefix("heads.")
+        for parameter_name, parameter in self.head(task).named_parameters():
+            yield f"heads.{_key(task)}.{parameter_name}", parameter
+
+    def _named_by_encoder_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        return {
+            layer: [(f"encoder.{name}", parameter) for name, parameter in named]
+            for layer, named in self.encoder.named_by_layer().items()
+        }
+
+
+def _key(task: str) -> str:
+    """Return a task's key in the module dictionary, which refuses names of its own methods, `type` or `keys`."""
+    return f"{task}_"

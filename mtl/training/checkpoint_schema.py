@@ -1,0 +1,319 @@
+"""The content of a resume point as a typed model: validated when read, then compared with the run it is for.
+
+A checksum tells that a file is what some program wrote, not that this one can resume from it. The model is what every
+resume point has; `check_fits` compares the rest with what the run itself would save before its first step: weights,
+optimizer, loops and callbacks.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired
+
+import lightning
+import numpy as np
+import torch
+import transformers
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, with_config
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import TypedDict
+
+import mtl
+from mtl.base.errors import ModelError, Problem, listed
+from mtl.training.checkpoints import read_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import lightning.pytorch as pl
+    from pydantic_core import ErrorDetails
+
+    from mtl.data.sampling import StepSampler
+    from mtl.training.module import MultiTaskModule
+
+_STRICT: Final = ConfigDict(strict=True, arbitrary_types_allowed=True)
+Count = Annotated[int, Field(ge=0)]
+Word = Annotated[str, Field(pattern=r"^[\w.+-]{1,64}$")]
+"""Of a version: it is printed, so that it must not hold what a terminal would interpret."""
+
+
+def _restorable(state: dict[str, Any]) -> dict[str, Any]:
+    """Check that generators take a saved state, with generators of its own."""
+    try:
+        version, numbers, gauss = state["python"]
+        name, keys, *rest = state["numpy"]
+        random.Random().setstate((version, tuple(numbers), gauss))  # noqa: S311 - not a secret
+        np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.Generator().set_state(state["torch"])
+    except Exception as error:  # noqa: BLE001 - each generator has its own ways to refuse a state
+        raise ValueError(f"the state of random generators ({error})") from None
+    return state
+
+
+def _of_this_lightning(version: str) -> str:
+    """Check that a version is this Lightning's but for its patch: between others the loops' states change."""
+    here = Version(lightning.__version__)
+    try:
+        release = Version(version).release
+    except InvalidVersion:
+        release = ()
+    if release[:2] != here.release[:2]:
+        raise ValueError(f"a version {here.major}.{here.minor} of Lightning")
+    return version
+
+
+@with_config(_STRICT)
+class Inputs(TypedDict):
+    """What the run depends on, see `mtl.training.plan.identity`."""
+
+    config: dict[str, Any]
+    files: dict[str, str]
+    rows: dict[str, str]
+    weights: str
+    versions: dict[Word, Word]
+
+
+@with_config(_STRICT)
+class Random(TypedDict):
+    """The random generators of a process, see `mtl.training.checkpoints`."""
+
+    python: list[Any]
+    numpy: list[Any]
+    torch: InstanceOf[Tensor]
+    cuda: list[InstanceOf[Tensor]]
+    mps: NotRequired[InstanceOf[Tensor] | None]
+
+
+@with_config(_STRICT)
+class Own(TypedDict):
+    """What Lightning leaves out, see `ResumePoints.on_save_checkpoint`."""
+
+    inputs: Inputs
+    random: Annotated[list[Annotated[Random, AfterValidator(_restorable)]], Field(min_length=1)]
+    should_stop: bool
+    log_rows: Count
+    activations: NotRequired[dict[str, str]]
+
+
+@with_config(_STRICT)
+class OptimizerState(TypedDict):
+    """The state of an optimizer by the number of the parameter, and its groups."""
+
+    state: dict[int, dict[str, InstanceOf[Tensor]]]
+    param_groups: list[dict[str, Any]]
+
+
+@with_config(_STRICT)
+class Loops(TypedDict):
+    """The state of Lightning's loops."""
+
+    fit_loop: dict[str, Any]
+
+
+ResumePoint = TypedDict(
+    "ResumePoint",
+    {
+        "epoch": Count,
+        "global_step": Count,
+        "pytorch-lightning_version": Annotated[Word, AfterValidator(_of_this_lightning)],
+        "state_dict": dict[str, InstanceOf[Tensor]],
+        "loops": Loops,
+        "callbacks": dict[str, dict[str, Any]],
+        "optimizer_states": Annotated[list[OptimizerState], Field(min_length=1, max_length=1)],
+        "lr_schedulers": Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1)],
+        "mtl": Own,
+    },
+)
+_MODEL: Final = TypeAdapter(with_config(_STRICT)(ResumePoint))
+_WEIGHTS: Final = TypeAdapter(dict[str, InstanceOf[Tensor]], config=_STRICT)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that compute."""
+    modules = {"mtl": mtl, "torch": torch, "lightning": lightning, "transformers": transformers}
+    return {name: str(module.__version__) for name, module in modules.items()}
+
+
+def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Check that a checkpoint has everything that a resume point has.
+
+    Args:
+        checkpoint: What was read.
+        path: The file, for the error.
+
+    Raises:
+        ModelError: It has not; each key is named.
+    """
+    _raise([*_invalid(_MODEL, checkpoint)], checkpoint, path)
+
+
+def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler: StepSampler) -> None:
+    """Check that a run can resume from a file, before anything of it is loaded.
+
+    Args:
+        path: A resume point.
+        trainer: The trainer with its callbacks, which has not run yet.
+        module: What it will train.
+        sampler: The order of the training rows.
+
+    Raises:
+        ModelError: It cannot; each key is named.
+    """
+    checkpoint = read_checkpoint(path, mapped=True)
+    problems = [*_invalid(_MODEL, checkpoint)]
+    if not problems:
+        problems += [
+            *_other_names(checkpoint["state_dict"], module.learning_state(), "state_dict"),
+            *_unlike(checkpoint["state_dict"], module.learning_state(), "state_dict"),
+            *_unlike(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop"),
+            *_unlike(_position(checkpoint), [sampler.state_dict()], "loops.fit_loop.state_dict.combined_loader"),
+            *_optimizer_problems(checkpoint, module),
+            *_callback_problems(checkpoint, trainer),
+        ]
+        if (guard := module.guard_state()) is not None:
+            problems += _unlike(checkpoint.get("bad_steps", guard), guard, "bad_steps")
+    _raise(problems, checkpoint, path)
+
+
+def check_weights(checkpoint: Mapping[str, Any], module: MultiTaskModule, path: Path) -> None:
+    """Check that a checkpoint of weights alone, as the best one is, is of this network.
+
+    Raises:
+        ModelError: It is not; each key is named.
+    """
+    state = checkpoint.get("state_dict")
+    problems = [
+        Problem(f"state_dict{each.place and '.'}{each.place}", each.found, each.expected)
+        for each in _invalid(_WEIGHTS, state)
+    ]
+    if not problems:
+        own = module.learning_state()
+        problems = [*_other_names(state or {}, own, "state_dict"), *_unlike(state, own, "state_dict")]
+    _raise(problems, checkpoint, path)
+
+
+def _raise(problems: Sequence[Problem], checkpoint: Mapping[str, Any], path: Path) -> None:
+    repair = f"start the run again{_written_by(checkpoint)}"
+    if problems:
+        raise ModelError(
+            Problem(f"{path}: {each.place}", each.found, each.expected, repair) for each in dict.fromkeys(problems)
+        )
+
+
+def _written_by(checkpoint: Mapping[str, Any]) -> str:
+    """Return in words which other versions have written a checkpoint, as far as it tells; else nothing."""
+    try:
+        writers = TypeAdapter(dict[Word, Word]).validate_python(checkpoint["mtl"]["inputs"]["versions"])
+    except (ValidationError, KeyError, TypeError):
+        return ""
+    here = versions()
+    others = [f"{name} {version}" for name, version in writers.items() if here.get(name) != version]
+    return f", or resume it with what has written it: {listed(others)}" if others else ""
+
+
+def _invalid(model: TypeAdapter[Any], value: Any) -> Iterator[Problem]:
+    try:
+        model.validate_python(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            yield _problem(detail)
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    place = ascii(".".join(str(part) for part in detail["loc"]))[1:-1]
+    if detail["type"] == "missing":
+        return Problem(place, "nothing", "a value")
+    expected = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return Problem(place, _shown(detail["input"]), expected[0].lower() + expected[1:])
+
+
+def _shown(value: Any) -> str:
+    """Return what a value is, in a few words and without anything that a terminal would interpret."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, str):
+        return ascii(value[:60])
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
+
+
+def _other_names(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> Iterator[Problem]:
+    for name in saved:
+        if name not in own:
+            yield Problem(f"{place}.{ascii(name)[1:-1]}", _shown(saved[name]), "no such key in this run")
+
+
+def _unlike(saved: Any, own: Any, place: str) -> Iterator[Problem]:
+    """Yield where a saved state has not the form of a run's own: keys, kinds of values, shapes, lengths."""
+    match own:
+        case None:
+            return
+        case Mapping():
+            if not isinstance(saved, Mapping):
+                yield Problem(place, _shown(saved), "keys with values")
+                return
+            for key, value in own.items():
+                if key in saved:
+                    yield from _unlike(saved[key], value, f"{place}.{key}")
+                else:
+                    yield Problem(f"{place}.{key}", "nothing", "a value")
+        case list() | tuple():
+            if not isinstance(saved, list | tuple) or (own and len(saved) != len(own)):
+                yield Problem(place, _shown(saved), f"a list of {len(own)}" if own else "a list")
+                return
+            for number, value in enumerate(own):
+                yield from _unlike(saved[number], value, f"{place}.{number}")
+        case Tensor():
+            if not isinstance(saved, Tensor) or (own.numel() and saved.shape != own.shape):
+                yield Problem(place, _shown(saved), _shown(own) if own.numel() else "a tensor")
+        case bool() | str():
+            if not isinstance(saved, type(own)):
+                yield Problem(place, _shown(saved), "a text" if isinstance(own, str) else "True or False")
+        case int() | float():
+            scalar = isinstance(saved, Tensor) and saved.numel() == 1
+            if not scalar and (isinstance(saved, bool) or not isinstance(saved, int | float)):
+                yield Problem(place, _shown(saved), "a number")
+
+
+def _position(checkpoint: Mapping[str, Any]) -> Any:
+    state = checkpoint["loops"]["fit_loop"].get("state_dict")
+    return state.get("combined_loader") if isinstance(state, Mapping) else None
+
+
+def _optimizer_problems(checkpoint: Mapping[str, Any], module: MultiTaskModule) -> Iterator[Problem]:
+    configured: Any = module.configure_optimizers()
+    optimizer: Optimizer = configured["optimizer"]
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    saved = checkpoint["optimizer_states"][0]
+    yield from _unlike(saved["param_groups"], optimizer.state_dict()["param_groups"], "optimizer_states.0.param_groups")
+    yield from _unlike(checkpoint["lr_schedulers"], [scheduler.state_dict()], "lr_schedulers")
+    parameters = dict(enumerate(each for group in optimizer.param_groups for each in group["params"]))
+    for number, state in saved["state"].items():
+        place = f"optimizer_states.0.state.{number}"
+        if number not in parameters:
+            yield Problem(place, f"parameter {number}", f"parameters 0 to {len(parameters) - 1}")
+            continue
+        moment = parameters[number].detach()
+        yield from _unlike(state, {"step": 0.0, "exp_avg": moment, "exp_avg_sq": moment}, place)
+
+
+def _callback_problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer) -> Iterator[Problem]:
+    """Yield what a callback of the run could not load; loading is tried with a copy of the callback."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        own, key = callback.state_dict(), callback.state_key
+        if not own:
+            continue
+        saved, place = checkpoint["callbacks"].get(key), f"callbacks.{key.partition('{')[0]}"
+        problems = [*_unlike(saved, own, place)] if saved is not None else [Problem(place, "nothing", "its state")]
+        if not problems:
+            try:
+                copy.copy(callback).load_state_dict(copy.copy(saved))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it would end the run a moment later
+                reason = ascii(f"{type(error).__name__}: {error}"[:100])[1:-1]
+                problems = [Problem(place, f"a state that cannot be loaded ({reason})", "what this callback saved")]
+        yield from problems

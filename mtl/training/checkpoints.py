@@ -1,0 +1,312 @@
+"""Checkpoint files without code, each with its checksum inside; the random state and the curves that they continue.
+
+A checkpoint is what `torch.save` writes, a zip archive, with the SHA-256 of everything before it as the archive's
+comment: one file, so that content and checksum cannot be of two different moments, and any reader of PyTorch opens it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import pickle
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar, cast
+
+import numpy as np
+import torch
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.plugins.io import CheckpointIO
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from mtl.base.errors import ModelError, Problem
+from mtl.base.files import replacing, sync_file
+
+T = TypeVar("T")
+_MARK: Final = b"mtl sha256 "
+_COMMENT_BYTES: Final = len(_MARK) + 64
+_LENGTH_BYTES: Final = 2
+"""The field at the end of a zip archive that says how long its comment is (APPNOTE.TXT, section 4.3.16)."""
+_BLOCK: Final = 1 << 22
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | None = None) -> None:
+    """Write a checkpoint under a temporary name, sync it, then rename it.
+
+    Args:
+        path: The file to write or to replace.
+        checkpoint: Tensors and plain values in plain containers.
+        previous: Where the file that stands at ``path`` goes once the new one is whole; nowhere: it is replaced.
+
+    Raises:
+        OSError: It cannot be written, as when the disk is full; what stood at ``path`` is left alone.
+    """
+    with replacing(path) as temporary:
+        _save(checkpoint, temporary)
+        _seal(temporary)
+        if previous is not None and path.exists():
+            sync_file(temporary)  # before the good one steps aside
+            path.replace(previous)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    """Save, and raise the error of the file system where PyTorch hides it behind one of its own."""
+    with path.open("wb") as file:
+        guarded = _Guarded(file)
+        try:
+            torch.save(checkpoint, cast("BinaryIO", guarded))  # write and flush are all that it needs
+        except RuntimeError:
+            if guarded.error is not None:
+                raise guarded.error from None
+            raise
+
+
+class _Guarded:
+    """A file that remembers why it could not be written: PyTorch's writer turns every such reason into its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._try(lambda: self._file.write(data))
+
+    def flush(self) -> None:
+        self._try(self._file.flush)
+
+    def _try(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _seal(path: Path) -> None:
+    """Write the checksum behind the archive, as its comment."""
+    with path.open("r+b") as file:
+        file.seek(-_LENGTH_BYTES, os.SEEK_END)
+        file.write(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little"))
+        size = file.tell()
+        file.flush()
+        file.seek(0)
+        checksum = _checksum(file, size)
+        file.seek(size)
+        file.write(_MARK + checksum.encode())
+
+
+def _checksum(file: BinaryIO, size: int) -> str:
+    """Return the SHA-256 of the next ``size`` bytes of the file."""
+    digest = hashlib.sha256()
+    while size > 0 and (block := file.read(min(_BLOCK, size))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Check that the file is what was written.
+
+    Raises:
+        ModelError: It is not there, cannot be read, or has been changed, damaged or cut off.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
+            file.seek(max(size, 0))
+            comment = file.read()
+            file.seek(0)
+            whole = size > 0 and comment == _MARK + _checksum(file, size).encode()
+    except OSError as error:
+        found = "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {error.strerror}"
+        raise ModelError(Problem(str(path), found, _EXPECTED)) from None
+    if not whole:
+        found = "a changed, damaged or cut off file: its checksum differs"
+        raise ModelError(Problem(str(path), found, _EXPECTED))
+
+
+_EXPECTED: Final = "a checkpoint as mtl.train wrote it"
+
+
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Return a checkpoint with its tensors on the CPU, once its checksum has been found right.
+
+    Args:
+        path: The file.
+        mapped: Read tensors only when they are looked at; the file must not change meanwhile.
+
+    Raises:
+        ModelError: It is not what was written, or holds pickled objects, which could run code.
+    """
+    verify_checkpoint(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError:
+        expected = "tensors and plain values: nothing else is loaded, since pickled objects can run code"
+        raise ModelError(Problem(str(path), "pickled objects", expected)) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(Problem(str(path), f"not readable: {error}", _EXPECTED)) from None
+    if not isinstance(checkpoint, dict):
+        raise ModelError(Problem(str(path), f"a {type(checkpoint).__name__}", _EXPECTED))
+    return checkpoint
+
+
+class CheckpointFiles(CheckpointIO):
+    """Has Lightning write and read its checkpoints as this module does.
+
+    Args:
+        previous: For files of these names, the name under which the one before is kept.
+    """
+
+    def __init__(self, previous: dict[str, str] | None = None) -> None:
+        self._previous = dict(previous or {})
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint, see `write_checkpoint`."""
+        del storage_options
+        path = Path(path)
+        previous = self._previous.get(path.name)
+        write_checkpoint(path, checkpoint, None if previous is None else path.with_name(previous))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return a checkpoint, see `read_checkpoint`, whatever the other arguments allow."""
+        del map_location, weights_only
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+class CurveLog(CSVLogger):
+    """Writes ``logs/metrics.csv`` in a run folder.
+
+    Args:
+        folder: The run folder.
+        kept: How many rows of a file that is there belong to the steps before the point from which the run goes on;
+            the rest is of steps that will be done again.
+    """
+
+    def __init__(self, folder: Path, kept: int = 0) -> None:
+        super().__init__(folder, name="logs", version="")
+        self._kept = kept
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer; its file is made ready when it is first asked for."""
+        if self._experiment is None:
+            self._experiment = _Writer(self.log_dir, self._kept)
+        return self._experiment
+
+    @rank_zero_only
+    def sync(self) -> int:
+        """Bring all rows to the disk and return their number."""
+        self.save()
+        writer: _Writer = self.experiment
+        writer.sync()
+        return writer.rows
+
+
+class _Writer(ExperimentWriter):
+    """Lightning's writer, but for what would delete or rewrite the file so that a kill in between loses it."""
+
+    def __init__(self, log_dir: str, kept: int) -> None:
+        super().__init__(log_dir)
+        self._path = Path(self.metrics_file_path)
+        self.metrics_keys, rows = _read(self._path, kept)
+        self.rows = len(rows)
+        if rows:
+            _write(self._path, self.metrics_keys, rows)
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def _check_log_dir_exists(self) -> None:
+        """Delete nothing: what is to stay has not been read yet."""
+
+    def save(self) -> None:
+        """Write the rows that wait in memory."""
+        self.rows += len(self.metrics)
+        super().save()
+
+    def sync(self) -> None:
+        """Have the operating system write the file to the disk."""
+        if self._path.is_file():
+            sync_file(self._path)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        _write(self._path, fieldnames, _read(self._path)[1])
+
+
+def _read(path: Path, most: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns and the first rows; nothing where there is no file, or none of its rows is wanted."""
+    if most == 0 or not path.is_file():
+        return [], []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for at, row in enumerate(reader) if most is None or at < most]
+        return list(reader.fieldnames or ()), rows
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of Python's, NumPy's and PyTorch's global generators."""
+    version, numbers, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one, which libraries use
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+    }
+
+
+def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state as numbers that JSON can hold."""
+    name, keys, *rest = state["numpy"]
+    cards = [card.tolist() for card in state["cuda"]]
+    mps = None if state["mps"] is None else state["mps"].tolist()
+    numbers = {"numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards, "mps": mps}
+    return {**state, **numbers}
+
+
+def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state that `to_json` was given."""
+    name, keys, *rest = state["numpy"]
+    generator, cards, mps = (_generators(state[key]) for key in ("torch", "cuda", "mps"))
+    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards, "mps": mps}
+
+
+def _generators(numbers: Any) -> Any:
+    """Return the state of a generator, of one for each card, or of none."""
+    if numbers is None or numbers == []:
+        return numbers
+    if isinstance(numbers[0], list):
+        return [_generators(card) for card in numbers]
+    return torch.tensor(numbers, dtype=torch.uint8)
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Go on with what `random_state` returned."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002 - as above
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if state.get("mps") is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
