@@ -228,10 +228,10 @@ def without(*keys: Any) -> Callable[[dict[str, Any]], object]:
 
 BROKEN = {
     "mtl": put([], "mtl"),
-    "mtl.training.inputs": without("mtl", "inputs"),
-    "mtl.training.inputs.config": put(1, "mtl", "inputs", "config"),
-    "mtl.training.inputs.files.a": put(3, "mtl", "inputs", "files", "a"),
-    "mtl.training.inputs.versions": put({"torch": "2\n\x1b[2J"}, "mtl", "inputs", "versions"),
+    "mtl.inputs": without("mtl", "inputs"),
+    "mtl.inputs.config": put(1, "mtl", "inputs", "config"),
+    "mtl.inputs.files.a": put(3, "mtl", "inputs", "files", "a"),
+    "mtl.inputs.versions": put({"torch": "2\n\x1b[2J"}, "mtl", "inputs", "versions"),
     "mtl.random": put([], "mtl", "random"),
     "mtl.random.0": put(torch.zeros(3), "mtl", "random", 0, "torch"),
     "mtl.random.0.numpy": without("mtl", "random", 0, "numpy"),
