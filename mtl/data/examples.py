@@ -129,7 +129,8 @@ def read_examples(
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
-    columns = Columns(text_column, label_column, config_key, extra=tuple(extra), label_optional=missing == "skip")
+    by_role = {"text": text_column, "label": label_column}
+    columns = Columns(by_role, config_key, extra=tuple(extra), label_optional=missing == "skip")
     examples = Examples(*_load(path, columns, READERS, cache_dir))
     if not examples.without_label:
         return examples
@@ -159,7 +160,7 @@ def read_texts(
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
     """
-    file, rows = _load(path, Columns(text_column, None, config_key), TEXT_READERS, cache_dir)
+    file, rows = _load(path, Columns({"text": text_column}, config_key), TEXT_READERS, cache_dir)
     return Texts(file, rows)
 
 
@@ -206,7 +207,7 @@ def _batches(
     """Yield the valid rows in record batches; at the end of the file raise a `DataError` if a row was not valid."""
     count = 0
     try:
-        for batch in _grouped(valid_rows(rows, log, label_optional=columns.label_optional), columns.extra):
+        for batch in _grouped(valid_rows(rows, columns, log), columns.extra):
             count += batch.num_rows
             yield batch
         if not log and _state(file) != before:

@@ -42,7 +42,7 @@ def cache_file(folder: Path, path: Path, columns: Columns) -> Path:
     """Return where the rows of a data file are cached: named after its content, its format and the columns."""
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    chosen = [columns.text, columns.label, columns.label_optional, *columns.extra]
+    chosen = [columns.by_role["text"], columns.by_role.get("label"), columns.label_optional, *columns.extra]
     identity = json.dumps([_VERSION, content, path.suffix.lower(), *chosen])
     return folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.arrow"
 
