@@ -137,8 +137,19 @@ def _tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _task(task: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    if task.get("path") is None and task.get("train") is None:
-        expected = "train= (with or without val= and test=) or path="
+    dataset = task.get("dataset")
+    files = [key for key in ("train", "val", "test", "path") if task.get(key) is not None]
+    if dataset is not None and files:
+        expected = "a data set, or files"
+        yield Problem(
+            place, f"dataset beside {' and '.join(files)}", expected, f"give {place}.dataset=null, or it alone"
+        )
+        return
+    for key in ("config", "revision", "splits"):
+        if dataset is None and task.get(key) is not None:
+            yield Problem(f"{place}.{key}", shown(task[key]), "null without a data set", f"give {place}.dataset=…")
+    if dataset is None and task.get("path") is None and task.get("train") is None:
+        expected = "train= (with or without val= and test=), path= or dataset="
         yield Problem(place, "no file", expected, f"give {place}.path=…")
     beside = [split for split in ("train", "val", "test") if task.get(split) is not None]
     if task.get("path") is not None and beside:

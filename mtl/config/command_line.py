@@ -322,7 +322,7 @@ def _beside_the_demo(job: Sequence[str], composed: Composed) -> Iterator[Problem
     data = plain.get("data")
     tasks = data.get("tasks") if isinstance(data, dict) else None
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        files = [task.get(key) for key in ("train", "val", "test", "path")] if isinstance(task, dict) else []
+        files = [task.get(key) for key in ("train", "val", "test", "path", "dataset")] if isinstance(task, dict) else []
         own = [str(file) for file in files if file is not None and not str(file).startswith("bundled:")]
         if own:
             found = f"{listed(own)}, beside the demo data that conf/data/reviews.yaml gives by default"
