@@ -127,8 +127,16 @@ def _split(shares: list[float]) -> Iterator[Problem]:
 
 
 def _files(task: TaskConfig, place: str) -> Iterator[Problem]:
-    if task.path is None and task.train is None:
-        expected = "train= (with or without val= and test=) or path="
+    if task.dataset is None:
+        for key in ("config", "revision", "splits"):
+            if (value := getattr(task, key)) is not None:
+                yield Problem(f"{place}.{key}", shown(value), "null without a data set", f"give {place}.dataset=…")
+    elif files := [key for key in ("train", "val", "test", "path") if getattr(task, key) is not None]:
+        repair = f"give {place}.dataset=null, or it alone"
+        yield Problem(place, f"dataset beside {' and '.join(files)}", "a data set, or files", repair)
+        return
+    if task.path is None and task.train is None and task.dataset is None:
+        expected = "train= (with or without val= and test=), path= or dataset="
         yield Problem(place, "no file", expected, f"give {place}.path=…")
     splits = {"train": task.train, "val": task.val, "test": task.test}
     given = [split for split, file in splits.items() if file is not None]

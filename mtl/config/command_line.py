@@ -311,7 +311,7 @@ def _beside_the_demo(job: _Job) -> Iterator[Problem]:
     if plain["hydra"]["runtime"]["choices"].get("data") != "reviews" or plain.get("task"):
         return
     for name, task in section(plain, "data", "tasks").items():
-        files = [section(task).get(key) for key in ("train", "val", "test", "path")]
+        files = [section(task).get(key) for key in ("train", "val", "test", "path", "dataset")]
         own = [str(file) for file in files if file is not None and not str(file).startswith("bundled:")]
         if own:
             found = f"{listed(own)}, beside the demo data that conf/data/reviews.yaml gives by default"

@@ -21,10 +21,20 @@ class TaskConfig:
     test: Name | None = None
     path: Name | None = None
     """One file that is split by `DataConfig.split`, instead of ``train``."""
+    dataset: Name | None = None
+    """A data set instead of files: its id on the hub, a folder that `datasets.load_dataset` understands, or one that
+    ``save_to_disk`` wrote."""
+    config: Name | None = None
+    """The configuration of the data set, if it has several."""
+    revision: Name | None = None
+    """Branch, tag or commit of the data set on the hub; ``null``: the main branch."""
+    splits: dict[Literal["train", "val", "test"], Name | None] | None = None
+    """The split of the data set for train, val and test, ``null`` for none; by default those with the usual names."""
     text_column: Name = "text"
     label_column: Name = "label"
     labels: list[Name] | None = None
-    """The labels in the order of the head's outputs; ``null``: those found in training, sorted."""
+    """The labels in the order of the head's outputs; ``null``: those of the training rows, sorted, or in the order of
+    the data set's classes."""
     oversample: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How far rows of rare classes are repeated in training: 0 not at all, 1 until all classes are equally frequent."""
     slices: list[Name] = field(default_factory=list)

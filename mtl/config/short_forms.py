@@ -151,8 +151,8 @@ def split_alike(values: Any) -> Any:
 
 def _split_of(task: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what tasks that are split alike have in common."""
-    file = task.get("path") if task.get("path") is not None else task.get("train")
-    own = (task.get("text_column", "text"), task.get("val"), task.get("test"))
+    file = next((task[key] for key in ("path", "train", "dataset") if task.get(key) is not None), None)
+    own = (task.get("text_column", "text"), *map(task.get, ("val", "test", "config", "revision", "splits")))
     return (os.path.realpath(expanded(str(file))), *map(str, own))
 
 

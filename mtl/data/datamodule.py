@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 from mtl.data.batch import Batch, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
-from mtl.data.order import OptimizerSteps, Step
+from mtl.data.order import OptimizerSteps, Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
 
@@ -32,8 +32,8 @@ class TrainLoader:
     loader.
 
     Args:
-        sampler: Says which rows each step takes. Lightning looks for it under this name.
-        collate_fn: Makes a batch of the rows of a step.
+        sampler: Yields the steps. Lightning looks for it under this name.
+        collate_fn: Makes the batch of a step.
     """
 
     def __init__(self, sampler: StepSampler, collate_fn: Callable[[Step], Batch]) -> None:
@@ -70,12 +70,10 @@ class EvalLoader:
         max_tokens: The most tokens of a batch (rows times the longest row); nothing for no such limit. A row that is
             longer by itself is a batch of its own.
         pad_id: The id to pad with.
-        rank: The number of this process; it has every ``world_size``-th row of the order by length.
-        world_size: The number of processes.
 
     Attributes:
-        indices: The rows of this process in the order in which they come, int64: where ``outputs`` are those of all
-            batches, ``restored[loader.indices] = outputs`` puts them in the order of the table.
+        indices: The rows in the order in which they come, int64, ``(N,)``: where ``outputs`` are those of all batches,
+            ``restored[loader.indices] = outputs`` puts them in the order of the table.
     """
 
     def __init__(
@@ -87,11 +85,9 @@ class EvalLoader:
         batch_size: int,
         max_tokens: int | None = None,
         pad_id: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         lengths = table.lengths
-        self.indices: NDArray[np.int64] = np.argsort(-lengths, kind="stable")[rank::world_size]
+        self.indices: NDArray[np.int64] = np.argsort(-lengths, kind="stable")
         self._batches = Budget(batch_size, max_tokens).cut(self.indices, lengths[self.indices])
         self._tables = {task: table}
         self._labels = {} if labels is None else {task: labels}
@@ -179,16 +175,17 @@ class MultiTaskDataModule(LightningDataModule):
         return TrainLoader(self.sampler, self._training_batch)
 
     def _training_batch(self, step: Step) -> Batch:
-        """Return the batch of the step that the sampler has just handed out."""
-        batch = self._collate("train", self.train, self._rows(step), self.steps.of(*self.sampler.last))
+        """Return the batch of a step, however early it is made."""
+        optimizer_step = self.steps.of(*divmod(step.number, len(self.sampler)))
+        batch = self._collate("train", self.train, self._in_slots(step.rows), optimizer_step)
         if self.sampler.world_size > 1:
-            whole = self._rows(self.sampler.last_whole)
+            whole = self._in_slots(step.whole)
             batch.whole = {task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in whole.items()}
         return batch
 
-    def _rows(self, step: Step) -> Step:
+    def _in_slots(self, rows: Rows) -> Rows:
         """Return the rows in the sampler's slots."""
-        return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in step.items()}
+        return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in rows.items()}
 
     def val_dataloader(self) -> Sequence[ValLoader]:
         """Return one loader per task: batches of similar length in a random order, the same in all runs.
@@ -206,7 +203,7 @@ class MultiTaskDataModule(LightningDataModule):
         order = generator("validation", task).permutation(len(batches))
         return ValLoader(
             [{task: batches[at][rank::processes]} for at in order],
-            lambda step: self._collate("val", self.val, step, self._last_step),
+            lambda rows: self._collate("val", self.val, rows, self._last_step),
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -214,16 +211,16 @@ class MultiTaskDataModule(LightningDataModule):
         del dataloader_idx
         return batch.to(device, non_blocking=True)
 
-    def _collate(self, split: str, rows: Mapping[str, EncodedSplit], step: Step, optimizer_step: int) -> Batch:
-        labels = {task: rows[task].labels for task in step}
-        tables = {task: rows[task].table for task in step}
+    def _collate(self, split: str, splits: Mapping[str, EncodedSplit], rows: Rows, optimizer_step: int) -> Batch:
+        labels = {task: splits[task].labels for task in rows}
+        tables = {task: splits[task].table for task in rows}
         frozen = self._frozen(optimizer_step)
         if frozen is None:
-            return collate(step, tables, labels, self._pad_id)
-        activations = {task: frozen.rows[task, split] for task in step}
+            return collate(rows, tables, labels, self._pad_id)
+        activations = {task: frozen.rows[task, split] for task in rows}
         if frozen.boundary is None:
-            return collate_embeddings(step, activations, labels)
-        return collate_hidden(step, activations, tables, labels, frozen.boundary)
+            return collate_embeddings(rows, activations, labels)
+        return collate_hidden(rows, activations, tables, labels, frozen.boundary)
 
     @property
     def _last_step(self) -> int:
@@ -232,21 +229,19 @@ class MultiTaskDataModule(LightningDataModule):
 
 
 class ValLoader:
-    """The same steps in each validation.
-
-    Their number must stay the same: Lightning counts the batches once.
+    """The same batches in each validation; Lightning counts them once.
 
     Args:
-        steps: The rows of each batch.
-        collate_fn: Makes a batch of the rows of a step.
+        rows: The rows of each batch.
+        collate_fn: Makes a batch of rows.
     """
 
-    def __init__(self, steps: Sequence[Step], collate_fn: Callable[[Step], Batch]) -> None:
-        self._steps = steps
+    def __init__(self, rows: Sequence[Rows], collate_fn: Callable[[Rows], Batch]) -> None:
+        self._rows = rows
         self._collate = collate_fn
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from map(self._collate, self._steps)
+        yield from map(self._collate, self._rows)

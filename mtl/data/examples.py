@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import expanded
 from mtl.data import table
+from mtl.data.dataset import DatasetSplit
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
 from mtl.data.table import Column, IntArray, Table
@@ -99,8 +101,34 @@ class Examples(Table):
         return codes
 
 
+class _File:
+    """A data file as `_load` reads it.
+
+    Args:
+        path: The file.
+        readers: The readers to choose from, by suffix in lower case.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], readers: Mapping[str, Reader]) -> None:
+        self.path = expanded(path)
+        self._readers = readers
+        self._state = (0, 0)
+
+    def content(self, columns: Columns) -> list[str]:
+        del columns
+        reader_of(self.path, self._readers)
+        self._state = _state(self.path)
+        with self.path.open("rb") as file:
+            return [hashlib.file_digest(file, "sha256").hexdigest(), self.path.suffix.lower()]
+
+    def rows(self, columns: Columns, log: ProblemLog) -> Iterator[Row]:
+        yield from reader_of(self.path, self._readers)(self.path, columns, log)
+        if not log and _state(self.path) != self._state:
+            log.add(None, "a file that changed while it was read", "a file at rest", "run again when it is written")
+
+
 def read_examples(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | DatasetSplit,
     text_column: str = "text",
     label_column: str = "label",
     *,
@@ -109,13 +137,13 @@ def read_examples(
     config_key: str = "",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Examples:
-    """Read the labelled sentences of a CSV, TSV, JSON Lines or Parquet file.
+    """Read the labelled sentences of a CSV, TSV, JSON Lines or Parquet file, or of a split of a data set.
 
     The rows are checked and written once to a cache file, which is then memory-mapped: a file of a million rows needs
     no more memory than a small one, and the next call does not parse it again.
 
     Args:
-        path: The file; its suffix tells the format.
+        path: The file, whose suffix tells the format, or the split.
         text_column: The column with the sentences.
         label_column: The column with the labels: texts, integers or booleans.
         extra: Further columns to keep, of any values; see `Examples.extra`.
@@ -129,8 +157,10 @@ def read_examples(
     """
     if text_column == label_column:
         raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
-    columns = Columns(text_column, label_column, config_key, extra=tuple(extra), label_optional=missing == "skip")
-    examples = Examples(*_load(path, columns, READERS, cache_dir))
+    by_role = {"text": text_column, "label": label_column}
+    columns = Columns(by_role, config_key, extra=tuple(extra), label_optional=missing == "skip")
+    source = path if isinstance(path, DatasetSplit) else _File(path, READERS)
+    examples = Examples(source.path, _load(source, columns, cache_dir))
     if not examples.without_label:
         return examples
     labelled = np.flatnonzero(examples.column("label").is_valid().to_numpy())
@@ -159,35 +189,28 @@ def read_texts(
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
     """
-    file, rows = _load(path, Columns(text_column, None, config_key), TEXT_READERS, cache_dir)
-    return Texts(file, rows)
+    source = _File(path, TEXT_READERS)
+    return Texts(source.path, _load(source, Columns({"text": text_column}, config_key), cache_dir))
 
 
-def _load(
-    path: str | os.PathLike[str],
-    columns: Columns,
-    readers: Mapping[str, Reader],
-    cache_dir: str | os.PathLike[str] | None,
-) -> tuple[Path, pa.Table]:
-    file = expanded(path)
-    log = ProblemLog(file)
+def _load(source: _File | DatasetSplit, columns: Columns, cache_dir: str | os.PathLike[str] | None) -> pa.Table:
+    log = ProblemLog(source.path)
+    folder = Path(cache_dir) if cache_dir else table.default_folder()
     try:
-        reader = reader_of(file, readers)
-        state = _state(file)
-        target = table.cache_file(Path(cache_dir) if cache_dir else table.default_folder(), file, columns)
+        target = table.cache_file(folder, source.content(columns), columns)
     except OSError as error:
         _add_unreadable(error, log)
         raise DataError(log.problems()) from error
 
     def rows() -> Iterator[Any]:
-        return _batches(reader(file, columns, log), columns, file, state, log)
+        return _batches(source.rows(columns, log), columns, log)
 
     try:
-        return file, _cached(target, rows, columns)
+        return _cached(target, rows, columns)
     except OSError as error:
         reason = error.strerror or error
-        _log.warning("the rows of %s are not kept: the cache %s cannot be written (%s)", file, target.parent, reason)
-        return file, table.write_aside(target.name, rows(), columns.extra, error)
+        _log.warning("the rows of %s are not kept: the cache %s cannot be written (%s)", source.path, folder, reason)
+        return table.write_aside(target.name, rows(), columns.extra, error)
 
 
 def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -> pa.Table:
@@ -200,17 +223,13 @@ def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -
     raise FileNotFoundError(errno.ENOENT, "removed as soon as it was written", str(target))
 
 
-def _batches(
-    rows: Iterator[Row], columns: Columns, file: Path, before: tuple[int, int], log: ProblemLog
-) -> Iterator[Any]:
-    """Yield the valid rows in record batches; at the end of the file raise a `DataError` if a row was not valid."""
+def _batches(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterator[Any]:
+    """Yield the valid rows in record batches; behind the last one raise a `DataError` if a row was not valid."""
     count = 0
     try:
-        for batch in _grouped(valid_rows(rows, log, label_optional=columns.label_optional), columns.extra):
+        for batch in _grouped(valid_rows(rows, columns, log), columns.extra):
             count += batch.num_rows
             yield batch
-        if not log and _state(file) != before:
-            log.add(None, "a file that changed while it was read", "a file at rest", "run again when it is written")
     except OSError as error:
         _add_unreadable(error, log)
     if not log and count == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -38,9 +38,11 @@ class LabelSet:
             raise ValueError(f"labels that stand more than once: {listed(map(repr, repeated))}")
 
     @classmethod
-    def found_in(cls, examples: Examples) -> Self:
-        """Return the labels that occur, sorted as texts, or as numbers where all of them are integers."""
-        return cls(tuple(_sorted(examples.distinct_labels())))
+    def found_in(cls, examples: Examples, classes: Sequence[str] = ()) -> Self:
+        """Return the labels that occur: in the order of ``classes``, the others sorted as texts, or all as numbers."""
+        labels = _sorted(examples.distinct_labels())
+        known = [name for name in classes if name in labels]
+        return cls((*known, *(name for name in labels if name not in known)))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -20,7 +20,23 @@ if TYPE_CHECKING:
 Mode = Literal["paired", "round_robin", "proportional", "temperature"]
 MODES: tuple[str, ...] = get_args(Mode)
 
-Step = dict[str, "NDArray[np.int64]"]
+Rows = dict[str, "NDArray[np.int64]"]
+"""The rows of each task in a step, int64, ``(B_task,)``; its tasks in their order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One batch of training.
+
+    Attributes:
+        number: Its number over all epochs, from 0.
+        rows: The rows of this process.
+        whole: The rows of all processes.
+    """
+
+    number: int
+    rows: Rows
+    whole: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +60,13 @@ class EpochPlan:
 
     Attributes:
         epoch: The number of the epoch, from 0.
-        steps: The steps in order; each maps the names of its tasks to row indices, int64, ``(B_task,)``.
+        steps: The rows of each step, in order.
         counts: What the epoch takes from each task.
     """
 
     epoch: int
-    steps: tuple[Step, ...]
+    steps: tuple[Rows, ...]
     counts: dict[str, TaskCount]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def summary(self) -> str:
-        """Return the plan in words: a line for the steps, then one for each task."""
-        width = max(map(len, self.counts))
-        lines = [
-            f"  {name:<{width}}  {count.rows:>9,} rows in {count.batches:,} batches, {count.passes:.2f} passes"
-            for name, count in self.counts.items()
-        ]
-        return "\n".join([f"epoch {self.epoch}: {len(self.steps):,} steps", *lines])
 
 
 def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) -> dict[str, int]:
@@ -129,18 +133,18 @@ def plan_epoch(
 
 def _paired(
     streams: Mapping[str, TaskStream], taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator
-) -> list[Step]:
+) -> list[Rows]:
     ranked = [sorted(batches, key=streams[name].longest, reverse=True) for name, batches in taken.items()]
     steps = [dict(zip(taken, batches, strict=True)) for batches in zip(*ranked, strict=True)]
     return [steps[index] for index in random.permutation(len(steps))]
 
 
-def _in_turn(taken: Mapping[str, list[NDArray[np.int64]]]) -> list[Step]:
+def _in_turn(taken: Mapping[str, list[NDArray[np.int64]]]) -> list[Rows]:
     rounds = zip_longest(*taken.values())
     return [{name: batch} for turn in rounds for name, batch in zip(taken, turn, strict=True) if batch is not None]
 
 
-def _in_random_order(taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator) -> list[Step]:
+def _in_random_order(taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator) -> list[Rows]:
     steps = [{name: batch} for name, batches in taken.items() for batch in batches]
     turns = random.permutation(np.repeat(np.arange(len(taken)), [len(batches) for batches in taken.values()]))
     place = np.empty(len(steps), dtype=np.int64)

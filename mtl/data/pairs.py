@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.base.errors import DataError
 from mtl.data.problems import Columns, ProblemLog, shown
-from mtl.data.readers import READERS, Cell, Row, reader_of
+from mtl.data.readers import READERS, Cell, reader_of
 from mtl.data.validation import checked_text
 
 if TYPE_CHECKING:
@@ -43,23 +41,6 @@ class Pairs:
         return len(self.scores)
 
 
-@dataclass(frozen=True, slots=True)
-class _PairColumns(Columns):
-    """The first sentence as text, beside the second sentence or the score, under the keys that name their columns."""
-
-    other: str = "second sentence"
-
-    @property
-    def by_role(self) -> dict[str, str]:
-        """The names to look for, keyed by what they are for."""
-        return {"first sentence": self.text, self.other: str(self.label)}
-
-    def override(self, role: str, name: str = "") -> str:
-        """Return the configuration override that makes ``name`` the column of ``role``."""
-        key = f"{self.config_key}.{role.removesuffix(' sentence')}_column="
-        return f"{key}{name if name.isidentifier() or not name else repr(name)}"
-
-
 def read_pairs(path: Path, first_column: str, second_column: str, score_column: str) -> Pairs:
     """Read pairs from a CSV, TSV or JSON Lines file.
 
@@ -74,24 +55,20 @@ def read_pairs(path: Path, first_column: str, second_column: str, score_column: 
     """
     log = ProblemLog(path)
     reader = reader_of(path, _READERS)
-    rows = list(reader(path, _PairColumns(first_column, second_column, KEY), log))
-    scored = list(reader(path, _PairColumns(first_column, score_column, KEY, "score"), log))
-    pairs = list(_checked(rows, scored, log)) if len(rows) == len(scored) else []
+    by_role = {"first sentence": first_column, "second sentence": second_column, "score": score_column}
+    pairs: list[tuple[str, str, float]] = []
+    for line, row in reader(path, Columns(by_role, KEY), log):
+        first, second = (checked_text(row.get(name, Cell.MISSING), line, log) for name in (first_column, second_column))
+        score = _number(row.get(score_column, Cell.MISSING), line, log)
+        if first is not None and second is not None and score is not None:
+            pairs.append((first, second, score))
     if not log and len(pairs) < FEWEST:
         log.add(None, f"{len(pairs)} pairs", f"at least {FEWEST} pairs", "add pairs, or name another file")
     if not log and len({score for *_, score in pairs}) < 2:
         log.add(None, "the same score everywhere", "at least two different scores", "a rank needs an order")
-    if log:
-        raise DataError(dict.fromkeys(log.problems()))  # a broken row was met twice
-    first, second, scores = zip(*pairs, strict=True)
-    return Pairs(list(first), list(second), np.array(scores, dtype=np.float64))
-
-
-def _checked(rows: list[Row], scored: list[Row], log: ProblemLog) -> Iterator[tuple[str, str, float]]:
-    for (line, first, second, *_), (_, _, score, *_) in zip(rows, scored, strict=True):
-        good = checked_text(first, line, log), checked_text(second, line, log), _number(score, line, log)
-        if good[0] is not None and good[1] is not None and good[2] is not None:
-            yield good[0], good[1], good[2]
+    log.raise_if_any()
+    firsts, seconds, scores = zip(*pairs, strict=True)
+    return Pairs(list(firsts), list(seconds), np.array(scores, dtype=np.float64))
 
 
 def _number(value: object, line: int, log: ProblemLog) -> float | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mtl.base.errors import DataError, Problem, did_you_mean, listed
@@ -14,30 +14,35 @@ _MOST_CHARACTERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what.
+    """Which columns of a file to read.
 
     Attributes:
-        text: Name of the column with the sentences.
-        label: Name of the column with the labels; ``None`` where labels are not read.
+        by_role: The name of each column that is needed by its role: ``{"text": "sentence", "label": "stars"}``.
         config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
         extra: Further columns whose values are kept as they are, for the figures of parts of the rows.
         label_optional: Whether a row may have no label.
     """
 
-    text: str
-    label: str | None = None
+    by_role: Mapping[str, str]
     config_key: str = ""
     extra: tuple[str, ...] = field(default=(), kw_only=True)
     label_optional: bool = field(default=False, kw_only=True)
 
     @property
-    def by_role(self) -> dict[str, str]:
-        """The names to look for, keyed by what they are for: ``text`` and, if read, ``label``."""
-        return {"text": self.text} | ({} if self.label is None else {"label": self.label})
+    def names(self) -> list[str]:
+        """The columns to read, each once."""
+        return list(dict.fromkeys([*self.by_role.values(), *self.extra]))
+
+    @property
+    def required(self) -> Columns:
+        """The same columns without a label that rows may lack."""
+        if not self.label_optional:
+            return self
+        return replace(self, by_role={role: name for role, name in self.by_role.items() if role != "label"})
 
     def override(self, role: str, name: str = "") -> str:
         """Return the configuration override that makes ``name`` the column of ``role``."""
-        key = f"{self.config_key}.{role}_column" if self.config_key else f"{role}_column"
+        key = f"{self.config_key}.{role.split()[0]}_column".removeprefix(".")
         return f"{key}={name if name.isidentifier() else repr(name)}" if name else f"{key}="
 
 

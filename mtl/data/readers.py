@@ -6,12 +6,11 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import Enum
 from functools import partial
-from itertools import repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,12 +98,12 @@ def _split(text: str) -> list[str]:
 class Cell(Enum):
     """What stands for a value that a row has not."""
 
-    MISSING = "missing"  # the column is not read, or its absence has been noted
+    MISSING = "missing"  # its absence has been noted, or is allowed
     UNDECODABLE = "undecodable"  # the bytes are not UTF-8
 
 
-Row = tuple[int, object, object, *tuple[object, ...]]
-"""Line (1 is the first; of a Parquet file: the row), text, label, then the values of the extra columns."""
+Row = tuple[int, Mapping[str, object]]
+"""The line (1 is the first; of a Parquet file: the row) and the values of the columns by name."""
 
 Reader = Callable[[Path, Columns, ProblemLog], Iterator[Row]]
 """Yields the rows of a file; a row whose structure is broken goes to the log instead."""
@@ -129,15 +128,12 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
         line, header = next(rows, (1, None))
         if header is None or not _is_usable(header, columns, delimiter, line, log):
             return
-        text_at = header.index(columns.text)
-        label_at = None if columns.label is None else header.index(columns.label)
-        extra_at = [header.index(name) for name in columns.extra]
+        places = [(name, header.index(name)) for name in columns.names]
         for line, fields in rows:
             if fields is None:
                 continue
             if len(fields) == len(header):
-                label = Cell.MISSING if label_at is None else fields[label_at]
-                yield line, fields[text_at], label, *(fields[at] for at in extra_at)
+                yield line, {name: fields[at] for name, at in places}
             else:
                 _add_wrong_count(line, fields, header, delimiter, log)
 
@@ -171,7 +167,7 @@ def _numbered(reader: Any, log: ProblemLog) -> Iterator[tuple[int, list[str] | N
 def _is_usable(header: list[str], columns: Columns, delimiter: str, line: int, log: ProblemLog) -> bool:
     """Note what is wrong with the header: columns that are missing, or another delimiter than the suffix tells."""
     others = [name for mark, name in _DELIMITERS.items() if mark != delimiter and mark in header[0]]
-    if len(header) == 1 and others and columns.text not in header:
+    if len(header) == 1 and others and header[0] not in columns.names:
         found = f"a header of one field that contains {others[0]}"
         expected = f"fields with {_DELIMITERS[delimiter]} between them"
         log.add(line, found, expected, "save the file with commas as .csv or with tabs as .tsv")
@@ -222,7 +218,6 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
         log: Receives the problems; a line that is no object is not yielded.
     """
     absent: set[str] | None = None
-    required = replace(columns, label=None) if columns.label_optional else columns
     unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
     contents = ((line, text.strip()) for line, text in enumerate(text_lines(path, log), start=1))
     for place, (line, content) in enumerate(entry for entry in contents if entry[1]):
@@ -235,13 +230,16 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
             log.add(line, f"{reason or 'JSON that is no object'}: {shown(content)}", _ONE_OBJECT)
             continue
         if absent is None:
-            absent = check_columns(list(item), required, log, line)
+            absent = check_columns(list(item), columns.required, log, line)
             unlabelled = (line, list(item)) if columns.label_optional else None
         else:
-            _note_absent(item, required, absent, line, log)
-        if columns.label in item:
+            _note_absent(item, columns.required, absent, line, log)
+        if columns.by_role.get("label") in item:
             unlabelled = None
-        yield _row(item, columns, line, log)
+        if isinstance(item, _RepeatedKeys):
+            for name in item.repeated.intersection(columns.by_role.values()):
+                log.add(line, f"the key {name!r} more than once", "once", "remove the others")
+        yield line, item
     if unlabelled is not None:
         line, keys = unlabelled
         add_missing(keys, columns, "label", log, line)
@@ -283,16 +281,8 @@ def _note_absent(item: dict[str, Any], columns: Columns, noted: set[str], line: 
             log.add(line, f"an object without {name!r} (keys: {keys})", f"the key {name!r}", "add the key")
 
 
-def _row(item: dict[str, Any], columns: Columns, line: int, log: ProblemLog) -> Row:
-    if isinstance(item, _RepeatedKeys):
-        for name in item.repeated.intersection(columns.by_role.values()):
-            log.add(line, f"the key {name!r} more than once", "once", "remove the others")
-    label = Cell.MISSING if columns.label is None else item.get(columns.label, Cell.MISSING)
-    extra = (item.get(name, Cell.MISSING) for name in columns.extra)
-    return line, item.get(columns.text, Cell.MISSING), label, *extra
-
-
-_ROWS_PER_BATCH = 1024
+ARROW_ROWS = 1024
+"""Rows of an Arrow batch that are Python objects at a time."""
 
 
 def read_parquet(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
@@ -305,20 +295,21 @@ def read_parquet(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]
     """
     try:
         with pq.ParquetFile(path) as file:
-            if check_columns(file.schema_arrow.names, columns, log, None) or not _has_types(file, columns, log):
-                return
-            yield from _rows(file, columns)
+            schema = file.schema_arrow
+            if not check_columns(schema.names, columns, log, None) and has_types(schema, columns, log):
+                yield from arrow_rows(file.iter_batches(ARROW_ROWS, columns=columns.names), columns)
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column's name that is no UTF-8
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         log.add(None, f"a damaged Parquet file ({reason})", "a whole Parquet file", "write or download it again")
 
 
-def _has_types(file: Any, columns: Columns, log: ProblemLog) -> bool:
+def has_types(schema: Any, columns: Columns, log: ProblemLog) -> bool:
+    """Tell whether the columns of an Arrow schema can hold texts and labels; the log receives what is wrong."""
     allowed = {"text": (_is_text, "strings"), "label": (_is_label, "strings, integers or booleans")}
     good = True
     for role, name in columns.by_role.items():
         is_allowed, expected = allowed[role]
-        found = file.schema_arrow.field(name).type
+        found = schema.field(name).type
         if not is_allowed(found):
             log.add(None, f"column {name!r} of type {found}", expected, f"cast it, or set {columns.override(role)}")
             good = False
@@ -337,15 +328,12 @@ def _is_label(kind: Any) -> bool:
     return bool(_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
-def _rows(file: Any, columns: Columns) -> Iterator[Row]:
-    wanted = list(dict.fromkeys([*columns.by_role.values(), *columns.extra]))
-    done = 0
-    for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=wanted):
-        texts = _values(batch.column(columns.text))
-        labels = repeat(Cell.MISSING) if columns.label is None else _values(batch.column(columns.label))
-        extra = [_values(batch.column(name)) for name in columns.extra]
-        yield from zip(range(done + 1, done + batch.num_rows + 1), texts, labels, *extra, strict=False)
-        done += batch.num_rows
+def arrow_rows(batches: Iterable[Any], columns: Columns) -> Iterator[Row]:
+    """Yield the rows of Arrow record batches or tables, numbered from 1."""
+    names = columns.names
+    values = (zip(*(_values(batch.column(name)) for name in names), strict=True) for batch in batches)
+    for number, row in enumerate(chain.from_iterable(values), start=1):
+        yield number, dict(zip(names, row, strict=True))
 
 
 def _values(array: Any) -> list[object]:
@@ -372,14 +360,14 @@ def read_sentences(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Ro
 
     Args:
         path: The file.
-        columns: Not used: the whole line is the text.
+        columns: Their text is the whole line.
         log: Receives the problems.
     """
-    del columns
+    column = columns.by_role["text"]
     for line, content in enumerate(text_lines(path, log), start=1):
         text = content.rstrip("\r\n")
         if text.strip():
-            yield line, text, Cell.MISSING
+            yield line, {column: text}
 
 
 READERS: Final[Mapping[str, Reader]] = {

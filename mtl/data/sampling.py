@@ -91,7 +91,6 @@ class StepSampler:
         self._epoch = 0
         self._step = 0
         self._plan: EpochPlan | None = None
-        self._handed_out: Step = {}
 
     def __len__(self) -> int:
         return self._steps
@@ -111,12 +110,6 @@ class StepSampler:
         return self._step
 
     @property
-    def last(self) -> tuple[int, int]:
-        """Epoch and number of the step that was handed out last, both from 0."""
-        epoch, step = divmod(self._epoch * self._steps + self._step - 1, self._steps)
-        return epoch, step
-
-    @property
     def rank(self) -> int:
         """The number of this process."""
         return self._rank
@@ -125,11 +118,6 @@ class StepSampler:
     def world_size(self) -> int:
         """The number of processes."""
         return int(self._identity["world_size"])
-
-    @property
-    def last_whole(self) -> Step:
-        """The step that was handed out last with the rows of all processes."""
-        return self._handed_out
 
     @property
     def plan(self) -> EpochPlan:
@@ -154,13 +142,14 @@ class StepSampler:
         return {task: (share, needs[task]) for task, share in shares.items() if share}
 
     def advance(self) -> Step:
-        """Return this process's share of the next step and move past it, into the next epoch after the last one."""
-        step = self.plan.steps[self._step]
+        """Return the next step and move past it, into the next epoch after the last one."""
+        whole = self.plan.steps[self._step]
+        share = {task: rows[self._rank :: self.world_size] for task, rows in whole.items()}
+        step = Step(self._epoch * self._steps + self._step, share, whole)
         self._step += 1
         if self._step == self._steps:
             self._epoch, self._step = self._epoch + 1, 0
-        self._handed_out = step
-        return {task: rows[self._rank :: self.world_size] for task, rows in step.items()}
+        return step
 
     def set_epoch(self, epoch: int) -> None:
         """Go on to the first step of ``epoch``, unless the sampler is in it or past it already.
@@ -171,10 +160,6 @@ class StepSampler:
         """
         if epoch > self._epoch:
             self._epoch, self._step = epoch, 0
-
-    def total_steps(self, max_epochs: int) -> int:
-        """Return the exact number of steps of the first ``max_epochs`` epochs."""
-        return self._steps * max_epochs
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in plain numbers, text and dicts: the same on every process.

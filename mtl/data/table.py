@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -38,13 +38,20 @@ def default_folder() -> Path:
     return cache_root() / "examples"
 
 
-def cache_file(folder: Path, path: Path, columns: Columns) -> Path:
-    """Return where the rows of a data file are cached: named after its content, its format and the columns."""
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    chosen = [columns.text, columns.label, columns.label_optional, *columns.extra]
-    identity = json.dumps([_VERSION, content, path.suffix.lower(), *chosen])
+def cache_file(folder: Path, content: Sequence[str], columns: Columns) -> Path:
+    """Return where rows are cached: named after what tells their content from others, and the columns."""
+    chosen = [columns.by_role["text"], columns.by_role.get("label"), columns.label_optional, *columns.extra]
+    identity = json.dumps([_VERSION, *content, *chosen])
     return folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.arrow"
+
+
+def checksum(batches: Iterable[pa.RecordBatch]) -> str:
+    """Return the SHA-256 of the values of record batches; it depends on how the rows are divided into batches."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(str(batch.schema.names).encode())
+        digest.update(batch.serialize())
+    return digest.hexdigest()
 
 
 def schema(extra: Sequence[str] = ()) -> Any:
@@ -183,7 +190,7 @@ class Table:
     """Rows of one data file, with the line of each, over a memory-mapped `pyarrow.Table`.
 
     Args:
-        path: The data file that the rows were read from.
+        path: The data file that the rows were read from; of a data set ``name[split]``.
         rows: A `pyarrow.Table` of all rows of that file, columns ``text``, ``line`` and ``key``.
         indices: The rows that belong to this table, in this order; ``None`` for all. Shape ``(N,)``.
     """
@@ -224,6 +231,10 @@ class Table:
         """A number per row, the same for texts that differ only in case and white space; shape ``(N,)``."""
         keys: KeyArray = self._chosen(self.column("key").to_numpy())
         return keys
+
+    def content(self) -> str:
+        """Return the SHA-256 of all rows that were read, whichever of them this table has."""
+        return checksum(self._rows.to_batches())
 
     def source(self, index: int) -> str:
         """Return where row ``index`` comes from: ``reviews.csv:17``."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
 from mtl.base.errors import DataError, Problem, listed
+from mtl.data.dataset import DatasetSpec, DatasetSplit, load_splits
 from mtl.data.examples import Examples, Missing, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import plural
@@ -17,9 +19,8 @@ from mtl.data.splits import stratified_split
 from mtl.data.table import IntArray, KeyArray
 from mtl.data.task_checks import label_problems, shared_between_tasks, task_warnings
 
-if TYPE_CHECKING:
-    import os
-
+Source = str | os.PathLike[str] | DatasetSplit
+"""A data file, or a split of a data set."""
 SPLITS = ("train", "val", "test")
 _SPLIT_WITH = ".split_with"
 
@@ -34,9 +35,11 @@ class TaskSpec:
         val: File with the validation rows; without it they are split off from the training file.
         test: File with the test rows; without it they are split off from the training file.
         path: In place of ``train``: one file to be split.
+        dataset: In place of all files: a data set.
         text_column: The column with the sentences, the same in each file.
         label_column: The column with the labels, the same in each file.
-        labels: The labels in the order of their class ids; ``None`` for those of the training rows, sorted.
+        labels: The labels in the order of their class ids; ``None`` for those of the training rows, sorted, or in the
+            order of the data set's classes.
         fractions: The shares of train, val and test where a file is split; those of given files fall away and the
             others keep their proportions. A share of 0 for val or test leaves it empty.
         slices: Further columns of the files, by whose values the figures are divided.
@@ -54,6 +57,7 @@ class TaskSpec:
     val: str | os.PathLike[str] | None = None
     test: str | os.PathLike[str] | None = None
     path: str | os.PathLike[str] | None = None
+    dataset: DatasetSpec | None = None
     text_column: str = "text"
     label_column: str = "label"
     labels: tuple[str, ...] | None = None
@@ -65,9 +69,10 @@ class TaskSpec:
     most_rows: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (self.train is None) == (self.path is None):
-            given = "neither" if self.train is None else "both"
-            raise ValueError(f"task {self.name}: exactly one of train and path is needed, {given} given")
+        sources = [name for name in ("train", "path", "dataset") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            given = " and ".join(sources) or "none"
+            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {given} given")
         sound = len(self.fractions) == len(SPLITS) and self.fractions[0] > 0 and min(self.fractions) >= 0
         if not sound or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
             expected = "three, none below 0, the first above 0, their sum 1"
@@ -80,9 +85,13 @@ class TaskSpec:
 
     @property
     def files(self) -> dict[str, str | os.PathLike[str]]:
-        """The given files by split; a file to be split counts as ``train``."""
+        """The files by split; a file to be split counts as ``train``."""
         files = {"train": self.path if self.train is None else self.train, "val": self.val, "test": self.test}
         return {split: file for split, file in files.items() if file is not None}
+
+    def key_of(self, split: str) -> str:
+        """Return the setting that gives a split rows of its own."""
+        return f"{self.config_key}.splits.{split}=<split>" if self.dataset else f"{self.config_key}.{split}=<file>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +165,24 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
     Raises:
         DataError: Some data cannot be used; it names all problems of all files.
     """
-    given = _read(spec, cache_dir)
+    sources, unused = _sources(spec)
+    given = _read(sources, spec, cache_dir)
     problems = label_problems(given, spec.labels, spec.config_key)
     if problems:
         raise DataError(problems)
-    labels = LabelSet.found_in(given["train"]) if spec.labels is None else LabelSet(spec.labels)
-    splits = _completed(given, labels, spec, seed, cache_dir)
+    classes = sources["train"].classes(spec.label_column) if isinstance(sources["train"], DatasetSplit) else ()
+    labels = LabelSet.found_in(given["train"], classes) if spec.labels is None else LabelSet(spec.labels)
+    another = partial(read_examples, sources["train"], spec.text_column, missing="skip", cache_dir=cache_dir)
+    splits = _completed(given, labels, spec, another, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    notes = [f"{spec.name}: {text}" for text in (*_unlabelled(given, spec), *_taken(given, splits, spec))]
+    notes = [*unused, *_unlabelled(given, spec), *_taken(given, splits, spec), *_without_rows(classes, labels, spec)]
     splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
-    return TaskData(spec.name, labels, **splits, warnings=[*notes, *task_warnings(spec.name, splits, labels)])
+    prefixed = [f"{spec.name}: {note}" for note in notes]
+    return TaskData(spec.name, labels, **splits, warnings=[*prefixed, *task_warnings(spec.name, splits, labels)])
 
 
 def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many rows of each file are left out because they have no label."""
+    """Yield how many rows of each source are left out because they have no label."""
     for rows in given.values():
         if rows.without_label:
             total = len(rows) + rows.without_label
@@ -180,26 +193,52 @@ def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
 
 
 def _taken(given: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many of the given training rows are not trained on, for want of other files."""
-    if spec.train is None:
+    """Yield how many of the given training rows are not trained on, for want of rows for other splits."""
+    if spec.path is not None:
         return
     taken = [split for split in ("val", "test") if split not in given and len(splits[split])]
     if taken:
         numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
-        files = " ".join(f"{spec.config_key}.{split}=<file>" for split in taken)
+        reason = "the data set has no split" if spec.dataset else "no file is given"
         yield (
             f"of the {len(given['train']):,} rows of {given['train'].path.name}, {numbers} are taken (data.split) and "
-            f"not trained on, because no file is given for them: {files}"
+            f"not trained on, because {reason} for them: {' '.join(map(spec.key_of, taken))}"
         )
 
 
-def _read(spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str, Examples]:
+def _without_rows(classes: Sequence[str], labels: LabelSet, spec: TaskSpec) -> Iterator[str]:
+    """Yield which classes of a data set are no labels, because no training row has them."""
+    absent = [repr(name) for name in classes if name not in labels.names]
+    if absent and spec.labels is None:
+        yield f"classes without a training row, which the model will not predict: {listed(absent)}."
+
+
+def _sources(spec: TaskSpec) -> tuple[dict[str, Source], list[str]]:
+    """Return what to read for each split, and notes on splits of a data set that are not used."""
+    if spec.dataset is None:
+        return dict(spec.files), []
+    sources: dict[str, Source] = {}
+    notes = []
+    for split, source in load_splits(spec.dataset).items():
+        usual = split != "train" and split not in spec.dataset.splits  # many test splits of the hub have no labels
+        if usual and spec.missing == "skip" and not source.is_labelled(spec.label_column):
+            notes.append(
+                f"no row of {source.path.name} has a label in the column {spec.label_column!r}: it is not used."
+            )
+        else:
+            sources[split] = source
+    return sources, notes
+
+
+def _read(
+    sources: Mapping[str, Source], spec: TaskSpec, cache_dir: str | os.PathLike[str] | None
+) -> dict[str, Examples]:
     examples: dict[str, Examples] = {}
     problems: list[Problem] = []
-    for split, file in spec.files.items():
+    for split, source in sources.items():
         try:
             examples[split] = read_examples(
-                file,
+                source,
                 spec.text_column,
                 spec.label_column,
                 extra=spec.slices,
@@ -218,10 +257,10 @@ def _completed(
     given: Mapping[str, Examples],
     labels: LabelSet,
     spec: TaskSpec,
+    other_column: Callable[[str], Examples],
     seed: int,
-    cache_dir: str | os.PathLike[str] | None,
 ) -> dict[str, Examples]:
-    """Return all three splits, those without a file split off from the training rows."""
+    """Return all three splits, those without rows of their own split off from the training rows."""
     shares = dict(zip(SPLITS, spec.fractions, strict=True))
     missing = [split for split in SPLITS if split not in given and shares[split] > 0]
     nothing = given["train"].select(np.empty(0, dtype=np.int64))
@@ -231,7 +270,7 @@ def _completed(
         total = sum(shares[split] for split in wanted)
         source = given["train"]
         fractions = [shares[split] / total for split in wanted]
-        others = _split_with(source, spec, cache_dir)
+        others = _split_with(source, spec, other_column)
         parts = _joint_split(source, labels, others, fractions, seed)
         if not all(map(len, parts)):
             raise DataError(_too_few_rows(source, labels, missing, spec, others))
@@ -239,7 +278,7 @@ def _completed(
     return splits
 
 
-def _split_with(source: Examples, spec: TaskSpec, cache_dir: str | os.PathLike[str] | None) -> dict[str, Examples]:
+def _split_with(source: Examples, spec: TaskSpec, other_column: Callable[[str], Examples]) -> dict[str, Examples]:
     """Return the rows of all tasks that are split together with this one, by label column; nothing if there are none.
 
     Raises:
@@ -250,10 +289,7 @@ def _split_with(source: Examples, spec: TaskSpec, cache_dir: str | os.PathLike[s
     tables = {spec.label_column: source}
     for column in spec.split_with:
         try:
-            tables.setdefault(
-                column,
-                read_examples(source.path, spec.text_column, column, missing="skip", cache_dir=cache_dir),
-            )
+            tables.setdefault(column, other_column(column))
         except DataError as error:
             first = error.problems[0]
             found = f"the column {column!r}, which cannot be read ({first.place}: {first.found})"
@@ -310,8 +346,8 @@ def _too_few_rows(
     found = f"{plural(len(source), 'row')} with {plural(texts, 'distinct text')} for {len(labels)} labels"
     least = len(labels) + len(missing)
     expected = f"at least {least} distinct texts: one per label to train on, and one each for {' and '.join(missing)}"
-    files = " ".join(f"{spec.config_key}.{split}=<file>" for split in missing)
-    repair = f"add rows, or give files of their own: {files}"
+    own = "splits" if spec.dataset else "files"
+    repair = f"add rows, or give {own} of their own: {' '.join(map(spec.key_of, missing))}"
     if others and texts >= least:
         found += f", too few of them for a split that suits {listed(sorted(others))} alike"
         repair += f"; or split it without the others: {spec.config_key}{_SPLIT_WITH}=[]"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from mtl.data.problems import ProblemLog, shown
+from mtl.data.problems import Columns, ProblemLog, shown
 from mtl.data.readers import Cell, Row
 
 ValidRow = tuple[str, str | None, int, *tuple[str, ...]]
@@ -15,7 +15,7 @@ ValidRow = tuple[str, str | None, int, *tuple[str, ...]]
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def valid_rows(rows: Iterator[Row], log: ProblemLog, *, label_optional: bool = False) -> Iterator[ValidRow]:
+def valid_rows(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterator[ValidRow]:
     """Yield text, label and line of the rows whose values are good; the log receives what is wrong with the others.
 
     Behind them come the values of the extra columns as text: they only name parts of the rows, so none is refused.
@@ -25,18 +25,21 @@ def valid_rows(rows: Iterator[Row], log: ProblemLog, *, label_optional: bool = F
 
     Args:
         rows: The rows as a reader yields them.
+        columns: Their columns; rows that may have no label are yielded with ``None`` and an empty text, unchecked.
         log: Receives the problems.
-        label_optional: Whether rows may have no label: they are yielded with ``None`` and an empty text, unchecked.
     """
-    for line, text, label, *extra in rows:
-        if label_optional and is_missing(label):
+    text_column, label_column = columns.by_role["text"], columns.by_role.get("label", "")
+    for line, row in rows:
+        label = row.get(label_column, Cell.MISSING) if label_column else Cell.MISSING
+        extra = [value_text(row.get(name)) for name in columns.extra]
+        if columns.label_optional and is_missing(label):
             if not log:
-                yield "", None, line, *map(value_text, extra)
+                yield "", None, line, *extra
             continue
-        good_text = checked_text(text, line, log)
+        good_text = checked_text(row.get(text_column, Cell.MISSING), line, log)
         good_label = checked_label(label, line, log)
         if not log and good_text is not None:
-            yield good_text, good_label or "", line, *map(value_text, extra)
+            yield good_text, good_label or "", line, *extra
 
 
 def is_missing(label: object) -> bool:
@@ -46,7 +49,7 @@ def is_missing(label: object) -> bool:
 
 def value_text(value: object) -> str:
     """Return a value of an extra column as text: empty where there is none, in well-formed characters, without NUL."""
-    if value is None or value is Cell.MISSING:
+    if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,7 @@ from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.base.files import expanded
 from mtl.base.run_folder import find_model
 from mtl.config.fields import BackboneConfig, Config, DataConfig, RetentionConfig, TaskConfig
+from mtl.data.dataset import DatasetSpec
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.sources import BackboneSpec, locate
@@ -129,6 +130,7 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             val=_file(task.val),
             test=_file(task.test),
             path=_file(task.path),
+            dataset=_dataset(task, f"data.tasks.{name}"),
             text_column=task.text_column,
             label_column=task.label_column,
             labels=None if task.labels is None else tuple(task.labels),
@@ -143,6 +145,12 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
     ]
 
 
+def _dataset(task: TaskConfig, key: str) -> DatasetSpec | None:
+    if task.dataset is None:
+        return None
+    return DatasetSpec(task.dataset, task.config, task.revision, task.splits or {}, key)
+
+
 def data_files(config: Config) -> list[tuple[str, Path]]:
     """Return all data files of a run, each with its key."""
     keys = {
@@ -152,6 +160,22 @@ def data_files(config: Config) -> list[tuple[str, Path]]:
     }
     files = {key: _file(value) for key, value in {**keys, "retention.path": config.retention.path}.items()}
     return [(key, path) for key, path in files.items() if path is not None]
+
+
+def dataset_files(config: Config) -> list[Path]:
+    """Return the files of all data sets that are local folders."""
+    folders = {expanded(task.dataset) for task in config.data.tasks.values() if task.dataset is not None}
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file())
+
+
+def dataset_rows(config: Config, tasks: Mapping[str, TaskData]) -> dict[str, str]:
+    """Return the SHA-256 of the rows of each split of each data set by its key and name."""
+    return {
+        f"data.tasks.{name}.dataset={rows.path}": rows.content()
+        for name, task in tasks.items()
+        if config.data.tasks[name].dataset is not None
+        for rows in task.splits.values()
+    }
 
 
 def _file(text: str | None) -> Path | None:
@@ -179,6 +203,7 @@ def _absolute_task(task: TaskConfig) -> TaskConfig:
         val=_absolute(task.val),
         test=_absolute(task.test),
         path=_absolute(task.path),
+        dataset=_absolute(task.dataset) if task.dataset and expanded(task.dataset).is_dir() else task.dataset,
     )
 
 

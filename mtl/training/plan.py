@@ -22,7 +22,7 @@ from mtl.training.build_losses import class_counts, slots
 from mtl.training.checkpoint_schema import versions
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
-from mtl.training.inputs import Inputs, data_files
+from mtl.training.inputs import Inputs, data_files, dataset_rows
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.parallel import ALONE, Place
 
@@ -41,9 +41,9 @@ def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
         splits: The token ids and labels of each task and split.
 
     Returns:
-        ``config``: the configuration; ``files``: the SHA-256 of each data file by its key and path; ``rows``: that of
-        the token ids and labels of each task and split; ``weights``: that of all weights before the first step;
-        ``versions``: of the packages that compute.
+        ``config``: the configuration; ``files``: the SHA-256 of each data file by its key and path, and of the rows of
+        each split of a data set; ``rows``: that of the token ids and labels of each task and split; ``weights``: that
+        of all weights before the first step; ``versions``: of the packages that compute.
     """
     rows = {
         f"{task}, {split}": tensors_fingerprint(
@@ -53,6 +53,7 @@ def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
         for split, each in found.items()
     }
     files = {f"{key}={path}": content_checksum(path) for key, path in data_files(setting.config)}
+    files |= dataset_rows(setting.config, setting.tasks)
     return {
         "config": asdict(setting.config),
         "files": files,

@@ -323,9 +323,10 @@ def identity_of(config: Config) -> str:
 
 def _data(config: Config) -> list[str]:
     """Return path and checksum of each data file; one that cannot be read is told when its job begins."""
-    from mtl.training.inputs import data_files
+    from mtl.training.inputs import data_files, dataset_files
 
-    return [f"{path.absolute()} {content_checksum(path) if path.is_file() else ''}" for _, path in data_files(config)]
+    paths = [*(path for _, path in data_files(config)), *dataset_files(config)]
+    return [f"{path.absolute()} {content_checksum(path) if path.is_file() else ''}" for path in paths]
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -132,7 +132,7 @@ WRONG_CONFIGURATIONS = {
         """
   data.tasks.mood
       found:    no file
-      expected: train= (with or without val= and test=) or path=
+      expected: train= (with or without val= and test=), path= or dataset=
       repair:   give data.tasks.mood.path=…""",
     ),
     "a path with special characters": (

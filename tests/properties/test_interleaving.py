@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data import buckets
-from mtl.data.order import MODES, Step
+from mtl.data.order import MODES, Rows
 from mtl.data.sampling import StepSampler
 
 EPOCHS = 4
@@ -66,15 +66,15 @@ def setups(world_size: st.SearchStrategy[int] = st.just(1)) -> st.SearchStrategy
     )
 
 
-def epochs(sampler: StepSampler, count: int = EPOCHS) -> list[list[Step]]:
-    return [list(sampler) for _ in range(count)]
+def epochs(sampler: StepSampler, count: int = EPOCHS) -> list[list[Rows]]:
+    return [[step.rows for step in sampler] for _ in range(count)]
 
 
-def plain(steps: Iterable[Step]) -> list[list[tuple[str, list[int]]]]:
+def plain(steps: Iterable[Rows]) -> list[list[tuple[str, list[int]]]]:
     return [[(task, rows.tolist()) for task, rows in step.items()] for step in steps]
 
 
-def rows_of(task: str, steps: Iterable[Step]) -> list[int]:
+def rows_of(task: str, steps: Iterable[Rows]) -> list[int]:
     return [int(row) for step in steps for row in step.get(task, ())]
 
 
@@ -94,7 +94,7 @@ def test_each_row_once_per_epoch(setup: Setup) -> None:
 
 @given(setups())
 def test_all_rows_of_a_task_come_equally_often(setup: Setup) -> None:
-    steps: list[Step] = []
+    steps: list[Rows] = []
     for epoch in epochs(setup.sampler()):
         steps += epoch
         for task, lengths in setup.lengths.items():
@@ -141,7 +141,7 @@ def test_steps_have_the_tasks_of_the_mode(setup: Setup) -> None:
 def test_the_budget_is_kept(setup: Setup) -> None:
     for rank in range(setup.world_size):
         for step in setup.sampler(rank):
-            for task, rows in step.items():
+            for task, rows in step.rows.items():
                 longest = max((setup.lengths[task][row] for row in rows), default=0)
                 assert len(rows) <= setup.batch_size
                 # With several processes one may have a row more than another: see `Budget`.
@@ -156,8 +156,8 @@ def test_several_processes_plan_as_one_with_all_their_rows(setup: Setup) -> None
     several = setup.sampler(setup.world_size - 1)
     for step in several.plan.steps:
         share = several.advance()
-        assert plain([one.advance()]) == plain([several.last_whole]) == plain([step])
-        assert share.keys() == step.keys()
+        assert plain([one.advance().rows]) == plain([share.whole]) == plain([step])
+        assert share.rows.keys() == step.keys()
 
 
 @given(setups(world_size=st.integers(2, 4)))
@@ -167,18 +167,17 @@ def test_the_processes_share_each_step_out(setup: Setup) -> None:
         planned = samplers[0].plan.steps
         for whole, *shares in zip(planned, *samplers, strict=True):
             for task, rows in whole.items():
-                assert Counter(rows.tolist()) == Counter(row for share in shares for row in share[task].tolist())
-            assert all(list(share) == list(whole) for share in shares)
+                assert Counter(rows.tolist()) == Counter(row for share in shares for row in share.rows[task].tolist())
+            assert all(list(share.rows) == list(whole) for share in shares)
 
 
 @given(setups())
 def test_the_steps_of_all_epochs_are_known_beforehand(setup: Setup) -> None:
     sampler = setup.sampler()
-    expected = [sampler.total_steps(count) for count in range(1, EPOCHS + 1)]
-    counts = [len(steps) for steps in epochs(sampler)]
+    numbers = [[step.number for step in sampler] for _ in range(EPOCHS)]
 
-    assert np.cumsum(counts).tolist() == expected
-    assert counts == [len(sampler)] * EPOCHS
+    assert [number for epoch in numbers for number in epoch] == [*range(EPOCHS * len(sampler))]
+    assert list(map(len, numbers)) == [len(sampler)] * EPOCHS
 
 
 @given(setups())
@@ -186,7 +185,7 @@ def test_the_counts_of_the_plan_are_those_of_the_steps(setup: Setup) -> None:
     sampler = setup.sampler()
     for _ in range(EPOCHS):
         plan = sampler.plan
-        steps = list(sampler)
+        steps = [step.rows for step in sampler]
         for task, count in plan.counts.items():
             assert count.rows == len(rows_of(task, steps))
             assert count.batches == sum(task in step for step in steps)
@@ -207,5 +206,5 @@ def test_a_resumed_run_sees_what_was_left(setup: Setup, data: st.DataObject) -> 
     second.load_state_dict(first.state_dict())
     left = len(first) - position % len(first)
 
-    assert [plain([step]) for step in second] == whole[position : position + left]
-    assert [plain([second.advance()]) for _ in range(len(whole) - position - left)] == whole[position + left :]
+    assert [plain([step.rows]) for step in second] == whole[position : position + left]
+    assert [plain([second.advance().rows]) for _ in range(len(whole) - position - left)] == whole[position + left :]

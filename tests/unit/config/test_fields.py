@@ -25,7 +25,7 @@ DURATION = "days:hours:minutes:seconds, such as 00:12:00:00, or keys of days, ho
 POOLINGS = (
     "auto, cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, or several of these joined by +: mean+max"
 )
-FILES = "train= (with or without val= and test=) or path="
+FILES = "train= (with or without val= and test=), path= or dataset="
 NAME = (
     "at most 60 letters, digits and underscores, not starting with a digit, and none of all, combine, consistency, "
     "default, dwa, famo, tasks, uncertainty, weights"
@@ -244,6 +244,28 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
                 "one file to be split, or files for the splits",
                 f"give {SENTIMENT}.path=null, or path alone",
             ),
+        ),
+        (
+            (),
+            {f"{SENTIMENT}.dataset": "a/b"},
+            Problem(
+                SENTIMENT,
+                "dataset beside train and val and test",
+                "a data set, or files",
+                f"give {SENTIMENT}.dataset=null, or it alone",
+            ),
+        ),
+        *(
+            (
+                (),
+                {f"{SENTIMENT}.{key}": value},
+                Problem(f"{SENTIMENT}.{key}", found, "null without a data set", f"give {SENTIMENT}.dataset=…"),
+            )
+            for key, value, found in (
+                ("config", "a", "'a'"),
+                ("revision", "main", "'main'"),
+                ("splits", {"val": "dev"}, "{'val': 'dev'}"),
+            )
         ),
         (
             (),

@@ -20,7 +20,7 @@ from mtl.base.errors import DataError
 from mtl.data import examples as module
 from mtl.data import table
 from mtl.data.examples import Example, Examples, read_examples, read_texts
-from mtl.data.problems import ProblemLog
+from mtl.data.problems import Columns, ProblemLog
 from mtl.data.readers import Row
 from mtl.data.validation import valid_rows
 
@@ -250,9 +250,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count how often a file was parsed."""
     calls: list[object] = []
 
-    def counted(rows: Iterator[Row], log: ProblemLog, *, label_optional: bool) -> Iterator[tuple[object, ...]]:
+    def counted(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterator[tuple[object, ...]]:
         calls.append(rows)
-        return valid_rows(rows, log, label_optional=label_optional)
+        return valid_rows(rows, columns, log)
 
     monkeypatch.setattr(module, "valid_rows", counted)
     return lambda: len(calls)

@@ -47,7 +47,7 @@ def test_paired_steps_have_every_task_and_the_shorter_starts_over() -> None:
     plan = plan_epoch(streams(a=8, b=20), "paired", epoch=0)
 
     assert all(list(step) == ["a", "b"] for step in plan.steps)
-    assert (len(plan), plan.counts["a"].passes, plan.counts["b"].passes) == (5, 2.5, 1.0)
+    assert (len(plan.steps), plan.counts["a"].passes, plan.counts["b"].passes) == (5, 2.5, 1.0)
     assert (plan.counts["a"].rows, plan.counts["a"].batches, plan.counts["b"].rows) == (20, 5, 20)
 
 
@@ -83,13 +83,3 @@ def test_random_orders_mix_the_tasks(mode: Mode) -> None:
     assert all(turn.count("a") == turn.count("b") == 50 for turn in turns)
     assert all(30 < sum(x != y for x, y in itertools.pairwise(turn)) < 70 for turn in turns)
     assert turns[0] != turns[1]
-
-
-def test_summary() -> None:
-    plan = plan_epoch(streams(classification=5000, mood=20), "paired", epoch=2)
-
-    assert plan.summary() == (
-        "epoch 2: 1,250 steps\n"
-        "  classification      5,000 rows in 1,250 batches, 1.00 passes\n"
-        "  mood                5,000 rows in 1,250 batches, 250.00 passes"
-    )

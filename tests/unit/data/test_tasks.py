@@ -353,9 +353,9 @@ def test_labels_without_a_row_to_measure_by(tmp_path: Path) -> None:
 # What the configuration should have refused.
 
 
-@pytest.mark.parametrize(("files", "given"), [({}, "neither"), ({"train": "a.csv", "path": "b.csv"}, "both")])
+@pytest.mark.parametrize(("files", "given"), [({}, "none"), ({"train": "a.csv", "path": "b.csv"}, "train and path")])
 def test_a_task_has_a_training_file_or_one_to_split(files: dict[str, Any], given: str) -> None:
-    with pytest.raises(ValueError, match=f"^task t: exactly one of train and path is needed, {given} given$"):
+    with pytest.raises(ValueError, match=f"^task t: exactly one of train, path and dataset is needed, {given} given$"):
         TaskSpec("t", **files)
 
 

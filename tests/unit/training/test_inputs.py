@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from mtl.base.errors import DataError, ModelError, MtlError, Problem
 from mtl.config.checks import load
 from mtl.config.fields import Config
-from mtl.training.inputs import absolute, load_inputs, task_specs
+from mtl.data.dataset import DatasetSpec
+from mtl.training.inputs import absolute, dataset_files, dataset_rows, load_inputs, task_specs
 from tests.support.configs import changed, composed
 
 CORPUS = Path(__file__).parents[3] / "mtl" / "data" / "bundled" / "reviews"
@@ -57,6 +59,27 @@ def test_every_setting_of_a_task_arrives() -> None:
     assert (spec.train, spec.val, spec.test, spec.path) == (Path.home() / "a.csv", Path("b.csv"), Path("/c.csv"), None)
     assert (spec.text_column, spec.label_column, spec.labels) == ("body", "0", ("1", "0"))
     assert spec.fractions == (0.6, 0.2, 0.2)
+
+
+def test_every_setting_of_a_data_set_arrives() -> None:
+    values = {"dataset": "a/b", "config": "c", "revision": "main", "splits": {"val": "dev", "test": None}}
+    spec = task_specs(config({"stars": values}).data)[0]
+    assert spec.dataset == DatasetSpec("a/b", "c", "main", {"val": "dev", "test": None}, "data.tasks.stars")
+
+
+def test_a_run_and_a_study_see_that_the_rows_of_a_data_set_have_changed(tmp_path: Path) -> None:
+    folder = tmp_path / "moods"
+    settings = config({"mood": {"dataset": str(folder)}})
+    rows, contents = [], []
+    for last in ("one", "other"):
+        columns = {"text": [f"{text} {at}" for text in MOOD for at in range(9)], "label": [*MOOD.values()] * 9}
+        columns["text"][-1] = last
+        Dataset.from_dict(columns).save_to_disk(str(folder))
+        rows.append(dataset_rows(settings, load_inputs(settings).tasks))
+        contents.append([path.read_bytes() for path in dataset_files(settings)])
+    assert rows[0].keys() == rows[1].keys() == {f"data.tasks.mood.dataset={folder}[train]"}
+    assert rows[0] != rows[1]
+    assert contents[0] != contents[1]
 
 
 def test_one_file_is_split(file: Path) -> None:
@@ -110,11 +133,14 @@ def test_a_model_to_start_from_that_is_none(tmp_path: Path, file: Path) -> None:
 
 def test_a_copy_of_the_configuration_holds_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tasks = {"a": {"path": "a.csv"}, "b": {"train": "~/b.csv", "test": "bundled:reviews/sentiment/test.csv"}}
+    (tmp_path / "local").mkdir()
+    tasks: dict[str, Any] = {"c": {"dataset": "local"}, "d": {"dataset": "owner/name"}}
+    tasks |= {"a": {"path": "a.csv"}, "b": {"train": "~/b.csv", "test": "bundled:reviews/sentiment/test.csv"}}
     found = absolute(config(tasks, backbone__path="tiny", model__init_from="run"))
     assert found.data.tasks["a"].path == str(tmp_path / "a.csv")
     assert found.data.tasks["b"].train == str(Path.home() / "b.csv")
     assert found.data.tasks["b"].test == "bundled:reviews/sentiment/test.csv"
     assert found.data.tasks["b"].val is None
+    assert [found.data.tasks[name].dataset for name in "cd"] == [str(tmp_path / "local"), "owner/name"]
     assert (found.backbone.path, found.model.init_from) == (str(tmp_path / "tiny"), str(tmp_path / "run"))
     assert absolute(found) == found

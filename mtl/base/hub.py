@@ -1,0 +1,42 @@
+"""Ask the Hugging Face hub without waiting for a network that hangs."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+PROBE_SECONDS: Final = 7.0
+T = TypeVar("T")
+
+
+def answer(call: Callable[[], T]) -> T:
+    """Return what a call to the hub returns, at most `PROBE_SECONDS` later.
+
+    A thread makes the call, because no timeout reaches into the name look-up of the operating system.
+
+    Args:
+        call: Asks the hub, with a timeout of its own.
+
+    Raises:
+        TimeoutError: No answer in time.
+        Exception: Whatever the call raises.
+    """
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits
+            answers.put((None, error))
+
+    threading.Thread(target=ask, name="hub-probe", daemon=True).start()
+    try:
+        value, error = answers.get(timeout=PROBE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {PROBE_SECONDS:.0f} seconds") from None
+    if error is not None:
+        raise error
+    result: T = value
+    return result
