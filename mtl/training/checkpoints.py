@@ -12,16 +12,14 @@ import os
 import pickle
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import numpy as np
 import torch
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.plugins.io import CheckpointIO
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import replacing, sync_file
@@ -184,73 +182,88 @@ class CheckpointFiles(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class CurveLog(CSVLogger):
-    """Writes ``logs/metrics.csv`` in a run folder.
+class CurveLog(Logger):
+    """Write ``logs/metrics.csv`` in a run folder: a row for each step that is logged, columns in alphabetical order.
+
+    Lightning's `CSVLogger` deletes the file when it starts and rewrites it in place for a new column: a process killed
+    in between would lose it.
 
     Args:
         folder: The run folder.
-        kept: How many rows of a file that is there belong to the steps before the point from which the run goes on;
-            the rest is of steps that will be done again.
+        kept: How many rows of an existing file to keep; the later ones belong to steps that will be repeated.
     """
 
+    name = "logs"
+    version = ""
+
     def __init__(self, folder: Path, kept: int = 0) -> None:
-        super().__init__(folder, name="logs", version="")
-        self._kept = kept
+        super().__init__()
+        self._path = folder / self.name / "metrics.csv"
+        self._kept: int | None = kept
+        self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
+        self.rows = 0
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer; its file is made ready when it is first asked for."""
-        if self._experiment is None:
-            self._experiment = _Writer(self.log_dir, self._kept)
-        return self._experiment
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._path.parents[1])
 
-    @rank_zero_only
-    def sync(self) -> int:
-        """Bring all rows to the disk and return their number."""
-        self.save()
-        writer: _Writer = self.experiment
-        writer.sync()
-        return writer.rows
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Ignore the hyperparameters: a run keeps its own configuration."""
 
-
-class _Writer(ExperimentWriter):
-    """Lightning's writer, but for what would delete or rewrite the file so that a kill in between loses it."""
-
-    def __init__(self, log_dir: str, kept: int) -> None:
-        super().__init__(log_dir)
-        self._path = Path(self.metrics_file_path)
-        self.metrics_keys, rows = _read(self._path, kept)
-        self.rows = len(rows)
-        if rows:
-            _write(self._path, self.metrics_keys, rows)
-        else:
-            self._path.unlink(missing_ok=True)
-
-    def _check_log_dir_exists(self) -> None:
-        """Delete nothing: what is to stay has not been read yet."""
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Keep a row of scalars in memory until `save`."""
+        values = {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
+        self._waiting.append({**values, "step": step})
 
     def save(self) -> None:
         """Write the rows that wait in memory."""
-        self.rows += len(self.metrics)
-        super().save()
+        if self._kept is not None:
+            self._start(self._kept)
+        if not self._waiting:
+            return
+        rows, self._waiting = self._waiting, []
+        columns = sorted({*self._columns, *(name for row in rows for name in row)})
+        if columns == self._columns:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, columns).writerows(rows)
+        else:
+            _write(self._path, columns, [*_read(self._path)[1], *rows])
+        self._columns = columns
+        self.rows += len(rows)
 
-    def sync(self) -> None:
-        """Have the operating system write the file to the disk."""
+    def finalize(self, status: str) -> None:
+        """Write the rows that wait in memory."""
+        del status
+        self.save()
+
+    def sync(self) -> int:
+        """Flush all rows to the disk and return their number."""
+        self.save()
         if self._path.is_file():
             sync_file(self._path)
+        return self.rows
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        _write(self._path, fieldnames, _read(self._path)[1])
+    def _start(self, kept: int) -> None:
+        """Leave an existing file with its first ``kept`` rows."""
+        self._kept = None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns, rows = _read(self._path, kept)
+        self.rows = len(rows)
+        if rows:
+            _write(self._path, self._columns, rows)
+        else:
+            self._path.unlink(missing_ok=True)
 
 
 def _read(path: Path, most: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns and the first rows; nothing where there is no file, or none of its rows is wanted."""
+    """Return the columns and the first rows; nothing if there is no file or no row is wanted."""
     if most == 0 or not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for at, row in enumerate(reader) if most is None or at < most]
+        rows = list(islice(reader, most))
         return list(reader.fieldnames or ()), rows
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -235,11 +235,19 @@ class MultiTaskModule(LightningModule):
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which the trainer computes a training step."""
-        return contextlib.nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
+        trainer = self._attached()
+        return contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
+
+    def _attached(self) -> Trainer | None:
+        """Return the trainer; None where the module is used without one."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     def _rates(self) -> dict[str, float]:
         """Return the rate of each group once: biases and norms have that of the weights beside them."""
-        rates = {} if self._trainer is None else {group["name"]: group["lr"] for group in self._groups()}
+        rates = {} if self._attached() is None else {group["name"]: group["lr"] for group in self._groups()}
         shown = {name: name.removesuffix(NO_DECAY) for name in rates}
         return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
 
@@ -249,8 +257,9 @@ class MultiTaskModule(LightningModule):
         return optimizer.param_groups
 
     def _logs_this_step(self) -> bool:
-        """Whether the loggers take this step's figures; noting them costs as much as a step of a head alone."""
-        every: int = 1 if self._trainer is None else self._trainer.log_every_n_steps  # type: ignore[attr-defined]
+        """Whether this step's figures are logged: collecting them takes as long as a training step of a head alone."""
+        trainer = self._attached()
+        every: int = 1 if trainer is None else trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.global_step + 1) % every == 0
 
     def _nothing_to_learn(self) -> Tensor:

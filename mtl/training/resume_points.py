@@ -91,7 +91,7 @@ class ResumePoints(Checkpoint):
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
 
-    def go_on(self, trainer: pl.Trainer) -> None:
+    def resume(self, trainer: pl.Trainer) -> None:
         """Put back, at the moment at which training goes on, what other code may have touched since it was loaded."""
         trainer.should_stop = self._restored["should_stop"]
         ranks = self._restored["random"]
@@ -170,7 +170,7 @@ class ResumePoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember what `go_on` puts back."""
+        """Remember what `resume` restores."""
         del trainer, pl_module
         self._restored = checkpoint[KEY]
 
