@@ -11,7 +11,7 @@ from mtl.base.errors import Problem, TrainingError, listed
 from mtl.base.files import write_json
 from mtl.data.problems import plural
 from mtl.training.guard import BadStep, BrokenWeights, not_finite
-from mtl.training.plan import Setting
+from mtl.training.plan import RunPlan
 
 FOLDER = "bad_steps"
 MOST_FILES = 20
@@ -27,10 +27,10 @@ class BadSteps:
     """Is told of each bad step of a run, and of weights that a good one has broken.
 
     Args:
-        setting: The run.
+        plan: The run.
     """
 
-    setting: Setting
+    plan: RunPlan
 
     def __call__(self, bad: BadStep | BrokenWeights) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
@@ -40,12 +40,12 @@ class BadSteps:
         """
         if isinstance(bad, BrokenWeights):
             raise self._broken(bad)
-        if names := not_finite(dict(self.setting.start.network.named_parameters())):
+        if names := not_finite(dict(self.plan.start.network.named_parameters())):
             raise self._broken(BrokenWeights(bad.sound + 1, max(bad.sound + 1, bad.step - bad.in_a_row), names))
         where = "its rows are not written down: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
-        settings = self.setting.config.callbacks.bad_steps
+        settings = self.plan.config.callbacks.bad_steps
         if settings.action == "skip" and bad.in_a_row < settings.most_in_a_row:
             log.warning("step %d (epoch %d) left out: %s; %s", bad.step, bad.epoch, _found(bad), where)
             return
@@ -72,7 +72,7 @@ class BadSteps:
 
     def _repairs_of_updates(self) -> Iterator[str]:
         yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
-        optimizer = self.setting.config.optimizer
+        optimizer = self.plan.config.optimizer
         if optimizer.weight_decay > _USUAL_DECAY:
             yield f"optimizer.weight_decay={_USUAL_DECAY} in place of {optimizer.weight_decay:g}"
         if optimizer.eps < _USUAL_EPS:
@@ -80,13 +80,13 @@ class BadSteps:
         yield from self._last_good_state()
 
     def _last_good_state(self) -> Iterator[str]:
-        last = self.setting.folder / "checkpoints" / "last.ckpt"
+        last = self.plan.folder / "checkpoints" / "last.ckpt"
         if last.is_file():
             yield f"the last good state is in {last}"
 
     def _write(self, bad: BadStep) -> Path:
-        path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
-        if self.setting.place.rank:  # the first process writes, with the rows of all
+        path = self.plan.folder / FOLDER / f"step_{bad.step}.json"
+        if self.plan.place.rank:  # the first process writes, with the rows of all
             return path
         content = {
             "step": bad.step,
@@ -100,7 +100,7 @@ class BadSteps:
 
     def _rows(self, bad: BadStep) -> Iterator[dict[str, object]]:
         for task, indices in bad.rows.items():
-            examples = self.setting.tasks[task].train
+            examples = self.plan.tasks[task].train
             lines = examples.lines
             for row in indices:
                 found = examples[row]
@@ -113,7 +113,7 @@ class BadSteps:
                 }
 
     def _repairs(self) -> Iterator[str]:
-        config, precision = self.setting.config, self.setting.precision
+        config, precision = self.plan.config, self.plan.precision
         yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
         if not precision.startswith("32"):
             yield f"trainer.precision=32-true in place of {precision}"

@@ -39,16 +39,16 @@ class FreezePlan:
         return frozenset(layer for layer, first in self.first.items() if first <= at)
 
     @property
-    def stages(self) -> dict[int, list[str]]:
-        """The layers that begin to learn, by the epoch or step that they begin with."""
-        stages: dict[int, list[str]] = {}
+    def unfreezing(self) -> dict[int, list[str]]:
+        """The layers that unfreeze in each epoch or step, in order."""
+        starts: dict[int, list[str]] = {}
         for layer, first in self.first.items():
-            stages.setdefault(first, []).append(layer)
-        return dict(sorted(stages.items()))
+            starts.setdefault(first, []).append(layer)
+        return dict(sorted(starts.items()))
 
-    def stage(self, at: int) -> int:
-        """Return the number (from 0) of the stage that ``at`` belongs to; -1 before anything learns."""
-        return sum(start <= at for start in set(self.first.values())) - 1
+    def times_unfrozen(self, at: int) -> int:
+        """Return how many times layers have unfrozen up to the epoch or step ``at``."""
+        return sum(start <= at for start in set(self.first.values()))
 
     def boundary(self, at: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
         """Return how many layers of the encoder are frozen below everything that learns in ``at``.

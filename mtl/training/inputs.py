@@ -15,7 +15,7 @@ from mtl.config.fields import BackboneConfig, Config, DataConfig, RetentionConfi
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.sources import BackboneSpec, locate
-from mtl.training.head_specs import check_stages
+from mtl.training.build import check_stages, make_combination
 
 BUNDLED = "bundled:"
 """Prefix of the files that ship with the package."""
@@ -56,6 +56,7 @@ def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
     pairs = _attempt(lambda: _pairs(config.retention), problems)
     if to_train:
         _attempt(lambda: _packages(config), problems)
+        _attempt(lambda: make_combination(config, ()), problems)  # needs TorchJD for some methods
     if len(problems) == 1:
         raise problems[0]
     if problems or weights is None or tasks is None:

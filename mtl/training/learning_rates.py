@@ -117,7 +117,7 @@ def parameter_groups(
     return [
         ParameterGroup(
             name=name
-            + (f"/stage_{plan.stage(first) + 1}" if len(starts[name]) > 1 else "")
+            + (f"/stage_{plan.times_unfrozen(first)}" if len(starts[name]) > 1 else "")
             + ("" if decays else NO_DECAY),
             layers=tuple(dict.fromkeys(layer for layer, _, _ in members[name, first, decays])),
             rate=by_group[name],
