@@ -33,29 +33,29 @@ Frozen = Mapping[tuple[str, str], "RowActivations"]
 def analyse_errors(
     plan: RunPlan, splits: Encoded, scored: Mapping[str, Mapping[str, Scored]], frozen: Frozen | None
 ) -> dict[str, ErrorAnalysis]:
-    """Return what goes wrong with each task on the split that its report shows.
+    """Return the error analysis of each task on the split of its report.
 
-    Where the encoder was trained, its training rows (up to ``evaluation.nearest_rows`` of each task) and the mistakes
-    go through it once more. Nothing is analysed where ``data.most_batches`` takes a few rows of each split.
+    A trained encoder encodes the training rows (up to ``evaluation.nearest_rows`` of each task) and the mistakes again.
+    There is no analysis if ``data.most_batches`` limits the run to a few rows.
 
     Args:
-        plan: What the run has settled.
+        plan: The plan of the run.
         splits: Token ids of all rows.
         scored: Predictions of each task and split.
-        frozen: The embeddings of a frozen encoder that are known, by task and split.
+        frozen: The embeddings of a frozen encoder by task and split, or None.
     """
     if not plan.config.evaluation.error_analysis or plan.config.data.most_batches is not None:
-        return {}  # of a few rows it says nothing
+        return {}
     start = time.perf_counter()
-    found = {}
-    for task, each in scored.items():
-        split = reported_split(each)
+    analyses = {}
+    for task, of_splits in scored.items():
+        split = reported_split(of_splits)
         if split is not None:
-            found[task] = _analyse(plan, splits[task], task, split, each[split], frozen or {})
+            analyses[task] = _analyse(plan, splits[task], task, split, of_splits[split], frozen or {})
     seconds = time.perf_counter() - start
-    if seconds >= 1:  # a wait that a reader wonders about
+    if seconds >= 1:
         log.info("error analysis: %.1f s", seconds)
-    return found
+    return analyses
 
 
 def _analyse(
@@ -89,10 +89,10 @@ def embeddings_of(
     """Return the embeddings of some rows of a split, ``(M, H)``.
 
     Args:
-        plan: What the run has settled; its encoder computes them.
+        plan: The plan of the run, with the encoder.
         encoded: Token ids of the split.
-        known: The embeddings of all its rows where the encoder is frozen.
-        rows: Which rows, int64, ``(M,)``.
+        known: The embeddings of all its rows if the encoder is frozen.
+        rows: The rows, int64, ``(M,)``.
     """
     if known is not None:
         return known.gather(rows)[0]
@@ -100,15 +100,15 @@ def embeddings_of(
 
 
 ROWS = 1000
-"""Rows of a map, a sample of more: each costs two passes through the encoder."""
+"""The most rows of a map: each takes two passes through the encoder."""
 
 
 @dataclass(frozen=True)
 class SentenceMaps:
-    """What becomes the maps of all tasks once training is done.
+    """The sentence maps of all tasks before training.
 
     Attributes:
-        rows: For each task the rows of the map among those of its reported split, ascending, int64, ``(N,)``.
+        rows: The rows of each task's map in its reported split, ascending, int64, ``(N,)``.
         before: Their embeddings before training, ``(N, H)``.
     """
 
@@ -117,12 +117,12 @@ class SentenceMaps:
 
     @classmethod
     def begin(cls, plan: RunPlan, splits: Splits, frozen: Frozen | None) -> SentenceMaps:
-        """Draw the rows and embed them with the encoder as it is now; nothing where no pages are wanted.
+        """Draw the rows and encode them with the current encoder; the maps are empty without ``evaluation.figures``.
 
         Args:
-            plan: What the run has settled.
+            plan: The plan of the run.
             splits: Token ids of all rows.
-            frozen: The embeddings of a frozen encoder, by task and split.
+            frozen: The embeddings of a frozen encoder by task and split, or None.
         """
         if not plan.config.evaluation.figures:
             return cls()
@@ -130,13 +130,13 @@ class SentenceMaps:
         return cls(rows, _embedded(plan, splits, rows, frozen))
 
     def end(self, plan: RunPlan, splits: Splits, frozen: Frozen | None) -> dict[str, SentenceMap]:
-        """Return the map of each task, the encoder being trained now; see `begin`."""
+        """Return the map of each task with the trained encoder; see `begin`."""
         after = self.before if frozen is not None else _embedded(plan, splits, self.rows, None)
         return {task: sentence_map(self.before[task], after[task], rows) for task, rows in self.rows.items()}
 
 
 def _splits(plan: RunPlan) -> dict[str, str]:
-    """Return the split of each task that its report shows."""
+    """Return the split of each task's report."""
     with_rows = {
         name: {split: None for split in ("val", "test") if len(task.splits[split])} for name, task in plan.tasks.items()
     }
@@ -155,6 +155,6 @@ def _embedded(
 ) -> Embeddings:
     where = _splits(plan)
     return {
-        task: embeddings_of(plan, splits[task][where[task]], (frozen or {}).get((task, where[task])), each)
-        for task, each in rows.items()
+        task: embeddings_of(plan, splits[task][where[task]], (frozen or {}).get((task, where[task])), drawn)
+        for task, drawn in rows.items()
     }

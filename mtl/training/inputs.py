@@ -18,7 +18,7 @@ from mtl.model.sources import BackboneSpec, locate
 from mtl.training.build import check_stages, make_combination
 
 BUNDLED = "bundled:"
-"""Prefix of the files that ship with the package."""
+"""Prefix of files that are part of the package."""
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "data" / "bundled"
 
 T = TypeVar("T")
@@ -44,11 +44,10 @@ def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
 
     Args:
         config: A run's configuration.
-        to_train: Whether to check for packages that only training needs.
+        to_train: Whether to check the packages that only training needs.
 
     Raises:
-        MtlError: What is wrong with the data files, the heads that need their labels, the weights and what has to be
-            installed, together.
+        MtlError: All problems with data files, heads, weights and missing packages together.
     """
     problems: list[MtlError] = []
     weights = _attempt(lambda: _weights(config), problems)
@@ -73,11 +72,7 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
 
 
 def _packages(config: Config) -> None:
-    """Check that packages are there which only some runs need.
-
-    Raises:
-        ConfigError: One is missing.
-    """
+    """Check the packages that only some runs need."""
     if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
         found = "lora, and the Python package peft is not installed"
         repair = "pip install 'mtl[lora]', or pip install peft"
@@ -118,7 +113,7 @@ def _pairs(retention: RetentionConfig) -> Pairs | None:
 
 
 def task_specs(data: DataConfig) -> list[TaskSpec]:
-    """Return where each task's data is."""
+    """Return the data files and settings of each task."""
     shares = (data.split[0], data.split[1], data.split[2])
     most = data.most_batches
     train, other = data.batch_size, data.eval_batch_size
@@ -145,7 +140,7 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
 
 
 def data_files(config: Config) -> list[tuple[str, Path]]:
-    """Return all data files of a run, each with its key."""
+    """Return the key and path of each data file of a run."""
     keys = {
         f"data.tasks.{name}.{key}": value
         for name, task in config.data.tasks.items()
@@ -164,7 +159,7 @@ def _file(text: str | None) -> Path | None:
 
 
 def absolute(config: Config) -> Config:
-    """Return the configuration with absolute paths, so that a run's copy of it holds in every folder."""
+    """Return the configuration with absolute paths, so that a run's copy is valid in every folder."""
     tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
     backbone = replace(config.backbone, path=_absolute(config.backbone.path))
     model = replace(config.model, init_from=_absolute(config.model.init_from))

@@ -54,8 +54,8 @@ class ForwardPass:
 class MultiTaskModule(LightningModule):
     """Train a network on the interleaved batches of all tasks.
 
-    A step runs the encoder once on the rows of all tasks, then each head on its own rows. Its loss combines those of the
-    tasks, each of which is logged.
+    A step runs the encoder once on the rows of all tasks, then each head on its own rows. Its loss is the combination
+    of the tasks' losses, each of which is logged.
 
     Args:
         network: Encoder and heads.

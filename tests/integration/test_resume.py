@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     train(config(*chosen), run, resume=True)
     assert (
         f"{run}/checkpoints/last.ckpt: a changed, damaged or cut off file: its checksum differs; "
-        "going on from the checkpoint before it, previous.ckpt"
+        "resuming from the checkpoint before it, previous.ckpt"
     ) in caplog.messages
     train(config(*chosen), tmp_path / "unbroken")
     assert differences(run, tmp_path / "unbroken") == []

@@ -98,7 +98,7 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
     assert found.code == 2
     folder = folder_of(tmp_path)
     assert folder.name.startswith("mine-")
-    assert "this job failed, the study goes on" in found.out
+    assert "this job failed, the study continues" in found.out
     assert "Traceback" not in found.out + found.err
     assert "1 job of the study failed: lower_layers_frozen-train_layers-99-seed-1" in found.out + found.err
     told = comparison(folder)
