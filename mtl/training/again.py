@@ -161,12 +161,7 @@ def _as_split(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_scored(folder: str | Path, scored: AllScored) -> None:
-    """Write ``metrics.json`` and the predictions.
-
-    Args:
-        folder: The folder, which is created if missing.
-        scored: Scores and predictions of each task and split.
-    """
+    """Write ``metrics.json`` and the predictions."""
     for task, splits in scored.items():
         for split, each in splits.items():
             write_predictions(predictions_path(folder, task, split), each.predictions)

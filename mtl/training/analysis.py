@@ -37,12 +37,6 @@ def analyse_errors(
 
     A trained encoder encodes the training rows (up to ``evaluation.nearest_rows`` of each task) and the mistakes again.
     There is no analysis if ``data.most_batches`` limits the run to a few rows.
-
-    Args:
-        plan: The plan of the run.
-        splits: Token ids of all rows.
-        scored: Predictions of each task and split.
-        frozen: The embeddings of a frozen encoder by task and split, or None.
     """
     if not plan.config.evaluation.error_analysis or plan.config.data.most_batches is not None:
         return {}
@@ -117,13 +111,7 @@ class SentenceMaps:
 
     @classmethod
     def begin(cls, plan: RunPlan, splits: Splits, frozen: Frozen | None) -> SentenceMaps:
-        """Draw the rows and encode them with the current encoder; the maps are empty without ``evaluation.figures``.
-
-        Args:
-            plan: The plan of the run.
-            splits: Token ids of all rows.
-            frozen: The embeddings of a frozen encoder by task and split, or None.
-        """
+        """Draw the rows and encode them with the current encoder; the maps are empty without ``evaluation.figures``."""
         if not plan.config.evaluation.figures:
             return cls()
         rows = {task: _drawn(plan, task, split) for task, split in _splits(plan).items()}

@@ -22,14 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(plan: RunPlan, data: MultiTaskDataModule | None, total_steps: int, warnings: Sequence[str]) -> None:
-    """Print what is trained at which rate, and what an epoch does.
-
-    Args:
-        plan: The plan of the run.
-        data: The batches; None if everything is frozen.
-        total_steps: Optimizer steps of the whole training.
-        warnings: What a reader must know before trusting the scores.
-    """
+    """Print what is trained at which rate, and what an epoch does."""
     if data is None:
         log.info("everything is frozen: nothing to train")
     else:

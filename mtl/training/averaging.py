@@ -41,7 +41,6 @@ class AveragedWeights(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the current weights, or from the averages of a checkpoint."""
-        del trainer
         for layer, name, parameter in _trained(pl_module):
             self._steps.setdefault(layer, 0)
             known = self._averages.get(name, parameter.detach())
@@ -49,19 +48,16 @@ class AveragedWeights(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count steps from here on: a resumed trainer knows their number only now."""
-        del pl_module
         self._seen = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Restore training's own weights after a validation."""
-        del trainer, batch, batch_idx
         self._show(pl_module, averages=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Update the averages after an optimizer step."""
-        del outputs, batch, batch_idx
         if trainer.global_step == self._seen:  # gradients are still being accumulated
             return
         self._seen = trainer.global_step
@@ -78,17 +74,14 @@ class AveragedWeights(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averages, which stay in place until the best checkpoint is written."""
-        del trainer
         self._show(pl_module, averages=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore training's own weights before ``last.ckpt`` is written."""
-        del trainer
         self._show(pl_module, averages=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averages as the result of training."""
-        del trainer
         self._show(pl_module, averages=True)
 
     def _show(self, module: LightningModule, *, averages: bool) -> None:

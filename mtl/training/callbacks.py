@@ -22,12 +22,7 @@ BEST: Final = "best.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep the weights of the best validation.
-
-    Args:
-        folder: The folder of the checkpoints.
-        monitor: The metric to compare; larger is better.
-    """
+    """Keep the weights of the best validation."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(
@@ -72,9 +67,6 @@ class CostMeter(Callback):
         seconds: Wall-clock seconds from the start of the fit to its end, without encoding for frozen layers.
         rows: Training rows of all tasks in all processes.
         last_step: The last optimizer step, from 0.
-
-    Args:
-        activations: The activations of frozen layers, which measure the time of encoding.
     """
 
     def __init__(self, activations: FrozenActivations) -> None:
@@ -98,20 +90,17 @@ class CostMeter(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a resumed run continues from the time in its checkpoint."""
-        del trainer, pl_module
         self._start = self._now() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the rows of a step."""
-        del pl_module, outputs, batch_idx
         self.rows += sum(map(len, batch.step_rows.values()))
         self.last_step = max(0, trainer.global_step - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        del trainer, pl_module
         self.seconds = self._now() - self._start
 
     def state_dict(self) -> dict[str, Any]:
@@ -175,18 +164,15 @@ class History(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add the loss of a batch."""
-        del pl_module, batch, batch_idx
         self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep each task's macro-F1."""
-        del pl_module
         if not trainer.sanity_checking:
             self._scores = task_scores(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the mean loss and the scores of the epoch's last validation."""
-        del pl_module
         self.epochs.append(EpochFigures(trainer.current_epoch + 1, self._losses.mean(), self._scores))
         self._scores, self._losses = {}, _MeanLoss()
 
@@ -217,7 +203,6 @@ class UnfreezingLines(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Write the line of the layers that are trained now, unless it is written already."""
-        del pl_module, batch, batch_idx
         step = trainer.global_step
         start = max((start for start in self._lines if start <= step), default=None)
         if start is not None and start != self._shown:
@@ -226,12 +211,7 @@ class UnfreezingLines(Callback):
 
 
 class EpochLines(Callback):
-    """Write a line per validation, and one for each epoch without any: loss, each task's macro-F1, time.
-
-    Args:
-        tasks: The tasks in the order of the line.
-        write: Takes a line.
-    """
+    """Write a line per validation, and one for each epoch without any: loss, each task's macro-F1, time."""
 
     def __init__(self, tasks: tuple[str, ...], write: Callable[[str], None]) -> None:
         self._tasks = tasks
@@ -243,19 +223,16 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a resumed run continues from the time in its checkpoint."""
-        del trainer, pl_module
         self._start = time.perf_counter() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add the loss of a batch."""
-        del pl_module, batch, batch_idx
         self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line of a validation."""
-        del pl_module
         if trainer.sanity_checking:
             return
         scores = task_scores(trainer)
@@ -265,7 +242,6 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line of an epoch that was not validated."""
-        del pl_module
         if not self._written:
             self._end_line(trainer, "")
         self._written = False

@@ -141,10 +141,6 @@ def versions() -> dict[str, str]:
 def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Check that a checkpoint is a complete resume point.
 
-    Args:
-        checkpoint: The content of the file.
-        path: The file, for the error.
-
     Raises:
         ModelError: It is not; all wrong keys together.
     """
@@ -153,12 +149,6 @@ def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler: StepSampler) -> None:
     """Check that a run can resume from a file, before anything is loaded.
-
-    Args:
-        path: A resume point.
-        trainer: The trainer with its callbacks, which has not run yet.
-        module: The module.
-        sampler: The order of the training rows.
 
     Raises:
         ModelError: It cannot; all wrong keys together.

@@ -165,7 +165,6 @@ class CheckpointFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, see `write_checkpoint`."""
-        del storage_options
         path = Path(path)
         previous = self._previous.get(path.name)
         write_checkpoint(path, checkpoint, None if previous is None else path.with_name(previous))
@@ -174,7 +173,6 @@ class CheckpointFiles(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Return a checkpoint, see `read_checkpoint`; the other arguments are ignored."""
-        del map_location, weights_only
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -235,7 +233,6 @@ class CurveLog(Logger):
 
     def finalize(self, status: str) -> None:
         """Write the rows that wait in memory."""
-        del status
         self.save()
 
     def sync(self) -> int:

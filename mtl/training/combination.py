@@ -33,24 +33,15 @@ class Combination(nn.Module):
         self.tasks = tuple(tasks)
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
-        """Return the weight of each task's loss in a step.
-
-        Args:
-            losses: The loss of each task that has rows in the step, scalars.
-        """
+        """Return the weight of each task in a step, given the loss of each task with rows in it, scalars."""
         return dict.fromkeys(losses, 1.0)
 
     def penalty(self, losses: Mapping[str, Tensor]) -> Tensor | None:
         """Return what is added to the weighted sum, a scalar, if anything."""
-        del losses
         return None
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a step, a scalar.
-
-        Args:
-            losses: The loss of each task that has rows in the step, scalars.
-        """
+        """Return the loss of a step, a scalar; see `weights`."""
         weights = self.weights(losses)
         total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
         penalty = self.penalty(losses)
@@ -67,12 +58,7 @@ class Combination(nn.Module):
 
 
 class Weighted(Combination):
-    """The sum with a fixed weight for each task.
-
-    Args:
-        tasks: All trained tasks.
-        weights: The weight of each task's loss; 1 by default.
-    """
+    """The sum with a fixed weight for each task, by default 1."""
 
     def __init__(self, tasks: Sequence[str], weights: Mapping[str, float]) -> None:
         super().__init__(tasks)
@@ -256,11 +242,7 @@ class Famo(Combination):
 
 
 class Randomness:
-    """The random state at one moment, to repeat the same dropout for the same rows.
-
-    Args:
-        device: The device of the network.
-    """
+    """The random state at one moment, to repeat the same dropout for the same rows."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -107,13 +107,7 @@ def compact_embeddings(
 
 
 def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> Tensor:
-    """Return the ids in the tables and those of ``always`` in ascending order, int64, ``(n,)``.
-
-    Args:
-        tables: Token ids, which may be mapped from files and are read in pieces.
-        size: V.
-        always: More ids.
-    """
+    """Return the ids in the tables and those of ``always`` in ascending order, int64, ``(n,)``."""
     seen = np.zeros(size, dtype=bool)
     seen[list(always)] = True
     for table in tables:

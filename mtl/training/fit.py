@@ -100,12 +100,7 @@ def encoder_ability(run: Prepared) -> float | None:
 
 
 def fit_network(run: Prepared, connect: Connect) -> Cost:
-    """Train the network of a run in place, in this process; see `fit`.
-
-    Args:
-        run: The run.
-        connect: Joins the processes of a training in several.
-    """
+    """Train the network of a run in place, in this process; see `fit`."""
     plan, training = run.plan, run.training
     network = plan.start.network
     total = sum(parameter.numel() for parameter in network.parameters())

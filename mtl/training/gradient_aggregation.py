@@ -24,10 +24,6 @@ class GradientAggregation(Combination):
     gradient of the plain sum, which for a head of one task is the gradient of this task.
 
     The loss of a step is the sum; its backward pass is `backward`.
-
-    Args:
-        tasks: All trained tasks.
-        weighting: From the Gramian to the weights.
     """
 
     def __init__(self, tasks: Sequence[str], weighting: Weighting) -> None:
@@ -118,9 +114,6 @@ def torchjd_weighting(name: str) -> Weighting:
     - ``aligned_mtl``: their sum after an orthogonal change that makes them equally long (Senushkin et al. 2023).
 
     Without a conflict the first two are the sum, whose scale the others, which are means by nature, need not have.
-
-    Args:
-        name: One of these.
 
     Raises:
         ImportError: TorchJD or what the method needs besides is not installed.

@@ -40,7 +40,6 @@ class GradientWatch(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Measure a step if one is due; of accumulated batches the first."""
-        del loss
         assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy
         step = pl_module.step
         if step is None or trainer.global_step % self._every or trainer.global_step == self._last:

@@ -16,10 +16,6 @@ from mtl.config.fields import TrainerConfig
 def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:
     """Return the device that the trainer will use.
 
-    Args:
-        flags: The trainer's flags.
-        rank: The rank of this process.
-
     Raises:
         ConfigError: The requested device is not available.
     """

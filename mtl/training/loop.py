@@ -22,12 +22,7 @@ from mtl.training.resume_points import ResumePoints
 
 
 def use_exact_loops(trainer: pl.Trainer, points: ResumePoints) -> None:
-    """Replace the loops of a trainer that has not run yet.
-
-    Args:
-        trainer: The trainer.
-        points: Called after each step, and when a resumed run continues.
-    """
+    """Replace the loops of a trainer that has not run yet."""
     original = trainer.fit_loop
     fit_loop = _ExactFitLoop(trainer, min_epochs=original.min_epochs, max_epochs=original.max_epochs)
     fit_loop.epoch_loop = _ExactEpochLoop(trainer, points, original.min_steps, original.max_steps)

@@ -200,10 +200,6 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     r"""Return the symmetric Kullback-Leibler divergence of two predictions, its mean over the rows, a scalar.
 
     .. math:: D(p, q) = \frac{1}{2} (KL(p \| q) + KL(q \| p)) = \frac{1}{2} \sum_c (p_c - q_c)(\log p_c - \log q_c)
-
-    Args:
-        first: Logits ``(B, C)``.
-        second: As ``first``.
     """
     if not len(first):
         return (first + second).sum()  # 0, with a graph

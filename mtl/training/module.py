@@ -129,7 +129,6 @@ class MultiTaskModule(LightningModule):
         Raises:
             RuntimeError: The batch has activations of a layer that is trained by now: they are out of date.
         """
-        del batch_idx
         if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
         if batch.features is not None and not _is_frozen_at(batch, self._boundary):
@@ -145,7 +144,6 @@ class MultiTaskModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
-        del batch_idx
         randomness = Randomness(self.device) if self.combination.looks_back else None
         losses, embeddings = self._task_losses(batch)
         self.step = ForwardPass(batch, losses, embeddings, randomness)
@@ -195,7 +193,6 @@ class MultiTaskModule(LightningModule):
 
         `log` would repeat the last values of tasks without rows in this step until the epoch ends.
         """
-        del outputs, batch, batch_idx
         if self._noted_at != self.global_step - 1:  # not a step to log, or gradients are still accumulated
             return
         tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
@@ -269,7 +266,6 @@ class MultiTaskModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the task of the batch."""
-        del batch_idx, dataloader_idx
         for task, logits in self(batch).items():
             self._metrics(task).update(logits, batch.labels[task])
 

@@ -61,10 +61,6 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     The norm is that of the network's gradients. Those of a combination of losses (`COMBINATION`) are scaled with them
     but not counted: its few gradients, of about 1 each, would shrink those of the network.
 
-    Args:
-        optimizer: The optimizer whose next step uses clipped gradients.
-        limit: The largest total norm.
-
     Returns:
         The total norm before clipping, a scalar.
     """
@@ -78,13 +74,9 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
 
 
 def does_nothing_if(optimizer: Optimizer, flag: Tensor) -> None:
-    """Make the next step of a fused AdamW of `build_adamw` change nothing if a flag is set, without reading the flag.
+    """Make the next step of a fused AdamW of `build_adamw` change nothing if a flag on its device is set.
 
     It uses ``found_inf``, which PyTorch provides for fp16 gradients as it does ``grad_scale``, see `clip_norm`.
-
-    Args:
-        optimizer: The optimizer.
-        flag: A boolean scalar on the optimizer's device.
     """
     optimizer.found_inf = flag.float()  # type: ignore[attr-defined]
 

@@ -83,12 +83,6 @@ class RunPlan:
 def make_plan(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> RunPlan:
     """Make the plan of a run: network, freeze plan, parameter groups, device, precision.
 
-    Args:
-        config: The configuration.
-        folder: The run folder.
-        inputs: What the run reads.
-        rank: The rank of this process.
-
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
@@ -197,10 +191,6 @@ def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> l
 def identity(plan: RunPlan, splits: Splits) -> dict[str, Any]:
     """Return what a run depends on, as plain values.
 
-    Args:
-        plan: The plan of the run, its network before the first step.
-        splits: The token ids and labels of each task and split.
-
     Returns:
         ``config``: the configuration; ``files``: the SHA-256 of each data file by its key and path; ``rows``: that of
         the token ids and labels of each task and split; ``weights``: that of all weights before the first step;
@@ -224,13 +214,7 @@ def identity(plan: RunPlan, splits: Splits) -> dict[str, Any]:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed since a run was started, apart from versions and a larger number of epochs.
-
-    Args:
-        then: The identity in a resume point.
-        now: The identity of the run that is to resume.
-        folder: The run folder.
-    """
+    """Return what has changed since a run was started, apart from versions and a larger number of epochs."""
     problems = [*_config_changes(then["config"], now["config"], folder)]
     again = "put back what the run began with, or start a new run"
     problems += [

@@ -54,13 +54,6 @@ class Prepared:
 def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, *, resume: bool = False) -> Prepared:
     """Prepare a run and its folder.
 
-    Args:
-        config: The configuration.
-        folder: The run folder.
-        choices: The choice made in each configuration group.
-        stop: Whether the process is to end.
-        resume: Whether to continue the run in the folder.
-
     Raises:
         MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
     """

@@ -102,13 +102,7 @@ class Results:
 
 
 def evaluate(run: Prepared, trained: Trained, choices: Mapping[str, str]) -> Results:
-    """Evaluate the trained network: logits, calibration, scores, error analysis, retention, sentence maps.
-
-    Args:
-        run: The run.
-        trained: What was measured before and during training.
-        choices: The choice made in each configuration group.
-    """
+    """Evaluate the trained network: logits, calibration, scores, error analysis, retention, sentence maps."""
     plan, splits = run.plan, run.splits
     frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
     logits = _all_logits(plan, splits, frozen)
@@ -285,12 +279,7 @@ def _summary(run: Results, pictures: RunPictures) -> RunSummary:
 
 
 def show(run: Results, *, brief: bool = False) -> None:
-    """Print each task's table on test, the overview, the cost, and the paths of the files.
-
-    Args:
-        run: The run.
-        brief: Whether to print only the overview and the path of the report.
-    """
+    """Print each task's table on test, the overview, the cost, and the paths of the files."""
     out = console()
     if brief:
         out.print(results_table(run.reports))

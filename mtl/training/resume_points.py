@@ -86,7 +86,6 @@ class ResumePoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle SIGTERM again instead of Lightning, which would stop only after a validation; start the clock."""
-        del pl_module
         self._stop.listen()
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -157,7 +156,6 @@ class ResumePoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what Lightning leaves out: random generators of all processes, a pending stop, the rows of curves."""
-        del pl_module
         rows = [logger.sync() for logger in trainer.loggers if isinstance(logger, CurveLog)]
         checkpoint[KEY] = {
             "inputs": self._inputs,
@@ -171,7 +169,6 @@ class ResumePoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what `resume` restores."""
-        del trainer, pl_module
         self._restored = checkpoint[KEY]
 
 

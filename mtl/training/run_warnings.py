@@ -85,12 +85,7 @@ def cut_texts(splits: Splits, limit: int) -> list[str]:
 
 
 def late_layers(freezing: FreezePlan, total_steps: int) -> str | None:
-    """Return a warning about layers that would unfreeze after the last step of training, if there are any.
-
-    Args:
-        freezing: When each layer is trained, by optimizer steps.
-        total_steps: Optimizer steps of the whole training.
-    """
+    """Return a warning about layers that would unfreeze after the last step of training, if there are any."""
     late = {start: layers for start, layers in freezing.unfreezing.items() if start >= total_steps}
     if not late:
         return None

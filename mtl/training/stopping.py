@@ -18,9 +18,6 @@ class Stop:
     Outside `deferred` a SIGTERM raises `Terminated` at once; inside, the first one sets `requested` and the second one
     raises.
 
-    Args:
-        advice: How to resume, for the message.
-
     Attributes:
         requested: Whether a SIGTERM is pending.
     """
@@ -60,11 +57,7 @@ class Stop:
 
 @contextmanager
 def stopping(advice: str) -> Iterator[Stop]:
-    """Handle SIGTERM inside the block.
-
-    Args:
-        advice: See `Stop`.
-    """
+    """Handle SIGTERM inside the block."""
     stop = Stop(advice)
     before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
     stop.listen()

@@ -87,22 +87,14 @@ class Job:
 
 
 def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
-    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them.
-
-    Args:
-        swept: The values of each swept key.
-    """
+    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them."""
     products = itertools.product(*swept.values())
     combinations = [dict(zip(swept, values, strict=True)) for values in products]
     return tuple(Job(job_name(values), values) for values in combinations)
 
 
 def job_name(values: Mapping[str, str]) -> str:
-    """Return the name of the folder of a job: ``backbone_frozen-seed-1``.
-
-    Args:
-        values: Its value of each swept key; different values give different names.
-    """
+    """Return the name of the folder of a job: ``backbone_frozen-seed-1``."""
     plain = {key.lstrip("+"): value.strip("'\"") for key, value in values.items()}
     lasts = [key.rpartition(".")[2] for key in plain]
     order = sorted(plain, key=lambda key: (key not in _WITHOUT_KEY, key == "seed"))  # the seed comes last
@@ -125,11 +117,6 @@ def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, boo
 
     The estimate is the mean of the completed jobs of the same scenario, otherwise of all completed jobs, which is too
     low because cheap jobs run first.
-
-    Args:
-        jobs: The jobs in their order.
-        folder: The folder of the study.
-        at: The index of the first remaining job.
     """
     records = [read_record(folder / job.name) for job in jobs]
     known = [
@@ -185,13 +172,7 @@ class Study:
         return [f"{_DIR}='{_escaped(str(self.folder))}'", subdir]
 
     def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> None:
-        """Run a job unless it is completed, log the progress of the study, and record how the job ended.
-
-        Args:
-            folder: The job's folder.
-            config: The job's configuration.
-            work: Runs the job, given whether to resume it. Errors of any kind are recorded in the job's folder.
-        """
+        """Run a job unless it is completed, log the progress of the study, and record how the job ended."""
         at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
@@ -245,9 +226,6 @@ class Study:
 
 def plan_study(command: CommandLine) -> Study | None:
     """Return the study of a command line, with its folder prepared; None if it is no study.
-
-    Args:
-        command: The checked command line.
 
     Raises:
         MtlError: The data cannot be read, the command is no sweep, or the folder holds other jobs of the same names.

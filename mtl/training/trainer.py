@@ -54,11 +54,6 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
 
     No activations are computed yet.
 
-    Args:
-        plan: The plan of the run.
-        splits: The rows of each task and split.
-        activations: The activations of frozen layers.
-
     Returns:
         The batches; None if everything is frozen.
     """
@@ -91,13 +86,7 @@ def _frozen_below(plan: RunPlan, activations: FrozenActivations, freezing: Freez
 
 
 def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:
-    """Return the order of the slots of all trained tasks.
-
-    Args:
-        plan: The plan of the run.
-        train: The training rows of each trained task.
-        padded: Whether rows differ in length; embeddings do not.
-    """
+    """Return the order of the slots of all trained tasks."""
     data = plan.config.data
     lengths = {
         task: rows.table.lengths[plan.slots[task]] if padded else np.ones(len(plan.slots[task]), dtype=np.int64)
@@ -198,13 +187,6 @@ def make_training(
     point: Point | None,
 ) -> Training:
     """Return trainer, module and callbacks for the batches of a plan.
-
-    Args:
-        plan: The plan of the run.
-        data: The batches of `make_data`.
-        activations: The activations of frozen layers.
-        points: Writes the checkpoints to resume from.
-        point: The point that a resumed run continues from.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -329,14 +311,7 @@ def make_loggers(plan: RunPlan, point: Point | None = None) -> list[Logger]:
 def make_resume_points(
     plan: RunPlan, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
 ) -> ResumePoints:
-    """Return the callback that writes the checkpoints to resume from.
-
-    Args:
-        plan: The plan of the run.
-        stop: Whether the process is to end.
-        inputs: What the run depends on, see `mtl.training.plan.identity`.
-        activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
-    """
+    """Return the callback that writes the checkpoints to resume from."""
     settings = plan.config.callbacks
     rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
     return ResumePoints(plan.folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs, activations)
