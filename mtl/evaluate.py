@@ -1,4 +1,4 @@
-"""``python -m mtl.evaluate``: the figures of a saved model, on its run's data or on a labelled file."""
+"""``python -m mtl.evaluate``: the scores of a saved model on its run's data or on a labelled file."""
 
 from __future__ import annotations
 
@@ -92,15 +92,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _check_together(options: Options) -> None:
-    """Check that no option is given in vain.
-
-    Raises:
-        ConfigError: One is, or one column is to be text and label.
-    """
+    """Refuse options without effect, a column that is both text and label, and an unusable output folder."""
     idle = {"split": "all"} if options.input is not None else {"task": None, **_COLUMNS}
-    given = [name for name, unset in idle.items() if getattr(options, name) != unset]
     expected = "only without input=" if options.input is not None else "only with input="
-    problems = [Problem(name, repr(getattr(options, name)), expected) for name in given]
+    problems = [
+        Problem(name, repr(getattr(options, name)), expected)
+        for name, unset in idle.items()
+        if getattr(options, name) != unset
+    ]
     if options.text_column == options.label_column:
         problems.append(Problem("label_column", repr(options.label_column), "another column than text_column"))
     reason = obstacle(Path(options.output)) if options.output is not None else ""

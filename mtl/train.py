@@ -42,14 +42,14 @@ _LAUNCHERS = {
     "PMI_SIZE": "",
     "JSM_NAMESPACE_SIZE": "",
 }
-"""Where launchers (torchrun, srun, mpirun, jsrun) say how many processes they have started, and what must stand before
-the command that starts one."""
+"""The variables in which launchers (torchrun, srun, mpirun, jsrun) give the number of processes, and the prefix of a
+command that starts a single one."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Check the whole command line, then run its job or its sweep; a failed job does not stop the others."""
     refuse_launchers(os.environ, arguments)
-    if any(each.startswith("resume=") for each in arguments):
+    if any(word.startswith("resume=") for word in arguments):
         _resume(arguments)
         return
     command = check_command_line(arguments)
@@ -62,20 +62,20 @@ def main(arguments: Sequence[str]) -> None:
         else:
             jobs.append(_job_of_sweep(cfg, command.swept))
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong, rather than a traceback and exit code 1
-    logging.raiseExceptions = False  # on a full disk each line for train.log would give a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of exiting with code 1
+    logging.raiseExceptions = False  # otherwise a traceback for each log line on a full disk
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
     place = command.folder if study is None else study.folder
     try:
-        # before Hydra writes into it: a second run there must not touch what the first one has
+        # before Hydra writes into it: a second run there must not change the first one
         with nullcontext() if place is None else in_use(place), run_folders.making():
             run()
     except (HydraException, ValueError) as error:
         raise _of_hydra(error) from None
     except KeyboardInterrupt:
         if study is not None:
-            print("the same command goes on with the study", file=sys.stderr)
+            print("the same command continues the study", file=sys.stderr)
         raise
     failed = _end_of_sweep(jobs) if study is None else study.end()
     if failed:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _of_hydra(error: Exception) -> Exception:
-    """Return what a user can mend of an error that Hydra raised, such as a disk on which it cannot write its files."""
+    """Return the error behind one that Hydra raised, such as that of a full disk."""
     if isinstance(error, HydraException):
         message = " ".join(str(error).split())
         return ConfigError(Problem("configuration", message, "what Hydra can run"))
@@ -93,7 +93,7 @@ def _of_hydra(error: Exception) -> Exception:
 
 
 def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Refuse to be one of several processes that a launcher has started: each would train a whole model.
+    """Refuse to run as one of several processes of a launcher: each would train a whole model.
 
     Args:
         environment: The variables of this process.
@@ -118,7 +118,7 @@ def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
-    """Do a job of a sweep over some keys; an error ends this job only."""
+    """Run a job of a sweep; an error ends this job only."""
     from mtl.evaluation.summary import JobRow
 
     settings = HydraConfig.get()
@@ -136,7 +136,7 @@ def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
 
 
 def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
-    """Print the figures of all jobs and how to compare them, and return the names of those that failed."""
+    """Print the scores of all jobs and how to compare them, and return the names of failed jobs."""
     if not jobs:
         return []
     from mtl.reporting.tables import console, jobs_table
@@ -150,21 +150,21 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    """Go on with a run in its own folder, with its own configuration."""
-    values = dict(each.partition("=")[::2] for each in arguments)
+    """Resume a run in its own folder, with its own configuration."""
+    values = dict(word.partition("=")[::2] for word in arguments)
     epochs = values.get("trainer.max_epochs")
     if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs"}:
         expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: a run keeps its config.yaml"
         raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
     folder = run_to_resume(values["resume"])
     if is_finished(folder) and epochs is None:
-        with in_use(folder):  # which removes the lock of a process that was killed behind its last file
+        with in_use(folder):  # also removes the lock of a killed process
             remove_leftovers(folder)
         print(printable(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…"))
         return
     _log_into(folder)
 
-    with cli.large_imports():  # torch comes only now
+    with cli.large_imports():  # torch is imported after the checks
         from mtl.training.again import read_config
         from mtl.training.run import train
 
@@ -176,7 +176,7 @@ def _resume(arguments: Sequence[str]) -> None:
 
 
 def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
-    """Return the configuration of a run with more epochs than it was started with."""
+    """Return the configuration of a run with a larger number of epochs."""
     before = config.trainer.max_epochs
     if before is None or not text.isdecimal() or len(text) > _DIGITS or int(text) <= before:
         expected = f"more than {before}, the run's own" if before else "no such key: the run ends by trainer.max_steps"
@@ -188,7 +188,7 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
 
 
 def _log_into(folder: Path) -> None:
-    """Log as conf/hydra/default.yaml has it: plain lines on the terminal, with their times in the run's train.log."""
+    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in train.log."""
     console = logging.StreamHandler(sys.stdout)
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
     file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
@@ -196,13 +196,13 @@ def _log_into(folder: Path) -> None:
 
 
 def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[str, dict[str, Scored]]:
-    """Do a job; of a study, whose jobs print little, no figures are returned."""
+    """Run a job and return its scores; those of a study are not returned."""
     settings = HydraConfig.get()
     config = load(cfg)
     folder = Path(settings.runtime.output_dir)
     choices = {group: choice for group, choice in settings.runtime.choices.items() if "hydra" not in group and choice}
 
-    with cli.large_imports():  # torch comes only now, after the checks
+    with cli.large_imports():  # torch is imported after the checks
         from mtl.training.run import train
 
     if study is None:
@@ -212,7 +212,7 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[s
 
 
 def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Turn what we raise into exit codes inside Hydra, which would print a traceback and exit with 1."""
+    """Turn errors into exit codes inside Hydra, which would print a traceback and exit with 1."""
 
     def wrapped(cfg: DictConfig) -> None:
         try:

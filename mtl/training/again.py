@@ -44,9 +44,9 @@ def evaluate_run(
 
     Args:
         run: The run folder.
-        split: Which split, or all but the training rows.
+        split: The split, or all but the training rows.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+        device: ``cpu`` or ``cuda``; by default the GPU if there is one.
         calibrated: As in `MultiTaskModel.predict`.
 
     Returns:
@@ -67,9 +67,9 @@ def evaluate_run(
     bins = config.calibration.bins
     scored = {
         name: {
-            each: _score(saved, name, task.splits[each], precision, calibrated, bins)
-            for each in wanted
-            if len(task.splits[each])
+            part: _score(saved, name, task.splits[part], precision, calibrated, bins)
+            for part in wanted
+            if len(task.splits[part])
         }
         for name, task in tasks.items()
     }
@@ -92,11 +92,11 @@ def evaluate_file(
     Args:
         model: A run folder or a saved model.
         file: The labelled file.
-        task: Whose labels it has; may be left out if the model has one task.
+        task: The task of its labels; optional if the model has one task.
         text_column: Its column of sentences.
         label_column: Its column of labels.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
+        device: ``cpu`` or ``cuda``; by default the GPU if there is one.
         calibrated: As in `MultiTaskModel.predict`.
 
     Raises:
@@ -136,10 +136,10 @@ def _on_device(saved: SavedModel, device: str | None) -> SavedModel:
 
 
 def read_config(run: Path) -> Config:
-    """Return the configuration that a run has kept.
+    """Return the configuration of a run.
 
     Raises:
-        ConfigError: There is none, or it does not hold.
+        ConfigError: The run has none, or it is invalid.
     """
     path = run / "config.yaml"
     try:
@@ -152,7 +152,7 @@ def read_config(run: Path) -> Config:
 
 
 def _as_split(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a run with the splits that it had: before ``split_with`` each task had its own."""
+    """Return the values with the splits that the run had: before the key ``split_with`` each task had its own."""
     data = values.get("data")
     tasks = data.get("tasks") if isinstance(data, dict) else None
     for task in tasks.values() if isinstance(tasks, dict) else ():
@@ -162,12 +162,7 @@ def _as_split(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_scored(folder: str | Path, scored: AllScored) -> None:
-    """Write ``metrics.json`` and the predictions.
-
-    Args:
-        folder: Where to; made if missing.
-        scored: For each task and split its figures and predictions.
-    """
+    """Write ``metrics.json`` and the predictions."""
     for task, splits in scored.items():
         for split, each in splits.items():
             write_predictions(predictions_path(folder, task, split), each.predictions)

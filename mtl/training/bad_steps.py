@@ -1,4 +1,4 @@
-"""What a run does about a step whose loss or gradients are not finite: write its rows down, then stop or skip it."""
+"""Handle steps whose loss or gradients are not finite: write their rows to a file, then stop or skip the step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mtl.base.errors import Problem, TrainingError, listed
 from mtl.base.files import write_json
 from mtl.data.problems import plural
 from mtl.training.guard import BadStep, BrokenWeights, not_finite
-from mtl.training.plan import Setting
+from mtl.training.plan import RunPlan
 
 FOLDER = "bad_steps"
 MOST_FILES = 20
-"""Of a run that skips; behind that, steps are counted and no longer written down."""
+"""The most files of a run that skips; later steps are only counted."""
 _USUAL_DECAY = 0.01
 _USUAL_EPS = 1e-8
 
@@ -24,38 +24,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class BadSteps:
-    """Is told of each bad step of a run, and of weights that a good one has broken.
+    """Report the bad steps of a run, and weights that are not finite after a good step."""
 
-    Args:
-        setting: The run.
-    """
-
-    setting: Setting
+    plan: RunPlan
 
     def __call__(self, bad: BadStep | BrokenWeights) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
 
         Raises:
-            TrainingError: The run is to stop, which it always does with broken weights.
+            TrainingError: The run is to stop, as it always does with broken weights.
         """
         if isinstance(bad, BrokenWeights):
             raise self._broken(bad)
-        if names := not_finite(dict(self.setting.start.network.named_parameters())):
+        if names := not_finite(dict(self.plan.start.network.named_parameters())):
             raise self._broken(BrokenWeights(bad.sound + 1, max(bad.sound + 1, bad.step - bad.in_a_row), names))
-        where = "its rows are not written down: there were many before it"
+        where = "its rows are not written to a file: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
-        settings = self.setting.config.callbacks.bad_steps
+        settings = self.plan.config.callbacks.bad_steps
         if settings.action == "skip" and bad.in_a_row < settings.most_in_a_row:
-            log.warning("step %d (epoch %d) left out: %s; %s", bad.step, bad.epoch, _found(bad), where)
+            log.warning("step %d (epoch %d) left out: %s; %s", bad.step, bad.epoch, _reason(bad), where)
             return
         in_a_row = f", the last of {bad.in_a_row} in a row" if bad.in_a_row > 1 else ""
         raise TrainingError(
             Problem(
                 f"step {bad.step} (epoch {bad.epoch})",
-                f"{_found(bad)}{in_a_row}; {where}",
+                f"{_reason(bad)}{in_a_row}; {where}",
                 "a finite loss and finite gradients",
-                "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs())]),
+                _choice(self._repairs()),
             )
         )
 
@@ -66,13 +62,13 @@ class BadSteps:
                 f"step {last}" if first == last else f"one of the steps {first} to {last}",
                 f"a finite gradient, but an update that left weights which are not: {listed(broken.names, most=3)}",
                 "finite weights; these are not saved",
-                "\n".join(["one of these:", *(f"      - {each}" for each in self._repairs_of_updates())]),
+                _choice(self._repairs_of_updates()),
             )
         )
 
     def _repairs_of_updates(self) -> Iterator[str]:
         yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
-        optimizer = self.setting.config.optimizer
+        optimizer = self.plan.config.optimizer
         if optimizer.weight_decay > _USUAL_DECAY:
             yield f"optimizer.weight_decay={_USUAL_DECAY} in place of {optimizer.weight_decay:g}"
         if optimizer.eps < _USUAL_EPS:
@@ -80,19 +76,19 @@ class BadSteps:
         yield from self._last_good_state()
 
     def _last_good_state(self) -> Iterator[str]:
-        last = self.setting.folder / "checkpoints" / "last.ckpt"
+        last = self.plan.folder / "checkpoints" / "last.ckpt"
         if last.is_file():
             yield f"the last good state is in {last}"
 
     def _write(self, bad: BadStep) -> Path:
-        path = self.setting.folder / FOLDER / f"step_{bad.step}.json"
-        if self.setting.place.rank:  # the first process writes, with the rows of all
+        path = self.plan.folder / FOLDER / f"step_{bad.step}.json"
+        if self.plan.place.rank:  # the first process writes the rows of all
             return path
         content = {
             "step": bad.step,
             "epoch": bad.epoch,
             "losses": [{task: str(loss) for task, loss in losses.items()} for losses in bad.losses],
-            "gradient_norm": str(bad.norm),  # texts: JSON has no number for NaN
+            "gradient_norm": str(bad.norm),  # as text: JSON has no NaN
             "rows": list(self._rows(bad)),
         }
         write_json(path, content)
@@ -100,20 +96,20 @@ class BadSteps:
 
     def _rows(self, bad: BadStep) -> Iterator[dict[str, object]]:
         for task, indices in bad.rows.items():
-            examples = self.setting.tasks[task].train
+            examples = self.plan.tasks[task].train
             lines = examples.lines
             for row in indices:
-                found = examples[row]
+                example = examples[row]
                 yield {
                     "task": task,
                     "file": str(examples.path),
                     "line": int(lines[row]),
-                    "label": found.label,
-                    "text": found.text,
+                    "label": example.label,
+                    "text": example.text,
                 }
 
     def _repairs(self) -> Iterator[str]:
-        config, precision = self.setting.config, self.setting.precision
+        config, precision = self.plan.config, self.plan.precision
         yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
         if not precision.startswith("32"):
             yield f"trainer.precision=32-true in place of {precision}"
@@ -124,16 +120,19 @@ class BadSteps:
         yield from self._last_good_state()
 
 
+def _choice(repairs: Iterator[str]) -> str:
+    return "\n".join(["one of these:", *(f"      - {repair}" for repair in repairs)])
+
+
 def left_out_warnings(left_out: int) -> list[str]:
-    """Return what the reader of a report must know of a run that left out so many steps."""
+    """Return the warning of a report about steps that were left out."""
     if not left_out:
         return []
     steps = "1 step was" if left_out == 1 else f"{left_out} steps were"
     return [f"{steps} left out of training: loss or gradients were not finite. See {FOLDER}/ in the run folder."]
 
 
-def _found(bad: BadStep) -> str:
-    """Return what is not finite."""
+def _reason(bad: BadStep) -> str:
     wrong = [f"{task} {loss}" for losses in bad.losses for task, loss in losses.items() if not abs(loss) < float("inf")]
     if wrong:
         return f"a loss that is not finite: {listed(wrong)}"

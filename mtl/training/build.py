@@ -1,51 +1,47 @@
-"""Build the objects of a run from its configuration; modules below this one take plain arguments."""
+"""Make the parts of a run from its configuration: network, adapters, freeze plan, parameter groups, losses."""
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import lightning.pytorch as pl
-import numpy as np
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from typing import TYPE_CHECKING, Any, Final
 
 from mtl.base.errors import ConfigError, Problem, listed
-from mtl.config.fields import Config, MultiStageConfig
-from mtl.data.buckets import Budget
-from mtl.data.datamodule import EncodedSplit
-from mtl.data.sampling import StepSampler
+from mtl.base.label_tree import branches_by, separator_problems
+from mtl.config.checks import PLACE
+from mtl.config.combine import AGGREGATIONS
+from mtl.config.fields import Config, MultiStageConfig, TaskLossConfig
+from mtl.config.freezing import Decay, Layerwise
 from mtl.data.tasks import TaskData
+from mtl.model.adapters import add_adapters
 from mtl.model.encoder import Encoder
+from mtl.model.head_specs import FirstStageSpec, MultiStageSpec, spec_problems
+from mtl.model.layers import ADAPTER
 from mtl.model.loading import load_tokenizer
 from mtl.model.network import MultiTaskNetwork
 from mtl.model.saved import HeadSpec, SavedModel, TaskHead, build_network, load_model
-from mtl.training import build_hardware
-from mtl.training.averaging import AveragedWeights
-from mtl.training.build_freezing import schedule
-from mtl.training.callbacks import BestCheckpoint
-from mtl.training.checkpoints import CheckpointFiles, CurveLog
-from mtl.training.combination import Combination
-from mtl.training.freezing import FreezePlan
-from mtl.training.guard import BadStep, BrokenWeights, StepGuard
-from mtl.training.head_specs import multi_stage_spec
-from mtl.training.learning_rates import ParameterGroup
-from mtl.training.losses import TaskLosses
-from mtl.training.module import MultiTaskModule
-from mtl.training.optimization import build_adamw
-from mtl.training.parallel import ALONE, Place, SummedGradients
-from mtl.training.resume_points import CHECKPOINTS, LAST, PREVIOUS, Point, ResumePoints, Rhythm
-from mtl.training.stopping import Stop
+from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.training.freezing import FreezePlan, plan_freezing, top_layers
+from mtl.training.gradient_aggregation import GradientAggregation, Weighting, torchjd_weighting
+from mtl.training.learning_rates import (
+    COMBINATION,
+    LayerRate,
+    ParameterGroup,
+    decayed_rates,
+    layerwise_rates,
+    parameter_groups,
+    uniform_rates,
+)
+from mtl.training.losses import TaskLoss, TaskLosses, balanced_weights, effective_number_weights, logit_offsets
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
+
+GRADUAL: Final = ("unit", "start", "every", "layers", "stages")
+"""The keys of ``freeze.gradual`` that `plan_freezing` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Start:
         tokenizer: The encoder's tokenizer.
         heads: Labels and head of each task.
         trained_heads: The tasks whose heads come from a saved model.
-        kept: Those of them that the run has no data for: their heads are frozen, and saved again.
+        kept: Those of them without data in this run: their heads are frozen, and saved again.
     """
 
     network: MultiTaskNetwork
@@ -67,8 +63,8 @@ class Start:
     kept: frozenset[str] = frozenset()
 
 
-def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start:
-    """Return the pretrained encoder with fresh heads, or those of a saved model.
+def make_start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start:
+    """Return the pretrained encoder with new heads, or a saved model.
 
     Args:
         config: The run's configuration.
@@ -94,7 +90,7 @@ def start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start
 
 
 def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel) -> Start:
-    """Return a saved model with heads for the tasks: its own where it has them, and after those its other heads."""
+    """Return a saved model with a head for each task, its own or a new one, followed by its other heads."""
     problems = []
     heads = {}
     for name, task in tasks.items():
@@ -115,7 +111,6 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
 
 
 def _other_labels(task: str, labels: Sequence[str], saved: Sequence[str], folder: Path) -> Problem:
-    """Return the problem of a task whose labels are not those of its saved head."""
     key = f"data.tasks.{task}.labels"
     if set(labels) == set(saved):
         repair = shlex.quote(f"{key}=[{','.join(map(_quoted, saved))}]")
@@ -144,221 +139,170 @@ def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
     return TaskHead(labels=list(labels), head=spec)
 
 
-def sampler(
-    config: Config,
-    train: Mapping[str, EncodedSplit],
-    slots: Mapping[str, NDArray[np.int64]],
-    *,
-    padded: bool,
-    place: Place = ALONE,
-) -> StepSampler:
-    """Return the order of the slots of all tasks.
-
-    Args:
-        config: The run's configuration.
-        train: The training rows of each task that learns.
-        slots: The row in each slot.
-        padded: Whether rows differ in length; embeddings do not.
-        place: Which of several processes this is.
-    """
-    lengths = {
-        task: train[task].table.lengths[rows] if padded else np.ones(len(rows), dtype=np.int64)
-        for task, rows in slots.items()
-        if task in train
-    }
-    return StepSampler(
-        lengths,
-        mode=config.data.interleave,
-        batch_size=config.data.batch_size,
-        max_tokens=config.data.max_tokens if padded else None,
-        temperature=config.data.temperature,
-        seed=config.seed,
-        rank=place.rank,
-        world_size=place.world_size,
+def multi_stage_spec(head: MultiStageConfig, labels: Sequence[str]) -> MultiStageSpec:
+    """Return the description of a multi-stage head over the labels of its task."""
+    tree = head.tree if head.separator is None else branches_by(head.separator, labels)
+    return MultiStageSpec(
+        kind="multi_stage",
+        tree=tree or {},
+        stage_kind=head.stage_kind,
+        dropout=head.dropout,
+        scale=head.scale,
+        hidden=head.hidden,
+        first_stage=None if head.first_stage is None else FirstStageSpec(**asdict(head.first_stage)),
     )
 
 
-def eval_batch(config: Config, *, padded: bool) -> Budget:
-    """Return how large a batch may be when nothing is trained; heads alone take many embeddings at once."""
-    if not padded:
-        return Budget(batch_size=2**16)
-    return Budget(config.data.eval_batch_size, 2 * config.data.max_tokens)
-
-
-def module(
-    config: Config,
-    network: MultiTaskNetwork,
-    losses: TaskLosses,
-    classes: Mapping[str, int],
-    plan: FreezePlan,
-    parameter_groups: Sequence[ParameterGroup],
-    total_steps: int,
-    precision: str,
-    combination: Combination | None = None,
-    guard: StepGuard | None = None,
-) -> MultiTaskModule:
-    """Return the LightningModule.
-
-    Args:
-        config: The run's configuration.
-        network: Encoder and heads.
-        losses: The tasks' losses.
-        classes: The number of classes of each task that is validated.
-        plan: What learns when, by optimizer steps.
-        parameter_groups: All parameters that ever learn.
-        total_steps: Optimizer steps of the whole training.
-        precision: Lightning's precision flag.
-        combination: How the tasks' losses become one; by default their sum.
-        guard: Keeps steps that are not finite away from the weights.
-    """
-    settings = config.optimizer
-    return MultiTaskModule(
-        network,
-        classes,
-        losses,
-        plan,
-        optimizer=partial(
-            build_adamw,
-            parameter_groups,
-            betas=(settings.betas[0], settings.betas[1]),
-            eps=settings.eps,
-            fused=precision != "16-mixed",
-        ),
-        schedule=schedule(config, plan, parameter_groups, total_steps),
-        hyperparameters=asdict(config),
-        combination=combination,
-        guard=guard,
-    )
-
-
-def guard(config: Config, report: Callable[[BadStep | BrokenWeights], None], where: torch.device) -> StepGuard:
-    """Return what judges each step: at once, on a GPU as often as figures are logged, when it has to wait anyway."""
-    return StepGuard(report, every=config.trainer.log_every_n_steps or 50 if where.type == "cuda" else 1)
-
-
-def trainer(
-    config: Config,
-    folder: Path,
-    chosen_precision: str,
-    callbacks: Sequence[pl.Callback],
-    *,
-    validated: bool,
-    steps: int = 50,
-    point: Point | None = None,
-    place: Place = ALONE,
-    connect: Callable[[torch.device], None] | None = None,
-) -> pl.Trainer:
-    """Return the trainer.
-
-    Args:
-        config: The run's configuration.
-        folder: The run folder.
-        chosen_precision: Lightning's precision flag.
-        callbacks: What runs beside training, in addition to the best checkpoint, early stopping and the progress bar.
-        validated: Whether there are validation rows.
-        steps: Optimizer steps of an epoch; figures are logged once per epoch at least.
-        point: Where a resumed run goes on, for the curves.
-        place: Which of several processes this is.
-        connect: Joins those processes; nothing for a trainer that will not train.
+def check_stages(config: Config, tasks: Mapping[str, TaskData]) -> None:
+    """Check the trees of multi-stage heads against the labels.
 
     Raises:
-        ConfigError: Lightning refuses a flag, or a logger's package is missing.
+        ConfigError: Labels without a branch, branches with unknown labels, coarse classes that a borrowed head lacks.
     """
-    given = {name: value for name, value in asdict(config.trainer).items() if value is not None}
-    progress = config.callbacks.progress and os.isatty(2)
-    saving = _checkpoints(config, folder, validated)
-    flags = {
-        **given,
-        "precision": chosen_precision,
-        "logger": place.rank == 0 and (loggers(config, folder, point) or False),
-        "plugins": [CheckpointFiles({LAST: PREVIOUS})],
-        "callbacks": [*callbacks, *saving, *([TQDMProgressBar()] if progress else [])],
-        # Where no checkpoint is asked for, Lightning would write one of its own after each epoch.
-        "enable_checkpointing": any(isinstance(each, Checkpoint) for each in (*callbacks, *saving)),
-        "enable_progress_bar": progress,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
-        "log_every_n_steps": min(steps, given.get("log_every_n_steps", 50)),
-    }
-    if place.world_size > 1:
-        flags |= _in_parallel(config, place, connect)
-    try:
-        return pl.Trainer(**flags)
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
-        raise refused(error) from None
+    labels = {name: task.labels.names for name, task in tasks.items()}
+    heads = {name: head for name, head in config.heads.tasks.items() if isinstance(head, MultiStageConfig)}
+    problems: list[Problem] = []
+    specs: dict[str, MultiStageSpec] = {}
+    for name, head in heads.items():
+        wrong: list[Problem] = []
+        if head.separator is not None:
+            wrong += separator_problems(f"{PLACE.format(name)}.separator", head.separator, name, labels[name])
+        if not wrong:
+            specs[name] = multi_stage_spec(head, labels[name])
+        problems += wrong
+    problems += spec_problems(PLACE, specs, labels)
+    if problems:
+        raise ConfigError(problems)
 
 
-def _in_parallel(config: Config, place: Place, connect: Callable[[torch.device], None] | None) -> dict[str, Any]:
-    """Return the flags that one of several processes has in place of the configured ones."""
-    where = build_hardware.device(config.trainer, place.rank)
-    return {
-        "strategy": SummedGradients(place, connect or (lambda _: None)),
-        "devices": 1 if where.index is None else [where.index],
-    }
+def add_lora(config: Config, network: MultiTaskNetwork) -> None:
+    """Add the adapters of ``freeze=lora`` to the encoder in place, if the run has them.
+
+    Raises:
+        ConfigError: ``freeze.train_layers`` exceeds the layers of the encoder, or ``freeze.lora.r`` its hidden size.
+        ModelError: The encoder's family names its linear layers differently.
+    """
+    freeze = config.freeze
+    if (lora := freeze.lora) is None:
+        return
+    layers, largest = network.encoder.layer_names[1:], network.encoder.hidden_size
+    chosen = layers if freeze.train_layers is None else top_layers(layers, freeze.train_layers)
+    if lora.r > largest:
+        expected = f"at most {largest}, the encoder's hidden size: no update of its weights has a higher rank"
+        raise ConfigError(Problem("freeze.lora.r", str(lora.r), expected, "give freeze.lora.r=8"))
+    add_adapters(
+        network.encoder.backbone, chosen, r=lora.r, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets
+    )
 
 
-def refused(error: Exception) -> ConfigError:
-    """Return the error for flags that Lightning refuses."""
-    message = " ".join(str(error).split())
-    return ConfigError(Problem("trainer", message, "flags that Lightning's Trainer accepts here"))
+def make_freeze_plan(config: Config, start: Start) -> FreezePlan:
+    """Return when each layer is trained, in the unit of the configuration; heads without data are frozen.
+
+    Raises:
+        ConfigError: The encoder has fewer layers than the configuration names, or nothing is trained at first.
+    """
+    freeze, encoder = config.freeze, start.network.encoder
+    gradual = freeze.gradual
+    return plan_freezing(
+        encoder.layer_names,
+        start.network.tasks,
+        backbone=freeze.backbone,
+        heads="all" if freeze.heads == "all" else [*freeze.heads, *start.kept],
+        train_layers=freeze.train_layers,
+        adapters=encoder.adapter_names,
+        **({} if gradual is None else {name: getattr(gradual, name) for name in GRADUAL}),
+    )
 
 
-def _checkpoints(config: Config, folder: Path, validated: bool) -> list[pl.Callback]:
-    settings = config.callbacks
-    found: list[pl.Callback] = [] if settings.average is None else [AveragedWeights(settings.average.decay)]
-    if settings.keep_best and validated:
-        found.append(BestCheckpoint(folder / CHECKPOINTS, settings.monitor))
-    if settings.early_stopping is not None and validated:
-        stop = settings.early_stopping
-        found.append(
-            EarlyStopping(
-                settings.monitor,
-                mode="max",
-                patience=stop.patience,
-                min_delta=stop.min_delta,
-                verbose=False,
-                check_finite=False,  # NaN is no rise; Lightning would stop at the first one
-            )
+def make_rates(config: Config, network: MultiTaskNetwork) -> dict[str, LayerRate]:
+    """Return the learning rate of each layer of the encoder, of the adapters, and of the heads."""
+    layers, chosen = network.encoder.layer_names, config.learning_rates
+    if isinstance(chosen, Layerwise):
+        rates = layerwise_rates(
+            layers, heads=chosen.heads, upper=chosen.upper, lower=chosen.lower, upper_layers=chosen.upper_layers
         )
-    return found
+    elif isinstance(chosen, Decay):
+        rates = decayed_rates(layers, heads=chosen.heads, top=chosen.top, factor=chosen.factor)
+    else:
+        rates = uniform_rates(layers, heads=chosen.heads, backbone=chosen.backbone)
+    heads = rates.pop("heads")
+    return {**rates, ADAPTER: LayerRate(ADAPTER, chosen.lora), "heads": heads}
 
 
-def resume_points(
-    config: Config, folder: Path, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
-) -> ResumePoints:
-    """Return what writes the checkpoints to resume from.
+def make_groups(
+    config: Config, network: MultiTaskNetwork, freezing: FreezePlan, combination: Combination
+) -> list[ParameterGroup]:
+    """Return the parameter groups of the network, and last that of what the combination of losses learns.
 
-    Args:
-        config: The run's configuration.
-        folder: The run folder.
-        stop: Whether the process is to end.
-        inputs: Names and fingerprints of what the run depends on.
-        activations: A checksum of the activations of frozen layers that were used so far; may grow.
+    Nothing is trained, and so there are no groups, if the whole network is frozen.
     """
-    settings = config.callbacks
-    rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
-    return ResumePoints(folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs, activations)
+    groups = parameter_groups(network, make_rates(config, network), freezing, config.optimizer.weight_decay)
+    learned = {f"{COMBINATION}.{name}": parameter for name, parameter in combination.named_parameters()}
+    if groups and learned:
+        groups.append(ParameterGroup(COMBINATION, ("log variances",), config.loss.uncertainty.rate, 0.0, learned))
+    return groups
 
 
-def loggers(config: Config, folder: Path, point: Point | None = None) -> list[Logger]:
-    """Return the loggers.
-
-    Args:
-        config: The run's configuration.
-        folder: The run folder.
-        point: Where a resumed run goes on, for the curves.
+def make_combination(config: Config, tasks: Sequence[str]) -> Combination:
+    """Return how the losses of the trained tasks are combined.
 
     Raises:
-        ConfigError: A logger's package is missing.
+        ConfigError: The package of a method is not installed.
     """
-    found: list[Logger] = []
-    if "csv" in config.logger.kinds:
-        found.append(CurveLog(folder, point.log_rows if point else 0))
-    if "tensorboard" in config.logger.kinds:
-        purge = point.log_step if point else None  # what is behind it will be logged again
-        try:
-            found.append(TensorBoardLogger(folder, name="logs", version="", purge_step=purge))
-        except ModuleNotFoundError:
-            missing = Problem("logger", "tensorboard, which is not installed", "csv", "pip install tensorboard")
-            raise ConfigError(missing) from None
-    return found
+    loss = config.loss
+    if loss.combine in AGGREGATIONS:
+        return GradientAggregation(tasks, _weighting(loss.combine))
+    if loss.combine == "weighted":
+        return Weighted(tasks, loss.weights)
+    if loss.combine == "uncertainty":
+        return Uncertainty(tasks)
+    if loss.combine == "dwa":
+        return DynamicWeightAverage(tasks, temperature=loss.dwa.temperature, window=loss.dwa.window)
+    if loss.combine == "famo":
+        return Famo(tasks, rate=loss.famo.rate, decay=loss.famo.decay)
+    return Combination(tasks)
+
+
+def _weighting(name: str) -> Weighting:
+    try:
+        return torchjd_weighting(name)
+    except ImportError as error:
+        found = f"{name}, which needs TorchJD: {str(error).partition('. ')[0]}"
+        expected = "sum, weighted, uncertainty, dwa or famo, or TorchJD"
+        raise ConfigError(Problem("loss.combine", found, expected, "pip install 'mtl[gradients]'")) from None
+
+
+def make_losses(config: Config, counts: Mapping[str, NDArray[np.int64]]) -> TaskLosses:
+    """Return the losses of the tasks.
+
+    Args:
+        config: The run's configuration.
+        counts: How often rows of each class occur in a pass over each task's training rows, int64, ``(C,)``: rows that
+            are repeated are not weighted again.
+    """
+    losses = {}
+    for task, of_classes in counts.items():
+        settings = config.loss.of(task)
+        weights, offsets = class_weights(settings, of_classes), class_offsets(settings, of_classes)
+        losses[task] = TaskLoss(
+            settings.kind,
+            weights=None if weights is None else weights.tolist(),
+            offsets=None if offsets is None else offsets.tolist(),
+            gamma=settings.gamma,
+            label_smoothing=settings.label_smoothing,
+        )
+    return TaskLosses(losses, config.loss.consistency)
+
+
+def class_weights(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Return the weights of the classes in a task's loss, ``(C,)``, if it has any; counts as in `make_losses`."""
+    if settings.weighting == "balanced":
+        return balanced_weights(counts, settings.weighting_power)
+    if settings.weighting == "effective_number":
+        return effective_number_weights(counts, settings.beta)
+    return None
+
+
+def class_offsets(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Return what is added to a task's logits in the loss, ``(C,)``, if anything is; counts as in `make_losses`."""
+    return logit_offsets(counts, settings.tau) if settings.weighting == "logit_adjustment" else None

@@ -22,12 +22,7 @@ BEST: Final = "best.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the weights of the best validation.
-
-    Args:
-        folder: Where the checkpoints are.
-        monitor: The figure that is compared; larger is better.
-    """
+    """Keep the weights of the best validation."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(
@@ -42,13 +37,13 @@ class BestCheckpoint(ModelCheckpoint):
         self._folder = folder
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        """Whether the figure is the best one; NaN, which Lightning saves where nothing stands yet, never is."""
+        """Whether the metric is the best one; NaN never is, although Lightning would save it as the first one."""
         if current is not None and current.isnan():
             return False
         return bool(super().check_monitor_top_k(trainer, current))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a saved state, also after the run folder was moved: Lightning would forget the best score then."""
+        """Restore the best score also after the run folder was moved, where Lightning would forget it."""
 
         def moved(path: str) -> str:
             return str(self._folder / Path(path).name) if path else path
@@ -65,16 +60,13 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
 
-class Cost(Callback):
-    """Measures a training.
+class CostMeter(Callback):
+    """Measure what training takes.
 
     Attributes:
         seconds: Wall-clock seconds from the start of the fit to its end, without encoding for frozen layers.
-        rows: Training rows of all tasks that all processes went through.
-        last_step: The last optimizer step (from 0).
-
-    Args:
-        activations: What frozen layers give; it measures the time that encoding takes.
+        rows: Training rows of all tasks in all processes.
+        last_step: The last optimizer step, from 0.
     """
 
     def __init__(self, activations: FrozenActivations) -> None:
@@ -86,37 +78,39 @@ class Cost(Callback):
         self._before = 0.0
 
     @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints."""
+        return "Cost"
+
+    @property
     def encoding_seconds(self) -> float | None:
-        """What encoding for frozen layers takes with an empty cache; None where it is not known."""
+        """Seconds of encoding for frozen layers with an empty cache; None if unknown."""
         parts = self._activations.seconds_cold.values()
         return None if None in parts else sum(part for part in parts if part is not None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, at what it showed when the checkpoint was written."""
-        del trainer, pl_module
+        """Start the clock; a resumed run continues from the time in its checkpoint."""
         self._start = self._now() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the rows of a step."""
-        del pl_module, outputs, batch_idx
         self.rows += sum(map(len, batch.step_rows.values()))
         self.last_step = max(0, trainer.global_step - 1)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
-        del trainer, pl_module
         self.seconds = self._now() - self._start
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what has been counted so far."""
+        """Return the counts so far."""
         encoding = {str(boundary): seconds for boundary, seconds in self._activations.seconds_cold.items()}
         seconds = self._now() - self._start
         return {"seconds": seconds, "rows": self.rows, "last_step": self.last_step, "encoding": encoding}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on counting from what `state_dict` returned."""
+        """Restore the counts."""
         self._before = state_dict["seconds"]
         self.rows = state_dict["rows"]
         self.last_step = state_dict["last_step"]
@@ -124,42 +118,42 @@ class Cost(Callback):
             self._activations.seconds_cold.setdefault(int(boundary) if boundary.isdigit() else "embedding", seconds)
 
     def _now(self) -> float:
-        """Return the time on a clock that stands still during encoding."""
+        """Return the time on a clock that is paused during encoding."""
         return time.perf_counter() - self._activations.seconds_spent
 
 
 @dataclass(slots=True)
 class _MeanLoss:
-    """The mean loss of the batches that were added, on their device until it is asked for.
+    """The mean of losses, kept on their device until it is needed.
 
-    A loss that is not finite belongs to a step that was left out and does not count.
-
-    Attributes:
-        sum: The sum of the losses.
-        steps: How many there were.
+    Losses that are not finite belong to steps that were left out, and do not count.
     """
 
     sum: torch.Tensor | float = 0.0
     steps: torch.Tensor | int = 0
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
-        """Add the loss of a batch, which Lightning divides by the batches of an optimizer step."""
+        """Add the loss of a batch, which Lightning has divided by the number of accumulated batches."""
         loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach() * trainer.accumulate_grad_batches
         self.sum = self.sum + loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         self.steps = self.steps + loss.isfinite()
 
     def mean(self) -> float:
-        """Return the mean; of none NaN."""
+        """Return the mean; NaN without any loss."""
         steps = int(self.steps)
         return float(self.sum) / steps if steps else float("nan")
 
 
-class History(Callback):
-    """Keeps the figures of each epoch.
+def task_scores(trainer: Trainer) -> dict[str, float]:
+    """Return each task's macro-F1 of the last validation: ``val/<task>/macro_f1``."""
+    names = {name: name.removeprefix("val/").removesuffix("/macro_f1") for name in trainer.callback_metrics}
+    return {
+        task: float(trainer.callback_metrics[name]) for name, task in names.items() if name == f"val/{task}/macro_f1"
+    }
 
-    Attributes:
-        epochs: Them, in order.
-    """
+
+class History(Callback):
+    """Collect the mean loss and the validation scores of each epoch in ``epochs``."""
 
     def __init__(self) -> None:
         self.epochs: list[EpochFigures] = []
@@ -170,105 +164,90 @@ class History(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add the loss of a batch."""
-        del pl_module, batch, batch_idx
         self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note each task's macro-F1."""
-        del pl_module
+        """Keep each task's macro-F1."""
         if not trainer.sanity_checking:
-            figures = {tuple(name.split("/")): value for name, value in trainer.callback_metrics.items()}
-            scores = {name[1]: value for name, value in figures.items() if name[::2] == ("val", "macro_f1")}
-            self._scores = {task: float(value) for task, value in scores.items()}
+            self._scores = task_scores(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the mean loss, and the figures of the epoch's last validation, which is over by now."""
-        del pl_module
+        """Keep the mean loss and the scores of the epoch's last validation."""
         self.epochs.append(EpochFigures(trainer.current_epoch + 1, self._losses.mean(), self._scores))
         self._scores, self._losses = {}, _MeanLoss()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epochs that are over, and the figures of the one that is not."""
-        epochs = [asdict(each) for each in self.epochs]
+        """Return the completed epochs and the values of the current one."""
+        epochs = [asdict(epoch) for epoch in self.epochs]
         return {"epochs": epochs, "scores": dict(self._scores), **asdict(self._losses)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned."""
-        self.epochs = [EpochFigures(**each) for each in state_dict["epochs"]]
+        """Restore the saved state."""
+        self.epochs = [EpochFigures(**epoch) for epoch in state_dict["epochs"]]
         self._scores = dict(state_dict["scores"])
         self._losses = _MeanLoss(state_dict["sum"], state_dict["steps"])
 
 
-class StageLines(Callback):
-    """Writes a line when a stage of unfreezing begins, and at the start of a training that goes on within one.
+class UnfreezingLines(Callback):
+    """Write a line when layers unfreeze, and when a resumed training starts.
 
     Args:
-        stages: What is said of each stage, by the optimizer step (from 0) that it begins with; the first one is 0.
-        write: Where the lines go.
+        lines: The line for each optimizer step (from 0) at which layers unfreeze, and for step 0.
+        write: Takes a line.
     """
 
-    def __init__(self, stages: Mapping[int, str], write: Callable[[str], None]) -> None:
-        self._stages = dict(stages)
+    def __init__(self, lines: Mapping[int, str], write: Callable[[str], None]) -> None:
+        self._lines = dict(lines)
         self._write = write
         self._shown: int | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Say what learns now, if that has changed."""
-        del pl_module, batch, batch_idx
+        """Write the line of the layers that are trained now, unless it is written already."""
         step = trainer.global_step
-        start = max((each for each in self._stages if each <= step), default=None)
+        start = max((start for start in self._lines if start <= step), default=None)
         if start is not None and start != self._shown:
             self._shown = start
-            self._write(f"epoch {trainer.current_epoch + 1}, step {step + 1}: {self._stages[start]}")
+            self._write(f"epoch {trainer.current_epoch + 1}, step {step + 1}: {self._lines[start]}")
 
 
 class EpochLines(Callback):
-    """Writes one line per validation, and one for each epoch without any: loss, each task's macro-F1, time.
-
-    Args:
-        tasks: The tasks in the order to show.
-        write: Where the lines go, `print` or a console's method.
-    """
+    """Write a line per validation, and one for each epoch without any: loss, each task's macro-F1, time."""
 
     def __init__(self, tasks: tuple[str, ...], write: Callable[[str], None]) -> None:
         self._tasks = tasks
         self._write = write
         self._losses = _MeanLoss()
-        self._written = False  # a line in this epoch
+        self._written = False  # whether this epoch has a line
         self._start = 0.0
         self._before = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, at what it showed when the checkpoint was written."""
-        del trainer, pl_module
+        """Start the clock; a resumed run continues from the time in its checkpoint."""
         self._start = time.perf_counter() - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Add the loss of a batch."""
-        del pl_module, batch, batch_idx
         self._losses.add(trainer, outputs)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line of a validation."""
-        del pl_module
         if trainer.sanity_checking:
             return
-        figures = trainer.callback_metrics
-        scores = [f"{task} {figures[name]:.3f}" for task in self._tasks if (name := f"val/{task}/macro_f1") in figures]
-        self._end_line(trainer, f"val macro-F1: {', '.join(scores)}  ")
+        scores = task_scores(trainer)
+        shown = ", ".join(f"{task} {scores[task]:.3f}" for task in self._tasks if task in scores)
+        self._end_line(trainer, f"val macro-F1: {shown}  ")
         self._written = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line of an epoch that was not validated."""
-        del pl_module
         if not self._written:
             self._end_line(trainer, "")
         self._written = False
 
     def _end_line(self, trainer: Trainer, scores: str) -> None:
-        """Write a line in the first process, and begin with the losses of the next one in all of them."""
+        """Write a line in the first process, and start a new mean in every process."""
         if trainer.is_global_zero:
             epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
             seconds = time.perf_counter() - self._start
@@ -282,7 +261,7 @@ class EpochLines(Callback):
         return {"seconds": seconds, "written": self._written, **asdict(self._losses)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Restore the saved state."""
         self._before = state_dict["seconds"]
         self._written = state_dict["written"]
         self._losses = _MeanLoss(state_dict["sum"], state_dict["steps"])

@@ -1,8 +1,8 @@
-"""The content of a resume point as a typed model: validated when read, then compared with the run it is for.
+"""The content of a resume point as a typed model: validated when read, then compared with the run.
 
-A checksum tells that a file is what some program wrote, not that this one can resume from it. The model is what every
-resume point has; `check_fits` compares the rest with what the run itself would save before its first step: weights,
-optimizer, loops and callbacks.
+A checksum shows that a file is unchanged, not that this run can resume from it. The model is what every resume point
+has; `check_fits` compares the rest with what the run itself would save before its first step: weights, optimizer, loops
+and callbacks.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
 _STRICT: Final = ConfigDict(strict=True, arbitrary_types_allowed=True)
 Count = Annotated[int, Field(ge=0)]
 Word = Annotated[str, Field(pattern=r"^[\w.+-]{1,64}$")]
-"""Of a version: it is printed, so that it must not hold what a terminal would interpret."""
+"""A version, which is printed and so must not hold terminal escape sequences."""
 
 
 def _restorable(state: dict[str, Any]) -> dict[str, Any]:
-    """Check that generators take a saved state, with generators of its own."""
+    """Check a saved random state by loading it into new generators."""
     try:
         version, numbers, gauss = state["python"]
         name, keys, *rest = state["numpy"]
         random.Random().setstate((version, tuple(numbers), gauss))  # noqa: S311 - not a secret
         np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.Generator().set_state(state["torch"])
-    except Exception as error:  # noqa: BLE001 - each generator has its own ways to refuse a state
+    except Exception as error:  # noqa: BLE001 - generators raise errors of many types
         raise ValueError(f"the state of random generators ({error})") from None
     return state
 
 
 def _of_this_lightning(version: str) -> str:
-    """Check that a version is this Lightning's but for its patch: between others the loops' states change."""
+    """Check that a version differs from the installed Lightning in its patch at most: the loops' states may differ."""
     here = Version(lightning.__version__)
     try:
         release = Version(version).release
@@ -139,29 +139,19 @@ def versions() -> dict[str, str]:
 
 
 def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Check that a checkpoint has everything that a resume point has.
-
-    Args:
-        checkpoint: What was read.
-        path: The file, for the error.
+    """Check that a checkpoint is a complete resume point.
 
     Raises:
-        ModelError: It has not; each key is named.
+        ModelError: It is not; all wrong keys together.
     """
     _raise([*_invalid(_MODEL, checkpoint)], checkpoint, path)
 
 
 def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler: StepSampler) -> None:
-    """Check that a run can resume from a file, before anything of it is loaded.
-
-    Args:
-        path: A resume point.
-        trainer: The trainer with its callbacks, which has not run yet.
-        module: What it will train.
-        sampler: The order of the training rows.
+    """Check that a run can resume from a file, before anything is loaded.
 
     Raises:
-        ModelError: It cannot; each key is named.
+        ModelError: It cannot; all wrong keys together.
     """
     checkpoint = read_checkpoint(path, mapped=True)
     problems = [*_invalid(_MODEL, checkpoint)]
@@ -180,15 +170,15 @@ def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler
 
 
 def check_weights(checkpoint: Mapping[str, Any], module: MultiTaskModule, path: Path) -> None:
-    """Check that a checkpoint of weights alone, as the best one is, is of this network.
+    """Check that a checkpoint of weights alone, such as the best one, belongs to this network.
 
     Raises:
-        ModelError: It is not; each key is named.
+        ModelError: It does not; all wrong keys together.
     """
     state = checkpoint.get("state_dict")
     problems = [
-        Problem(f"state_dict{each.place and '.'}{each.place}", each.found, each.expected)
-        for each in _invalid(_WEIGHTS, state)
+        Problem(f"state_dict{problem.place and '.'}{problem.place}", problem.found, problem.expected)
+        for problem in _invalid(_WEIGHTS, state)
     ]
     if not problems:
         own = module.learning_state()
@@ -200,12 +190,13 @@ def _raise(problems: Sequence[Problem], checkpoint: Mapping[str, Any], path: Pat
     repair = f"start the run again{_written_by(checkpoint)}"
     if problems:
         raise ModelError(
-            Problem(f"{path}: {each.place}", each.found, each.expected, repair) for each in dict.fromkeys(problems)
+            Problem(f"{path}: {problem.place}", problem.found, problem.expected, repair)
+            for problem in dict.fromkeys(problems)
         )
 
 
 def _written_by(checkpoint: Mapping[str, Any]) -> str:
-    """Return in words which other versions have written a checkpoint, as far as it tells; else nothing."""
+    """Return which other versions have written a checkpoint, as text; empty if none or unknown."""
     try:
         writers = TypeAdapter(dict[Word, Word]).validate_python(checkpoint["mtl"]["inputs"]["versions"])
     except (ValidationError, KeyError, TypeError):
@@ -232,7 +223,7 @@ def _problem(detail: ErrorDetails) -> Problem:
 
 
 def _shown(value: Any) -> str:
-    """Return what a value is, in a few words and without anything that a terminal would interpret."""
+    """Return a short text for a value, without terminal escape sequences."""
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
     if isinstance(value, Tensor):
@@ -249,7 +240,7 @@ def _other_names(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -
 
 
 def _unlike(saved: Any, own: Any, place: str) -> Iterator[Problem]:
-    """Yield where a saved state has not the form of a run's own: keys, kinds of values, shapes, lengths."""
+    """Yield differences of form between a saved state and the run's own: keys, types, shapes, lengths."""
     match own:
         case None:
             return
@@ -303,7 +294,7 @@ def _optimizer_problems(checkpoint: Mapping[str, Any], module: MultiTaskModule) 
 
 
 def _callback_problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer) -> Iterator[Problem]:
-    """Yield what a callback of the run could not load; loading is tried with a copy of the callback."""
+    """Yield what a callback of the run could not load; loading is tried on a copy of the callback."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         own, key = callback.state_dict(), callback.state_key
         if not own:
@@ -313,7 +304,7 @@ def _callback_problems(checkpoint: Mapping[str, Any], trainer: pl.Trainer) -> It
         if not problems:
             try:
                 copy.copy(callback).load_state_dict(copy.copy(saved))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it would end the run a moment later
+            except Exception as error:  # noqa: BLE001 - any error would end the run later
                 reason = ascii(f"{type(error).__name__}: {error}"[:100])[1:-1]
                 problems = [Problem(place, f"a state that cannot be loaded ({reason})", "what this callback saved")]
         yield from problems

@@ -1,7 +1,7 @@
-"""Checkpoint files without code, each with its checksum inside; the random state and the curves that they continue.
+"""Checkpoint files that hold no code and their own checksum; the random state and the curves that belong to them.
 
-A checkpoint is what `torch.save` writes, a zip archive, with the SHA-256 of everything before it as the archive's
-comment: one file, so that content and checksum cannot be of two different moments, and any reader of PyTorch opens it.
+A checkpoint is a zip archive of `torch.save` with the SHA-256 of everything before it as the archive's comment. Content
+and checksum are one file, so they always belong together, and PyTorch can read it as usual.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import os
 import pickle
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import numpy as np
 import torch
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.plugins.io import CheckpointIO
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import replacing, sync_file
@@ -30,35 +28,35 @@ T = TypeVar("T")
 _MARK: Final = b"mtl sha256 "
 _COMMENT_BYTES: Final = len(_MARK) + 64
 _LENGTH_BYTES: Final = 2
-"""The field at the end of a zip archive that says how long its comment is (APPNOTE.TXT, section 4.3.16)."""
+"""The field at the end of a zip archive with the length of its comment (APPNOTE.TXT, section 4.3.16)."""
 _BLOCK: Final = 1 << 22
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint under a temporary name, sync it, then rename it.
+    """Write a checkpoint under a temporary name, flush it to the disk, then rename it.
 
     Args:
         path: The file to write or to replace.
         checkpoint: Tensors and plain values in plain containers.
-        previous: Where the file that stands at ``path`` goes once the new one is whole; nowhere: it is replaced.
+        previous: The new name of an existing file at ``path``; None to replace it.
 
     Raises:
-        OSError: It cannot be written, as when the disk is full; what stood at ``path`` is left alone.
+        OSError: The file cannot be written, for example on a full disk; an existing file is left unchanged.
     """
     with replacing(path) as temporary:
         _save(checkpoint, temporary)
         _seal(temporary)
         if previous is not None and path.exists():
-            sync_file(temporary)  # before the good one steps aside
+            sync_file(temporary)  # before the old one is renamed
             path.replace(previous)
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save, and raise the error of the file system where PyTorch hides it behind one of its own."""
+    """Save a checkpoint, and raise the error of the file system, which PyTorch replaces with its own."""
     with path.open("wb") as file:
         guarded = _Guarded(file)
         try:
-            torch.save(checkpoint, cast("BinaryIO", guarded))  # write and flush are all that it needs
+            torch.save(checkpoint, cast("BinaryIO", guarded))  # needs only write and flush
         except RuntimeError:
             if guarded.error is not None:
                 raise guarded.error from None
@@ -66,7 +64,7 @@ def _save(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 class _Guarded:
-    """A file that remembers why it could not be written: PyTorch's writer turns every such reason into its own."""
+    """A file that keeps the error of a failed write, which PyTorch's writer replaces with its own."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -87,7 +85,7 @@ class _Guarded:
 
 
 def _seal(path: Path) -> None:
-    """Write the checksum behind the archive, as its comment."""
+    """Append the checksum to the archive as its comment."""
     with path.open("r+b") as file:
         file.seek(-_LENGTH_BYTES, os.SEEK_END)
         file.write(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little"))
@@ -109,10 +107,10 @@ def _checksum(file: BinaryIO, size: int) -> str:
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Check that the file is what was written.
+    """Check that a file is a checkpoint as it was written.
 
     Raises:
-        ModelError: It is not there, cannot be read, or has been changed, damaged or cut off.
+        ModelError: The file is missing, unreadable, changed, damaged or truncated.
     """
     try:
         with path.open("rb") as file:
@@ -133,14 +131,14 @@ _EXPECTED: Final = "a checkpoint as mtl.train wrote it"
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Return a checkpoint with its tensors on the CPU, once its checksum has been found right.
+    """Return a checkpoint with its tensors on the CPU after verifying its checksum.
 
     Args:
         path: The file.
-        mapped: Read tensors only when they are looked at; the file must not change meanwhile.
+        mapped: Whether to map tensors from the file, which must not change meanwhile.
 
     Raises:
-        ModelError: It is not what was written, or holds pickled objects, which could run code.
+        ModelError: The file is not as it was written, or holds pickled objects, which could run code.
     """
     verify_checkpoint(path)
     try:
@@ -156,10 +154,10 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 
 
 class CheckpointFiles(CheckpointIO):
-    """Has Lightning write and read its checkpoints as this module does.
+    """Write and read the checkpoints of Lightning as this module does.
 
     Args:
-        previous: For files of these names, the name under which the one before is kept.
+        previous: The name under which the previous file is kept, by the name of the file.
     """
 
     def __init__(self, previous: dict[str, str] | None = None) -> None:
@@ -167,7 +165,6 @@ class CheckpointFiles(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, see `write_checkpoint`."""
-        del storage_options
         path = Path(path)
         previous = self._previous.get(path.name)
         write_checkpoint(path, checkpoint, None if previous is None else path.with_name(previous))
@@ -175,82 +172,95 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Return a checkpoint, see `read_checkpoint`, whatever the other arguments allow."""
-        del map_location, weights_only
+        """Return a checkpoint, see `read_checkpoint`; the other arguments are ignored."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint, if it is there."""
+        """Remove a checkpoint if it exists."""
         Path(path).unlink(missing_ok=True)
 
 
-class CurveLog(CSVLogger):
-    """Writes ``logs/metrics.csv`` in a run folder.
+class CurveLog(Logger):
+    """Write ``logs/metrics.csv`` in a run folder: a row for each step that is logged, columns in alphabetical order.
+
+    Lightning's `CSVLogger` deletes the file when it starts and rewrites it in place for a new column: a process killed
+    in between would lose it.
 
     Args:
         folder: The run folder.
-        kept: How many rows of a file that is there belong to the steps before the point from which the run goes on;
-            the rest is of steps that will be done again.
+        kept: How many rows of an existing file to keep; the later ones belong to steps that will be repeated.
     """
 
+    name = "logs"
+    version = ""
+
     def __init__(self, folder: Path, kept: int = 0) -> None:
-        super().__init__(folder, name="logs", version="")
-        self._kept = kept
+        super().__init__()
+        self._path = folder / self.name / "metrics.csv"
+        self._kept: int | None = kept
+        self._columns: list[str] = []
+        self._waiting: list[dict[str, Any]] = []
+        self.rows = 0
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer; its file is made ready when it is first asked for."""
-        if self._experiment is None:
-            self._experiment = _Writer(self.log_dir, self._kept)
-        return self._experiment
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._path.parents[1])
 
-    @rank_zero_only
-    def sync(self) -> int:
-        """Bring all rows to the disk and return their number."""
-        self.save()
-        writer: _Writer = self.experiment
-        writer.sync()
-        return writer.rows
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Ignore the hyperparameters: a run keeps its own configuration."""
 
-
-class _Writer(ExperimentWriter):
-    """Lightning's writer, but for what would delete or rewrite the file so that a kill in between loses it."""
-
-    def __init__(self, log_dir: str, kept: int) -> None:
-        super().__init__(log_dir)
-        self._path = Path(self.metrics_file_path)
-        self.metrics_keys, rows = _read(self._path, kept)
-        self.rows = len(rows)
-        if rows:
-            _write(self._path, self.metrics_keys, rows)
-        else:
-            self._path.unlink(missing_ok=True)
-
-    def _check_log_dir_exists(self) -> None:
-        """Delete nothing: what is to stay has not been read yet."""
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Keep a row of scalars in memory until `save`."""
+        values = {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in metrics.items()}
+        self._waiting.append({**values, "step": step})
 
     def save(self) -> None:
         """Write the rows that wait in memory."""
-        self.rows += len(self.metrics)
-        super().save()
+        if self._kept is not None:
+            self._start(self._kept)
+        if not self._waiting:
+            return
+        rows, self._waiting = self._waiting, []
+        columns = sorted({*self._columns, *(name for row in rows for name in row)})
+        if columns == self._columns:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, columns).writerows(rows)
+        else:
+            _write(self._path, columns, [*_read(self._path)[1], *rows])
+        self._columns = columns
+        self.rows += len(rows)
 
-    def sync(self) -> None:
-        """Have the operating system write the file to the disk."""
+    def finalize(self, status: str) -> None:
+        """Write the rows that wait in memory."""
+        self.save()
+
+    def sync(self) -> int:
+        """Flush all rows to the disk and return their number."""
+        self.save()
         if self._path.is_file():
             sync_file(self._path)
+        return self.rows
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        _write(self._path, fieldnames, _read(self._path)[1])
+    def _start(self, kept: int) -> None:
+        """Leave an existing file with its first ``kept`` rows."""
+        self._kept = None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns, rows = _read(self._path, kept)
+        self.rows = len(rows)
+        if rows:
+            _write(self._path, self._columns, rows)
+        else:
+            self._path.unlink(missing_ok=True)
 
 
 def _read(path: Path, most: int | None = None) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns and the first rows; nothing where there is no file, or none of its rows is wanted."""
+    """Return the columns and the first rows; nothing if there is no file or no row is wanted."""
     if most == 0 or not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for at, row in enumerate(reader) if most is None or at < most]
+        rows = list(islice(reader, most))
         return list(reader.fieldnames or ()), rows
 
 
@@ -264,7 +274,7 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 def random_state() -> dict[str, Any]:
     """Return the state of Python's, NumPy's and PyTorch's global generators."""
     version, numbers, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one, which libraries use
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - the global generator, which libraries use
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
@@ -275,7 +285,7 @@ def random_state() -> dict[str, Any]:
 
 
 def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state as numbers that JSON can hold."""
+    """Return a random state as values for JSON."""
     name, keys, *rest = state["numpy"]
     cards = [card.tolist() for card in state["cuda"]]
     mps = None if state["mps"] is None else state["mps"].tolist()
@@ -284,14 +294,14 @@ def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state that `to_json` was given."""
+    """Return the random state from what `to_json` returned."""
     name, keys, *rest = state["numpy"]
     generator, cards, mps = (_generators(state[key]) for key in ("torch", "cuda", "mps"))
     return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards, "mps": mps}
 
 
 def _generators(numbers: Any) -> Any:
-    """Return the state of a generator, of one for each card, or of none."""
+    """Return the state of one generator, of one per device, or of none."""
     if numbers is None or numbers == []:
         return numbers
     if isinstance(numbers[0], list):
@@ -300,7 +310,7 @@ def _generators(numbers: Any) -> Any:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Go on with what `random_state` returned."""
+    """Restore what `random_state` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]

@@ -1,6 +1,6 @@
 """Combine the tasks' losses into the loss of a step: fixed, learned and adaptive weights.
 
-Notation: ``T`` tasks with losses ``L_t``; the loss of a step is a sum over those tasks that have rows in it.
+Notation: ``T`` tasks with losses ``L_t``; the loss of a step sums over the tasks that have rows in it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Weights = Mapping[str, "Tensor | float"]
 
 
 class Combination(nn.Module):
-    """The sum of the tasks' losses; others give each task a weight in it.
+    """The sum of the tasks' losses; subclasses give each task a weight.
 
-    What a combination learns or remembers is in its ``state_dict``, so that a resumed run goes on with it.
+    The state of a combination is in its ``state_dict``, so that a resumed run continues with it.
 
     Args:
-        tasks: All tasks that learn. A step may have rows of only some of them.
+        tasks: All trained tasks; a step may have rows of only some of them.
 
     Attributes:
-        looks_back: Whether it wants `update` called with the losses before and after each optimizer step.
+        looks_back: Whether `update` is to be called with the losses before and after each optimizer step.
     """
 
     looks_back = False
@@ -33,67 +33,53 @@ class Combination(nn.Module):
         self.tasks = tuple(tasks)
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
-        """Return the factor of each task's loss in a step with these losses.
-
-        Args:
-            losses: The loss of each task that has rows in the step, scalars.
-        """
+        """Return the weight of each task in a step, given the loss of each task with rows in it, scalars."""
         return dict.fromkeys(losses, 1.0)
 
     def penalty(self, losses: Mapping[str, Tensor]) -> Tensor | None:
-        """Return what is added to the weighted sum, a scalar, if anything is."""
-        del losses
+        """Return what is added to the weighted sum, a scalar, if anything."""
         return None
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a step, a scalar.
-
-        Args:
-            losses: The loss of each task that has rows in the step, scalars.
-        """
+        """Return the loss of a step, a scalar; see `weights`."""
         weights = self.weights(losses)
         total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
         penalty = self.penalty(losses)
         return total if penalty is None else total + penalty
 
     def set_epoch(self, batches: int) -> None:
-        """Tell how many batches an epoch has, before the first one."""
+        """Set the number of batches of an epoch, before the first one."""
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Take note of the losses of a batch that was trained on; called once for each, behind `forward`."""
+        """Update the state from the losses of a batch; called once per batch, after `forward`."""
 
     def update(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """Take note of the losses of the same rows before and after an optimizer step; see ``looks_back``."""
+        """Update the state from the losses of the same rows before and after an optimizer step; see ``looks_back``."""
 
 
 class Weighted(Combination):
-    """The sum with a fixed factor for each task.
-
-    Args:
-        tasks: All tasks that learn.
-        weights: Factor of each task's loss; 1 for a task that is not named.
-    """
+    """The sum with a fixed weight for each task, by default 1."""
 
     def __init__(self, tasks: Sequence[str], weights: Mapping[str, float]) -> None:
         super().__init__(tasks)
         self._factors = dict(weights)
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
-        """Return the fixed factors."""
+        """Return the fixed weights."""
         return {task: self._factors.get(task, 1.0) for task in losses}
 
 
 class Uncertainty(Combination):
-    r"""Weights by the uncertainty of each task, which is learned (Kendall, Gal & Cipolla 2018, equation 10).
+    r"""Weights by the learned uncertainty of each task (Kendall, Gal & Cipolla 2018, equation 10).
 
     .. math:: \sum_t e^{-s_t} L_t + \frac{s_t}{2}, \quad s_t = \log \sigma_t^2
 
-    which is the paper's term of a classification, ``L / sigma² + log sigma``. A task whose loss stays high gets less
-    weight; the second part keeps the weight from going to 0. At the start all s are 0: the plain sum.
+    the paper's term for classification, ``L / sigma² + log sigma``. A task whose loss stays high gets less weight; the
+    second term keeps the weight from vanishing. Initially all s are 0, which gives the plain sum.
 
     Attributes:
-        log_variances: ``s_t`` of each task, learned with the network. Each is a tensor of its own, so that a step
-            without rows of its task, which has no gradient for it, leaves it and its averages in Adam alone.
+        log_variances: ``s_t`` of each task, learned with the network. Each is a separate tensor, so that a step without
+            rows of its task has no gradient for it and changes neither the value nor Adam's averages.
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
@@ -110,17 +96,17 @@ class Uncertainty(Combination):
 
 
 class DynamicWeightAverage(Combination):
-    r"""Dynamic weight average (Liu, Johns & Davison 2019, equation 7): what falls slowest counts most.
+    r"""Dynamic weight average (Liu, Johns & Davison 2019, equation 7): tasks whose loss falls slowest get most weight.
 
     .. math:: w_t = \frac{T \exp(r_t / \tau)}{\sum_u \exp(r_u / \tau)}, \quad r_t = \frac{L_t(n-1)}{L_t(n-2)}
 
     with ``L_t(n)`` the mean loss of the task over the ``n``-th window, which is an epoch in the paper. In the first two
-    windows all r are 1, and so are the weights. They sum to the number of tasks, always.
+    windows all ratios and weights are 1. The weights always sum to the number of tasks.
 
     Args:
-        tasks: All tasks that learn.
-        temperature: tau; the higher, the more alike the weights.
-        window: Batches of a window; nothing for those of an epoch, see `set_epoch`.
+        tasks: All trained tasks.
+        temperature: tau; the higher it is, the more equal are the weights.
+        window: Batches of a window; None for an epoch, see `set_epoch`.
     """
 
     past: Tensor
@@ -131,28 +117,28 @@ class DynamicWeightAverage(Combination):
         super().__init__(tasks)
         self._temperature = temperature
         self._window = window
-        self._batches = 0  # of the window that is going on
-        self._windows = 0  # that are over
-        self.register_buffer("past", torch.zeros(2, len(tasks)))  # means of the last two windows, the older one first
+        self._batches = 0  # of the current window
+        self._windows = 0  # that are complete
+        self.register_buffer("past", torch.zeros(2, len(tasks)))  # means of the last two windows, older first
         self.register_buffer("sums", torch.zeros(len(tasks)))
         self.register_buffer("counts", torch.zeros(len(tasks)))
 
     def set_epoch(self, batches: int) -> None:
-        """Take an epoch for the window, unless another one was chosen."""
+        """Use an epoch as the window, unless its size is given."""
         self._window = self._window or batches
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
-        """Return the weights of the present window; those of all tasks sum to ``T``."""
+        """Return the weights of the current window; those of all tasks sum to ``T``."""
         if self._windows < 2:
             return dict.fromkeys(losses, self.sums.new_ones(()))
         older, newer = self.past
         ratios = torch.where(older > 0, newer / older, torch.ones_like(older))
         shares = torch.softmax(ratios / self._temperature, dim=0)
-        found = dict(zip(self.tasks, len(self.tasks) * shares, strict=True))
-        return {task: found[task] for task in losses}
+        weights = dict(zip(self.tasks, len(self.tasks) * shares, strict=True))
+        return {task: weights[task] for task in losses}
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the finite losses of a batch to their window, and begin a new one where it is full."""
+        """Add the finite losses of a batch to the window, and start a new one when it is full."""
         for task, loss in losses.items():
             at, finite = self.tasks.index(task), torch.isfinite(loss.detach())
             self.sums[at] += torch.where(finite, loss.detach(), 0.0)
@@ -162,7 +148,7 @@ class DynamicWeightAverage(Combination):
             self._next_window()
 
     def _next_window(self) -> None:
-        """Close a window; a task without rows in it keeps its mean, so that its ratio is 1."""
+        """Complete a window; a task without rows in it keeps its mean, so that its ratio is 1."""
         means = torch.where(self.counts > 0, self.sums / self.counts.clamp_min(1), self.past[1])
         self.past = torch.stack([self.past[1], means])
         self.sums.zero_()
@@ -171,11 +157,11 @@ class DynamicWeightAverage(Combination):
         self._windows += 1
 
     def get_extra_state(self) -> Tensor:
-        """Return where the window stands, its batches and the windows before it: a tensor, as all of a state is."""
+        """Return the batches of the window and the number of complete windows, as a tensor like the other state."""
         return torch.tensor([self._batches, self._windows])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take what `get_extra_state` returned."""
+        """Restore what `get_extra_state` returned."""
         self._batches, self._windows = state.tolist()
 
 
@@ -195,20 +181,20 @@ class Famo(Combination):
 
     .. math:: w_t = \frac{z_t / L_t}{\sum_u z_u / L_u}, \quad z = \mathrm{softmax}(\xi)
 
-    that sum to 1; the loss of a step is given as the sum with these weights, whose gradient is the same and whose value
-    can be read. After the optimizer step the losses of the same rows are computed once more, without gradients, and
-    the logits learn from how far each has fallen:
+    that sum to 1. The loss of a step is the sum with these weights, which has the same gradient and a value that can be
+    interpreted. After the optimizer step the losses of the same rows are computed again, without gradients, and the
+    logits are updated by how much each has fallen:
 
     .. math:: \nabla_\xi = J_z^T \delta + \gamma \xi, \quad \delta_t = \log L_t(\theta_n) - \log L_t(\theta_{n+1})
 
-    ``J_z^T delta`` is ``z_t (delta_t - sum_u z_u delta_u)``: what fell less than the others gets more weight. The step
-    on them is one of Adam (Kingma & Ba 2015), as in the authors' code. A step with rows of one task teaches the logits
-    nothing. Where gradients are accumulated, the last of the batches is the one that is looked at again.
+    ``J_z^T delta`` is ``z_t (delta_t - sum_u z_u delta_u)``: losses that fell less get more weight. The logits are
+    updated by Adam (Kingma & Ba 2015), as in the authors' code. A step with rows of a single task does not change them.
+    With accumulated gradients the last batch is the one that is computed again.
 
     Args:
-        tasks: All tasks that learn.
+        tasks: All trained tasks.
         rate: Learning rate of the logits (0.025 in the paper).
-        decay: gamma, which draws the logits back to 0 (0.001 in the paper).
+        decay: gamma, which pulls the logits towards 0 (0.001 in the paper).
     """
 
     looks_back = True
@@ -221,11 +207,11 @@ class Famo(Combination):
         super().__init__(tasks)
         self._rate = rate
         self._decay = decay
-        for name in ("logits", "means", "squares", "steps"):  # Adam's averages and steps, each task its own
+        for name in ("logits", "means", "squares", "steps"):  # with Adam's averages and steps of each task
             self.register_buffer(name, torch.zeros(len(tasks)))
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
-        """Return the weights of the tasks of the step, which sum to 1; no gradient flows through them."""
+        """Return the weights of the tasks of the step, which sum to 1 and have no gradient."""
         shares = self._shares(losses) / (_vector(losses) + _TINY)
         return dict(zip(losses, shares / shares.sum(), strict=True))
 
@@ -238,7 +224,7 @@ class Famo(Combination):
 
     @torch.no_grad()
     def update(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """Learn from the losses of the same rows before and after an optimizer step."""
+        """Update the logits from the losses of the same rows before and after an optimizer step."""
         if len(before) < 2:
             return
         fallen = torch.log(_vector(before) + _TINY) - torch.log(_vector(after) + _TINY)
@@ -250,17 +236,13 @@ class Famo(Combination):
         mean = means / (1 - _BETAS[0] ** steps)
         square = squares / (1 - _BETAS[1] ** steps)
         logits = logits - self._rate * mean / (square.sqrt() + _TINY)
-        finite = torch.isfinite(fallen).all()  # not of a step that is skipped, which would spoil all weights behind it
+        finite = torch.isfinite(fallen).all()  # a skipped step must not reach the weights
         for state, new in ((self.logits, logits), (self.means, means), (self.squares, squares), (self.steps, steps)):
             state[places] = torch.where(finite, new, state[places])
 
 
 class Randomness:
-    """The state of the random numbers at one moment, to draw the same ones again: the same dropout for the same rows.
-
-    Args:
-        device: Where the network computes.
-    """
+    """The random state at one moment, to repeat the same dropout for the same rows."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -270,7 +252,7 @@ class Randomness:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Draw the same numbers inside the block, and go on behind it as if it had not been."""
+        """Draw the same numbers again inside the block, and restore the random state after it."""
         outside = Randomness(self._device)
         self._restore()
         try:

@@ -1,4 +1,4 @@
-"""Compact word embeddings: words that no row of a run contains are left out of every step.
+"""Compact word embeddings: training leaves out words that occur in no row of a run.
 
 Notation: V ids of the vocabulary, n of them in use, H columns of the table.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WORTHWHILE = 0.8
-"""The share of the vocabulary in use above which the whole table is trained."""
+"""The share of used ids above which the whole table is trained."""
 _CHUNK = 2**20
 _UNKNOWN = -1
 
 
 class CompactEmbedding(nn.Module):
-    """Looks up the rows of the ids in use in a table of those rows.
+    """Look up embeddings in a table of the used ids alone.
 
     Args:
-        weight: The table ``(n + 1, H)``: the rows of ``used`` in its order, and one more that no id leads to.
-        used: The ids in use, rising, int64, ``(n,)``.
+        weight: The table ``(n + 1, H)``: the rows of ``used`` in its order, and one more row without an id.
+        used: The used ids in ascending order, int64, ``(n,)``.
         size: V.
-        padding_idx: The id, one of ``used``, whose row gets no gradient.
+        padding_idx: The used id whose row gets no gradient.
     """
 
     places: Tensor
@@ -45,14 +45,14 @@ class CompactEmbedding(nn.Module):
         self.weight = weight
         places = torch.full((size,), _UNKNOWN, device=used.device)
         places[used] = torch.arange(len(used), device=used.device)
-        self.register_buffer("places", places, persistent=False)  # the data says what it is
+        self.register_buffer("places", places, persistent=False)  # follows from the data
         self._padding = None if padding_idx is None else int(places[padding_idx])
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the embeddings ``(..., H)`` of ids of any shape.
 
         Raises:
-            IndexError: An id is not in use; on CUDA it is a failed assertion on the device.
+            IndexError: An id is not used; on CUDA this is a failed assertion on the device.
         """
         places = self.places.index_select(0, ids.reshape(-1)).view_as(ids)
         return F.embedding(places, self.weight, self._padding)
@@ -62,32 +62,32 @@ class CompactEmbedding(nn.Module):
 def compact_embeddings(
     network: MultiTaskNetwork, plan: FreezePlan, tables: Iterable[TokenTable], pad_id: int
 ) -> Iterator[None]:
-    """Train only the word embeddings in use inside the block, with the result of training all of them.
+    """Train only the used word embeddings inside the block, with the same result as training all of them.
 
-    The row of a word that never occurs has a gradient of 0 in every step. Adam's averages of it stay 0, so AdamW leaves
-    it nothing but its decoupled weight decay, which multiplies all rows by the same factor (Loshchilov & Hutter 2019,
-    algorithm 2). That factor, and what averaging the weights makes of it, is read off one more row: it begins as ones
-    and is never looked up. MiniLM has half of its parameters in 30,522 rows, of which a data set uses a part: clearing,
-    clipping and stepping the others takes longer than a layer's matrix products.
+    The row of an unused word has a gradient of 0 in every step. Adam's averages of it stay 0, so AdamW only applies its
+    decoupled weight decay, which multiplies all rows by the same factor (Loshchilov & Hutter 2019, algorithm 2). That
+    factor, also under weight averaging, is read from one additional row, which starts as ones and is never looked up.
+    MiniLM has half of its parameters in 30,522 rows, of which a data set uses a part: clearing, clipping and stepping
+    the others takes longer than the matrix products of a layer.
 
-    The parameter stays the same object, so optimizer groups made before stay valid; its ``data`` is the compact table
-    inside the block. So checkpoints that are written there hold the compact table too, and are to be loaded inside the
-    block, over the same rows.
+    The parameter stays the same object, so existing optimizer groups stay valid; its ``data`` is the compact table
+    inside the block. Checkpoints that are written inside hold the compact table, and must be loaded inside the block
+    over the same rows.
 
-    It does nothing where the embeddings do not learn from the first step on (cached activations depend on the whole
-    table), most of the vocabulary is in use, or the table is not a plain `torch.nn.Embedding` that is used once.
+    The block changes nothing if the embeddings are not trained from the first step on (cached activations depend on the
+    whole table), if most of the vocabulary is used, or if the table is not a plain `torch.nn.Embedding` used once.
 
     Args:
         network: The network that is trained inside the block.
-        plan: What learns when.
-        tables: The token ids of all rows that the network sees inside the block.
-        pad_id: The id that fills batches up.
+        plan: When each layer is trained.
+        tables: The token ids of all rows that the network processes inside the block.
+        pad_id: The id of padding.
     """
-    found = _table(network.encoder.backbone) if plan.first.get(EMBEDDINGS) == 0 else None
-    if found is None:
+    named = _table(network.encoder.backbone) if plan.first.get(EMBEDDINGS) == 0 else None
+    if named is None:
         yield
         return
-    name, embedding = found
+    name, embedding = named
     used = used_ids(tables, embedding.num_embeddings, {pad_id, 0 if (pad := embedding.padding_idx) is None else pad})
     if len(used) > WORTHWHILE * embedding.num_embeddings:
         yield
@@ -107,13 +107,7 @@ def compact_embeddings(
 
 
 def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> Tensor:
-    """Return the ids that occur in the tables and those of ``always``, rising, int64, ``(n,)``.
-
-    Args:
-        tables: Token ids, which may be mapped from files: they are gone through in pieces.
-        size: V.
-        always: More ids.
-    """
+    """Return the ids in the tables and those of ``always`` in ascending order, int64, ``(n,)``."""
     seen = np.zeros(size, dtype=bool)
     seen[list(always)] = True
     for table in tables:
@@ -123,12 +117,12 @@ def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> 
 
 
 def _table(backbone: PreTrainedModel) -> tuple[str, nn.Embedding] | None:
-    """Return the word embeddings and their name, if they are plain ones in one place that share nothing."""
+    """Return name and module of the word embeddings if they are plain and not shared."""
     embedding = backbone.get_input_embeddings()
     if type(embedding) is not nn.Embedding or embedding.sparse or embedding.scale_grad_by_freq or embedding.max_norm:
         return None
     names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is embedding]
-    owners = [name for name, each in backbone.named_parameters(remove_duplicate=False) if each is embedding.weight]
+    owners = [name for name, one in backbone.named_parameters(remove_duplicate=False) if one is embedding.weight]
     return (names[0], embedding) if len(names) == len(owners) == 1 else None
 
 

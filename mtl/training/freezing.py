@@ -12,64 +12,63 @@ from mtl.model.layers import adapter_of
 from mtl.model.network import MultiTaskNetwork
 
 Unit = Literal["epochs", "steps"]
-"""What a schedule counts in: epochs, or optimizer steps of the whole training."""
+"""The unit of a schedule: epochs, or optimizer steps of the whole training."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """From when on each layer learns.
+    """When each layer is trained.
 
     Attributes:
-        first: For each layer that ever learns, bottom to top, the epoch or optimizer step (from 0) that it begins with;
-            a layer that is not named stays frozen.
-        unit: Which of the two. Training itself goes by steps, see `by_steps`.
+        first: The first epoch or optimizer step (from 0) in which each layer is trained, from the bottom up; other
+            layers stay frozen.
+        unit: The unit of ``first``. Training itself counts steps, see `by_steps`.
     """
 
     first: dict[str, int]
     unit: Unit = "steps"
 
     def by_steps(self, steps_per_epoch: int) -> FreezePlan:
-        """Return the same plan counted in optimizer steps, of which an epoch has ``steps_per_epoch``."""
+        """Return the plan by optimizer steps, of which an epoch has ``steps_per_epoch``."""
         if self.unit == "steps":
             return self
         return FreezePlan({layer: epoch * steps_per_epoch for layer, epoch in self.first.items()})
 
     def trainable(self, at: int) -> frozenset[str]:
-        """Return the layers that learn in the epoch or step ``at``."""
+        """Return the layers that are trained in the epoch or step ``at``."""
         return frozenset(layer for layer, first in self.first.items() if first <= at)
 
     @property
-    def stages(self) -> dict[int, list[str]]:
-        """The layers that begin to learn, by the epoch or step that they begin with."""
-        stages: dict[int, list[str]] = {}
+    def unfreezing(self) -> dict[int, list[str]]:
+        """The layers that unfreeze in each epoch or step, in order."""
+        starts: dict[int, list[str]] = {}
         for layer, first in self.first.items():
-            stages.setdefault(first, []).append(layer)
-        return dict(sorted(stages.items()))
+            starts.setdefault(first, []).append(layer)
+        return dict(sorted(starts.items()))
 
-    def stage(self, at: int) -> int:
-        """Return the number (from 0) of the stage that ``at`` belongs to; -1 before anything learns."""
-        return sum(start <= at for start in set(self.first.values())) - 1
+    def times_unfrozen(self, at: int) -> int:
+        """Return how many times layers have unfrozen up to the epoch or step ``at``."""
+        return sum(start <= at for start in set(self.first.values()))
 
     def boundary(self, at: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
-        """Return how many layers of the encoder are frozen below everything that learns in ``at``.
+        """Return how many layers of the encoder are frozen below all layers that are trained in ``at``.
 
         Args:
             at: Epoch or step, from 0.
             encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
 
         Returns:
-            A number above 0; ``embedding`` where the whole encoder is frozen; nothing where no layer above the
-            embeddings is.
+            A number above 0; ``embedding`` if the whole encoder is frozen; None if no layer above the embeddings is.
         """
-        learns = self.trainable(at)
-        lowest = next((at for at, layer in enumerate(encoder_layers) if {layer, adapter_of(layer)} & learns), None)
+        trained = self.trainable(at)
+        lowest = next((i for i, layer in enumerate(encoder_layers) if {layer, adapter_of(layer)} & trained), None)
         if lowest is None:
             return "embedding"
         return lowest - 1 if lowest > 1 else None
 
     @property
     def encoder_is_frozen(self) -> bool:
-        """Whether neither a layer of the encoder nor an adapter ever learns."""
+        """Whether neither a layer of the encoder nor an adapter is trained at any time."""
         return all(layer.startswith("heads.") for layer in self.first)
 
 
@@ -87,28 +86,28 @@ def plan_freezing(
     layers: float = 1,
     stages: Mapping[int, int | Literal["all"]] | None = None,
 ) -> FreezePlan:
-    """Return what learns when.
+    """Return when each layer is trained.
 
-    Gradual unfreezing after Howard & Ruder 2018 (ULMFiT, section 3.3).
+    Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, section 3.3).
 
     Args:
         encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
         tasks: All tasks.
-        backbone: Which layers of the encoder are frozen: none, all, the lower ones, or gradually fewer; for ``lora``
-            all but its adapters.
+        backbone: The frozen layers of the encoder: none, all, the lower ones, or gradually fewer; for ``lora`` all but
+            the adapters.
         heads: Tasks whose heads are frozen.
-        train_layers: For ``lower``: how many of the top layers learn, a number or a share of all (rounded up).
-        adapters: For ``lora``: the adapters that the encoder has.
-        unit: For ``gradual``: what ``start``, ``every`` and ``stages`` count.
-        start: For ``gradual``: the epoch or step (from 0) at which the first layers thaw.
+        train_layers: For ``lower``: the number of top layers to train, or their share (rounded up).
+        adapters: For ``lora``: the adapters of the encoder.
+        unit: For ``gradual``: the unit of ``start``, ``every`` and ``stages``.
+        start: For ``gradual``: the epoch or step (from 0) at which the first layers unfreeze.
         every: For ``gradual``: epochs or steps between two stages.
-        layers: For ``gradual``: layers per stage, a number or a share of all (rounded up); the embeddings come with the
-            lowest layer.
-        stages: For ``gradual``, in place of the three above: for the start of each stage how many more layers thaw;
-            what is left over stays frozen.
+        layers: For ``gradual``: layers per stage, a number or a share of all (rounded up); the embeddings unfreeze
+            with the lowest layer.
+        stages: For ``gradual``, instead of the three above: how many more layers unfreeze at the start of each stage;
+            the remaining ones stay frozen.
 
     Raises:
-        ConfigError: ``train_layers`` or ``stages`` name more layers than the encoder has, or at first nothing learns.
+        ConfigError: ``train_layers`` or ``stages`` exceed the layers of the encoder, or nothing is trained at first.
     """
     frozen = set(tasks) if heads == "all" else set(heads)
     first: dict[str, int] = {}
@@ -123,12 +122,12 @@ def plan_freezing(
         begin = min(first.values())
         if begin and frozen >= set(tasks):
             raise ConfigError(_idle_start(begin, unit, "start" if stages is None else "stages"))
-    heads_learn = {f"heads.{task}": 0 for task in tasks if task not in frozen}
-    return FreezePlan({**first, **heads_learn}, unit if backbone == "gradual" else "steps")
+    heads_trained = {f"heads.{task}": 0 for task in tasks if task not in frozen}
+    return FreezePlan({**first, **heads_trained}, unit if backbone == "gradual" else "steps")
 
 
 def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
-    """Return the top ones of ``layers``: a number of them, or a share (below 1, rounded up).
+    """Return the top layers: a number of them, or a share (below 1, rounded up).
 
     Raises:
         ConfigError: There are fewer.
@@ -170,21 +169,20 @@ def _idle_start(begin: int, unit: Unit, key: str) -> Problem:
 
 
 def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None:
-    """Set ``requires_grad`` and the mode of every layer: what learns is in train mode, the rest in eval mode.
+    """Set ``requires_grad`` and the mode of every layer: trained layers are in train mode, frozen ones in eval mode.
 
-    Lightning's ``fit`` sets no modes, and a pretrained model comes in eval mode: without this, dropout would be off.
+    Lightning's ``fit`` sets no modes, and a pretrained model is in eval mode: without this, dropout would be off.
 
     Args:
         network: The network to change.
-        plan: What learns when.
-        at: The epoch or step (from 0), as the plan counts.
+        plan: When each layer is trained.
+        at: The epoch or step (from 0), in the unit of the plan.
     """
     trainable = plan.trainable(at)
     for layer, named in network.named_by_layer().items():
-        learns = layer in trainable
         for _, parameter in named:
-            parameter.requires_grad_(learns)
-            if not learns:
+            parameter.requires_grad_(layer in trainable)
+            if layer not in trainable:
                 parameter.grad = None
     apply_modes(network, plan, at)
 

@@ -1,4 +1,4 @@
-"""Aggregate the tasks' gradients: the shared encoder follows a direction that conflicts with no task.
+"""Aggregate the tasks' gradients: the shared encoder follows a direction that conflicts with none of them.
 
 The quadratic programs and projections are those of TorchJD, an optional dependency (``pip install 'mtl[gradients]'``).
 """
@@ -17,17 +17,13 @@ Weighting = Callable[[Tensor], Tensor]
 
 
 class GradientAggregation(Combination):
-    """Gives the shared parameters a combination of the tasks' gradients that depends on the angles between them.
+    """Give the shared parameters a combination of the tasks' gradients that depends on the angles between them.
 
-    Each task is differentiated by itself, one pass back through the encoder each; from the products of these gradients
-    over all shared parameters that learn come the weights of their sum. The parameters of a head are no part of it:
-    they get the gradient of the plain sum, which for a head that one task uses is this task's own.
+    Each task is differentiated separately, with its own backward pass through the encoder. The inner products of these
+    gradients over all trained shared parameters determine the weights of their sum. The parameters of heads get the
+    gradient of the plain sum, which for a head of one task is the gradient of this task.
 
     The loss of a step is the sum; its backward pass is `backward`.
-
-    Args:
-        tasks: All tasks that learn.
-        weighting: From the Gramian to the weights.
     """
 
     def __init__(self, tasks: Sequence[str], weighting: Weighting) -> None:
@@ -36,7 +32,7 @@ class GradientAggregation(Combination):
         self._pending: tuple[Tensor, list[Tensor]] | None = None
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of the losses, cut off from what they were computed from: `backward` goes on from there."""
+        """Return the sum of the losses, detached from their graph, which `backward` uses."""
         total = torch.stack([loss.detach() for loss in losses.values()]).sum().requires_grad_()
         self._pending = (total, [loss for loss in losses.values() if loss.requires_grad])
         return total
@@ -45,12 +41,12 @@ class GradientAggregation(Combination):
         """Add the gradients of a step to those of the parameters.
 
         Args:
-            loss: What became of the loss that `forward` returned: Lightning scales it.
+            loss: The loss that `forward` returned, as Lightning has scaled it.
             shared: Parameters that all tasks share.
-            own: Those of heads.
+            own: Parameters of heads.
         """
         if self._pending is None:
-            raise RuntimeError("backward comes once after each forward")
+            raise RuntimeError("backward must be called once after each forward")
         (total, losses), self._pending = self._pending, None
         (scale,) = torch.autograd.grad(loss, total)
         inner, outer = ([each for each in some if each.requires_grad] for some in (shared, own))
@@ -118,9 +114,6 @@ def torchjd_weighting(name: str) -> Weighting:
     - ``aligned_mtl``: their sum after an orthogonal change that makes them equally long (Senushkin et al. 2023).
 
     Without a conflict the first two are the sum, whose scale the others, which are means by nature, need not have.
-
-    Args:
-        name: One of these.
 
     Raises:
         ImportError: TorchJD or what the method needs besides is not installed.

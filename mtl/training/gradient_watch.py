@@ -39,9 +39,8 @@ class GradientWatch(Callback):
         self._cosines: dict[tuple[str, str], list[float]] = {}
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Measure a step, if it is its turn; of accumulated batches the first."""
-        del loss
-        assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy: it is put beside no other
+        """Measure a step if one is due; of accumulated batches the first."""
+        assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy
         step = pl_module.step
         if step is None or trainer.global_step % self._every or trainer.global_step == self._last:
             return
@@ -57,7 +56,7 @@ class GradientWatch(Callback):
         self._note(name, norms, cosines)
         figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
         figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
-        for logger in trainer.loggers:  # `log` would keep it from the loggers up to their own interval
+        for logger in trainer.loggers:  # `log` would wait for the interval of the loggers
             logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def _note(self, layer: str, norms: Mapping[str, float], cosines: Mapping[tuple[str, str], float]) -> None:
@@ -70,11 +69,11 @@ class GradientWatch(Callback):
 
     @property
     def figures(self) -> GradientFigures | None:
-        """What was measured, if anything was."""
+        """The measurements, if there are any."""
         return summarised(self._layer, self._norms, self._cosines, self._steps) if self._steps else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured up to now."""
+        """Return the measurements."""
         return {
             "last": self._last,
             "layer": self._layer,
@@ -84,19 +83,19 @@ class GradientWatch(Callback):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take what `state_dict` returned."""
+        """Restore the measurements."""
         self._last, self._layer, self._steps = (state_dict[name] for name in ("last", "layer", "steps"))
         self._norms = {task: list(values) for task, values in state_dict["norms"].items()}
         self._cosines = {(first, second): list(values) for first, second, values in state_dict["cosines"]}
 
 
 def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | None:
-    """Return the highest layer of the encoder that learns now, with those of its parameters that do."""
+    """Return the highest layer of the encoder that is trained now, with its trained parameters."""
     named = network.encoder.named_by_layer()
     for name in reversed(network.encoder.layer_names):
-        found = [parameter for _, parameter in named[name] if parameter.requires_grad]
-        if found:
-            return name, found
+        trained = [parameter for _, parameter in named[name] if parameter.requires_grad]
+        if trained:
+            return name, trained
     return None
 
 
@@ -108,21 +107,21 @@ def measured(
 ) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """Return the norm of each task's gradient at the embeddings, and the cosine of each pair over the parameters.
 
-    A gradient of 0 has no direction: its pairs are left out.
+    Pairs with a gradient of 0, which has no direction, are left out.
 
     Args:
-        losses: The loss of each task, part of a graph, which stays.
-        embeddings: Those that they were computed from, ``(B, H)`` each.
-        parameters: Below the embeddings.
-        total: Sums a tensor over several processes, each of which has a share of the rows.
+        losses: The loss of each task, with its graph, which is kept.
+        embeddings: The embeddings ``(B, H)`` from which they were computed.
+        parameters: Parameters below the embeddings.
+        total: Sums a tensor over several processes that share the rows.
     """
     total = total or (lambda own: own)
     norms: dict[str, Tensor] = {}
     directions: dict[str, Tensor] = {}
     for task, loss in losses.items():
         wanted = [*embeddings, *parameters]
-        found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-        gradients = [torch.zeros_like(at) if each is None else each for at, each in zip(wanted, found, strict=True)]
+        computed = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+        gradients = [torch.zeros_like(at) if one is None else one for at, one in zip(wanted, computed, strict=True)]
         squares = torch.stack([each.float().square().sum() for each in gradients[: len(embeddings)]])
         norms[task] = total(squares.sum()).sqrt()
         directions[task] = total(torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]]))

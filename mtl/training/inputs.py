@@ -16,10 +16,10 @@ from mtl.data.dataset import DatasetSpec
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.sources import BackboneSpec, locate
-from mtl.training.head_specs import check_stages
+from mtl.training.build import check_stages, make_combination
 
 BUNDLED = "bundled:"
-"""Prefix of the files that ship with the package."""
+"""Prefix of files that are part of the package."""
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "data" / "bundled"
 
 T = TypeVar("T")
@@ -45,11 +45,10 @@ def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
 
     Args:
         config: A run's configuration.
-        to_train: Whether to check for packages that only training needs.
+        to_train: Whether to check the packages that only training needs.
 
     Raises:
-        MtlError: What is wrong with the data files, the heads that need their labels, the weights and what has to be
-            installed, together.
+        MtlError: All problems with data files, heads, weights and missing packages together.
     """
     problems: list[MtlError] = []
     weights = _attempt(lambda: _weights(config), problems)
@@ -57,6 +56,7 @@ def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
     pairs = _attempt(lambda: _pairs(config.retention), problems)
     if to_train:
         _attempt(lambda: _packages(config), problems)
+        _attempt(lambda: make_combination(config, ()), problems)  # needs TorchJD for some methods
     if len(problems) == 1:
         raise problems[0]
     if problems or weights is None or tasks is None:
@@ -73,11 +73,7 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
 
 
 def _packages(config: Config) -> None:
-    """Check that packages are there which only some runs need.
-
-    Raises:
-        ConfigError: One is missing.
-    """
+    """Check the packages that only some runs need."""
     if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
         found = "lora, and the Python package peft is not installed"
         repair = "pip install 'mtl[lora]', or pip install peft"
@@ -118,7 +114,7 @@ def _pairs(retention: RetentionConfig) -> Pairs | None:
 
 
 def task_specs(data: DataConfig) -> list[TaskSpec]:
-    """Return where each task's data is."""
+    """Return the data files and settings of each task."""
     shares = (data.split[0], data.split[1], data.split[2])
     most = data.most_batches
     train, other = data.batch_size, data.eval_batch_size
@@ -152,7 +148,7 @@ def _dataset(task: TaskConfig, key: str) -> DatasetSpec | None:
 
 
 def data_files(config: Config) -> list[tuple[str, Path]]:
-    """Return all data files of a run, each with its key."""
+    """Return the key and path of each data file of a run."""
     keys = {
         f"data.tasks.{name}.{key}": value
         for name, task in config.data.tasks.items()
@@ -187,7 +183,7 @@ def _file(text: str | None) -> Path | None:
 
 
 def absolute(config: Config) -> Config:
-    """Return the configuration with absolute paths, so that a run's copy of it holds in every folder."""
+    """Return the configuration with absolute paths, so that a run's copy is valid in every folder."""
     tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
     backbone = replace(config.backbone, path=_absolute(config.backbone.path))
     model = replace(config.model, init_from=_absolute(config.model.init_from))

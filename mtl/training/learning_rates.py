@@ -14,15 +14,15 @@ from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
 
 COMBINATION = "combination"
-"""The group of what a combination of losses learns."""
+"""The name of the group with the parameters of a combination of losses."""
 
 NO_DECAY = "/no_decay"
-"""How the names of groups of biases and norms end."""
+"""The suffix of the names of groups of biases and norms."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRate:
-    """The learning rate of a layer, and the name of the group that it is shown under."""
+    """The learning rate of a layer, and the name of its group."""
 
     group: str
     rate: float
@@ -39,7 +39,7 @@ class ParameterGroup:
         rate: The peak learning rate.
         weight_decay: The weight decay.
         parameters: The tensors, by full name.
-        first: The epoch or step (from 0) that all of it begins to learn with, as the plan counts.
+        first: The first epoch or step (from 0) in which the group is trained, in the unit of the plan.
     """
 
     name: str
@@ -60,7 +60,7 @@ def layerwise_rates(
         heads: Rate of all heads.
         upper: Rate of the upper layers.
         lower: Rate of the other layers.
-        upper_layers: How many layers are upper ones, a number or a share of all (rounded up).
+        upper_layers: The number of upper layers, or their share (rounded up).
 
     Raises:
         ConfigError: ``upper_layers`` is more than the encoder has.
@@ -79,7 +79,7 @@ def layerwise_rates(
 
 
 def decayed_rates(encoder_layers: Sequence[str], *, heads: float, top: float, factor: float) -> dict[str, LayerRate]:
-    """Return rates that fall by ``factor`` from each layer to the one below (Howard & Ruder 2018, section 3.2)."""
+    """Return rates that decrease by ``factor`` from each layer to the one below (Howard & Ruder 2018, section 3.2)."""
     rates = {layer: LayerRate(layer, top * factor**depth) for depth, layer in enumerate(reversed(encoder_layers))}
     return {**{layer: rates[layer] for layer in encoder_layers}, "heads": LayerRate("heads", heads)}
 
@@ -93,16 +93,15 @@ def uniform_rates(encoder_layers: Sequence[str], *, heads: float, backbone: floa
 def parameter_groups(
     network: MultiTaskNetwork, rates: Mapping[str, LayerRate], plan: FreezePlan, weight_decay: float
 ) -> list[ParameterGroup]:
-    """Return the groups of all parameters that ever learn, each parameter in exactly one of them.
+    """Return the groups of all parameters that are trained at any time, each parameter in exactly one group.
 
-    They are complete from the start, also those of layers that thaw later: an optimizer that gets a new group in the
-    middle of a run loses its schedule. Biases and norms, which have one dimension, have no weight decay. All of a group
-    begins to learn at the same time.
+    They include layers that unfreeze later: an optimizer to which a group is added during a run loses its schedule.
+    Biases and norms, which have one dimension, have no weight decay. All of a group unfreezes at the same time.
 
     Args:
         network: The network.
-        rates: The rate of each layer of the encoder, of ``heads``, and of ``lora`` where there are adapters.
-        plan: What learns when.
+        rates: The rate of each layer of the encoder, of ``heads``, and of ``lora`` if there are adapters.
+        plan: When each layer is trained.
         weight_decay: The weight decay of all other parameters.
     """
     members: dict[tuple[str, int, bool], list[tuple[str, str, nn.Parameter]]] = {}
@@ -113,16 +112,16 @@ def parameter_groups(
         for name, parameter in network.layer_parameters(layer):
             members.setdefault((group, first, parameter.ndim > 1), []).append((layer, name, parameter))
     by_group = {rate.group: rate.rate for rate in rates.values()}
-    ordered = sorted(members, key=lambda each: (_order(each[0], by_group), each[1], not each[2]))
+    ordered = sorted(members, key=lambda key: (_order(key[0], by_group), key[1], not key[2]))
     return [
         ParameterGroup(
             name=name
-            + (f"/stage_{plan.stage(first) + 1}" if len(starts[name]) > 1 else "")
+            + (f"/stage_{plan.times_unfrozen(first)}" if len(starts[name]) > 1 else "")
             + ("" if decays else NO_DECAY),
             layers=tuple(dict.fromkeys(layer for layer, _, _ in members[name, first, decays])),
             rate=by_group[name],
             weight_decay=weight_decay if decays else 0.0,
-            parameters={each: parameter for _, each, parameter in members[name, first, decays]},
+            parameters={full: parameter for _, full, parameter in members[name, first, decays]},
             first=first,
         )
         for name, first, decays in ordered
@@ -130,7 +129,7 @@ def parameter_groups(
 
 
 def _rated_as(layer: str) -> str:
-    """Return what the rate of a layer is called: heads share one, and so do adapters."""
+    """Return the key of a layer's rate: heads share one, and so do adapters."""
     kind = layer.partition(".")[0]
     return kind if kind in ("heads", ADAPTER) else layer
 

@@ -1,9 +1,9 @@
-"""The loss of each task, and what makes up for rare classes: class weights and logit adjustment.
+"""The loss of each task, with class weights and logit adjustment for rare classes.
 
-Class weights are scaled so that their mean over the training rows is 1: the expected loss of a step stays as large as
-without weights, and learning rates, clipping and the balance between the tasks keep their meaning. A class without
-training rows gets the weight 1, and counts as one row where its frequency is needed. How the tasks' losses become the
-loss of a step is in `mtl.training.combination`.
+Class weights are scaled to a mean of 1 over the training rows: the expected loss of a step stays the same as without
+weights, and so does the meaning of learning rates, clipping and the balance between tasks. A class without training
+rows has the weight 1, and counts as one row where its frequency is needed. `mtl.training.combination` combines the
+losses of the tasks.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def balanced_weights(counts: NDArray[np.int64], power: float = 1.0) -> NDArray[np.float64]:
-    r"""Return weights that fall with the number of rows of a class.
+    r"""Return weights that decrease with the number of rows of a class.
 
     .. math:: w_c \propto (n / (C n_c))^{power}
 
-    With power 1 the rows of each class weigh the same together, as with scikit-learn's ``class_weight="balanced"``
-    (King & Zeng 2001), whose values these are. Lower powers are milder; 0 gives no weights.
+    With power 1 all classes have the same total weight, as with scikit-learn's ``class_weight="balanced"`` (King & Zeng
+    2001), whose values these are. Lower powers are milder; 0 gives no weights.
 
     Args:
         counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
@@ -41,9 +41,9 @@ def effective_number_weights(counts: NDArray[np.int64], beta: float) -> NDArray[
 
     .. math:: w_c \propto (1 - \beta) / (1 - \beta^{n_c})
 
-    A further row of a class is the less news the more there are: a class of many rows counts as ``1 / (1 - beta)``
-    different ones at most. With beta 0 all weights are 1; towards 1 they become the balanced ones. The paper scales the
-    weights to a sum of ``C``; the ratios of the classes are the same.
+    A further row adds less information the more rows a class has: at most ``1 / (1 - beta)`` rows count as different.
+    With beta 0 all weights are 1; towards 1 they approach the balanced ones. The paper scales the weights to a sum of
+    ``C``; the ratios of the classes are the same.
 
     Args:
         counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
@@ -58,19 +58,19 @@ def logit_offsets(counts: NDArray[np.int64], tau: float) -> NDArray[np.float64]:
 
     .. math:: \tau \log \pi_c, \quad \pi_c = n_c / n
 
-    The network learns to do without the frequencies, and its own logits, which predict, favour no class for being
-    frequent. With tau 1 it is consistent with the balanced error, the mean of the classes' error rates.
+    The network then learns logits, used without offsets in predictions, that do not favour frequent classes. With tau 1
+    this is consistent with the balanced error, the mean of the classes' error rates.
 
     Args:
         counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
-        tau: From 0 (nothing is added) on.
+        tau: 0 (no offsets) or greater.
     """
     offsets: NDArray[np.float64] = tau * np.log(np.maximum(counts, 1) / max(1, counts.sum()))
     return offsets
 
 
 def _scaled(raw: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the weights with a mean of 1 over the rows, and 1 for classes that have none."""
+    """Return the weights scaled to a mean of 1 over the rows, and 1 for classes without rows."""
     total = float((raw * counts).sum())
     return np.where(counts > 0, raw * (counts.sum() / total), 1.0) if total else np.ones(len(counts))
 
@@ -79,7 +79,7 @@ LossKind = Literal["cross_entropy", "focal"]
 
 
 class TaskLoss(nn.Module):
-    r"""The loss of one task: cross-entropy or focal loss, with what makes up for rare classes.
+    r"""The loss of one task: cross-entropy or focal loss, with class weights or logit adjustment.
 
     With ``z`` the logits plus the offsets, ``p = softmax(z)``, ``q`` the smoothed target and ``w`` the weights:
 
@@ -88,16 +88,16 @@ class TaskLoss(nn.Module):
     where gamma is 0 for cross-entropy. Without label smoothing only ``c = y_i`` remains, which is the focal loss of Lin
     et al. 2017 (equation 5, with the weights in the place of its alpha).
 
-    The sum is divided by the number of rows, not by the sum of their weights as `torch.nn.functional.cross_entropy`
-    does: a row then counts the same whichever batch it is in. Divided by the weights, a batch with rows of one class
-    only would not be weighted at all, and accumulated small batches would give another gradient than a large one.
+    The sum is divided by the number of rows, not by the sum of their weights as in `torch.nn.functional.cross_entropy`:
+    a row then counts the same in every batch. Otherwise a batch with rows of a single class would not be weighted at
+    all, and accumulated small batches would have another gradient than one large batch.
 
     Args:
         kind: ``cross_entropy`` or ``focal``.
-        weights: The weight of the rows of each class, ``(C,)``; nothing for 1.
-        offsets: What is added to the logits, ``(C,)``; only here, in training: predictions take the logits as they are.
-        gamma: How much rows that are right already count less; only for ``focal``.
-        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
+        weights: The weight of each class, ``(C,)``; None for 1.
+        offsets: What is added to the logits in training, ``(C,)``; predictions use the logits without it.
+        gamma: How strongly easy rows are weighted down; only for ``focal``.
+        label_smoothing: Share of the target that is distributed over all classes (Szegedy et al. 2016, section 7).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class TaskLoss(nn.Module):
         self.offsets: Tensor | None
         for name, values in (("weights", weights), ("offsets", offsets)):
             tensor = None if values is None else torch.tensor(values, dtype=torch.float32)
-            self.register_buffer(name, tensor, persistent=False)  # a function of the data, never loaded
+            self.register_buffer(name, tensor, persistent=False)  # computed from the data, never loaded
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss over the rows, a scalar; 0 if there are none.
@@ -126,7 +126,7 @@ class TaskLoss(nn.Module):
             labels: Class ids ``(B,)``.
         """
         if not len(labels):
-            return logits.sum()  # 0, and still a part of the graph
+            return logits.sum()  # 0, with a graph
         adjusted = logits if self.offsets is None else logits + self.offsets
         if self.weights is None and not self.gamma:
             return nn.functional.cross_entropy(adjusted, labels, label_smoothing=self.label_smoothing)
@@ -138,7 +138,7 @@ class TaskLoss(nn.Module):
         losses = -logs
         if self.gamma:
             missing = -torch.expm1(logs)  # 1 - p
-            losses = losses * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # 0 has no slope for < 1
+            losses = losses * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # gamma < 1
         own = losses.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         return own + self.label_smoothing * (losses.mean(dim=-1) - own)
 
@@ -147,8 +147,8 @@ class TaskLosses(nn.Module):
     """The loss of every task of a batch.
 
     Args:
-        tasks: The loss of each task; plain cross-entropy for a task that is not named.
-        consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 where a step has one pass.
+        tasks: The loss of each task; cross-entropy by default.
+        consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 for a single pass.
     """
 
     def __init__(
@@ -173,12 +173,12 @@ class TaskLosses(nn.Module):
     def of_two_passes(
         self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], labels: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        r"""Return the loss of each task from two passes over the same rows, which differ by their dropout (R-Drop).
+        r"""Return the loss of each task from two passes over the same rows with different dropout (R-Drop).
 
         .. math:: \frac{L_1 + L_2}{2} + \alpha \, D(p_1, p_2)
 
         with ``D`` as in `divergence` and alpha the consistency: half of the loss of Wu et al. 2021 (equation 4), whose
-        own alpha is then twice this one. So rates and clipping keep the meaning that they have with one pass.
+        own alpha is then twice this one. So learning rates and clipping mean the same as with one pass.
 
         Args:
             first: ``(B_task, C_task)`` of each task.
@@ -200,13 +200,9 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     r"""Return the symmetric Kullback-Leibler divergence of two predictions, its mean over the rows, a scalar.
 
     .. math:: D(p, q) = \frac{1}{2} (KL(p \| q) + KL(q \| p)) = \frac{1}{2} \sum_c (p_c - q_c)(\log p_c - \log q_c)
-
-    Args:
-        first: Logits ``(B, C)``.
-        second: As ``first``.
     """
     if not len(first):
-        return (first + second).sum()  # 0, and still a part of the graph
+        return (first + second).sum()  # 0, with a graph
     one, other = first.float().log_softmax(dim=-1), second.float().log_softmax(dim=-1)
     return ((one.exp() - other.exp()) * (one - other)).sum(dim=-1).mean() / 2
 

@@ -1,4 +1,4 @@
-"""The LightningModule: steps, metrics of each epoch, the optimizer, and what is frozen when."""
+"""The LightningModule: training and validation steps, metrics, optimizer, freezing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Step:
+class ForwardPass:
     """A training step between its forward and its backward pass.
 
     Attributes:
-        batch: Its rows.
-        losses: The loss of each task, part of the graph.
-        embeddings: The embeddings ``(B, H)`` of each pass through the encoder, part of the graph.
-        randomness: The random numbers of its dropout, where it will be computed again.
+        batch: The batch.
+        losses: The loss of each task, with its graph.
+        embeddings: The embeddings ``(B, H)`` of each pass through the encoder, with their graph.
+        randomness: The random state before its dropout, if it will be computed again.
     """
 
     batch: Batch
@@ -52,25 +52,25 @@ class Step:
 
 
 class MultiTaskModule(LightningModule):
-    """Trains a network on the interleaved batches of all tasks.
+    """Train a network on the interleaved batches of all tasks.
 
-    A step runs the encoder once over the rows of all its tasks, then each head over its own rows; its loss is the
-    combination of the tasks' losses, each of which is logged.
+    A step runs the encoder once on the rows of all tasks, then each head on its own rows. Its loss is the combination
+    of the tasks' losses, each of which is logged.
 
     Args:
         network: Encoder and heads.
         classes: The number of classes of each task.
         losses: The tasks' losses.
-        freezing: What learns when, by optimizer steps.
-        optimizer: Makes the optimizer over all parameters that ever learn.
+        freezing: When each layer is trained, by optimizer steps.
+        optimizer: Makes the optimizer of all parameters that are trained at any time.
         schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
-        hyperparameters: The configuration as plain values, kept in the checkpoints.
-        combination: How the tasks' losses become one; by default their sum.
-        guard: Judges each optimizer step; without one a loss that is not finite spoils the weights.
+        hyperparameters: The configuration as plain values, saved in the checkpoints.
+        combination: How the tasks' losses are combined; by default they are summed.
+        guard: Checks each optimizer step; without it a loss that is not finite reaches the weights.
 
     Attributes:
-        step: What the present training step computed, up to the end of its backward pass, else nothing.
-        figures: What the loggers were told of the last training step that they were told of.
+        step: The current training step until the end of its backward pass, otherwise None.
+        figures: What was last logged of a training step.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class MultiTaskModule(LightningModule):
         self.network = network
         self.losses = losses
         self.combination = combination or Combination(tuple(classes))
-        self.step: Step | None = None
+        self.step: ForwardPass | None = None
         self.freezing = freezing
         self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
         self._optimizer = optimizer
         self._schedule = schedule
-        self._stage = -1
+        self._times_unfrozen = -1
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
         self._noted_at = -1
@@ -109,30 +109,29 @@ class MultiTaskModule(LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Freeze before the first step."""
+        """Freeze layers before the first step."""
         self._freeze()
 
     def on_train_start(self) -> None:
-        """Freeze again: only now a resumed trainer knows its step, and Lightning leaves out the start of its epoch."""
+        """Freeze again: a resumed trainer knows its step only now, and Lightning skips the start of its epoch."""
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze as the step says; where nothing new thaws, set the modes again, which other callbacks may change."""
-        if self.freezing.stage(self.global_step) != self._stage:
+        """Freeze or unfreeze layers; otherwise set the modes again, which other callbacks may have changed."""
+        if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
         else:
             apply_modes(self.network, self.freezing, self.global_step)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Freeze what the optimizer step says; the state depends on nothing else.
+        """Freeze or unfreeze layers, as a function of the optimizer step alone.
 
         Raises:
-            RuntimeError: The batch stands for a layer that learns by now: its activations are out of date.
+            RuntimeError: The batch has activations of a layer that is trained by now: they are out of date.
         """
-        del batch_idx
-        if self.freezing.stage(self.global_step) != self._stage:
+        if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
-        if batch.features is not None and not _stands_for(batch, self._boundary):
+        if batch.features is not None and not _is_frozen_at(batch, self._boundary):
             found, allowed = batch.boundary or "embedding", self._boundary or 0
             raise RuntimeError(
                 f"step {self.global_step}: a batch of activations at {found}, but layers from {allowed} on learn"
@@ -140,15 +139,14 @@ class MultiTaskModule(LightningModule):
 
     def _freeze(self) -> None:
         apply_freezing(self.network, self.freezing, self.global_step)
-        self._stage = self.freezing.stage(self.global_step)
+        self._times_unfrozen = self.freezing.times_unfrozen(self.global_step)
         self._boundary = self.freezing.boundary(self.global_step, self.network.encoder.layer_names)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
-        del batch_idx
         randomness = Randomness(self.device) if self.combination.looks_back else None
         losses, embeddings = self._task_losses(batch)
-        self.step = Step(batch, losses, embeddings, randomness)
+        self.step = ForwardPass(batch, losses, embeddings, randomness)
         total: Tensor = self.combination(losses)
         if self._guard is not None:
             self._guard.saw(batch, losses, total)
@@ -158,7 +156,7 @@ class MultiTaskModule(LightningModule):
         return total if total.requires_grad else total + self._nothing_to_learn()
 
     def _task_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Return the loss of each task, and the embeddings of the one pass or, with consistency, of the two."""
+        """Return the loss of each task, and the embeddings of one pass, or of two with a consistency loss."""
         embeddings, logits = [], []
         for _ in range(2 if self.losses.consistency else 1):
             embeddings.append(self.network.embed(batch))
@@ -171,9 +169,9 @@ class MultiTaskModule(LightningModule):
         return over_processes(losses, batch.shares), embeddings
 
     def _note_figures(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """Keep what the loggers get at the end of the step: losses, rates, and weights that change between steps.
+        """Keep what is logged at the end of the step: losses, rates, and task weights that change between steps.
 
-        Of accumulated batches it is the mean over those that have rows of the task.
+        With accumulated batches these are the means over the batches that have rows of the task.
         """
         if self._noted_at != self.global_step:
             self.figures, self._batches_noted = {}, Counter()
@@ -191,16 +189,15 @@ class MultiTaskModule(LightningModule):
         self._noted_at = self.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Tell the loggers of an optimizer step.
+        """Log an optimizer step.
 
-        `log` would tell them of a task that is not in this step what an earlier one said, until the epoch ends.
+        `log` would repeat the last values of tasks without rows in this step until the epoch ends.
         """
-        del outputs, batch, batch_idx
-        if self._noted_at != self.global_step - 1:  # not a step to be logged, or gradients are still collected
+        if self._noted_at != self.global_step - 1:  # not a step to log, or gradients are still accumulated
             return
         tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
         figures: dict[str, Any] = dict(self.figures)
-        if tensors:  # the device is waited for once
+        if tensors:  # a single synchronisation with the device
             values = torch.stack([value.float() for value in tensors.values()]).tolist()
             figures |= dict(zip(tensors, values, strict=True))
         for logger in self.loggers:
@@ -208,38 +205,46 @@ class MultiTaskModule(LightningModule):
             logger.save()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Go back from the loss of a step; a combination of gradients does so by itself."""
+        """Compute the gradients of a step; an aggregation of gradients has its own backward pass."""
         if isinstance(self.combination, GradientAggregation):
             self.combination.backward(loss, self.network.encoder.parameters(), self.network.heads.parameters())
         else:
             super().backward(loss, *args, **kwargs)
 
     def on_after_backward(self) -> None:
-        """Let go of the graph."""
+        """Release the graph."""
         if self.step is not None and not self.combination.looks_back:
             self.step = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take an optimizer step, and look at its rows again where the combination learns from what it did to them."""
+        """Take an optimizer step, and compute its losses again if the combination learns from their change."""
         super().optimizer_step(*args, **kwargs)
         if self.step is not None and self.combination.looks_back:
             self._look_back(self.step)
             self.step = None
 
-    def _look_back(self, step: Step) -> None:
-        """Show the combination the losses of the step's rows before and after it, with the same dropout in both."""
+    def _look_back(self, step: ForwardPass) -> None:
+        """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
         assert step.randomness is not None  # noqa: S101 - narrows for mypy
         with torch.no_grad(), step.randomness.again(), self._autocast():
             after, _ = self._task_losses(step.batch)
         self.combination.update(step.losses, after)
 
     def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which the trainer computes a training step."""
-        return contextlib.nullcontext() if self._trainer is None else self.trainer.precision_plugin.train_step_context()
+        """Return the precision context of a training step."""
+        trainer = self._attached()
+        return contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
+
+    def _attached(self) -> Trainer | None:
+        """Return the trainer; None where the module is used without one."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     def _rates(self) -> dict[str, float]:
-        """Return the rate of each group once: biases and norms have that of the weights beside them."""
-        rates = {} if self._trainer is None else {group["name"]: group["lr"] for group in self._groups()}
+        """Return the learning rate of each group; biases and norms have that of the weights in their layers."""
+        rates = {} if self._attached() is None else {group["name"]: group["lr"] for group in self._groups()}
         shown = {name: name.removesuffix(NO_DECAY) for name in rates}
         return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
 
@@ -249,23 +254,23 @@ class MultiTaskModule(LightningModule):
         return optimizer.param_groups
 
     def _logs_this_step(self) -> bool:
-        """Whether the loggers take this step's figures; noting them costs as much as a step of a head alone."""
-        every: int = 1 if self._trainer is None else self._trainer.log_every_n_steps  # type: ignore[attr-defined]
+        """Whether this step's figures are logged: collecting them takes as long as a training step of a head alone."""
+        trainer = self._attached()
+        every: int = 1 if trainer is None else trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.global_step + 1) % every == 0
 
     def _nothing_to_learn(self) -> Tensor:
-        """Return 0 with a gradient of 0: a step may hold only tasks whose heads, and the encoder so far, are frozen."""
-        parameter = next(each for each in self.network.parameters() if each.requires_grad)
+        """Return 0 with a gradient of 0, for a step whose tasks have frozen heads while the encoder is still frozen."""
+        parameter = next(one for one in self.network.parameters() if one.requires_grad)
         return 0.0 * parameter.sum()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count the predictions of the one task that the batch holds."""
-        del batch_idx, dataloader_idx
+        """Update the metrics of the task of the batch."""
         for task, logits in self(batch).items():
             self._metrics(task).update(logits, batch.labels[task])
 
     def on_validation_epoch_end(self) -> None:
-        """Log each task's figures, and the mean over the tasks as ``val/<figure>``; NaN where logits are not finite."""
+        """Log each task's metrics and their means over the tasks, ``val/<metric>``; NaN if logits are not finite."""
         means: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
         for task in self.tasks:
             scores = self._metrics(task).compute()
@@ -286,7 +291,7 @@ class MultiTaskModule(LightningModule):
         return metrics
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer and its schedule by steps."""
+        """Return the optimizer and its schedule, which is stepped with each optimizer step."""
         optimizer = self._optimizer()
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
 
@@ -296,32 +301,32 @@ class MultiTaskModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer's flags say, and have the guard judge the step by the norm that clipping needs anyway.
+        """Clip as the trainer's flags say; the guard checks the step by the norm that clipping computes anyway.
 
-        Lightning refuses to clip for a fused optimizer in mixed precision, where it may unscale the gradients itself;
-        ours is fused only without scaling.
+        Lightning refuses to clip for a fused optimizer in mixed precision, which may unscale the gradients itself; this
+        optimizer is fused only without scaling.
         """
         if gradient_clip_val and gradient_clip_algorithm != "value":
             norm = clip_norm(optimizer, gradient_clip_val)
         elif self._guard is not None:
             norm = gradient_norm(optimizer)
         if gradient_clip_val and gradient_clip_algorithm == "value":
-            parameters = [each for group in optimizer.param_groups for each in group["params"]]
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         if self._guard is not None:
             self._guard.judge(optimizer, norm, self.global_step, self.current_epoch)
 
     def on_validation_start(self) -> None:
-        """Have the guard look before figures and checkpoints are made."""
+        """Report bad steps before metrics and checkpoints are made."""
         self._inspect()
 
     def on_train_epoch_end(self) -> None:
-        """As before a validation, where an epoch has none."""
+        """Report bad steps at the end of an epoch without validation."""
         self._inspect()
 
     @property
     def left_out(self) -> int:
-        """The optimizer steps that were left out of training because they were not finite."""
+        """The number of optimizer steps that were left out because they were not finite."""
         return 0 if self._guard is None else self._guard.left_out
 
     def _inspect(self) -> None:
@@ -329,9 +334,9 @@ class MultiTaskModule(LightningModule):
             self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what never learns: it is what training started from, and 400 MB of an MPNet.
+        """Leave out what is never trained: it is what training started from, and 400 MB of an MPNet.
 
-        Nothing is saved that is not finite: the checkpoint that it would replace is the last good one.
+        Values that are not finite are not saved: the checkpoint would replace the last good one.
         """
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
@@ -340,7 +345,7 @@ class MultiTaskModule(LightningModule):
             self._guard.check_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back what `on_save_checkpoint` left out."""
+        """Add what `on_save_checkpoint` left out."""
         kept = self._kept()
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
@@ -362,8 +367,8 @@ class MultiTaskModule(LightningModule):
         return learning | {f"combination.{name}" for name in self.combination.state_dict()}
 
 
-def _stands_for(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
-    """Whether the activations of a batch stand for frozen layers alone, up to ``boundary``."""
+def _is_frozen_at(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
+    """Whether the activations of a batch are those of layers that are frozen, which are ``boundary`` many."""
     return boundary == "embedding" or (batch.boundary is not None and batch.boundary <= (boundary or 0))
 
 

@@ -44,56 +44,45 @@ def build_adamw(
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """Return the norm of all gradients together but those of a combination's own weights, a scalar; 0 without any."""
+    """Return the total norm of all gradients except those of a combination of losses, a scalar; 0 without any."""
     counted = [group for group in optimizer.param_groups if group.get("name") != COMBINATION]
     return nn.utils.get_total_norm(
-        [each.grad for group in counted for each in group["params"] if each.grad is not None]
+        [parameter.grad for group in counted for parameter in group["params"] if parameter.grad is not None]
     )
-
-
-def _learning(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
 
 def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     """Clip the gradients to a total norm of ``limit``, as `torch.nn.utils.clip_grad_norm_` does.
 
-    For a fused AdamW of `build_adamw` they are scaled within its own pass: it divides by ``grad_scale``, which PyTorch
-    gave it for the gradients of fp16 (``torch.amp.GradScaler``), and leaves the result in ``grad``. Up to then they are
-    as they were. A pass of its own over all gradients takes a twentieth of a training step on a CPU.
+    A fused AdamW of `build_adamw` scales them in its own pass: it divides by ``grad_scale``, which PyTorch provides for
+    fp16 gradients (``torch.amp.GradScaler``), and leaves the result in ``grad``; until then they are unclipped. A
+    separate pass over all gradients takes a twentieth of a training step on a CPU.
 
-    The norm is that of the network's gradients. What a combination of losses learns beside it (`COMBINATION`) is scaled
-    with them and counts for nothing: its few gradients, of about 1 each, would take from what the network may move.
-
-    Args:
-        optimizer: The optimizer whose next step is to take clipped gradients.
-        limit: The largest norm of all gradients together.
+    The norm is that of the network's gradients. Those of a combination of losses (`COMBINATION`) are scaled with them
+    but not counted: its few gradients, of about 1 each, would shrink those of the network.
 
     Returns:
-        The norm that they had, a scalar.
+        The total norm before clipping, a scalar.
     """
     norm = gradient_norm(optimizer)
     if _divides(optimizer, norm.device):
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
-        nn.utils.clip_grads_with_norm_(_learning(optimizer), limit, norm)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
 
 def does_nothing_if(optimizer: Optimizer, flag: Tensor) -> None:
-    """Let the next step of a fused AdamW of `build_adamw` change nothing if a flag is set, without looking at it.
+    """Make the next step of a fused AdamW of `build_adamw` change nothing if a flag on its device is set.
 
-    PyTorch gave it ``found_inf`` for the gradients of fp16, as ``grad_scale`` in `clip_norm`.
-
-    Args:
-        optimizer: The optimizer.
-        flag: A boolean scalar on its device.
+    It uses ``found_inf``, which PyTorch provides for fp16 gradients as it does ``grad_scale``, see `clip_norm`.
     """
     optimizer.found_inf = flag.float()  # type: ignore[attr-defined]
 
 
 def is_scaled(optimizer: Optimizer) -> bool:
-    """Whether the optimizer's gradients are those of ``16-mixed``, which a scaler judges; see `build_adamw`."""
+    """Whether the gradients are those of ``16-mixed``, which a scaler checks; see `build_adamw`."""
     return not _is_fused(optimizer)
 
 
@@ -102,7 +91,7 @@ def _is_fused(optimizer: Optimizer) -> bool:
 
 
 def _divides(optimizer: Optimizer, device: torch.device) -> bool:
-    """Whether a step of the optimizer divides by ``grad_scale``; MPS is left out, where nobody has tried it."""
+    """Whether a step of the optimizer divides by ``grad_scale``; untested on MPS, so not used there."""
     return _is_fused(optimizer) and device.type in {"cpu", "cuda"}
 
 
@@ -112,13 +101,13 @@ def _forget_scale(optimizer: Optimizer, *_: object) -> None:
 
 
 def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable[[int], float]:
-    """Return the function from a step (from 0) to the share of the peak rate that it learns with.
+    """Return the function from a step (from 0) to its share of the peak rate.
 
-    The share rises linearly over the warm-up, reaches 1 with its last step, and falls to 0 behind the last step of
-    training: with ``constant`` it stays 1.
+    The share rises linearly over the warm-up, reaches 1 in its last step, and would reach 0 after the last step of
+    training; with ``constant`` it stays 1.
 
     Args:
-        schedule: How the rate falls.
+        schedule: How the rate decreases.
         total_steps: Optimizer steps of the whole training.
         warmup: Steps of the warm-up, a number or (below 1) a share of ``total_steps``.
     """
@@ -137,10 +126,10 @@ def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable
 
 
 def stage_factor(start: int, rising: int) -> Callable[[int], float]:
-    """Return the share of its rate that a group which begins to learn at step ``start`` has by itself.
+    """Return the warm-up of a group that unfreezes at step ``start``: a share of its rate by step.
 
-    It rises linearly over ``rising`` steps and reaches 1 with the last of them, as `rate_factor` does. A group that
-    learns from the start has the warm-up of the whole training and none of its own.
+    It rises linearly over ``rising`` steps and reaches 1 in the last of them. A group that is trained from the start
+    has only the warm-up of the whole training.
     """
 
     def factor(step: int) -> float:
@@ -157,15 +146,15 @@ def build_schedule(
     starts: Sequence[int] | None = None,
     stage_warmup: float = 0,
 ) -> LambdaLR:
-    """Return the scheduler of `rate_factor`, times that of `stage_factor` for groups that begin later.
+    """Return the scheduler of `rate_factor`, times `stage_factor` for groups that unfreeze later.
 
     Args:
         optimizer: The optimizer.
-        schedule: How the rate falls.
+        schedule: How the rate decreases.
         total_steps: Optimizer steps of the whole training.
         warmup: Steps of the warm-up of the whole training, a number or (below 1) a share of ``total_steps``.
-        starts: The step that each group of the optimizer begins to learn with.
-        stage_warmup: Steps of the warm-up of a group that begins later, as ``warmup``.
+        starts: The first step in which each group of the optimizer is trained.
+        stage_warmup: Steps of the warm-up of a group that unfreezes later, as ``warmup``.
     """
     whole = rate_factor(schedule, total_steps, warmup)
     rising = round(stage_warmup * total_steps) if stage_warmup < 1 else int(stage_warmup)

@@ -1,44 +1,195 @@
-"""The plan of a run: all that is decided before its first step, and the identity that resuming requires to be equal."""
+"""The plan of a run: everything that is decided before its first step, and what a resumed run must have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from mtl.activations import tensors_fingerprint
 from mtl.activations.encoding import Encoding
+from mtl.activations.frozen import Boundary
 from mtl.base.errors import Problem
 from mtl.base.files import content_checksum
 from mtl.base.schema import shown
 from mtl.config.fields import Config
+from mtl.data.splits import oversampled_rows
 from mtl.data.tasks import TaskData
-from mtl.training import build, build_freezing, build_hardware, build_losses
-from mtl.training.build_losses import class_counts, slots
+from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
 from mtl.training.checkpoint_schema import versions
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
+from mtl.training.hardware import choose_device, choose_precision, count_processes
 from mtl.training.inputs import Inputs, data_files, dataset_rows
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.parallel import ALONE, Place
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from mtl.data.datamodule import Splits
 
 
-def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
-    """Return what a run depends on, plain values.
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything that a run decides before its first step.
+
+    Attributes:
+        config: The configuration.
+        folder: The run folder.
+        tasks: The data of each task.
+        start: The network that training starts from.
+        freezing: When each layer is trained, in the unit of the configuration; see `FreezePlan.by_steps`.
+        groups: The parameter groups, last that of what a combination of losses learns.
+        device: The device of this process.
+        precision: Lightning's precision flag for training; `encoding` has that of an encoder that is not trained.
+        encoding: How sentences are encoded outside training.
+        slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.splits`.
+        combination: How the tasks' losses are combined.
+        place: The rank of this process.
+    """
+
+    config: Config
+    folder: Path
+    tasks: dict[str, TaskData]
+    start: Start
+    freezing: FreezePlan
+    groups: list[ParameterGroup]
+    device: torch.device
+    precision: str
+    encoding: Encoding
+    slots: dict[str, NDArray[np.int64]]
+    combination: Combination
+    place: Place = ALONE
+
+    def trains(self, task: str) -> bool:
+        """Whether anything that the task's predictions depend on is trained: its heads or the encoder."""
+        return _trains(self.start, self.freezing, task)
+
+    @property
+    def class_counts(self) -> dict[str, NDArray[np.int64]]:
+        """How often rows of each class occur in a pass over each task's training rows, int64, ``(C,)``."""
+        return {
+            name: np.bincount(task.labels.ids(task.train)[self.slots[name]], minlength=len(task.labels))
+            for name, task in self.tasks.items()
+        }
+
+
+def make_plan(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> RunPlan:
+    """Make the plan of a run: network, freeze plan, parameter groups, device, precision.
+
+    Raises:
+        MtlError: A flag, a number of layers or the saved model to start from does not fit.
+    """
+    pl.seed_everything(config.seed, verbose=False)
+    place = Place(rank, count_processes(config.trainer))
+    device = choose_device(config.trainer, rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    start = make_start(config, inputs.tasks, inputs.weights)
+    add_lora(config, start.network)
+    start.network.to(device)
+    if device.type == "cpu":
+        start.network.encoder.set_attention("eager")  # for families that mtl.model.cpu.packed does not take
+    freezing = make_freeze_plan(config, start)
+    combination = make_combination(config, [task for task in inputs.tasks if _trains(start, freezing, task)])
+    encoder_precision = choose_precision(config.trainer, device)
+    return RunPlan(
+        config=config,
+        folder=folder,
+        tasks=inputs.tasks,
+        start=start,
+        freezing=freezing,
+        groups=make_groups(config, start.network, freezing, combination),
+        device=device,
+        precision=choose_precision(config.trainer, device, heads_alone=freezing.encoder_is_frozen),
+        encoding=Encoding(
+            pad_id=start.tokenizer.pad_token_id or 0,
+            batch_size=config.data.eval_batch_size,
+            max_tokens=2 * config.data.max_tokens,
+            precision="bf16" if encoder_precision.startswith("bf16") else "fp32",
+            progress="encoding" if config.callbacks.progress else None,
+        ),
+        slots={
+            name: oversampled_rows(
+                task.labels.ids(task.train), config.data.tasks[name].oversample, task=name, seed=config.seed
+            )
+            for name, task in inputs.tasks.items()
+        },
+        combination=combination,
+        place=place,
+    )
+
+
+def _trains(start: Start, freezing: FreezePlan, task: str) -> bool:
+    layers = start.network.head_layers(task)
+    return not freezing.encoder_is_frozen or any(layer in freezing.first for layer in layers)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationPhase:
+    """Steps of a training in which the same layers of the encoder are frozen from the bottom.
+
+    Attributes:
+        first: The first optimizer step, from 0.
+        boundary: The number of frozen layers, ``embedding`` if the whole encoder is frozen, None if none is.
+        layer: The highest frozen layer.
+        source: Where training takes their activations from: ``computed`` in every step by the frozen layers,
+            ``memory`` once they have been computed, or the ``cache`` on disk, if that has room for them.
+    """
+
+    first: int
+    boundary: Boundary | None
+    layer: str
+    source: str
+
+    def __str__(self) -> str:
+        """Describe the phase for a reader, who counts steps from 1."""
+        texts = {
+            "computed": "computed in every step",
+            "memory": "computed once and kept in memory",
+            "cache": "computed once and read from the cache on disk",
+        }
+        what = f"activations up to {self.layer}"
+        if self.boundary is None:
+            what = "all activations"
+        elif self.boundary == "embedding":
+            what = "embeddings of the frozen encoder"
+        return f"from step {self.first + 1:,}: {what}, {texts[self.source]}"
+
+
+def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> list[ActivationPhase]:
+    """Return how training obtains the activations of frozen layers, in the order of its steps.
 
     Args:
-        setting: What the run has settled, its network before the first step.
-        splits: The token ids and labels of each task and split.
+        plan: The plan of the run.
+        steps_per_epoch: Optimizer steps of an epoch.
+        total_steps: Optimizer steps of the whole training.
+    """
+    encoder, freezing = plan.start.network.encoder, plan.freezing.by_steps(steps_per_epoch)
+    cached = plan.config.cache.activations
+    phases: list[ActivationPhase] = []
+    for first in sorted({0, *freezing.first.values()}):
+        boundary = freezing.boundary(first, encoder.layer_names)
+        if first >= total_steps or (phases and phases[-1].boundary == boundary):
+            continue
+        layer, source = "", "computed"
+        if boundary == "embedding":
+            source = "cache" if cached else "memory"
+        elif boundary is not None:
+            layer = encoder.layer_names[boundary]
+            source = "cache" if cached and encoder.supports_split else "computed"
+        phases.append(ActivationPhase(first, boundary, layer, source))
+    return phases
+
+
+def identity(plan: RunPlan, splits: Splits) -> dict[str, Any]:
+    """Return what a run depends on, as plain values.
 
     Returns:
         ``config``: the configuration; ``files``: the SHA-256 of each data file by its key and path, and of the rows of
@@ -47,30 +198,24 @@ def identity(setting: Setting, splits: Splits) -> dict[str, Any]:
     """
     rows = {
         f"{task}, {split}": tensors_fingerprint(
-            {"ids": each.table.ids, "offsets": each.table.offsets, "labels": each.labels}
+            {"ids": rows.table.ids, "offsets": rows.table.offsets, "labels": rows.labels}
         )
-        for task, found in splits.items()
-        for split, each in found.items()
+        for task, parts in splits.items()
+        for split, rows in parts.items()
     }
-    files = {f"{key}={path}": content_checksum(path) for key, path in data_files(setting.config)}
-    files |= dataset_rows(setting.config, setting.tasks)
+    files = {f"{key}={path}": content_checksum(path) for key, path in data_files(plan.config)}
+    files |= dataset_rows(plan.config, plan.tasks)
     return {
-        "config": asdict(setting.config),
+        "config": asdict(plan.config),
         "files": files,
         "rows": rows,
-        "weights": tensors_fingerprint(setting.start.network.state_dict()),
+        "weights": tensors_fingerprint(plan.start.network.state_dict()),
         "versions": versions(),
     }
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed between the start of a run and its resumption, but for versions and more epochs.
-
-    Args:
-        then: The identity in a resume point.
-        now: That of the run as it would go on.
-        folder: The run folder.
-    """
+    """Return what has changed since a run was started, apart from versions and a larger number of epochs."""
     problems = [*_config_changes(then["config"], now["config"], folder)]
     again = "put back what the run began with, or start a new run"
     problems += [
@@ -91,7 +236,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> li
 
 
 def version_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return in words which packages have changed; empty if none has."""
+    """Return which packages have changed, as text; empty if none has."""
     before, after = then["versions"], now["versions"]
     return ", ".join(
         f"{name} {before.get(name)} is now {after[name]}" for name in after if before.get(name) != after[name]
@@ -107,105 +252,3 @@ def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterato
     elif then != now:
         repair = "put it back, or start a new run with it"
         yield Problem(f"{folder / 'config.yaml'}: {key}", shown(now), f"{shown(then)}, as when the run began", repair)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Everything that a run has settled before its first step.
-
-    Attributes:
-        config: The configuration.
-        folder: The run folder.
-        tasks: The data of each task.
-        start: The network that training starts from.
-        plan: What learns when, in the unit of the configuration; training goes by `FreezePlan.by_steps`.
-        groups: The parameter groups, last that of what a combination of losses learns.
-        device: Where it runs.
-        precision: Lightning's precision flag, for training; that of the encoder where it only encodes is in `encoding`.
-        encoding: How sentences go through the encoder where nothing is trained.
-        combination: How the tasks' losses become one.
-        slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.splits`.
-        place: Which of several processes this is.
-    """
-
-    config: Config
-    folder: Path
-    tasks: dict[str, TaskData]
-    start: build.Start
-    plan: FreezePlan
-    groups: list[ParameterGroup]
-    device: torch.device
-    precision: str
-    encoding: Encoding
-    slots: dict[str, NDArray[np.int64]]
-    combination: Combination
-    place: Place = ALONE
-
-    def learns(self, task: str) -> bool:
-        """Whether what predicts the task is trained: its head, one that it borrows, or the encoder."""
-        layers = self.start.network.head_layers(task)
-        return not self.plan.encoder_is_frozen or any(layer in self.plan.first for layer in layers)
-
-    @property
-    def class_counts(self) -> dict[str, NDArray[np.int64]]:
-        """How often rows of each class come in a pass over each task's training rows, int64, ``(C,)``."""
-        return {name: class_counts(task, self.slots[name]) for name, task in self.tasks.items()}
-
-
-def settle(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> Setting:
-    """Build what a run starts from: network, freeze plan, parameter groups, device, precision.
-
-    Args:
-        config: The configuration.
-        folder: The run folder.
-        inputs: What the run reads.
-        rank: Which of several processes this is.
-
-    Raises:
-        MtlError: A flag, a number of layers or the saved model to start from does not fit.
-    """
-    build_losses.check_installed(config)
-    pl.seed_everything(config.seed, verbose=False)
-    place = Place(rank, build_hardware.processes(config.trainer))
-    device = build_hardware.device(config.trainer, rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    start = build.start(config, inputs.tasks, inputs.weights)
-    build_freezing.adapters(config, start.network)
-    start.network.to(device)
-    if device.type == "cpu":
-        start.network.encoder.set_attention("eager")  # for families that mtl.model.cpu.packed does not take
-    plan = build_freezing.freeze_plan(config, start.network, start.kept)
-    precision = build_hardware.precision(config.trainer, device, heads_alone=plan.encoder_is_frozen)
-    of_encoder = build_hardware.precision(config.trainer, device)
-    build.trainer(
-        config, folder, precision, callbacks=[], validated=True, place=place
-    )  # refuses flags before anything is computed
-    setting = Setting(
-        config=config,
-        folder=folder,
-        tasks=inputs.tasks,
-        start=start,
-        plan=plan,
-        slots=slots(config, inputs.tasks),
-        groups=build_freezing.groups(config, start.network, plan),
-        device=device,
-        precision=precision,
-        encoding=Encoding(
-            pad_id=start.tokenizer.pad_token_id or 0,
-            batch_size=config.data.eval_batch_size,
-            max_tokens=2 * config.data.max_tokens,
-            precision="bf16" if of_encoder.startswith("bf16") else "fp32",
-            progress="encoding" if config.callbacks.progress else None,
-        ),
-        combination=Combination(()),
-        place=place,
-    )
-    return _with_combination(setting)
-
-
-def _with_combination(setting: Setting) -> Setting:
-    """Add how the losses of the tasks that learn become one, and the group of what it learns itself."""
-    how = build_losses.combination(setting.config, [task for task in setting.tasks if setting.learns(task)])
-    own = build_losses.combination_groups(setting.config, how) if setting.groups else []
-    return replace(setting, combination=how, groups=[*setting.groups, *own])

@@ -1,7 +1,7 @@
-"""Resume points: checkpoints from which an interrupted training ends with the same weights as an uninterrupted one.
+"""Resume points: checkpoints from which an interrupted run ends with the same weights as an uninterrupted one.
 
-On a CPU they are the same bit for bit. With frozen layers that holds as long as the cached activations are those that
-the run was trained on before: computed again, in other batches, their last bits may differ, and the run says so.
+On a CPU the weights are identical bit for bit. With frozen layers this holds as long as the cached activations are the
+same: if they are computed again, in other batches, their last bits may differ, and the run logs a warning.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
 CHECKPOINTS: Final = "checkpoints"
-"""The folder of the checkpoints in a run folder."""
+"""The folder of checkpoints in a run folder."""
 LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"
-"""The resume point before `LAST`, to fall back on if that is damaged."""
+"""The resume point before `LAST`, used if `LAST` is damaged."""
 KEY: Final = "mtl"
-"""Where a checkpoint holds what Lightning does not: see `ResumePoints.on_save_checkpoint`."""
+"""The key of what Lightning does not save, see `ResumePoints.on_save_checkpoint`."""
 _SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """When resume points are written, beside the last step of training and SIGTERM.
+    """When resume points are written, besides the last step of training and SIGTERM.
 
     Attributes:
-        epochs: At the end of each epoch.
-        minutes: So many minutes after the last one; never for ``None``.
-        steps: So many optimizer steps after the last one; never for ``None``.
+        epochs: Whether to write one at the end of each epoch.
+        minutes: Minutes between two points; None for no such rule.
+        steps: Optimizer steps between two points; None for no such rule.
     """
 
     epochs: bool = True
@@ -51,17 +51,17 @@ class Rhythm:
 
 
 class ResumePoints(Checkpoint):
-    """Writes resume points, and goes on from one.
+    """Write resume points, and resume from one.
 
-    A point lies between an optimizer step and what follows it (validation, the end of the epoch), so that there is only
-    one kind; see `mtl.training.loop`. Points by epoch and by minutes are left out while they would take more than
-    a twentieth of the time: an epoch of a head alone may be faster than the disk.
+    Every point lies between an optimizer step and what follows it (validation, the end of the epoch), see
+    `mtl.training.loop`. Points by epoch and by minutes are skipped while they would take more than a twentieth of the
+    time: an epoch of a head alone may be faster than the disk.
 
     Args:
-        folder: Where the checkpoints are.
-        rhythm: When to write; ``None``: only on SIGTERM.
+        folder: The folder of the checkpoints.
+        rhythm: When to write; None: only on SIGTERM.
         stop: Whether the process is to end.
-        inputs: Names and fingerprints of what the run depends on, plain values; kept in every point.
+        inputs: What the run depends on, as plain values; saved in every point.
         activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
     """
 
@@ -85,46 +85,45 @@ class ResumePoints(Checkpoint):
         self._cost = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take SIGTERM back from Lightning, which would end only after a validation; start the clock."""
-        del pl_module
+        """Handle SIGTERM again instead of Lightning, which would stop only after a validation; start the clock."""
         self._stop.listen()
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
 
-    def go_on(self, trainer: pl.Trainer) -> None:
-        """Put back, at the moment at which training goes on, what other code may have touched since it was loaded."""
+    def resume(self, trainer: pl.Trainer) -> None:
+        """Restore, when training continues, what other code may have changed since the point was loaded."""
         trainer.should_stop = self._restored["should_stop"]
         ranks = self._restored["random"]
         restore_random_state(ranks[trainer.global_rank % len(ranks)])
 
     def step_ended(self, trainer: pl.Trainer, *, accumulating: bool, last: bool = False) -> None:
-        """Write a point if one is due; end if the process is to end.
+        """Write a point if one is due, and stop if the process is to end.
 
         Args:
             trainer: The trainer, between a step and what follows it.
-            accumulating: Whether gradients wait for more batches before the optimizer steps: they are in no checkpoint.
-            last: Whether no step follows.
+            accumulating: Whether gradients are being accumulated: they are not part of a checkpoint.
+            last: Whether this is the last step of training.
         """
         self._accumulating = accumulating and not last
         if self._accumulating or _is_trial(trainer):
             return
         requested = self._stop.requested
-        if not self._any_rank(trainer, requested or self._is_due(trainer, last)):  # one question in nearly all steps
+        if not self._any_rank(trainer, requested or self._is_due(trainer, last)):  # one reduction in nearly all steps
             return
         self._save(trainer)
         if self._any_rank(trainer, requested):
             raise self._stop.terminated()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """End a validation that SIGTERM falls into; it will be done again from its start."""
+        """Stop within a validation on SIGTERM; it will be repeated from its start."""
         waits = self._accumulating or trainer.sanity_checking or _is_trial(trainer)
         if waits or not self._any_rank(trainer, self._stop.requested):
             return
         if self._saved_step != trainer.global_step:
             with ExitStack() as stack:
-                for each in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(each, AveragedWeights):
-                        stack.enter_context(each.set_aside(trainer.lightning_module))
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, AveragedWeights):
+                        stack.enter_context(callback.set_aside(trainer.lightning_module))
                 self._save(trainer)
         raise self._stop.terminated()
 
@@ -141,7 +140,7 @@ class ResumePoints(Checkpoint):
 
     @staticmethod
     def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
-        """Return what any process wants, to all of them: each has to take part in writing a checkpoint."""
+        """Return whether any process decides so: all of them must take part in writing a checkpoint."""
         if trainer.world_size == 1:
             return decision
         return trainer.strategy.reduce_boolean_decision(decision, all=False)
@@ -156,9 +155,8 @@ class ResumePoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning leaves out: random generators of all processes, a stop that waits, rows of curves."""
-        del pl_module
-        rows = [each.sync() for each in trainer.loggers if isinstance(each, CurveLog)]
+        """Add what Lightning leaves out: random generators of all processes, a pending stop, the rows of curves."""
+        rows = [logger.sync() for logger in trainer.loggers if isinstance(logger, CurveLog)]
         checkpoint[KEY] = {
             "inputs": self._inputs,
             "random": _of_all_ranks(trainer, random_state()),
@@ -170,13 +168,12 @@ class ResumePoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember what `go_on` puts back."""
-        del trainer, pl_module
+        """Keep what `resume` restores."""
         self._restored = checkpoint[KEY]
 
 
 def _is_trial(trainer: pl.Trainer) -> bool:
-    """Whether it runs a few steps only to see that everything runs: Lightning writes no checkpoints then."""
+    """Whether this is a ``fast_dev_run``, for which Lightning writes no checkpoints."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
@@ -188,14 +185,14 @@ def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A resume point that is whole.
+    """An undamaged resume point.
 
     Attributes:
-        path: Its file.
+        path: The file.
         inputs: What the run depended on when it was written.
-        log_rows: The rows of the curves up to it.
-        log_step: The step, as loggers count, that comes behind it.
-        activations: A checksum of the activations of frozen layers that were used up to it, by boundary.
+        log_rows: The number of rows of the curves.
+        log_step: The next step, as loggers count.
+        activations: A checksum of the activations of frozen layers that were used, by boundary.
     """
 
     path: Path
@@ -206,12 +203,12 @@ class Point:
 
 
 def last_point(folder: Path) -> Point | None:
-    """Return the last whole resume point in a folder of checkpoints; ``None`` if none was ever written.
+    """Return the last undamaged resume point in a folder of checkpoints; None if none was written.
 
-    A damaged one is named in the log, and the one before it is taken.
+    A damaged point is logged, and the one before it is used.
 
     Raises:
-        ModelError: All that are there are damaged.
+        ModelError: All points are damaged.
     """
     problems: list[Problem] = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -222,11 +219,11 @@ def last_point(folder: Path) -> Point | None:
         except ModelError as error:
             problems += error.problems
             continue
-        for each in problems:
-            log.warning("%s: %s; going on from the checkpoint before it, %s", each.place, each.found, path.name)
+        for problem in problems:
+            log.warning("%s: %s; resuming from the checkpoint before it, %s", problem.place, problem.found, path.name)
         return point
     if problems:
-        raise ModelError([replace(each, repair=each.repair or "start the run again") for each in problems])
+        raise ModelError([replace(problem, repair=problem.repair or "start the run again") for problem in problems])
     return None
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM, with which clusters and containers end a process: training stops where it can be resumed."""
+"""SIGTERM, by which clusters and containers end a process: training stops where it can be resumed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from mtl.base.errors import Terminated
 class Stop:
     """Whether this process is to end.
 
-    Outside `deferred` a SIGTERM raises `Terminated` at once; inside, the first one sets `requested`, and a second one
+    Outside `deferred` a SIGTERM raises `Terminated` at once; inside, the first one sets `requested` and the second one
     raises.
 
-    Args:
-        advice: What a person should do to go on, for the message.
-
     Attributes:
-        requested: Whether a SIGTERM waits to be obeyed.
+        requested: Whether a SIGTERM is pending.
     """
 
     def __init__(self, advice: str) -> None:
@@ -32,13 +29,13 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Leave it to the block to look at `requested` and to raise `terminated`."""
+        """Let the block check `requested` and raise `terminated` itself."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-        if self.requested:  # too late for a last step: training had ended
+        if self.requested:  # it came after the last step
             raise self.terminated()
 
     def terminated(self) -> Terminated:
@@ -46,7 +43,7 @@ class Stop:
         return Terminated(f"ended by SIGTERM; {self.advice}")
 
     def listen(self) -> None:
-        """Take the signal, also from a handler that was set since; only the main thread can."""
+        """Install the handler, also over one that was set since; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handle)
 
@@ -60,11 +57,7 @@ class Stop:
 
 @contextmanager
 def stopping(advice: str) -> Iterator[Stop]:
-    """Handle SIGTERM inside the block.
-
-    Args:
-        advice: See `Stop`.
-    """
+    """Handle SIGTERM inside the block."""
     stop = Stop(advice)
     before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
     stop.listen()

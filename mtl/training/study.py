@@ -1,8 +1,8 @@
-"""Studies: sweeps whose jobs belong together, that continue where they stopped and end in a comparison.
+"""Studies: sweeps that continue where they stopped and end in a comparison of their jobs.
 
-``study.name=…`` makes a sweep (``-m``) a study. Its folder is ``outputs/studies/<name>-<checksum>``, the checksum that
-of the arguments all jobs share and of the data, so that the same command finds it again and another one never touches
-it. A job that is done is skipped; one that fails is noted and tried again the next time.
+``study.name=…`` makes a sweep (``-m``) a study. Its folder is ``outputs/studies/<name>-<checksum>`` with a checksum of
+the arguments that all jobs share and of the data: the same command finds the folder again, and no other one changes it.
+Completed jobs are skipped; failed ones are recorded and run again the next time.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from mtl.config.fields import Config
 
 RECORD = "job.json"
 _RESULT = "metrics.json"
-_TELL_ALL = ("experiment", "scenario")  # keys whose value says enough
+_WITHOUT_KEY = ("experiment", "scenario")  # keys whose value is a sufficient name
 _UNUSUAL = re.compile(r"[^\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What a job leaves of itself in its folder.
+    """The record of a job in its folder.
 
     Attributes:
         status: How it ended.
-        identity: A checksum of all that its figures depend on.
-        seconds: How long it took, from its configuration to its report.
-        error: What went wrong, empty if nothing did.
+        identity: A checksum of everything that its scores depend on.
+        seconds: Its duration from configuration to report.
+        error: The error message; empty if there is none.
     """
 
     status: Literal["done", "failed"]
@@ -54,12 +54,12 @@ class JobRecord:
     error: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write it into the job's folder, atomically."""
+        """Write the record into the job's folder atomically."""
         write_json(folder / RECORD, asdict(self))
 
 
 def read_record(folder: Path) -> JobRecord | None:
-    """Return what the job in ``folder`` has left, or nothing if it has not ended, or left no figures though done."""
+    """Return the record of the job in a folder; None if it has not ended or its metrics are missing."""
     try:
         values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         record = JobRecord(values["status"], str(values["identity"]), float(values["seconds"]), str(values["error"]))
@@ -73,7 +73,7 @@ class Job:
     """One job of a study.
 
     Attributes:
-        name: What its folder is called.
+        name: The name of its folder.
         values: Its value of each swept key.
     """
 
@@ -82,55 +82,41 @@ class Job:
 
     @property
     def scenario(self) -> tuple[tuple[str, str], ...]:
-        """What it does, whatever its seed."""
+        """Its values apart from the seed."""
         return tuple((key, value) for key, value in self.values.items() if key.lstrip("+") != "seed")
 
 
 def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
-    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them.
-
-    Args:
-        swept: The values of each swept key.
-    """
+    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them."""
     products = itertools.product(*swept.values())
     combinations = [dict(zip(swept, values, strict=True)) for values in products]
     return tuple(Job(job_name(values), values) for values in combinations)
 
 
 def job_name(values: Mapping[str, str]) -> str:
-    """Return the name of the folder of a job: ``backbone_frozen-seed-1``.
-
-    Args:
-        values: Its value of each swept key; names differ where these do.
-    """
+    """Return the name of the folder of a job: ``backbone_frozen-seed-1``."""
     plain = {key.lstrip("+"): value.strip("'\"") for key, value in values.items()}
     lasts = [key.rpartition(".")[2] for key in plain]
-    order = sorted(plain, key=lambda key: (key not in _TELL_ALL, key == "seed"))  # the seed comes last
+    order = sorted(plain, key=lambda key: (key not in _WITHOUT_KEY, key == "seed"))  # the seed comes last
     parts = []
     for key in order:
         last = key.rpartition(".")[2]
         word = key if lasts.count(last) > 1 else last
-        told = plain[key] if key in _TELL_ALL else f"{word}-{plain[key]}"
-        parts.append(_as_file_name(told))
+        parts.append(_as_file_name(plain[key] if key in _WITHOUT_KEY else f"{word}-{plain[key]}"))
     return "-".join(parts) or "job"
 
 
 def _as_file_name(text: str) -> str:
-    """Return a text as part of a file's name; a checksum tells apart those that would look the same."""
+    """Return a text as part of a file name, with a checksum if characters were replaced."""
     shown = _UNUSUAL.sub("_", text)[:60]
     return shown if shown == text else f"{shown}.{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, bool]:
-    """Return how long the jobs from number ``at`` on will take, and whether each one's scenario has been timed.
+    """Return how long the jobs from index ``at`` on will take, and whether the scenario of each has been timed.
 
-    A job takes as long as those of the same scenario have taken, otherwise as the mean of all (cheap ones come first,
-    so that this is too little).
-
-    Args:
-        jobs: The jobs in their order.
-        folder: The folder of the study.
-        at: The place of the first job that has not been done.
+    The estimate is the mean of the completed jobs of the same scenario, otherwise of all completed jobs, which is too
+    low because cheap jobs run first.
     """
     records = [read_record(folder / job.name) for job in jobs]
     known = [
@@ -144,14 +130,14 @@ def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, boo
         for job, record in zip(jobs[at:], records[at:], strict=True)
         if record is None or record.status == "failed"
     ]
-    alike = {scenario: [each for other, each in known if other == scenario] for scenario in left}
+    alike = {scenario: [seconds for other, seconds in known if other == scenario] for scenario in left}
     return sum(statistics.fmean(alike[scenario] or [usual]) for scenario in left), all(alike.values())
 
 
 def _name_of_hydra_job(overrides: Sequence[str], *keys: str) -> str:
-    """Return `job_name` from the overrides that Hydra gives a job."""
-    given = dict(each.partition("=")[::2] for each in overrides)
-    values = {key.lstrip("+"): value for key, value in given.items()}
+    """Return `job_name` from the overrides of a Hydra job."""
+    pairs = (override.partition("=") for override in overrides)
+    values = {key.lstrip("+"): value for key, _, value in pairs}
     return job_name({key: values[key] for key in keys})
 
 
@@ -163,7 +149,7 @@ log = logging.getLogger(__name__)
 ROOT = Path("outputs") / "studies"
 _DIR = "hydra.sweep.dir"
 OLD = ".old-"
-"""In the name of a run that another configuration has pushed aside."""
+"""In the names of runs with an earlier configuration, which were renamed."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +157,8 @@ class Study:
     """A study that is about to run.
 
     Attributes:
-        folder: Where it lies.
-        jobs: Its jobs, in their order.
+        folder: Its folder.
+        jobs: Its jobs, in order.
     """
 
     folder: Path
@@ -180,20 +166,13 @@ class Study:
 
     @property
     def arguments(self) -> list[str]:
-        """What tells Hydra where the jobs lie."""
+        """The arguments that set the folders of the jobs in Hydra."""
         keys = ", ".join(f'"{key.lstrip("+")}"' for key in self.jobs[0].values)
         subdir = f"hydra.sweep.subdir='${{mtl.job_name:${{hydra.overrides.task}},{keys}}}'"
         return [f"{_DIR}='{_escaped(str(self.folder))}'", subdir]
 
     def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> None:
-        """Do a job unless it is done, say how far the study is, and note how the job ended.
-
-        Args:
-            folder: The job's folder.
-            config: The job's configuration.
-            work: What the job does, from where it was broken off if it is told so. An error of any kind is noted in
-                the job's folder and goes no further.
-        """
+        """Run a job unless it is completed, log the progress of the study, and record how the job ended."""
         at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
@@ -201,29 +180,29 @@ class Study:
             log.info("%s is done already (%s)", place, _duration(known.seconds))
             return
         left, timed = seconds_left(self.jobs, self.folder, at)
-        told = f" ({'about' if timed else 'more than'} {_duration(left)} left)" if left else ""
-        log.info("\n%s%s\n", place, told)
+        remaining = f" ({'about' if timed else 'more than'} {_duration(left)} left)" if left else ""
+        log.info("\n%s%s\n", place, remaining)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
             work(_was_broken_off(folder, config))
         except MtlError as caught:
             error = str(caught)
-            log.error("this job failed, the study goes on\n%s", error)
-        except Exception as caught:  # noqa: BLE001 - whatever it is, the other jobs can still be done
+            log.error("this job failed, the study continues\n%s", error)
+        except Exception as caught:  # noqa: BLE001 - the other jobs can still run
             error = f"{type(caught).__name__}: {caught}"
-            log.error("this job failed, the study goes on\n%s\n\n%s", error, traceback.format_exc())
-        gc.collect()  # a failed job's network hangs on its traceback
+            log.error("this job failed, the study continues\n%s\n\n%s", error, traceback.format_exc())
+        gc.collect()  # the traceback of a failed job keeps its network alive
         seconds = time.perf_counter() - started
         JobRecord("failed" if error else "done", identity, seconds, error).write(folder)
 
     def end(self) -> list[str]:
-        """Compare the jobs, and those that the study has done before; print and write the comparison.
+        """Compare all completed jobs of the study; print and write the comparison.
 
         Returns:
-            The names of the jobs that are not done.
+            The names of the jobs that are not completed.
 
         Raises:
-            DataError: None has left figures.
+            DataError: No job has metrics.
         """
         from mtl.comparison.comparing import compare
         from mtl.comparison.outputs import show, write
@@ -236,7 +215,7 @@ class Study:
         return [job.name for job in self.jobs if not _done(self.folder / job.name)]
 
     def _done_before(self) -> list[Path]:
-        """Return the folders of other jobs that are done, such as those of scenarios that this command leaves out."""
+        """Return the folders of completed jobs that are not part of this command."""
         names = {job.name for job in self.jobs}
         return [
             path
@@ -246,13 +225,10 @@ class Study:
 
 
 def plan_study(command: CommandLine) -> Study | None:
-    """Return the study that a command line asks for, its folder ready; None if it asks for none.
-
-    Args:
-        command: The command line, checked.
+    """Return the study of a command line, with its folder prepared; None if it is no study.
 
     Raises:
-        MtlError: Its data cannot be read, it is no sweep, or its folder holds other jobs with the same names.
+        MtlError: The data cannot be read, the command is no sweep, or the folder holds other jobs of the same names.
     """
     config = command.first
     if config is None or config.study.name is None:
@@ -265,9 +241,9 @@ def plan_study(command: CommandLine) -> Study | None:
 
     jobs = jobs_of(command.swept)
     if not any(key.lstrip("+").split(".")[0] in ("data", "backbone", "model") for key in command.swept):
-        load_inputs(config)  # what is wrong with it would fail every job
-    given = [each.partition("=")[2].strip("'\"") for each in command.fixed if each.startswith(f"{_DIR}=")]
-    study = Study(Path(given[-1]) if given else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
+        load_inputs(config)  # a problem would fail every job
+    folders = [word.partition("=")[2].strip("'\"") for word in command.fixed if word.startswith(f"{_DIR}=")]
+    study = Study(Path(folders[-1]) if folders else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
     for job in jobs:
         check(study.folder / job.name)
     _set_aside(study, command)
@@ -277,7 +253,7 @@ def plan_study(command: CommandLine) -> Study | None:
 
 
 def _set_aside(study: Study, command: CommandLine) -> None:
-    """Rename the folders of jobs that were done under the same name with another configuration or other data."""
+    """Rename the folders of jobs that were completed with another configuration or other data."""
     for job in study.jobs:
         folder = study.folder / job.name
         known = read_record(folder)
@@ -290,7 +266,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
 
 
 def _was_broken_off(folder: Path, config: Config) -> bool:
-    """Return whether this very run has begun in the folder and has not ended."""
+    """Whether the folder holds this run, started and unfinished."""
     if not (folder / RUN_RECORD).is_file() or is_finished(folder):
         return False
     from mtl.training.again import read_config
@@ -308,12 +284,12 @@ def _done(folder: Path) -> bool:
 
 
 def _checksum(command: CommandLine, config: Config) -> str:
-    shared = sorted(each for each in command.fixed if not each.startswith("hydra."))
+    shared = sorted(word for word in command.fixed if not word.startswith("hydra."))
     return _digest([*shared, *_data(config), mtl.__version__])[:6]
 
 
 def identity_of(config: Config) -> str:
-    """Return a checksum of all that the figures of a job depend on: configuration, content of the data, version."""
+    """Return a checksum of what the scores of a job depend on: configuration, data, version."""
     from mtl.comparison.recipes import IDLE, without
     from mtl.training.inputs import absolute
 
@@ -322,7 +298,7 @@ def identity_of(config: Config) -> str:
 
 
 def _data(config: Config) -> list[str]:
-    """Return path and checksum of each data file; one that cannot be read is told when its job begins."""
+    """Return path and checksum of each data file; the job reports unreadable ones when it starts."""
     from mtl.training.inputs import data_files, dataset_files
 
     paths = [*(path for _, path in data_files(config)), *dataset_files(config)]

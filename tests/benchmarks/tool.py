@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 from mtl.activations.encoding import native_bf16
 from mtl.config.command_line import compose_config
 from mtl.model.sources import backbone_spec, locate
-from mtl.training import build
+from mtl.training import trainer as trainers
 from mtl.training.run import train
 from tests.benchmarks.machine import device
 from tests.benchmarks.timing import synchronise
@@ -120,12 +120,12 @@ class EpochClock(pl.Callback):
 def epoch_clock() -> Iterator[EpochClock]:
     """A clock that goes with every run inside the block."""
     clock = EpochClock()
-    original = build.trainer
+    original = trainers.make_trainer
 
     def with_clock(*arguments: Any, **named: Any) -> pl.Trainer:
         trainer = original(*arguments, **named)
         trainer.callbacks.append(clock)  # type: ignore[attr-defined]
         return trainer
 
-    with mock.patch.object(build, "trainer", with_clock):
+    with mock.patch.object(trainers, "make_trainer", with_clock):
         yield clock

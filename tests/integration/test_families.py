@@ -23,7 +23,7 @@ from mtl.model.loading import SUPPORTED_FAMILIES
 from mtl.model.saved import load_model, save_model
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.inputs import load_inputs
-from mtl.training.plan import settle
+from mtl.training.plan import make_plan
 from tests.support.checkpoints import CHECKPOINTS, write_checkpoint
 from tests.support.runs import config, data, run
 from tests.support.texts import TEXTS
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mtl.config.fields import Config
     from mtl.model.encoder import Encoder
     from mtl.training.inputs import Inputs
-    from mtl.training.plan import Setting
+    from mtl.training.plan import RunPlan
 
 NAMES = list(CHECKPOINTS)
 SCENARIOS = {
@@ -197,34 +197,34 @@ def test_a_step_trains_what_it_should(
     chosen, inputs = prepared(scenario, checkpoint(name))
     if (refusal := _refusal(name, scenario)) is not None:
         with pytest.raises(MtlError) as caught:
-            settle(chosen, tmp_path, inputs)
+            make_plan(chosen, tmp_path, inputs)
         (problem,) = caught.value.problems
         assert problem.place == "freeze.lora.targets"
         assert refusal in problem.found
         return
-    setting = settle(chosen, tmp_path, inputs)
-    network = setting.start.network
+    plan = make_plan(chosen, tmp_path, inputs)
+    network = plan.start.network
     start = {name: value.clone() for name, value in network.state_dict().items()}
-    _step(setting)
+    _step(plan)
     changed = {
         layer
         for layer in network.layer_names
         for name, value in network.layer_parameters(layer)
         if not torch.equal(value, start[name])
     }
-    assert changed == setting.plan.trainable(0)
+    assert changed == plan.freezing.trainable(0)
     assert bool(network.encoder.adapter_names) == ("lora" in scenario)
     if scenario in SAVED:
         merge_adapters(network.encoder.backbone)
-        save_model(tmp_path / "model", network, setting.start.tokenizer, setting.start.heads, card="# a model\n")
+        save_model(tmp_path / "model", network, plan.start.tokenizer, plan.start.heads, card="# a model\n")
         _assert_saved(tmp_path / "model", network.encoder)
 
 
-def _step(setting: Setting) -> None:
+def _step(plan: RunPlan) -> None:
     """Take a step of gradient descent."""
-    network = setting.start.network
-    apply_freezing(network, setting.plan, 0)
-    table = token_table(TEXTS, setting.start.tokenizer, network.encoder)
+    network = plan.start.network
+    apply_freezing(network, plan.freezing, 0)
+    table = token_table(TEXTS, plan.start.tokenizer, network.encoder)
     ids, mask = pad(table.rows(range(len(table))), 1)
     logits = network.head("sentiment")(network.encoder(ids, mask))
     torch.autograd.backward(F.cross_entropy(logits, torch.arange(len(TEXTS)) % 2))

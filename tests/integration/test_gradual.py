@@ -146,7 +146,8 @@ def test_each_stage_tells_what_trains_now(
 
 def test_a_stage_behind_the_end_of_training_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(tmp_path / "run", *data(tmp_path), *STEPS, "freeze.gradual.stages={2: 1, 90: 1}", "trainer.max_epochs=2")
-    assert "training ends with step 10, and step 91 comes never: layer.1 will not learn" in caplog.messages
+    expected = "training stops after step 10, before layer.1 unfreezes at step 91: it will not be trained"
+    assert expected in caplog.messages
 
 
 def test_nothing_of_stages_where_all_learns_from_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

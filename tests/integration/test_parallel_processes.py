@@ -322,7 +322,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
         until(lambda: not lives(other))
     resumed = call("mtl.train", "resume=run", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert "behind step" in resumed.stdout
+    assert "after step" in resumed.stdout
     unbroken = call("mtl.train", *flags(tmp_path, 60), "hydra.run.dir=unbroken", folder=tmp_path)
     assert unbroken.returncode == 0, unbroken.stderr
     for name in ("model.safetensors", "heads.safetensors"):

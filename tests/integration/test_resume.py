@@ -155,7 +155,7 @@ def test_sigterm_saves_first(during_validation: bool, tmp_path: Path, monkeypatc
             probe.on_validation_batch_start = lambda _, module, batch, *rest: terminate(module, batch)  # type: ignore[method-assign]
         with pytest.raises(Terminated) as caught:
             train(config(*chosen), run)
-    assert str(caught.value) == f"ended by SIGTERM; to go on: python -m mtl.train resume={run}"
+    assert str(caught.value) == f"ended by SIGTERM; to resume: python -m mtl.train resume={run}"
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7 + (
         not during_validation
     )
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     train(config(*chosen), run, resume=True)
     assert (
         f"{run}/checkpoints/last.ckpt: a changed, damaged or cut off file: its checksum differs; "
-        "going on from the checkpoint before it, previous.ckpt"
+        "resuming from the checkpoint before it, previous.ckpt"
     ) in caplog.messages
     train(config(*chosen), tmp_path / "unbroken")
     assert differences(run, tmp_path / "unbroken") == []
@@ -396,8 +396,8 @@ def test_a_finished_run_is_trained_for_more_epochs(tmp_path: Path, caplog: pytes
     longer = command._with_more_epochs(read_config(run), "4", run)
     with caplog.at_level(logging.INFO):
         train(longer, run, resume=True)
-    assert "training for 4 epochs in place of 2: from here on the rates are those of the longer schedule" in caplog.text
-    assert f"resuming {run} behind step 10, from last.ckpt" in caplog.messages
+    assert "training for 4 epochs instead of 2: learning rates follow the longer schedule from here on" in caplog.text
+    assert f"resuming {run} after step 10, from last.ckpt" in caplog.messages
     train(config(*chosen, "trainer.max_epochs=4"), tmp_path / "unbroken")
     assert differences(run, tmp_path / "unbroken") == []
     assert read_config(run).trainer.max_epochs == 4

@@ -237,7 +237,7 @@ def test_a_run_is_finished_only_when_its_page_is_written(
     monkeypatch.setattr("mtl.training.results.write_run_page", dies)
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.INFO):
         run(tmp_path / "run", *data(tmp_path), "freeze=all", "evaluation.figures=true")
-    assert caplog.messages[-1] == f"to go on: python -m mtl.train resume={tmp_path / 'run'}"
+    assert caplog.messages[-1] == f"to resume: python -m mtl.train resume={tmp_path / 'run'}"
     assert (tmp_path / "run" / "report.md").is_file()
     assert not is_finished(tmp_path / "run")
 

@@ -98,7 +98,7 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
     assert found.code == 2
     folder = folder_of(tmp_path)
     assert folder.name.startswith("mine-")
-    assert "this job failed, the study goes on" in found.out
+    assert "this job failed, the study continues" in found.out
     assert "Traceback" not in found.out + found.err
     assert "1 job of the study failed: lower_layers_frozen-train_layers-99-seed-1" in found.out + found.err
     told = comparison(folder)
@@ -145,7 +145,7 @@ def test_a_job_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> No
             study(tmp_path, *arguments, "hydra.sweep.dir=broken")
     again = study(tmp_path, *arguments, "hydra.sweep.dir=broken")
     assert again.code == 0, again.err
-    assert "behind step" in again.out
+    assert "after step" in again.out
     for job in ("full_finetune-seed-1", "full_finetune-seed-2"):
         files = [tmp_path / folder / job / "model" / "model.safetensors" for folder in ("broken", "unbroken")]
         assert files[0].read_bytes() == files[1].read_bytes()

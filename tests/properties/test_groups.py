@@ -174,7 +174,7 @@ def test_decayed_rates_fall_by_the_factor_from_layer_to_layer(count: int, top: f
 @given(scenario=scenarios())
 def test_stages_cover_each_layer_once_in_order(scenario: dict[str, Any]) -> None:
     plan = plan_freezing(LAYERS, tuple(TASKS), **scenario)
-    stages = plan.stages
+    stages = plan.unfreezing
     assert list(stages) == sorted(stages)
     assert sorted(layer for layers in stages.values() for layer in layers) == sorted(plan.first)
     encoder = [plan.first[layer] for layer in LAYERS if layer in plan.first]
@@ -205,7 +205,7 @@ def test_a_schedule_gives_each_stage_its_layers_from_the_top_at_its_step(
     assert by_steps.trainable(at) == expected  # a function of the step alone
     assert by_steps.by_steps(7) == by_steps
     assert by_steps.boundary(at, layers) == ("embedding" if count == 0 else 4 - count or None)
-    assert by_steps.stage(at) == len({first for first in by_steps.first.values() if first <= at}) - 1
+    assert by_steps.times_unfrozen(at) == len({first for first in by_steps.first.values() if first <= at})
 
 
 @given(batches=st.integers(1, 40), accumulate=st.integers(1, 9), epochs=st.integers(1, 4))

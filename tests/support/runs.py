@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 from mtl.config.command_line import check_command_line, compose_config
-from mtl.training import build
+from mtl.training import trainer as trainers
 from mtl.training.run import train
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mtl.data.batch import Batch
     from mtl.evaluation.scoring import Scored
     from mtl.training.module import MultiTaskModule
+    from mtl.training.plan import RunPlan
 
 WORDS = {
     "classification": {"price": "cheap money worth", "screen": "watch look picture", "delivery": "late order box"},
@@ -129,10 +130,10 @@ class Probe(Callback):
 
 def probed(monkeypatch: pytest.MonkeyPatch, probe: Probe) -> Probe:
     """Put the probe into the training of every `run` from now on."""
-    original = build.trainer
+    original = trainers.make_trainer
 
-    def with_probe(config: Any, folder: Path, precision: str, callbacks: Sequence[Callback], **rest: Any) -> Trainer:
-        return original(config, folder, precision, [*callbacks, probe], **rest)
+    def with_probe(plan: RunPlan, callbacks: Sequence[Callback], **rest: Any) -> Trainer:
+        return original(plan, [*callbacks, probe], **rest)
 
-    monkeypatch.setattr(build, "trainer", with_probe)
+    monkeypatch.setattr(trainers, "make_trainer", with_probe)
     return probe

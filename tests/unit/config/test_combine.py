@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.checks import load
-from mtl.training import build_losses, gradient_aggregation
+from mtl.training import build, gradient_aggregation
 from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.training.freezing import FreezePlan
 from mtl.training.gradient_aggregation import GradientAggregation
 from tests.support.configs import changed, composed
+from tests.support.networks import network
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -95,24 +100,28 @@ def test_the_file_and_the_key_choose_the_same(name: str, kind: type[Combination]
         pytest.importorskip("torchjd")
     by_file, by_key = load(composed(f"loss={name}")), load(composed(f"loss.combine={name}"))
     assert by_file == by_key
-    assert type(build_losses.combination(by_file, ["classification", "sentiment"])) is kind
+    assert type(build.make_combination(by_file, ["classification", "sentiment"])) is kind
 
 
-def test_only_what_learns_with_the_network_has_a_group() -> None:
+def test_only_what_learns_with_the_network_has_a_group(tiny_folder: Path) -> None:
     config = load(changed({"loss.combine": "uncertainty", "loss.uncertainty.rate": 0.5}))
-    (group,) = build_losses.combination_groups(config, Uncertainty(("a", "b")))
+    net = network(tiny_folder)
+    learning, frozen = FreezePlan({"heads.mood": 0}), FreezePlan({})
+    *_, group = build.make_groups(config, net, learning, Uncertainty(("a", "b")))
     assert (group.name, group.rate, group.weight_decay) == ("combination", 0.5, 0.0)
     assert list(group.parameters) == ["combination.log_variances.a_", "combination.log_variances.b_"]
-    assert build_losses.combination_groups(config, Famo(("a", "b"), rate=0.1, decay=0.0)) == []
+    without = build.make_groups(config, net, learning, Famo(("a", "b"), rate=0.1, decay=0.0))
+    assert "combination" not in {each.name for each in without}
+    assert build.make_groups(config, net, frozen, Uncertainty(("a", "b"))) == []
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError("No module named 'torchjd'")
 
-    monkeypatch.setattr(build_losses, "torchjd_weighting", missing)
+    monkeypatch.setattr(build, "torchjd_weighting", missing)
     with pytest.raises(ConfigError) as caught:
-        build_losses.check_installed(load(changed({"loss.combine": "upgrad"})))
+        build.make_combination(load(changed({"loss.combine": "upgrad"})), ())
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  loss.combine\n"
@@ -120,7 +129,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         "      expected: sum, weighted, uncertainty, dwa or famo, or TorchJD\n"
         "      repair:   pip install 'mtl[gradients]'"
     )
-    build_losses.check_installed(load(changed({"loss.combine": "famo"})))
+    build.make_combination(load(changed({"loss.combine": "famo"})), ())
 
 
 def test_torchjd_is_imported_only_where_it_is_used() -> None:

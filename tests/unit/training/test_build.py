@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,11 @@ from mtl.base.errors import ConfigError
 from mtl.config.fields import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.saved import load_model, save_model
-from mtl.training import build, build_freezing, build_hardware
+from mtl.training import build, hardware
+from mtl.training import trainer as trainers
 from mtl.training.checkpoints import CurveLog
+from mtl.training.combination import Combination
+from mtl.training.parallel import ALONE
 from tests.support.runs import config, data, write_csv
 
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ def chosen(folder: Path, *overrides: str) -> Config:
 
 def test_fresh_heads_on_the_pretrained_encoder(tmp_path: Path, tiny_folder: Path) -> None:
     settings = chosen(tmp_path, "heads=mlp", "heads.default.hidden=5", "backbone.max_length=16")
-    start = build.start(settings, tasks_of(tmp_path, "classification", "sentiment"), tiny_folder)
+    start = build.make_start(settings, tasks_of(tmp_path, "classification", "sentiment"), tiny_folder)
     assert start.network.encoder.max_length == 16
     assert {name: task.labels for name, task in start.heads.items()} == {
         "classification": ["delivery", "price", "screen"],
@@ -58,14 +62,14 @@ def test_fresh_heads_on_the_pretrained_encoder(tmp_path: Path, tiny_folder: Path
 @pytest.fixture
 def saved(tmp_path: Path, tiny_folder: Path) -> Path:
     """A saved model of the task sentiment."""
-    start = build.start(chosen(tmp_path), tasks_of(tmp_path, "sentiment"), tiny_folder)
+    start = build.make_start(chosen(tmp_path), tasks_of(tmp_path, "sentiment"), tiny_folder)
     save_model(tmp_path / "run" / "model", start.network, start.tokenizer, start.heads, "")
     return tmp_path / "run" / "model"
 
 
 def test_a_saved_model_gives_its_encoder_and_the_heads_that_it_has(saved: Path, tmp_path: Path) -> None:
     settings = chosen(tmp_path, f"model.init_from={saved}", "heads=mlp")
-    start = build.start(settings, tasks_of(tmp_path, "classification", "sentiment"), saved)
+    start = build.make_start(settings, tasks_of(tmp_path, "classification", "sentiment"), saved)
     assert start.trained_heads == {"sentiment"}
     assert {name: task.head.kind for name, task in start.heads.items()} == {
         "classification": "mlp",
@@ -77,11 +81,11 @@ def test_a_saved_model_gives_its_encoder_and_the_heads_that_it_has(saved: Path, 
 
 
 def test_a_calibration_is_fitted_again(saved: Path, tmp_path: Path) -> None:
-    start = build.start(chosen(tmp_path), tasks_of(tmp_path, "sentiment"), saved)
+    start = build.make_start(chosen(tmp_path), tasks_of(tmp_path, "sentiment"), saved)
     calibrated = {name: replace(head, temperature=2.0, bias=[1.0, 0.0], tau=0.5) for name, head in start.heads.items()}
     save_model(saved, start.network, start.tokenizer, calibrated, "")
     assert load_model(saved).tasks == calibrated
-    again = build.start(chosen(tmp_path, f"model.init_from={saved}"), tasks_of(tmp_path, "sentiment"), saved)
+    again = build.make_start(chosen(tmp_path, f"model.init_from={saved}"), tasks_of(tmp_path, "sentiment"), saved)
     assert again.heads == start.heads
 
 
@@ -90,7 +94,7 @@ def test_a_saved_model_with_other_labels(saved: Path, tmp_path: Path) -> None:
     tasks = tasks_of(tmp_path / "other", "stars")
     renamed = {"sentiment": replace(tasks["stars"], name="sentiment")}
     with pytest.raises(ConfigError) as caught:
-        build.start(chosen(tmp_path, f"model.init_from={saved}"), renamed, saved)
+        build.make_start(chosen(tmp_path, f"model.init_from={saved}"), renamed, saved)
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  data.tasks.sentiment.labels\n"
@@ -105,11 +109,11 @@ def test_labels_in_another_order_come_with_the_argument_that_mends_it(tmp_path: 
     odd = ("a b", "1", 'say "x", y', "ok")
     rows = [(f"text {number}", label) for number, label in enumerate(odd * 3)]
     spec = TaskSpec("sentiment", path=write_csv(tmp_path / "odd.csv", rows), labels=odd)
-    start = build.start(chosen(tmp_path), load_tasks([spec], seed=0), tiny_folder)
+    start = build.make_start(chosen(tmp_path), load_tasks([spec], seed=0), tiny_folder)
     save_model(tmp_path / "model", start.network, start.tokenizer, start.heads, "")
     settings = chosen(tmp_path, f"model.init_from={tmp_path / 'model'}")
     with pytest.raises(ConfigError) as caught:
-        build.start(settings, load_tasks([replace(spec, labels=None)], seed=0), tmp_path / "model")
+        build.make_start(settings, load_tasks([replace(spec, labels=None)], seed=0), tmp_path / "model")
     (problem,) = caught.value.problems
     (argument,) = shlex.split(problem.repair)
     assert config("data=files", f"data.tasks.sentiment.path={spec.path}", argument).data.tasks["sentiment"].labels == [
@@ -119,14 +123,14 @@ def test_labels_in_another_order_come_with_the_argument_that_mends_it(tmp_path: 
 
 def test_heads_of_tasks_without_data_are_kept_and_frozen(saved: Path, tmp_path: Path) -> None:
     settings = chosen(tmp_path, f"model.init_from={saved}")
-    start = build.start(settings, tasks_of(tmp_path, "classification"), saved)
+    start = build.make_start(settings, tasks_of(tmp_path, "classification"), saved)
     assert list(start.heads) == ["classification", "sentiment"]
     assert start.trained_heads == {"sentiment"}
     assert start.kept == {"sentiment"}
     before = load_model(saved).network.head("sentiment").state_dict()
     after = start.network.head("sentiment").state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    plan = build_freezing.freeze_plan(settings, start.network, start.kept)
+    plan = build.make_freeze_plan(settings, start)
     assert [layer for layer in plan.first if layer.startswith("heads.")] == ["heads.classification"]
 
 
@@ -143,15 +147,15 @@ def test_heads_of_tasks_without_data_are_kept_and_frozen(saved: Path, tmp_path: 
 )
 def test_rates(overrides: list[str], expected: dict[str, float], tmp_path: Path, tiny_folder: Path) -> None:
     settings = chosen(tmp_path, *overrides)
-    start = build.start(settings, tasks_of(tmp_path, "sentiment"), tiny_folder)
-    found = {name: rate.rate for name, rate in build_freezing.rates(settings, start.network).items()}
+    start = build.make_start(settings, tasks_of(tmp_path, "sentiment"), tiny_folder)
+    found = {name: rate.rate for name, rate in build.make_rates(settings, start.network).items()}
     assert found == pytest.approx({**expected, "lora": 5e-4, "heads": 1e-4})
 
 
 def test_the_plan_and_the_groups(tmp_path: Path, tiny_folder: Path) -> None:
     settings = chosen(tmp_path, "freeze=gradual", "freeze.heads=[sentiment]", "optimizer.weight_decay=0.5")
-    start = build.start(settings, tasks_of(tmp_path, "classification", "sentiment"), tiny_folder)
-    plan = build_freezing.freeze_plan(settings, start.network)
+    start = build.make_start(settings, tasks_of(tmp_path, "classification", "sentiment"), tiny_folder)
+    plan = build.make_freeze_plan(settings, start)
     assert plan.first == {
         "embeddings": 2,
         "layer.0": 2,
@@ -159,14 +163,19 @@ def test_the_plan_and_the_groups(tmp_path: Path, tiny_folder: Path) -> None:
         "layer.2": 1,
         "heads.classification": 0,
     }
-    groups = build_freezing.groups(settings, start.network, plan)
+    groups = build.make_groups(settings, start.network, plan, Combination(()))
     assert {group.weight_decay for group in groups} == {0.0, 0.5}
     assert groups[0].layers == ("heads.classification",)
 
 
+def planned(settings: Config, folder: Path) -> Any:
+    """Return what a trainer needs of a plan."""
+    return SimpleNamespace(config=settings, folder=folder, precision="32-true", place=ALONE, device=torch.device("cpu"))
+
+
 def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) -> None:
-    settings = chosen(tmp_path, "data.eval_batch_size=3", "data.max_tokens=50")
-    padded, plain = build.eval_batch(settings, padded=True), build.eval_batch(settings, padded=False)
+    plan = planned(chosen(tmp_path, "data.eval_batch_size=3", "data.max_tokens=50"), tmp_path)
+    padded, plain = trainers._eval_batch(plan, padded=True), trainers._eval_batch(plan, padded=False)
     assert (padded.batch_size, padded.max_tokens) == (3, 100)
     assert plain.max_tokens is None
     assert plain.batch_size >= 2**16
@@ -189,13 +198,13 @@ def test_the_device(accelerator: Any, cuda: bool, mps: bool, expected: str, monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert build_hardware.device(TrainerConfig(accelerator=accelerator)).type == expected
+    assert hardware.choose_device(TrainerConfig(accelerator=accelerator)).type == expected
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
-        build_hardware.device(TrainerConfig(accelerator="cuda"))
+        hardware.choose_device(TrainerConfig(accelerator="cuda"))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.accelerator\n"
@@ -210,24 +219,24 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     [("auto", True, "bf16-mixed"), ("auto", False, "32-true"), ("32-true", True, "32-true"), (32, True, "32")],
 )
 def test_the_precision(wanted: Any, native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_hardware, "native_bf16", lambda _: native)
-    assert build_hardware.precision(TrainerConfig(precision=wanted), torch.device("cpu")) == expected
+    monkeypatch.setattr(hardware, "native_bf16", lambda _: native)
+    assert hardware.choose_precision(TrainerConfig(precision=wanted), torch.device("cpu")) == expected
 
 
 def test_fp16_on_a_cpu() -> None:
     with pytest.raises(ConfigError) as caught:
-        build_hardware.precision(TrainerConfig(precision="16-mixed"), torch.device("cpu"))
+        hardware.choose_precision(TrainerConfig(precision="16-mixed"), torch.device("cpu"))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.precision\n"
         "      found:    16-mixed on a CPU, which does not compute in fp16\n"
         "      expected: auto, 32-true or bf16-mixed"
     )
-    assert build_hardware.precision(TrainerConfig(precision="16-mixed"), torch.device("cuda")) == "16-mixed"
+    assert hardware.choose_precision(TrainerConfig(precision="16-mixed"), torch.device("cuda")) == "16-mixed"
 
 
 def trainer(settings: Config, folder: Path, **rest: Any) -> Any:
-    return build.trainer(settings, folder, "32-true", [], **{"validated": True, **rest})
+    return trainers.make_trainer(planned(settings, folder), [], **{"validated": True, **rest})
 
 
 def test_the_trainer_has_the_flags_that_are_given(tmp_path: Path) -> None:
@@ -240,7 +249,7 @@ def test_the_trainer_has_the_flags_that_are_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("steps", "expected"), [(4, 4), (100, 10)])
 def test_figures_are_logged_in_each_epoch(steps: int, expected: int, tmp_path: Path) -> None:
-    assert trainer(chosen(tmp_path), tmp_path, steps=steps).log_every_n_steps == expected
+    assert trainer(chosen(tmp_path), tmp_path, steps_per_epoch=steps).log_every_n_steps == expected
 
 
 def test_flags_that_lightning_refuses(tmp_path: Path) -> None:
@@ -284,7 +293,7 @@ def test_the_best_checkpoint_and_early_stopping(
     ],
 )
 def test_loggers(logger: str, kinds: list[type], tmp_path: Path) -> None:
-    found = build.loggers(chosen(tmp_path, f"logger={logger}"), tmp_path)
+    found = trainers.make_loggers(planned(chosen(tmp_path, f"logger={logger}"), tmp_path))
     assert [type(each) for each in found] == kinds
 
 
@@ -292,9 +301,9 @@ def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
     def missing(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr(build, "TensorBoardLogger", missing)
+    monkeypatch.setattr(trainers, "TensorBoardLogger", missing)
     with pytest.raises(ConfigError) as caught:
-        build.loggers(chosen(tmp_path, "logger=tensorboard"), tmp_path)
+        trainers.make_loggers(planned(chosen(tmp_path, "logger=tensorboard"), tmp_path))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  logger\n"

@@ -11,7 +11,7 @@ import torch
 
 from mtl.evaluation.records import EpochFigures
 from mtl.training import callbacks
-from mtl.training.callbacks import Cost, EpochLines, History, StageLines
+from mtl.training.callbacks import CostMeter, EpochLines, History, UnfreezingLines
 from mtl.training.freezing import FreezePlan
 from tests.support.networks import batch
 
@@ -40,7 +40,7 @@ def activations(**seconds: float | None) -> Any:
 
 
 def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: SimpleNamespace) -> None:
-    cost, nothing = Cost(activations()), module(FreezePlan({}))
+    cost, nothing = CostMeter(activations()), module(FreezePlan({}))
     clock.now = 10.0
     cost.on_fit_start(trainer(), nothing)
     for at, rows in enumerate([4, 3]):
@@ -54,14 +54,14 @@ def test_cost_counts_the_rows_of_all_tasks_and_the_seconds_of_the_fit(clock: Sim
 def test_encoding_within_the_fit_counts_apart_at_what_it_takes_with_an_empty_cache(clock: SimpleNamespace) -> None:
     """A second of reading a warm cache is left out of the training; a resumed run knows of boundaries passed before."""
     of_run, nothing = activations(), module(FreezePlan({}))
-    cost = Cost(of_run)
+    cost = CostMeter(of_run)
     clock.now = 10.0
     cost.on_fit_start(trainer(), nothing)
     clock.now, of_run.seconds_spent, of_run.seconds_cold = 13.0, 1.0, {4: 20.0}
     kept = cost.state_dict()
     assert kept["seconds"] == 2.0
     later = activations()
-    resumed = Cost(later)
+    resumed = CostMeter(later)
     resumed.load_state_dict(kept)
     clock.now = 100.0
     resumed.on_fit_start(trainer(), nothing)
@@ -168,7 +168,7 @@ def test_the_loss_is_that_since_the_last_validation(clock: SimpleNamespace) -> N
 def stages_told(steps: list[tuple[int, int]], stages: dict[int, str]) -> list[str]:
     """Return what is written for batches of the given epochs and optimizer steps."""
     written: list[str] = []
-    lines = StageLines(stages, written.append)
+    lines = UnfreezingLines(stages, written.append)
     for at, (epoch, step) in enumerate(steps):
         state = trainer(current_epoch=epoch, global_step=step)
         lines.on_train_batch_start(state, module(FreezePlan({})), batch(), at)

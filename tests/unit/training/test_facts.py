@@ -10,7 +10,7 @@ import pytest
 
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.tokens import TokenTable
-from mtl.training import facts
+from mtl.training.run_warnings import cut_texts, plan_warnings
 from tests.support.runs import config
 
 
@@ -22,7 +22,7 @@ def split(*lengths: int) -> EncodedSplit:
 @pytest.mark.parametrize("rows", [2, 300])
 def test_cut_texts_are_said_where_they_are_more_than_one_in_a_hundred(rows: int) -> None:
     splits = {"mood": {"train": split(8, 8, 3), "val": split(2)}, "topic": {"train": split(8, *[7] * (rows - 1))}}
-    found = facts.cut_texts(splits, 8)
+    found = cut_texts(splits, 8)
     assert [each.partition(":")[0] for each in found] == [
         "2 of 4 texts of mood (50%) have 8 tokens or more",
         *(["1 of 2 texts of topic (50%) have 8 tokens or more"] if rows == 2 else []),
@@ -30,7 +30,7 @@ def test_cut_texts_are_said_where_they_are_more_than_one_in_a_hundred(rows: int)
 
 
 def test_no_text_is_cut() -> None:
-    assert facts.cut_texts({"mood": {"train": split(7, 3), "val": split()}}, 8) == []
+    assert cut_texts({"mood": {"train": split(7, 3), "val": split()}}, 8) == []
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,6 @@ def test_no_text_is_cut() -> None:
 )
 def test_training_on_a_part_of_the_rows_is_said(flags: list[str], names: str | None) -> None:
     """``limit_train_batches=1.0`` is all of them."""
-    setting: Any = SimpleNamespace(config=config(*flags), tasks={}, start=SimpleNamespace(heads={}))
+    plan: Any = SimpleNamespace(config=config(*flags), tasks={}, start=SimpleNamespace(heads={}))
     expected = [] if names is None else [f"Trained on a part of the rows only ({names})."]
-    assert facts.warnings(setting) == expected
+    assert plan_warnings(plan) == expected

@@ -9,7 +9,8 @@ import pytest
 from mtl.config.command_line import compose_config
 from mtl.config.fields import TrainerConfig
 from mtl.data.sampling import StepSampler
-from mtl.training.fit import _smaller_batches, epoch_batches, total_steps
+from mtl.training.announce import smaller_batches
+from mtl.training.trainer import epoch_batches, total_steps
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_batches_that_max_tokens_keeps_small_are_named() -> None:
     lengths = {"reviews": [32] * 30 + [8] * 10, "short": [16] * 5}
     data = compose_config(["backbone=tiny", "data.batch_size=512", "data.max_tokens=8192"]).data
     sampler = StepSampler(lengths, batch_size=data.batch_size, max_tokens=data.max_tokens)
-    assert list(_smaller_batches(data, sampler)) == [
+    assert list(smaller_batches(data, sampler)) == [
         "data.max_tokens=8192 makes batches of reviews smaller than data.batch_size=512: 75.0% of its rows are longer "
         "than 16 tokens. Full batches need data.max_tokens=16384"
     ]

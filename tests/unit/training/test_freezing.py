@@ -132,7 +132,7 @@ def test_adapters_bound_the_frozen_layers_below_them() -> None:
 
 def test_stages_name_what_begins_to_learn() -> None:
     plan = plan_freezing(SIX[:4], TASKS, backbone="gradual", start=1, every=2, layers=2)
-    assert plan.stages == {
+    assert plan.unfreezing == {
         0: ["heads.topic", "heads.mood"],
         1: ["layer.1", "layer.2"],
         3: ["embeddings", "layer.0"],

@@ -146,5 +146,5 @@ def test_it_agrees_with_the_backward_pass_of_torchjd(name: str) -> None:
 
 
 def test_a_backward_pass_needs_a_forward_pass() -> None:
-    with pytest.raises(RuntimeError, match=r"^backward comes once after each forward$"):
+    with pytest.raises(RuntimeError, match=r"^backward must be called once after each forward$"):
         GradientAggregation(("topic",), ones).backward(torch.ones(()), [], [])

@@ -13,9 +13,9 @@ import torch
 from mtl.base.errors import ConfigError
 from mtl.config.fields import TrainerConfig
 from mtl.inference.models import choose_device
-from mtl.training import build_hardware
+from mtl.training import hardware
 from mtl.training.inputs import Inputs
-from mtl.training.plan import settle
+from mtl.training.plan import make_plan
 from tests.support.runs import config
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def test_one_process_for_each_device(
     monkeypatch: pytest.MonkeyPatch, cards: int, accelerator: Any, devices: Any, processes: int
 ) -> None:
     with_cards(monkeypatch, cards)
-    assert build_hardware.processes(TrainerConfig(accelerator=accelerator, devices=devices)) == processes
+    assert hardware.count_processes(TrainerConfig(accelerator=accelerator, devices=devices)) == processes
 
 
 def test_each_process_has_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
     with_cards(monkeypatch, 4)
     flags = TrainerConfig(accelerator="gpu", devices=[3, 1])
-    assert [build_hardware.device(flags, rank) for rank in (0, 1)] == [torch.device("cuda:3"), torch.device("cuda:1")]
+    assert [hardware.choose_device(flags, rank) for rank in (0, 1)] == [torch.device("cuda:3"), torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(("devices", "card"), [(1, 0), ([2], 2), ([3, 1], 3)])
@@ -61,7 +61,7 @@ def test_a_run_computes_on_its_card(
 ) -> None:
     """Not on the first one, and what asks for the card in use, as libraries do, gets the same."""
     with_cards(monkeypatch, 4)
-    assert build_hardware.device(TrainerConfig(accelerator="gpu", devices=devices)) == torch.device("cuda", card)
+    assert hardware.choose_device(TrainerConfig(accelerator="gpu", devices=devices)) == torch.device("cuda", card)
 
     class ChosenError(Exception):
         pass
@@ -72,7 +72,7 @@ def test_a_run_computes_on_its_card(
     monkeypatch.setattr(torch.cuda, "set_device", choose)
     flags = [f"trainer.devices={devices}".replace(" ", ""), "trainer.accelerator=gpu"]
     with pytest.raises(ChosenError) as chosen:
-        settle(config(*flags), tmp_path, Inputs({}, tiny_folder))
+        make_plan(config(*flags), tmp_path, Inputs({}, tiny_folder))
     assert chosen.value.args == (torch.device("cuda", card),)
 
 
@@ -90,7 +90,7 @@ def test_commands_take_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch, cuda: i
     """As training does."""
     with_cards(monkeypatch, cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert choose_device(None).type == build_hardware.device(TrainerConfig()).type == expected
+    assert choose_device(None).type == hardware.choose_device(TrainerConfig()).type == expected
     assert choose_device("cpu").type == "cpu"
 
 
@@ -98,7 +98,7 @@ def test_commands_take_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch, cuda: i
 def test_more_cards_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: Any, expected: str) -> None:
     with_cards(monkeypatch, 2)
     with pytest.raises(ConfigError) as caught:
-        build_hardware.processes(TrainerConfig(accelerator="gpu", devices=devices))
+        hardware.count_processes(TrainerConfig(accelerator="gpu", devices=devices))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.devices\n"
@@ -113,8 +113,8 @@ def test_more_cards_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: Any
 def test_heads_alone_learn_in_fp32_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, native: bool, flag: Any, heads_alone: bool
 ) -> None:
-    monkeypatch.setattr(build_hardware, "native_bf16", lambda _: native)
-    found = build_hardware.precision(TrainerConfig(precision=flag), torch.device("cpu"), heads_alone=heads_alone)
+    monkeypatch.setattr(hardware, "native_bf16", lambda _: native)
+    found = hardware.choose_precision(TrainerConfig(precision=flag), torch.device("cpu"), heads_alone=heads_alone)
     expected = {("auto", False): "bf16-mixed" if native else "32-true", ("auto", True): "32-true"}
     assert found == expected.get((flag, heads_alone), flag)
 
@@ -124,9 +124,9 @@ def test_processes_that_cannot_connect(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Cannot assign requested address")
 
     monkeypatch.setattr(socket, "create_server", refuse)
-    assert build_hardware.processes(TrainerConfig(accelerator="cpu", devices=1)) == 1
+    assert hardware.count_processes(TrainerConfig(accelerator="cpu", devices=1)) == 1
     with pytest.raises(ConfigError) as caught:
-        build_hardware.processes(TrainerConfig(accelerator="cpu", devices=3))
+        hardware.count_processes(TrainerConfig(accelerator="cpu", devices=3))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  trainer.devices\n"

@@ -1,4 +1,4 @@
-"""Choose the device and precision of a run."""
+"""The device, the number of processes and the precision of a run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from mtl.base.errors import ConfigError, Problem
 from mtl.config.fields import TrainerConfig
 
 
-def device(flags: TrainerConfig, rank: int = 0) -> torch.device:
+def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:
     """Return the device that the trainer will use.
 
-    Args:
-        flags: The trainer's flags.
-        rank: Which of several processes this is.
-
     Raises:
-        ConfigError: One is asked for that is not there.
+        ConfigError: The requested device is not available.
     """
     wanted, cuda, mps = flags.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
     if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
@@ -35,16 +31,17 @@ def device(flags: TrainerConfig, rank: int = 0) -> torch.device:
     return torch.device("cuda", _cards(flags)[rank])
 
 
-def processes(flags: TrainerConfig) -> int:
-    """Return how many processes train together: one for each device, on a CPU as many as are asked for.
+def count_processes(flags: TrainerConfig) -> int:
+    """Return how many processes train together: one per device, on a CPU the number that ``devices`` names.
 
     Raises:
-        ConfigError: There are not so many devices, PyTorch cannot train in several processes, or they could not reach
-            each other.
+        ConfigError: There are fewer devices, or the processes could not connect.
     """
     number = _processes(flags)
-    if number > 1:
-        _check_connection(number)
+    if number > 1 and not _loopback_works():
+        found = f"{number} processes, and the loopback interface is down"
+        repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
+        raise ConfigError(Problem("trainer.devices", found, "processes that connect", repair))
     return number
 
 
@@ -52,28 +49,19 @@ def _processes(flags: TrainerConfig) -> int:
     wanted = flags.devices
     if wanted == 1:
         return 1
-    where = device(replace(flags, devices=1)).type
-    if where == "cuda":
+    kind = choose_device(replace(flags, devices=1)).type
+    if kind == "cuda":
         return len(_cards(flags))
     if not isinstance(wanted, int) or wanted < 2:
-        return 1  # auto; what is none here, Lightning refuses
-    if where == "mps":
-        found = f"{wanted}, and {where} is one device"
+        return 1  # auto; other values are refused by Lightning
+    if kind == "mps":
+        found = f"{wanted}, and {kind} is one device"
         raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1"))
     return wanted
 
 
-def _check_connection(number: int) -> None:
-    """Refuse several processes where the machine cannot connect them."""
-    if _loopback_works():
-        return
-    found = f"{number} processes, and the loopback interface is down"
-    repair = "give trainer.devices=1, or enable the interface: ip link set lo up"
-    raise ConfigError(Problem("trainer.devices", found, "processes that connect", repair))
-
-
 def _loopback_works() -> bool:
-    """Return whether a process of this machine can connect to another one over IPv4 or IPv6."""
+    """Whether a process of this machine can connect to another one over IPv4 or IPv6."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with (
             suppress(OSError),
@@ -85,7 +73,7 @@ def _loopback_works() -> bool:
 
 
 def _cards(flags: TrainerConfig) -> list[int]:
-    """Return the numbers of the CUDA devices that are asked for."""
+    """Return the numbers of the requested CUDA devices."""
     there, wanted = torch.cuda.device_count(), flags.devices
     cards = wanted if isinstance(wanted, list) else range(there if wanted in ("auto", -1) else int(wanted))
     if any(card >= there for card in cards):
@@ -95,21 +83,21 @@ def _cards(flags: TrainerConfig) -> list[int]:
     return list(cards)
 
 
-def precision(flags: TrainerConfig, where: torch.device, *, heads_alone: bool = False) -> str:
+def choose_precision(flags: TrainerConfig, device: torch.device, *, heads_alone: bool = False) -> str:
     """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
 
     Args:
         flags: The trainer's flags.
-        where: The device.
-        heads_alone: Whether only heads learn, on given embeddings: ``auto`` is fp32 then. Their products are so small
-            that rounding the operands takes longer than bf16 saves.
+        device: The device.
+        heads_alone: Whether only heads are trained, on cached embeddings: ``auto`` is fp32 then, because rounding the
+            operands of such small products takes longer than bf16 saves.
 
     Raises:
-        ConfigError: fp16 is asked for on a CPU.
+        ConfigError: fp16 is requested on a CPU.
     """
-    if flags.precision == "16-mixed" and where.type == "cpu":
+    if flags.precision == "16-mixed" and device.type == "cpu":
         found, expected = "16-mixed on a CPU, which does not compute in fp16", "auto, 32-true or bf16-mixed"
         raise ConfigError(Problem("trainer.precision", found, expected))
     if flags.precision != "auto":
         return str(flags.precision)
-    return "bf16-mixed" if native_bf16(where) and not heads_alone else "32-true"
+    return "bf16-mixed" if native_bf16(device) and not heads_alone else "32-true"

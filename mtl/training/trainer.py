@@ -1,0 +1,346 @@
+"""Make what carries out a plan: batches, module, callbacks and Lightning's trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from mtl.activations.frozen import FrozenActivations
+from mtl.base.errors import ConfigError, Problem
+from mtl.config.fields import TrainerConfig
+from mtl.data.buckets import Budget
+from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
+from mtl.data.order import OptimizerSteps
+from mtl.data.sampling import StepSampler
+from mtl.training.announce import unfreezing_lines
+from mtl.training.averaging import AveragedWeights
+from mtl.training.bad_steps import BadSteps
+from mtl.training.build import make_losses
+from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, History, UnfreezingLines
+from mtl.training.checkpoints import CheckpointFiles, CurveLog
+from mtl.training.freezing import FreezePlan
+from mtl.training.gradient_watch import GradientWatch
+from mtl.training.guard import StepGuard
+from mtl.training.loop import use_exact_loops
+from mtl.training.module import MultiTaskModule
+from mtl.training.optimization import build_adamw, build_schedule
+from mtl.training.parallel import SummedGradients
+from mtl.training.plan import RunPlan
+from mtl.training.resume_points import CHECKPOINTS, LAST, PREVIOUS, Point, ResumePoints, Rhythm
+from mtl.training.stopping import Stop
+
+if TYPE_CHECKING:
+    pass
+
+_LOG_EVERY = 50
+
+log = logging.getLogger(__name__)
+
+
+def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule | None:
+    """Return the training batches of all trained tasks and the validation rows of all tasks.
+
+    No activations are computed yet.
+
+    Returns:
+        The batches; None if everything is frozen.
+    """
+    if not plan.groups:
+        return None
+    padded = not plan.freezing.encoder_is_frozen
+    train = {task: splits[task]["train"] for task in plan.tasks if plan.trains(task)}
+    sampler = make_sampler(plan, train, padded=padded)
+    steps = optimizer_steps(plan.config.trainer, len(sampler))
+    freezing = plan.freezing.by_steps(steps.per_epoch)
+    return MultiTaskDataModule(
+        train,
+        {task: parts["val"] for task, parts in splits.items()},
+        sampler,
+        pad_id=plan.encoding.pad_id,
+        eval_batch=_eval_batch(plan, padded=padded),
+        slots=plan.slots,
+        steps=steps,
+        frozen=lambda step: _frozen_below(plan, activations, freezing, step),
+    )
+
+
+def _frozen_below(plan: RunPlan, activations: FrozenActivations, freezing: FreezePlan, step: int) -> FrozenBelow | None:
+    """Return the activations that replace the frozen layers in an optimizer step."""
+    boundary = freezing.boundary(step, plan.start.network.encoder.layer_names)
+    rows = None if boundary is None else activations.at(boundary)
+    if boundary is None or rows is None:
+        return None
+    return FrozenBelow(None if boundary == "embedding" else boundary, rows)
+
+
+def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:
+    """Return the order of the slots of all trained tasks."""
+    data = plan.config.data
+    lengths = {
+        task: rows.table.lengths[plan.slots[task]] if padded else np.ones(len(plan.slots[task]), dtype=np.int64)
+        for task, rows in train.items()
+    }
+    return StepSampler(
+        lengths,
+        mode=data.interleave,
+        batch_size=data.batch_size,
+        max_tokens=data.max_tokens if padded else None,
+        temperature=data.temperature,
+        seed=plan.config.seed,
+        rank=plan.place.rank,
+        world_size=plan.place.world_size,
+    )
+
+
+def _eval_batch(plan: RunPlan, *, padded: bool) -> Budget:
+    """Return how large a batch may be outside training; heads alone take many embeddings at once."""
+    data = plan.config.data
+    return Budget(data.eval_batch_size, 2 * data.max_tokens) if padded else Budget(batch_size=2**16)
+
+
+def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
+    """Return the LightningModule that trains the network of a plan on these batches."""
+    config, settings, gradual = plan.config, plan.config.optimizer, plan.config.freeze.gradual
+    freezing = plan.freezing.by_steps(data.steps.per_epoch)
+    optimizer = partial(
+        build_adamw,
+        plan.groups,
+        betas=(settings.betas[0], settings.betas[1]),
+        eps=settings.eps,
+        fused=plan.precision != "16-mixed",
+    )
+    schedule = partial(
+        build_schedule,
+        schedule=settings.schedule,
+        total_steps=total_steps(config.trainer, len(data.sampler)),
+        warmup=settings.warmup,
+        starts=[freezing.first.get(group.layers[0], 0) for group in plan.groups],
+        stage_warmup=0 if gradual is None else gradual.warmup,
+    )
+    # On a GPU steps are judged as often as figures are logged, when the device is waited for anyway.
+    every = config.trainer.log_every_n_steps or _LOG_EVERY if plan.device.type == "cuda" else 1
+    return MultiTaskModule(
+        plan.start.network,
+        {task: len(plan.tasks[task].labels) for task in data.val},
+        make_losses(config, plan.class_counts),
+        freezing,
+        optimizer=optimizer,
+        schedule=schedule,
+        hyperparameters=asdict(config),
+        combination=plan.combination,
+        guard=StepGuard(BadSteps(plan), every=every),
+    )
+
+
+@dataclass(slots=True)
+class Connection:
+    """Joins the processes of a training in several; `connect` is set once they have been started."""
+
+    connect: Callable[[torch.device], None] | None = None
+
+    def __call__(self, device: torch.device) -> None:
+        """Join the other processes, given the device of this one."""
+        if self.connect is not None:
+            self.connect(device)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Lightning's side of a run.
+
+    Attributes:
+        trainer: The trainer.
+        module: The module that it trains.
+        data: The batches.
+        connection: Joins the processes of a training in several.
+        meter: Measures what training takes.
+        history: Collects the figures of each epoch.
+        gradients: Measures the tasks' gradients, if the run wants that.
+    """
+
+    trainer: pl.Trainer
+    module: MultiTaskModule
+    data: MultiTaskDataModule
+    connection: Connection
+    meter: CostMeter
+    history: History
+    gradients: GradientWatch | None
+
+
+def make_training(
+    plan: RunPlan,
+    data: MultiTaskDataModule,
+    activations: FrozenActivations,
+    points: ResumePoints,
+    point: Point | None,
+) -> Training:
+    """Return trainer, module and callbacks for the batches of a plan.
+
+    Raises:
+        ConfigError: Lightning refuses a flag, or a logger's package is missing.
+    """
+    flags, settings = plan.config.trainer, plan.config.callbacks
+    batches = epoch_batches(flags, len(data.sampler))
+    _check_interval(flags, batches)
+    plan.combination.set_epoch(batches)
+    module = make_module(plan, data)
+    meter, history, connection = CostMeter(activations), History(), Connection()
+    gradients = None if settings.gradients is None else GradientWatch(settings.gradients.every_n_steps)
+    trainer = make_trainer(
+        plan,
+        [
+            meter,
+            UnfreezingLines(unfreezing_lines(plan, module.freezing), log.info),
+            EpochLines(tuple(data.val), log.info),
+            history,
+            *([] if gradients is None else [gradients]),
+            points,
+        ],
+        validated=bool(data.val) and flags.limit_val_batches != 0,
+        steps_per_epoch=data.steps.per_epoch,
+        point=point,
+        connect=connection,
+    )
+    use_exact_loops(trainer, points)
+    return Training(trainer, module, data, connection, meter, history, gradients)
+
+
+def make_trainer(
+    plan: RunPlan,
+    callbacks: Sequence[pl.Callback],
+    *,
+    validated: bool,
+    steps_per_epoch: int = _LOG_EVERY,
+    point: Point | None = None,
+    connect: Callable[[torch.device], None] | None = None,
+) -> pl.Trainer:
+    """Return the trainer.
+
+    Args:
+        plan: The plan of the run.
+        callbacks: The callbacks besides averaging, best checkpoint, early stopping and progress bar.
+        validated: Whether there are validation rows.
+        steps_per_epoch: Optimizer steps of an epoch; figures are logged at least once per epoch.
+        point: The point that a resumed run continues from, for the curves.
+        connect: Joins the processes of a training in several.
+
+    Raises:
+        ConfigError: Lightning refuses a flag, or a logger's package is missing.
+    """
+    flags: dict[str, Any] = {name: value for name, value in asdict(plan.config.trainer).items() if value is not None}
+    progress = plan.config.callbacks.progress and os.isatty(2)
+    callbacks = [*callbacks, *_configured_callbacks(plan, validated=validated)]
+    flags |= {
+        "precision": plan.precision,
+        "logger": plan.place.rank == 0 and (make_loggers(plan, point) or False),
+        "plugins": [CheckpointFiles({LAST: PREVIOUS})],
+        "callbacks": [*callbacks, *([TQDMProgressBar()] if progress else [])],
+        # Without any checkpoint callback Lightning would add its own, which writes after each epoch.
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_progress_bar": progress,
+        "enable_model_summary": False,
+        "default_root_dir": plan.folder,
+        "log_every_n_steps": min(steps_per_epoch, flags.get("log_every_n_steps", _LOG_EVERY)),
+    }
+    if plan.place.world_size > 1:
+        flags["strategy"] = SummedGradients(plan.place, connect or Connection())
+        flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
+    try:
+        return pl.Trainer(**flags)
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+        raise refused(error) from None
+
+
+def refused(error: Exception) -> ConfigError:
+    """Return the error for flags that Lightning refuses."""
+    message = " ".join(str(error).split())
+    return ConfigError(Problem("trainer", message, "flags that Lightning's Trainer accepts here"))
+
+
+def _configured_callbacks(plan: RunPlan, *, validated: bool) -> list[pl.Callback]:
+    settings = plan.config.callbacks
+    callbacks: list[pl.Callback] = [] if settings.average is None else [AveragedWeights(settings.average.decay)]
+    if settings.keep_best and validated:
+        callbacks.append(BestCheckpoint(plan.folder / CHECKPOINTS, settings.monitor))
+    if settings.early_stopping is not None and validated:
+        stop = settings.early_stopping
+        callbacks.append(
+            EarlyStopping(
+                settings.monitor,
+                mode="max",
+                patience=stop.patience,
+                min_delta=stop.min_delta,
+                verbose=False,
+                check_finite=False,  # NaN is no improvement; Lightning would stop at the first one
+            )
+        )
+    return callbacks
+
+
+def make_loggers(plan: RunPlan, point: Point | None = None) -> list[Logger]:
+    """Return the loggers, which continue the curves of a resumed run from its point.
+
+    Raises:
+        ConfigError: A logger's package is missing.
+    """
+    loggers: list[Logger] = []
+    if "csv" in plan.config.logger.kinds:
+        loggers.append(CurveLog(plan.folder, point.log_rows if point else 0))
+    if "tensorboard" in plan.config.logger.kinds:
+        purge = point.log_step if point else None  # later steps will be logged again
+        try:
+            loggers.append(TensorBoardLogger(plan.folder, name="logs", version="", purge_step=purge))
+        except ModuleNotFoundError:
+            missing = Problem("logger", "tensorboard, which is not installed", "csv", "pip install tensorboard")
+            raise ConfigError(missing) from None
+    return loggers
+
+
+def make_resume_points(
+    plan: RunPlan, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
+) -> ResumePoints:
+    """Return the callback that writes the checkpoints to resume from."""
+    settings = plan.config.callbacks
+    rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
+    return ResumePoints(plan.folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs, activations)
+
+
+def _check_interval(flags: TrainerConfig, batches: int) -> None:
+    interval = flags.val_check_interval
+    if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
+        expected = f"at most {batches}, all batches of an epoch, or a share of them"
+        raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
+
+
+def epoch_batches(flags: TrainerConfig, batches: int) -> int:
+    """Return the batches of an epoch, with all flags that shorten it, of ``batches`` in the data."""
+    if flags.fast_dev_run:
+        return min(batches, int(flags.fast_dev_run))
+    limit = flags.limit_train_batches
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def optimizer_steps(flags: TrainerConfig, batches: int) -> OptimizerSteps:
+    """Return how the batches of training, ``batches`` per epoch in the data, make up optimizer steps."""
+    return OptimizerSteps(epoch_batches(flags, batches), flags.accumulate_grad_batches or 1)
+
+
+def total_steps(flags: TrainerConfig, batches: int) -> int:
+    """Return the optimizer steps of the whole training, with all flags that shorten it, of ``batches`` per epoch."""
+    epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
+    steps = optimizer_steps(flags, batches).per_epoch * epochs
+    return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))
