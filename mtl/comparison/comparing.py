@@ -9,8 +9,8 @@ from typing import Literal
 
 from mtl.base.errors import DataError, MtlError, Problem, listed
 from mtl.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
+from mtl.comparison.scenario_metrics import Figures, figures, rare_classes
 from mtl.comparison.scenarios import Scenario, scenarios
-from mtl.comparison.summary import Figures, figures, rare_classes
 from mtl.evaluation.runs import Record, Unfinished, find, read_record
 
 RESAMPLES = 2000

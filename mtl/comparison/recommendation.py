@@ -9,7 +9,7 @@ from mtl.base import formatting
 from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import Difference
-from mtl.comparison.summary import Figures
+from mtl.comparison.scenario_metrics import Figures
 
 BUDGET = 0.1
 """What counts as cheap: at most this share of the training time of the most expensive scenario."""

@@ -15,7 +15,7 @@ from mtl.data.problems import plural
 from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
 from mtl.diagnosis.task import Duplicate, TaskDiagnosis, suspected_rows
 from mtl.evaluation.predictions import confusion_examples, guarded
-from mtl.evaluation.summary import frequent_confusions
+from mtl.evaluation.run_summary import frequent_confusions
 from mtl.reporting.markdown import code, escaped, link, table
 
 SURE = 0.8

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import read_yaml
-from mtl.evaluation.metrics_file import RunMetrics, check_file, read_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.records import TaskReport
+from mtl.evaluation.run_metrics import RunMetrics, check_file, read_metrics
 
 CURVES = Path("logs") / "metrics.csv"
 

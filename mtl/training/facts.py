@@ -10,7 +10,7 @@ from mtl.base import formatting
 from mtl.base.errors import listed
 from mtl.data.datamodule import Splits
 from mtl.data.problems import plural
-from mtl.evaluation.summary import GroupRow, StageRow
+from mtl.evaluation.run_summary import GroupRow, StageRow
 from mtl.model.head_specs import MultiStageSpec
 from mtl.model.saved import HeadSpec, multi_stage_specs
 from mtl.training.build_losses import class_offsets, class_weights

@@ -21,8 +21,8 @@ from mtl.config.fields import DataConfig, TrainerConfig
 from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule, Splits
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.evaluation.metrics_file import Cost
-from mtl.evaluation.summary import PlanRow
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import PlanRow
 from mtl.model.adapters import merge_adapters
 from mtl.reporting.tables import console, group_table, plan_table, unfreezing_table
 from mtl.training import build, callbacks, facts

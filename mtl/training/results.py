@@ -21,12 +21,12 @@ from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
 from mtl.evaluation.calibrate import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
-from mtl.evaluation.gradient_figures import GradientFigures, sentences
-from mtl.evaluation.metrics_file import Cost, RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.records import EpochFigures, Retention, TaskReport
+from mtl.evaluation.run_metrics import Cost, RunMetrics, checksums, write_metrics
+from mtl.evaluation.run_summary import GroupRow, RunPictures, RunSummary, StageRow, reported_split
 from mtl.evaluation.scoring import Scored, logits_of, score
-from mtl.evaluation.summary import GroupRow, RunPictures, RunSummary, StageRow, reported_split
+from mtl.evaluation.task_gradients import GradientFigures, sentences
 from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
 from mtl.reporting.model_card import model_card

@@ -24,8 +24,8 @@ from mtl.comparison.bootstrap import (
 )
 from mtl.comparison.differences import Bootstrap
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.run_metrics import RunMetrics
 from mtl.evaluation.runs import Outcomes, Record
 
 ROWS, CLASSES = 60, 3

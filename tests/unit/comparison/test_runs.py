@@ -12,8 +12,8 @@ import pytest
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.comparison.recipes import IDLE, MEASURED, without
+from mtl.comparison.scenario_metrics import rare_classes
 from mtl.comparison.scenarios import scenarios
-from mtl.comparison.summary import rare_classes
 from mtl.config.command_line import compose_config
 from mtl.evaluation.runs import find, read_record
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run

@@ -14,8 +14,8 @@ from mtl.base.errors import DataError
 from mtl.base.label_tree import LabelTree
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.records import StageReports, TaskReport
+from mtl.evaluation.run_summary import RunSummary
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
-from mtl.evaluation.summary import RunSummary
 from mtl.reporting.run import render_report
 from mtl.reporting.tables import console, stage_table
 

@@ -11,9 +11,9 @@ import torch
 
 from mtl.base.errors import DataError
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import RunMetrics, read_metrics, write_metrics
 from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin, TaskReport
-from mtl.evaluation.summary import RunSummary
+from mtl.evaluation.run_metrics import RunMetrics, read_metrics, write_metrics
+from mtl.evaluation.run_summary import RunSummary
 from mtl.reporting.run import render_report
 from mtl.reporting.sections import calibration_section
 from mtl.reporting.tables import calibration_table, decision_table

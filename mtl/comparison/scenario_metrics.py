@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.runs import Record
 
 RARE_SHARE = 0.5

@@ -13,8 +13,8 @@ import torch
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost, RunMetrics, check_file, checksums, read_metrics, write_metrics
 from mtl.evaluation.records import OVERALL, Retention, TaskReport
+from mtl.evaluation.run_metrics import Cost, RunMetrics, check_file, checksums, read_metrics, write_metrics
 
 TOO_DEEP = "maximum recursion depth exceeded while decoding a JSON array from a unicode string"
 

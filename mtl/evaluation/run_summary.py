@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.base import formatting
-from mtl.evaluation.gradient_figures import GradientFigures
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.records import CalibrationReport, ClassReport, Retention, TaskReport
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.task_gradients import GradientFigures
 
 if TYPE_CHECKING:
     from mtl.evaluation.errors import ErrorAnalysis

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from mtl.evaluation.gradient_figures import Agreement, GradientFigures, sentences, summarised
 from mtl.evaluation.records import Fields
+from mtl.evaluation.task_gradients import Agreement, GradientFigures, sentences, summarised
 
 
 def agreement(mean: float, deviation: float = 0.1, steps: int = 25) -> Agreement:

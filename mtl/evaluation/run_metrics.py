@@ -10,8 +10,8 @@ from typing import Any
 
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import content_checksum, is_sealed, write_sealed_json
-from mtl.evaluation.gradient_figures import GradientFigures
 from mtl.evaluation.records import Fields, Retention, TaskReport, read_report
+from mtl.evaluation.task_gradients import GradientFigures
 
 
 @dataclass(frozen=True, slots=True)
