@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtl.base.errors import DataError
+from mtl.base.run_folder import CONFIG
 from mtl.config.short_forms import reduced
-from mtl.evaluation.runs import CONFIG, Record, read_plain_config
+from mtl.evaluation.runs import Record, read_plain_config
 
 _CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
 IDLE: Final[Mapping[str, str]] = {

@@ -163,7 +163,7 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
         rare_f1=Spread.of(statistics.fmean(each[label] for label in rare) for each in f1) if rare else None,
-        calibration_error=Spread.of((run.calibration or {}).get(task) for run in runs),
+        calibration_error=Spread.of(run.calibration.get(task) for run in runs),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),
     )

@@ -1,4 +1,4 @@
-"""Whether the tasks pull the encoder in the same direction: the record of what was measured, and what it says."""
+"""Whether the gradients of the tasks agree: the record of what was measured, and its interpretation in words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from mtl.evaluation.records import Fields
+from pydantic import Field
+
+from mtl.evaluation.records import Natural, Real
 
 FEWEST = 10
 """Measured steps below which a mean says nothing."""
@@ -24,8 +27,8 @@ class Norm:
         deviation: Over the same, 0 for one step.
     """
 
-    mean: float
-    deviation: float
+    mean: Real
+    deviation: Real
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,10 @@ class Agreement:
 
     first: str
     second: str
-    steps: int
-    mean: float
-    deviation: float
-    negative: float
+    steps: Annotated[int, Field(strict=True, ge=1)]
+    mean: Real
+    deviation: Real
+    negative: Real
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -79,28 +82,9 @@ class GradientFigures:
     """
 
     layer: str
-    steps: int
+    steps: Natural
     norms: Mapping[str, Norm]
     agreements: Sequence[Agreement]
-
-    @classmethod
-    def read(cls, fields: Fields) -> GradientFigures:
-        """Return what ``metrics.json`` holds; worthless where ``fields`` note a problem."""
-        norms = {
-            task: Norm(each.number("mean"), each.number("deviation")) for task, each in fields.fields("norms").entries()
-        }
-        found = [
-            Agreement(
-                first=each.text("first"),
-                second=each.text("second"),
-                steps=max(1, each.integer("steps")),
-                mean=each.number("mean"),
-                deviation=each.number("deviation"),
-                negative=each.number("negative"),
-            )
-            for each in fields.objects("agreements")
-        ]
-        return cls(fields.text("layer"), fields.integer("steps"), norms, found)
 
 
 def summarised(

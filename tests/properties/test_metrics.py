@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from mtl.base.schema import read_record
 from mtl.evaluation.metrics import TaskMetrics, overall_scores, task_report
 from mtl.evaluation.records import TaskReport
+from mtl.evaluation.run_metrics import plain
 
 Rows = tuple[int, list[tuple[int, int]]]
 
@@ -86,4 +88,4 @@ def test_figures_agree_with_each_other(drawn: Rows) -> None:
     assert report.weighted_recall == pytest.approx(report.accuracy)
     assert 0 <= report.macro_f1 <= 1
     assert report.majority_accuracy >= 1 / classes - 1e-12
-    assert TaskReport.from_dict(report.to_dict()) == report
+    assert read_record(TaskReport, plain(report), "") == report

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mtl.evaluation.records import Fields
+from mtl.base.schema import read_record
 from mtl.evaluation.task_gradients import Agreement, GradientFigures, sentences, summarised
 
 
@@ -55,6 +55,4 @@ def test_sentences_have_the_figures() -> None:
 
 def test_what_is_written_is_read_again() -> None:
     figures = summarised("layer.5", {"a": [1.0, 3.0]}, {("a", "b"): [-0.5, -0.1]}, 2)
-    fields = Fields(asdict(figures), "metrics.json")
-    assert GradientFigures.read(fields) == figures
-    fields.finish()
+    assert read_record(GradientFigures, asdict(figures), "metrics.json") == figures
