@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl.evaluation.counts import f1_scores
+
 Floats = NDArray[np.float64]
 MEASURES = ("accuracy", "macro_f1", "rare_f1")
 _CELLS = 1 << 24
@@ -84,16 +86,13 @@ def _chunk(answers: Sequence[Answers], rare: Sequence[int], drawn: NDArray[np.fl
 def measures(hits: Floats, support: Floats, predicted: Floats, rare: Sequence[int]) -> dict[str, Floats]:
     """Return the measures from counts of each class in the last axis, ``(..., C)`` → ``(...)``.
 
-    F1 is ``2 hits / (support + predicted)``, 0 without rows, as in `mtl.evaluation.metrics`.
-
     Args:
         hits: Rows of the class that were predicted right.
         support: Rows of the class.
         predicted: Rows that were taken for the class.
         rare: The classes that `rare_f1` averages.
     """
-    total = support + predicted
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+    f1 = f1_scores(hits, support + predicted)
     found = {"accuracy": hits.sum(axis=-1) / support.sum(axis=-1), "macro_f1": f1.mean(axis=-1)}
     return {**found, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else found
 

@@ -24,6 +24,7 @@ from mtl.comparison.bootstrap import (
 )
 from mtl.comparison.recipes import recipe_of
 from mtl.comparison.scenarios import Scenario
+from mtl.evaluation.counts import class_counts
 from mtl.evaluation.runs import Outcomes, Record
 
 SEED = 20130613
@@ -251,8 +252,7 @@ def _answers(outcomes: Outcomes) -> Answers:
 
 def _observed(answers: Answers, rare: Sequence[int]) -> dict[str, float]:
     """Return the measures on the rows as they are."""
-    right = answers.labels[answers.labels == answers.predicted]
-    counts = (np.bincount(each, minlength=answers.classes) for each in (right, answers.labels, answers.predicted))
+    counts = class_counts(answers.labels, answers.predicted, answers.classes)
     hits, support, predicted = (each.astype(np.float64) for each in counts)
     return {name: float(value) for name, value in measures(hits, support, predicted, rare).items()}
 

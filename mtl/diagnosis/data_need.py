@@ -18,6 +18,7 @@ import torch
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.cross_validation import FOLDS, Rows, stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
+from mtl.evaluation.counts import f1_scores
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -84,9 +85,9 @@ def bootstrapped_f1(
     tested = [(true, predicted, weights * unit[true]) for true, predicted, weights in tested]
     there = share * (support > 0)
     taken, right = _counted(tested, classes)
-    found = [_f1(taken, right, there)]
-    found += [_f1(*_changed(tested, point, taken, right), there) for point in range(1, len(draws[0].val))]
-    return np.stack(found).transpose(2, 0, 1)
+    points = [(taken, right), *(_changed(tested, point, taken, right) for point in range(1, len(draws[0].val)))]
+    scores = [f1_scores(right, (taken + there).double()).clamp(0, 1).numpy() for taken, right in points]
+    return np.stack(scores).transpose(2, 0, 1)
 
 
 _Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -117,13 +118,6 @@ def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor
     return taken, right
 
 
-def _f1(taken: Tensor, right: Tensor, there: Tensor) -> NDArray[np.float64]:
-    """Return the F1 ``(C, B + 1)`` of each class: twice what is right, of what is taken for it and what is of it."""
-    total = (taken + there).double()
-    found: NDArray[np.float64] = (2 * right / total.clamp(min=1e-12)).clamp(0, 1).numpy()
-    return found
-
-
 def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Return each class's share of the validation rows; of all rows where a class has no validation row."""
     counts = np.bincount(val, minlength=classes)
@@ -131,14 +125,6 @@ def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> N
         counts = counts + np.bincount(train, minlength=classes)
     shares: NDArray[np.float64] = counts / counts.sum()
     return shares
-
-
-def f1_scores(confusions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the F1 ``(…, C)`` of each class from confusion matrices ``(…, C, C)``; 0 where a class has no count."""
-    right = np.einsum("...cc->...c", confusions)
-    total = confusions.sum(axis=-1) + confusions.sum(axis=-2)
-    found: NDArray[np.float64] = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
-    return found
 
 
 def _resampled(labels: NDArray[np.int64], samples: int, random: Generator) -> Tensor:

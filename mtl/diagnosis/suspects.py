@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl.evaluation.counts import confusion_matrix
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -74,9 +76,7 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     reached[np.arange(len(labels)), labels] += _ROUNDING
     confident = reached.max(axis=1) >= 0
-    joint = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(joint, (labels[confident], reached.argmax(axis=1)[confident]), 1)
-    return joint
+    return confusion_matrix(labels[confident], reached.argmax(axis=1)[confident], classes)
 
 
 def off_diagonal(joint: NDArray[np.int64]) -> int:

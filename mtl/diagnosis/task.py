@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.data.tasks import TaskData
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
 from mtl.diagnosis.data_need import ClassNeed, data_need
 from mtl.diagnosis.duplicates import Pair, duplicates, text_groups
 from mtl.diagnosis.suspects import Suspects, rank_suspects
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
 
@@ -116,8 +115,6 @@ def diagnose_task(
     names = data.labels.names
     unseen = out_of_sample(train, len(names), random, views, title=f"{data.name}: cross-validation")
     predicted = unseen.probabilities.argmax(axis=1)
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(confusion, (train.labels, predicted), 1)
     return TaskDiagnosis(
         task=data.name,
         sizes={split: len(rows) for split, rows in data.splits.items()},
@@ -131,7 +128,7 @@ def diagnose_task(
             probabilities=unseen.probabilities,
             sources=data.train.sources(),
         ),
-        report=task_report(torch.from_numpy(confusion), names),
+        report=report_of_rows(train.labels, predicted, names),
         suspects=rank_suspects(unseen.probabilities, train.labels),
         duplicates=_duplicates(data, embeddings, similar),
     )

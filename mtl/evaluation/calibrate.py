@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.evaluation.calibration import Integers, brier, ece, nll, reliability_bins, temperature_for
-from mtl.evaluation.prior_tuning import macro_f1, prior_bias, tune_prior
+from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
+from mtl.evaluation.counts import Integers, macro_f1
+from mtl.evaluation.prior_tuning import prior_bias, tune_prior
 from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Calibration, Floats
 

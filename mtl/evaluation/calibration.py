@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mtl.evaluation.counts import Integers
 from mtl.evaluation.records import ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Floats, log_softmax
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
-
-Integers = NDArray[np.integer]
 
 
 def temperature_for(logits: Floats, labels: Integers) -> float:

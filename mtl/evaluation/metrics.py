@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from mtl.evaluation.counts import Integers, confusion_matrix, f1_scores
 from mtl.evaluation.records import ClassReport, TaskReport
 
 
@@ -41,8 +42,6 @@ def accuracy(confusion: Tensor) -> Tensor:
 def class_scores(confusion: Tensor) -> ClassScores:
     """Return precision, recall, F1 and support of every class.
 
-    F1 is the harmonic mean of precision and recall, written as ``2 TP / (support + predicted)``.
-
     Args:
         confusion: Counts ``(C, C)``.
     """
@@ -51,7 +50,7 @@ def class_scores(confusion: Tensor) -> ClassScores:
     return ClassScores(
         precision=_ratio(right, predicted),
         recall=_ratio(right, support),
-        f1=_ratio(2 * right, support + predicted),
+        f1=f1_scores(right, support + predicted),
         support=support,
     )
 
@@ -98,6 +97,17 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
     }
     overall: dict[str, Any] = {name: value.item() for name, value in overall_scores(confusion).items()}
     return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist())
+
+
+def report_of_rows(labels: Integers, predicted: Integers, names: Sequence[str]) -> TaskReport:
+    """Return the report of a task from the true and predicted classes of its rows, ``(N,)`` each.
+
+    Args:
+        labels: True classes.
+        predicted: Predicted classes.
+        names: The ``C`` class names.
+    """
+    return task_report(torch.from_numpy(confusion_matrix(labels, predicted, len(names))), names)
 
 
 class TaskMetrics(Metric):

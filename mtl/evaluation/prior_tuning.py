@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibration import Integers, check_rows
+from mtl.evaluation.calibration import check_rows
+from mtl.evaluation.counts import Integers, f1_scores, macro_f1
 from mtl.model.decision import Floats
 
 TAUS = tuple(step / 4 for step in range(-4, 7))
@@ -73,20 +74,6 @@ def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int,
     raise AssertionError("the best is within any distance of itself")
 
 
-def macro_f1(labels: Integers, predicted: Integers, classes: int) -> float:
-    """Return the mean F1 of all classes, with the conventions of `mtl.evaluation.metrics`.
-
-    Args:
-        labels: The true classes, ``(N,)``.
-        predicted: The predicted ones, ``(N,)``.
-        classes: ``C``.
-    """
-    right, support, answers = (
-        np.bincount(found, minlength=classes) for found in (labels[labels == predicted], labels, predicted)
-    )
-    return float((2 * right / np.maximum(support + answers, 1)).mean())
-
-
 def _standard_error(labels: Integers, one: Integers, other: Integers, classes: int, seed: int) -> float:
     """Return the bootstrap's standard error of the difference in macro-F1 of two predictions of the same rows.
 
@@ -104,5 +91,5 @@ def _resampled_f1(drawn: Integers, labels: Integers, predicted: Integers, classe
     counts = drawn.astype(np.float64)  # whole numbers, which BLAS takes only as floats
     true, answered = (np.eye(classes)[found] for found in (labels, predicted))  # (K, C)
     right, both = counts @ (true * answered), counts @ (true + answered)  # (R, C)
-    found: NDArray[np.float64] = (2 * right / np.maximum(both, 1)).mean(axis=1)
-    return found
+    scores: NDArray[np.float64] = f1_scores(right, both).mean(axis=1)
+    return scores

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
 from mtl.evaluation.calibrate import calibration_report
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
 from mtl.model.decision import Calibration
@@ -49,8 +48,6 @@ def score(
         bins: Bins of the calibration error.
     """
     predicted = calibration.predicted(logits)
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(confusion, (truth, predicted), 1)
     names = np.array(labels, dtype=object)
     predictions = Predictions(
         classes=list(labels),
@@ -60,7 +57,7 @@ def score(
         probabilities=calibration.probabilities(logits),
         sources=examples.sources(),
     )
-    report = task_report(torch.from_numpy(confusion), labels)
+    report = report_of_rows(truth, predicted, labels)
     return Scored(replace(report, calibration=calibration_report(logits, truth, calibration, bins)), predictions)
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from mtl.evaluation.counts import class_counts, f1_scores
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -186,29 +188,22 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def _figures(kind: str, value: str, truth: NDArray[np.int64], found: NDArray[np.int64], overall: float) -> SliceFigures:
-    right, rows = int((truth == found).sum()), len(truth)
+    counts = class_counts(truth, found, int(max(truth.max(), found.max())) + 1)
+    right, rows = int(counts.right.sum()), len(truth)
     low, high = wilson(right, rows)
+    scores = f1_scores(counts.right, counts.support + counts.predicted)
     return SliceFigures(
         kind=kind,
         value=value,
         support=rows,
         accuracy=right / rows,
-        macro_f1=_macro_f1(truth, found),
+        macro_f1=float(scores[counts.support > 0].mean()),
         difference=right / rows - overall,
         low=low,
         high=high,
         extra_errors=rows * overall - right,
         beyond_noise=not low <= overall <= high,
     )
-
-
-def _macro_f1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Return the mean F1 of the classes in ``truth``; ``2 TP / (support + predicted)`` for each."""
-    size = int(max(truth.max(), found.max())) + 1
-    support, predicted = np.bincount(truth, minlength=size), np.bincount(found, minlength=size)
-    both = np.bincount(truth[truth == found], minlength=size)
-    present = support > 0
-    return float((2 * both[present] / (support + predicted)[present]).mean())
 
 
 def _place(figures: SliceFigures) -> int:

@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.base.label_tree import LabelTree
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.records import StageReports, TaskReport
 from mtl.evaluation.scoring import Scored
 from mtl.model.saved import TaskHead, multi_stage_specs
@@ -57,9 +56,7 @@ def stage_reports(tree: LabelTree, probabilities: NDArray[np.floating], labels: 
 
 def _report(probabilities: NDArray[np.floating], truth: NDArray[np.int64], names: Sequence[str]) -> TaskReport:
     """Return the report of the rows whose greatest probability is taken for their class."""
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(confusion, (truth, probabilities.argmax(axis=1)), 1)
-    return task_report(torch.from_numpy(confusion), names)
+    return report_of_rows(truth, probabilities.argmax(axis=1), names)
 
 
 def _log_loss(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
