@@ -14,15 +14,6 @@ from pydantic import AfterValidator, Field, ValidationInfo
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 
-OVERALL = (
-    "accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "weighted_precision",
-    "weighted_recall",
-    "weighted_f1",
-)
 MEASURES = ("ece", "nll", "brier")
 """Metrics of probabilities."""
 DECISIONS = ("accuracy", "macro_f1")

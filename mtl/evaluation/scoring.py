@@ -1,4 +1,4 @@
-"""Compute the logits of every row of the tasks' splits, and the reports and predictions that follow."""
+"""Compute the logits of all rows of a split, and the report and predictions from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a network makes of one task's split: its figures and its predictions row by row."""
+    """The metrics and predictions of a network on one task's split."""
 
     report: TaskReport
     predictions: Predictions
@@ -37,14 +37,14 @@ def score(
     calibration: Calibration,
     bins: int,
 ) -> Scored:
-    """Predict all rows of a split and count.
+    """Return the predictions of a split and their metrics.
 
     Args:
-        logits: Those of the rows, ``(N, C)``, as the head gives them.
+        logits: Outputs of the head, ``(N, C)``.
         labels: The ``C`` labels, in the order of the logits.
         truth: Class ids of the rows, ``(N,)``.
         examples: The same rows as text.
-        calibration: What stands between logits and probabilities.
+        calibration: Turns logits into probabilities.
         bins: Bins of the calibration error.
     """
     predicted = calibration.predicted(logits)
@@ -75,7 +75,7 @@ def logits_of(
         task: The task.
         split: Token ids of the rows.
         how: Batches, precision, progress bar.
-        embeddings: Those of the rows, ``(N, H)``, if they are known.
+        embeddings: Embeddings of the rows, ``(N, H)``; by default they are computed.
     """
     if embeddings is None:
         embeddings = encode_table(network.encoder, split.table, how)

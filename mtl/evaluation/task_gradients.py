@@ -13,18 +13,18 @@ from pydantic import Field
 from mtl.evaluation.records import Natural, Real
 
 FEWEST = 10
-"""Measured steps below which a mean says nothing."""
-_FEEBLE = 0.05  # a mean cosine below which directions are as good as unrelated
+"""Measured steps below which a mean tells nothing."""
+_WEAK = 0.05  # a mean cosine below which directions count as unrelated
 _QUANTILE = 1.96  # of the normal distribution, for 95 %
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """How hard a task pulls: the norm of the gradient of its loss at the embeddings of its rows.
+    """The norm of the gradient of a task's loss at the embeddings of its rows.
 
     Attributes:
-        mean: Over the measured steps.
-        deviation: Over the same, 0 for one step.
+        mean: Mean over the measured steps.
+        deviation: Standard deviation over them, 0 for one step.
     """
 
     mean: Real
@@ -37,7 +37,7 @@ class Agreement:
 
     Attributes:
         first: One task.
-        second: The other.
+        second: The other task.
         steps: Measured steps with rows of both.
         mean: Mean cosine, from -1 to 1.
         deviation: Its standard deviation over the steps, 0 for one step.
@@ -59,26 +59,26 @@ class Agreement:
 
     @property
     def verdict(self) -> str:
-        """What the figures say, in a few words."""
+        """The interpretation, in a few words."""
         low, high = self.interval
         if self.steps < FEWEST:
             return f"cannot be judged by {self.steps} measured steps ({FEWEST} are the least)"
         if low <= 0 <= high:
             return "neither fight nor help each other, as far as these steps tell"
-        if abs(self.mean) < _FEEBLE:
+        if abs(self.mean) < _WEAK:
             return "hardly touch each other"
         return "fight: they pull in opposite directions" if self.mean < 0 else "help each other: they pull the same way"
 
 
 @dataclass(frozen=True, slots=True)
 class GradientFigures:
-    """The gradients of the tasks over a training.
+    """The gradients of the tasks, measured during training.
 
     Attributes:
-        layer: Where cosines were taken: the highest layer of the encoder that learns.
+        layer: The layer whose gradients were compared: the highest trained one of the encoder.
         steps: Measured steps.
-        norms: Of each task.
-        agreements: Of each pair of tasks that had rows in the same steps.
+        norms: The gradient norm of each task.
+        agreements: The cosine for each pair of tasks with rows in the same steps.
     """
 
     layer: str
@@ -93,12 +93,12 @@ def summarised(
     cosines: Mapping[tuple[str, str], Sequence[float]],
     steps: int,
 ) -> GradientFigures:
-    """Return the figures of measured steps.
+    """Summarize measured steps.
 
     Args:
-        layer: Where cosines were taken.
-        norms: For each task the norms of the steps with rows of it.
-        cosines: For each pair of tasks the cosines of the steps with rows of both.
+        layer: The layer whose gradients were compared.
+        norms: For each task its norms in the steps with rows of it.
+        cosines: For each pair of tasks the cosines in the steps with rows of both.
         steps: Measured steps.
     """
     return GradientFigures(
@@ -125,29 +125,25 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def sentences(figures: GradientFigures) -> Iterator[str]:
-    """Yield what the figures say, one sentence for each pair of tasks and one on how hard each task pulls.
-
-    Args:
-        figures: What was measured.
-    """
-    for each in figures.agreements:
-        low, high = each.interval
-        spread = f"Mean cosine {each.mean:+.2f} ± {each.deviation:.2f}"
-        sure = f"95 % interval of the mean {low:+.2f} to {high:+.2f}"
-        below = f"below 0 in {100 * each.negative:.0f} % of {each.steps:,} measured steps"
-        yield _typeset(f"{each.first} and {each.second} {each.verdict}. {spread} ({sure}), {below}.")
+    """Yield one sentence for each pair of tasks, and one with the gradient norm of each task."""
+    for pair in figures.agreements:
+        low, high = pair.interval
+        mean = f"Mean cosine {pair.mean:+.2f} ± {pair.deviation:.2f}"
+        interval = f"95 % interval of the mean {low:+.2f} to {high:+.2f}"
+        below = f"below 0 in {100 * pair.negative:.0f} % of {pair.steps:,} measured steps"
+        yield _typeset(f"{pair.first} and {pair.second} {pair.verdict}. {mean} ({interval}), {below}.")
     if figures.norms:
-        pulls = ", ".join(f"{task} {norm.mean:.3g} ± {norm.deviation:.2g}" for task, norm in figures.norms.items())
-        yield _typeset(f"Gradient norm at the embeddings: {pulls}.")
+        norms = ", ".join(f"{task} {norm.mean:.3g} ± {norm.deviation:.2g}" for task, norm in figures.norms.items())
+        yield _typeset(f"Gradient norm at the embeddings: {norms}.")
 
 
 def method(figures: GradientFigures) -> str:
-    """Return how the figures were made and what they are good for."""
+    """Return how the cosines were measured and how to act on them."""
     return (
         f"Cosine of the gradients of two tasks' losses in {figures.layer}, the highest layer of the encoder that "
-        "learns, where both tasks leave their mark first; ± is the standard deviation over steps, of which each has "
-        "other rows. Tasks that fight may gain by another loss.combine (uncertainty, famo, upgrad) or by being trained "
-        "alone (task=<name>); what sharing costs a task in the end is what python -m mtl.compare tells."
+        "is trained; ± is the standard deviation over steps, which all have different rows. Tasks that fight may gain "
+        "from another loss.combine (uncertainty, famo, upgrad) or from training alone (task=<name>); "
+        "python -m mtl.compare tells what sharing the encoder costs a task in the end."
     )
 
 
