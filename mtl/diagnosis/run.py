@@ -1,4 +1,4 @@
-"""Diagnose the data of a run: embed its rows with the encoder it started from, and write the findings."""
+"""Diagnose the data of a run: embed its rows with the encoder that it started from, and write the findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_ROWS = 20
-"""Training rows of a task, in all, below which nothing can be said."""
+"""Training rows that the diagnosis of a task needs."""
 
 MOST_CURVES = 12
 """Learning curves in the picture, of the classes with the largest gains; ``diagnosis.json`` has all."""
@@ -40,8 +40,8 @@ class Embedded:
     """The embeddings of one task.
 
     Attributes:
-        splits: Those of each split's rows ``(N, H)``.
-        views: What further heads judge the training rows by, see `mtl.diagnosis.cross_validation`.
+        splits: Embeddings of each split's rows ``(N, H)``.
+        views: Further views of the training rows, see `mtl.diagnosis.cross_validation`.
     """
 
     splits: dict[str, NDArray[np.float32]]
@@ -59,11 +59,11 @@ def diagnose_run(
     precision: Precision = "auto",
     device: str | None = None,
 ) -> list[TaskDiagnosis]:
-    """Diagnose the data of a run and write what was found.
+    """Diagnose the data of a run and write the findings.
 
-    The rows are embedded by the encoder that the run started from and not by the one that it trained: that one has seen
-    the training rows with their labels, so that rows of a class lie together whether a new row of it would or not. With
-    it every learning curve is flat and every label looks right.
+    The rows are embedded by the encoder that the run started from. The trained encoder has seen the training rows with
+    their labels, and has moved rows of a class together: with it every learning curve is flat, and every label looks
+    right.
 
     Args:
         run: The run folder; its ``config.yaml`` is all that is needed.
@@ -140,7 +140,7 @@ def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: 
 def embed(
     tasks: dict[str, TaskData], encoder: SentenceEncoder, config: Config, precision: Precision
 ) -> dict[str, Embedded]:
-    """Return the embeddings of each task and split; those that a run has cached are found there.
+    """Return the embeddings of each task and split, from the cache where a run has stored them.
 
     Args:
         tasks: The tasks.
