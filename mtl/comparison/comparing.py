@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mtl.base.errors import DataError, MtlError, Problem, listed
-from mtl.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
+from mtl.comparison.differences import SCORE, Difference, PairedBootstrap, differences, sharing
 from mtl.comparison.scenario_metrics import Figures, rare_classes, summarize
 from mtl.comparison.scenarios import Scenario, scenarios
 from mtl.evaluation.runs import Record, Unfinished, find, read_record
@@ -105,7 +105,7 @@ def compared(
     cheapest = min((row for row in ranked if row.learns), key=_cost, default=best)
     fewest = _best_with_fewest_rows(ranked)
     ordered = [row.scenario for row in rows]
-    bootstrap = Bootstrap(ordered, rare, resamples)
+    bootstrap = PairedBootstrap(ordered, rare, resamples)
     references = {row.name: row.scenario for row in (best, cheapest, fewest) if row is not None}.values()
     tested = [one for reference in references for one in differences(bootstrap, ordered, reference, tasks)]
     return Comparison(

@@ -92,7 +92,7 @@ class Resampled:
     over_seeds: bool
 
 
-class Bootstrap:
+class PairedBootstrap:
     """The measures of all runs on resampled rows, computed once for each set of rows.
 
     Args:
@@ -174,7 +174,7 @@ class Bootstrap:
 
 
 def differences(
-    bootstrap: Bootstrap, scenarios: Sequence[Scenario], reference: Scenario, tasks: Sequence[str]
+    bootstrap: PairedBootstrap, scenarios: Sequence[Scenario], reference: Scenario, tasks: Sequence[str]
 ) -> list[Difference]:
     """Return the differences of all scenarios from the reference: in the score, and in each measure of each task.
 
@@ -197,7 +197,7 @@ def differences(
     return tested
 
 
-def sharing(bootstrap: Bootstrap, scenarios: Sequence[Scenario]) -> list[Difference]:
+def sharing(bootstrap: PairedBootstrap, scenarios: Sequence[Scenario]) -> list[Difference]:
     """Return what each task gains or loses by sharing the encoder: trained with others minus trained alone.
 
     Compares the scenarios that differ, for the task, in nothing else. All such pairs are one family of tests in each

@@ -111,23 +111,23 @@ def out_of_sample(
         title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
     """
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
-    problems = [
-        _Problem(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
+    all_views = [
+        _View(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
     ]
-    searches = [_search(each, rounds[0], penalties) for each in tracked(problems, title, len(problems))]
+    searches = [_search(view, rounds[0], penalties) for view in tracked(all_views, title, len(all_views))]
     better = sorted(range(len(searches)), key=lambda view: searches[view].loss)[: max(1, len(searches) // 2)]
     wanted = [(view, number) for view in better for number in range(repeats)]
     mean = np.zeros((len(rows), classes))
     for view, number in tracked(wanted, title, len(wanted)):
         done = _searched(len(rows)) if number == 0 else 0
         held_out = searches[view].probabilities if number == 0 else np.zeros_like(mean)
-        problems[view].predict(rounds[number], range(done, FOLDS), searches[view].penalty, held_out)
+        all_views[view].predict(rounds[number], range(done, FOLDS), searches[view].penalty, held_out)
         mean += held_out / len(wanted)
     return OutOfSample(mean, tuple(search.penalty for search in searches))
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _View:
     """One view of the rows: features ``(N, H)``, labels ``(N,)``, and the number of classes."""
 
     features: Tensor
@@ -177,16 +177,16 @@ def _searched(rows: int) -> int:
     return min(FOLDS, math.ceil(SEARCHED_ROWS * FOLDS / rows))
 
 
-def _search(problem: _Problem, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
+def _search(view: _View, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
     """Weaken the penalty, starting from the heads of the stronger one, until held-out rows are predicted worse."""
     which = range(_searched(len(folds)))
     held_out = np.isin(folds, which)
-    labels = problem.labels.numpy()[held_out]
+    labels = view.labels.numpy()[held_out]
     best: _Search | None = None
     heads: Tensor | None = None
     for penalty in penalties:
-        probabilities = np.zeros((len(folds), problem.classes))
-        heads = problem.predict(folds, which, penalty, probabilities, heads)
+        probabilities = np.zeros((len(folds), view.classes))
+        heads = view.predict(folds, which, penalty, probabilities, heads)
         loss = _cross_entropy(probabilities[held_out], labels)
         if best is not None and loss > best.loss:
             break

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Row:
     """A row of a task's data.
 
     Attributes:
@@ -49,8 +49,8 @@ class Duplicate:
         same_text: Whether the texts are equal but for case, white space and punctuation.
     """
 
-    first: Place
-    second: Place
+    first: Row
+    second: Row
     cosine: float
     same_text: bool
 
@@ -144,15 +144,15 @@ def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], s
     vectors = np.concatenate([embeddings[split] for split in data.splits])
     starts = dict(zip(data.splits, np.cumsum([0, *map(len, data.splits.values())]).tolist(), strict=False))
     return [
-        Duplicate(_place(pair.first, data, starts), _place(pair.second, data, starts), pair.cosine, pair.same_text)
+        Duplicate(_row(pair.first, data, starts), _row(pair.second, data, starts), pair.cosine, pair.same_text)
         for pair in duplicates(vectors, text_groups(texts), len(data.train), similar)
     ]
 
 
-def _place(row: int, data: TaskData, starts: Mapping[str, int]) -> Place:
+def _row(row: int, data: TaskData, starts: Mapping[str, int]) -> Row:
     split = next(name for name in reversed(list(starts)) if starts[name] <= row and len(data.splits[name]))
     example = data.splits[split][row - starts[split]]
-    return Place(split, example.text, example.label, example.source)
+    return Row(split, example.text, example.label, example.source)
 
 
 def suspected_rows(diagnosis: TaskDiagnosis, most: int) -> Sequence[int]:

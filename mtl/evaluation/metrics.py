@@ -150,10 +150,6 @@ class TaskMetrics(Metric):
         """
         return {**overall_scores(self.confusion), "confusion": self.confusion, "not_finite": self.not_finite}
 
-    def report(self, labels: Sequence[str]) -> TaskReport:
-        """Return the report of all rows since the last reset, over all ranks; ``labels`` in the order of the logits."""
-        return task_report(self.compute()["confusion"], labels)
-
 
 def _real(confusion: Tensor) -> Tensor:
     """Return the counts in float64, exact up to 2^53 rows; in float32 on MPS, which has no float64."""

@@ -31,7 +31,7 @@ def report_of(classes: int, rows: list[tuple[int, int]]) -> TaskReport:
     truth, predicted = torch.tensor(rows).T
     metrics = TaskMetrics(classes)
     metrics.update(torch.nn.functional.one_hot(predicted, classes).float(), truth)
-    return metrics.report([str(index) for index in range(classes)])
+    return task_report(metrics.compute()["confusion"], [str(index) for index in range(classes)])
 
 
 @given(labelled_rows())
@@ -62,7 +62,9 @@ def test_the_order_of_rows_and_the_cuts_between_batches_change_nothing(drawn: Ro
     metrics = TaskMetrics(classes)
     for truth, predicted in shuffled:
         metrics.update(torch.nn.functional.one_hot(torch.tensor([predicted]), classes), torch.tensor([truth]))
-    assert metrics.report([str(index) for index in range(classes)]) == report_of(classes, rows)
+    assert task_report(metrics.compute()["confusion"], [str(index) for index in range(classes)]) == report_of(
+        classes, rows
+    )
 
 
 @given(labelled_rows(), st.data())
