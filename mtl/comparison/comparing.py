@@ -82,8 +82,8 @@ def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Compar
     records, unreadable = _read(runs)
     if not records:
         raise DataError(unreadable)
-    found, notes = scenarios(records)
-    chosen, left_out = _comparable(found)
+    candidates, notes = scenarios(records)
+    chosen, left_out = _comparable(candidates)
     return compared(chosen, resamples, unfinished, unreadable, [*notes, *left_out])
 
 
@@ -165,14 +165,14 @@ def _read(folders: Sequence[Path]) -> tuple[list[Record], list[Problem]]:
     return records, problems
 
 
-def _comparable(found: Sequence[Scenario]) -> tuple[list[Scenario], list[str]]:
+def _comparable(candidates: Sequence[Scenario]) -> tuple[list[Scenario], list[str]]:
     """Return the largest group of scenarios that share test rows, and notes on the others.
 
     Raises:
         DataError: There are several scenarios, and no two share test rows.
     """
     groups: list[tuple[set[tuple[str, str]], list[Scenario]]] = []
-    for scenario in found:
+    for scenario in candidates:
         rows = {(task, outcomes.rows) for run in scenario.runs for task, outcomes in run.outcomes.items()}
         members = [scenario]
         for group in [other for other in groups if other[0] & rows]:
@@ -180,9 +180,9 @@ def _comparable(found: Sequence[Scenario]) -> tuple[list[Scenario], list[str]]:
             rows, members = rows | group[0], group[1] + members
         groups.append((rows, members))
     chosen = max((members for _, members in groups), key=len)
-    if len(chosen) == 1 and len(found) > 1:
-        raise DataError([_alone(scenario) for scenario in found])
-    others = [scenario for scenario in found if scenario not in chosen]
+    if len(chosen) == 1 and len(candidates) > 1:
+        raise DataError([_alone(scenario) for scenario in candidates])
+    others = [scenario for scenario in candidates if scenario not in chosen]
     return chosen, [f"left out: {scenario.name} was tested on other rows ({_where(scenario)})" for scenario in others]
 
 

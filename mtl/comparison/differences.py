@@ -132,7 +132,7 @@ class PairedBootstrap:
         Only runs over rows that both scenarios were tested on take part; None without such rows or without the measure.
         """
         rows = {task: _rows(scenario, task) & _rows(reference, task) for task in tasks}
-        first, second = (self._runs(each, measure, rows) for each in (scenario, reference))
+        first, second = (self._runs(one, measure, rows) for one in (scenario, reference))
         if not first or not second:
             return None
         values = _mean(run.resampled for run in first.values()) - _mean(run.resampled for run in second.values())
@@ -239,7 +239,7 @@ def _answers(outcomes: Outcomes) -> Answers:
 
 def _observed(answers: Answers, rare: Sequence[int]) -> dict[str, float]:
     counts = class_counts(answers.labels, answers.predicted, answers.classes)
-    hits, support, predicted = (each.astype(np.float64) for each in counts)
+    hits, support, predicted = (values.astype(np.float64) for values in counts)
     return {name: float(value) for name, value in measures(hits, support, predicted, rare).items()}
 
 

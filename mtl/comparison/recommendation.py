@@ -56,11 +56,9 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     cheaper = [
         row for row in tied if row.learns and _cost(row) < 0.5 * _cost(best) and comparison.ranking_score(row) > enough
     ]
-    if cheaper and (found := comparison.difference((row := min(cheaper, key=_cost)).name, best.name)):
-        cheap = (
-            f"{row.name} takes {_share(row, best)} of its time and is {_less(found.value)} it, which is within noise"
-        )
-        reasons.append(f"{cheap}: try that first.")
+    if cheaper and (difference := comparison.difference((row := min(cheaper, key=_cost)).name, best.name)):
+        cheap = f"{row.name} takes {_share(row, best)} of its time and is {_less(difference.value)} it"
+        reasons.append(f"{cheap}, which is within noise: try that first.")
     yield Advice("Best quality", best.name, reasons)
 
 
@@ -73,12 +71,14 @@ def _chosen(comparison: Comparison) -> str:
 
 
 def _lead(comparison: Comparison, second: Figures) -> str:
-    found = comparison.difference(second.name, comparison.best.name)
-    if found is None:
+    difference = comparison.difference(second.name, comparison.best.name)
+    if difference is None:
         return f"{second.name} comes second, but they were tested on no row in common."
-    if found.value == found.low == found.high == 0:
+    if difference.value == difference.low == difference.high == 0:
         return f"{second.name} predicts just the same."
-    return f"There it is {_less(-found.value)} {second.name}, the second ({words.evidence(found, turned=True)})."
+    return (
+        f"There it is {_less(-difference.value)} {second.name}, the second ({words.evidence(difference, turned=True)})."
+    )
 
 
 def _budget(comparison: Comparison) -> Iterator[Advice]:
@@ -102,13 +102,12 @@ def _budget(comparison: Comparison) -> Iterator[Advice]:
     encoding = row.encoding_seconds.mean if row.encoding_seconds else 0.0
     counted = f", {formatting.duration(encoding)} of it to encode each sentence once" if encoding else ""
     reasons = [f"{spent} ({_time(most)}){counted}."]
-    found = comparison.difference(row.name, comparison.best.name)
+    difference = comparison.difference(row.name, comparison.best.name)
     if row is comparison.best:
         reasons.append("It is also the best: what takes longer gains nothing here.")
-    elif found is not None:
-        reasons.append(
-            f"Score {_score(row)}, {_less(found.value)} the best, {comparison.best.name} ({words.evidence(found)})."
-        )
+    elif difference is not None:
+        below = f"{_less(difference.value)} the best, {comparison.best.name} ({words.evidence(difference)})"
+        reasons.append(f"Score {_score(row)}, {below}.")
     yield Advice(question, row.name, [*reasons, *left_out])
 
 
@@ -124,12 +123,12 @@ def _little_data(comparison: Comparison) -> Iterator[Advice]:
         yield Advice(question, "no evidence", [f"Only {row.name} was trained on as few as {size}: {_FEWER_ROWS}."])
         return
     reasons = [f"The best of {len(peers) + 1} scenarios with {size}: {_score(row)}."]
-    if found := comparison.difference(peers[0].name, row.name):
-        evidence = words.evidence(found, turned=True)
-        reasons.append(f"It is {_less(-found.value)} {peers[0].name} ({evidence}).")
-    found = comparison.difference(row.name, comparison.best.name)
-    if found is not None:
-        reasons.append(f"That is {_less(found.value)} the best with all rows ({words.evidence(found)}).")
+    if difference := comparison.difference(peers[0].name, row.name):
+        evidence = words.evidence(difference, turned=True)
+        reasons.append(f"It is {_less(-difference.value)} {peers[0].name} ({evidence}).")
+    difference = comparison.difference(row.name, comparison.best.name)
+    if difference is not None:
+        reasons.append(f"That is {_less(difference.value)} the best with all rows ({words.evidence(difference)}).")
     yield Advice(question, row.name, reasons)
 
 
@@ -139,10 +138,10 @@ def _tasks(comparison: Comparison) -> Iterator[Advice]:
         row = max(
             (row for row in comparison.rows if task in row.tasks), key=lambda row: _of_task(comparison, row, task)
         )
-        found = comparison.difference(row.name, comparison.best.name, task, "macro_f1")
-        if found is not None and found.value > 0 and found.real:
-            reason = f"Macro-F1 {found.value:.3f} above {comparison.best.name} on this task ({words.evidence(found)})."
-            yield Advice(f"For {task} alone", row.name, [reason])
+        difference = comparison.difference(row.name, comparison.best.name, task, "macro_f1")
+        if difference is not None and difference.value > 0 and difference.real:
+            above = f"Macro-F1 {difference.value:.3f} above {comparison.best.name} on this task"
+            yield Advice(f"For {task} alone", row.name, [f"{above} ({words.evidence(difference)})."])
 
 
 def _of_task(comparison: Comparison, row: Figures, task: str) -> float:
@@ -168,10 +167,10 @@ def _sharing(comparison: Comparison) -> Iterator[Advice]:
     yield Advice("Sharing the encoder", "; ".join(map(_shared, gains)), reasons)
 
 
-def _shared(found: Difference) -> str:
-    if not found.real:
-        return f"no difference for {found.task} beyond noise"
-    return f"{'helps' if found.value > 0 else 'costs'} {found.task}"
+def _shared(difference: Difference) -> str:
+    if not difference.real:
+        return f"no difference for {difference.task} beyond noise"
+    return f"{'helps' if difference.value > 0 else 'costs'} {difference.task}"
 
 
 def _retention(comparison: Comparison) -> Iterator[Advice]:
@@ -230,7 +229,7 @@ def _others(comparison: Comparison) -> list[Figures]:
 def _tied(comparison: Comparison) -> list[Figures]:
     """Return the scenarios whose score does not differ significantly from the best one's."""
     pairs = ((row, comparison.difference(row.name, comparison.best.name)) for row in _others(comparison))
-    return [row for row, found in pairs if found is not None and not found.real]
+    return [row for row, difference in pairs if difference is not None and not difference.real]
 
 
 def _of_sizes(comparison: Comparison) -> str:

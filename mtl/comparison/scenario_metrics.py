@@ -158,11 +158,11 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
     reports = [run.report(task) for run in runs]
     classes = list(dict.fromkeys(label for report in reports for label in report.per_class))
     f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
-    per_class = {label: Spread.of(each.get(label) for each in f1) for label in classes}
+    per_class = {label: Spread.of(scores.get(label) for scores in f1) for label in classes}
     return TaskFigures(
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
-        rare_f1=Spread.of(statistics.fmean(each[label] for label in rare) for each in f1) if rare else None,
+        rare_f1=Spread.of(statistics.fmean(scores[label] for label in rare) for scores in f1) if rare else None,
         calibration_error=Spread.of(run.calibration.get(task) for run in runs),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),

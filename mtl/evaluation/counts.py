@@ -27,8 +27,8 @@ class ClassCounts(NamedTuple):
 
 def class_counts(labels: Integers, predicted: Integers, classes: int) -> ClassCounts:
     """Count the rows of each of ``C`` classes from true and predicted classes ``(N,)``."""
-    values = (labels[labels == predicted], labels, predicted)
-    return ClassCounts(*(np.bincount(each, minlength=classes) for each in values))
+    parts = (labels[labels == predicted], labels, predicted)
+    return ClassCounts(*(np.bincount(part, minlength=classes) for part in parts))
 
 
 def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> NDArray[np.int64]:
