@@ -1,4 +1,4 @@
-"""``python -m mtl.compare``: all scenarios in one table, which differences are real, and what to choose."""
+"""``python -m mtl.compare``: all scenarios in one table, which differences are significant, and what to choose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ usage: python -m mtl.compare FOLDER …
   output=FOLDER       where comparison.html, .md, .csv and .json go (default: the multirun folder if one is given,
                       else outputs/comparisons/<date>/<time>)
   resamples=2000      of the paired bootstrap over the test rows
-  --                  everything behind it is a folder
+  --                  all arguments after it are folders
 """
 
 
@@ -45,16 +45,16 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.comparison.outputs import show, write
 
     comparison = compare(options.folders, options.resamples)
-    write(folder, comparison)  # first: the files are there also where the output is cut off by a pipe
+    write(folder, comparison)  # first, in case a closed pipe ends the output
     show(comparison)
     print(printable(f"written to {folder}: comparison.html, .md, .csv, .json"))
 
 
 def _check(options: Options) -> Path:
-    """Return where the files go.
+    """Return the folder to write to.
 
     Raises:
-        ConfigError: No folder was given, or nothing can be written there.
+        ConfigError: There are no folders to compare, or the folder to write to cannot be made.
     """
     problems = []
     if not options.folders:

@@ -21,10 +21,10 @@ usage: python -m mtl.diagnose run=FOLDER [task=TASK]
   run=FOLDER          a run folder: its data, and the encoder that it started from
   task=TASK           one task (default: all)
   output=FOLDER       where to write (default: diagnosis in the run folder)
-  more=50             how many more rows of each class to estimate the worth of
+  more=50             how many more rows of each class to estimate the gain from
   similar=0.95        least cosine of the embeddings of near-duplicates
   encoder=MODEL       another encoder: a backbone, a run, a saved model, a folder in the hub's layout, or a hub id;
-                      one that was trained on these rows finds them too easy
+                      one that was trained on these rows underestimates gains and suspects
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
 """
@@ -45,7 +45,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Check the arguments, then diagnose, print what was found, and write it."""
+    """Check the arguments, then diagnose, write the findings and print them."""
     options = cli.parse(Options, arguments, USAGE)
     output = Path(options.output) if options.output is not None else Path(options.run) / "diagnosis"
     reason = obstacle(output)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.diagnosis.run import diagnose_run
     from mtl.reporting.tables import console
 
-    found = diagnose_run(
+    diagnoses = diagnose_run(
         options.run,
         output,
         task=options.task,
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str]) -> None:
         device=options.device,
     )
     out = console()
-    for each in found:
-        for sentence in sentences(each):
-            out.print(f"{each.task}: {one_line(sentence)}", markup=False, soft_wrap=True)
+    for diagnosis in diagnoses:
+        for sentence in sentences(diagnosis):
+            out.print(f"{diagnosis.task}: {one_line(sentence)}", markup=False, soft_wrap=True)
         out.print()
     out.print(f"report   {output}/diagnosis.md", markup=False, soft_wrap=True)
 

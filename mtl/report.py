@@ -1,4 +1,4 @@
-"""``python -m mtl.report``: a run's page, built again from the files in its folder."""
+"""``python -m mtl.report``: rebuild the page of a run from the files in its folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from mtl.base.schema import Name
 USAGE = """
 usage: python -m mtl.report run=FOLDER
 
-  run=FOLDER    the folder of a finished run; its report.html is written again from metrics.json, predictions/, logs/
-                and maps/
+  run=FOLDER    the folder of a finished run; its report.html is rebuilt from metrics.json, predictions/, logs/, maps/
 """
 
 

@@ -29,8 +29,8 @@ from mtl.data.problems import plural
 from mtl.training.study import Study, plan_study
 
 if TYPE_CHECKING:
+    from mtl.evaluation.run_summary import JobRow
     from mtl.evaluation.scoring import Scored
-    from mtl.evaluation.summary import JobRow
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
@@ -118,8 +118,8 @@ def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
-    """Run a job of a sweep; an error ends this job only."""
-    from mtl.evaluation.summary import JobRow
+    """Do a job of a sweep over some keys; an error ends this job only."""
+    from mtl.evaluation.run_summary import JobRow
 
     settings = HydraConfig.get()
     number, keys = int(settings.job.num), {key.lstrip("+") for key in swept}

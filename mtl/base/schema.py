@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Set
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from mtl.base.errors import Problem, did_you_mean, listed
+from mtl.base.errors import DataError, Problem, did_you_mean, listed
 
 
 def _as_text(value: Any) -> Any:
@@ -130,6 +131,36 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
+
+
+@cache
+def _validator(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def read_record(kind: type[T], values: Any, source: str) -> T:
+    """Build a record from the content of a JSON file; keys that it does not know are ignored.
+
+    Args:
+        kind: A dataclass, plain or of pydantic; its numbers have to be annotated as strict.
+        values: What ``json.loads`` returned.
+        source: The file, for the error.
+
+    Raises:
+        DataError: Fields are missing or wrong: all of them, each with its path in the file.
+    """
+    try:
+        record: T = _validator(kind).validate_python(values)  # type: ignore[arg-type] # a class is hashable
+    except ValidationError as error:
+        raise DataError(_problem_in_file(source, detail) for detail in error.errors(include_url=False)) from None
+    return record
+
+
+def _problem_in_file(source: str, detail: ErrorDetails) -> Problem:
+    place = f"{source}: {key(detail['loc'])}" if detail["loc"] else source
+    if detail["type"] == "missing":
+        return Problem(place, "nothing: the key is missing", "a value")
+    return Problem(place, shown(detail["input"]), _expectation(detail))
 
 
 def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[str]:

@@ -2,9 +2,8 @@
 
 Rows are drawn with replacement (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), as many as
 there are. All runs over the same rows see the same draws, so the differences between two runs are paired (Koehn,
-Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004). How often a row was drawn is its weight;
-hits, predicted rows and true rows of each class are then products of weights and indicators, and no row is looked at
-twice.
+Statistical Significance Tests for Machine Translation Evaluation, EMNLP 2004). The weight of a row is how often it was
+drawn; correct, predicted and true rows of each class are then products of weights and indicators.
 
 Notation: ``N`` rows, ``C`` classes, ``R`` resamples.
 """
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl.evaluation.counts import f1_scores
+
 Floats = NDArray[np.float64]
 MEASURES = ("accuracy", "macro_f1", "rare_f1")
 _CELLS = 1 << 24
@@ -25,7 +26,7 @@ _CELLS = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One run's answers on the rows of one task.
+    """One run's predictions on the rows of one task.
 
     Attributes:
         labels: True classes, ``(N,)`` from 0.
@@ -44,7 +45,7 @@ def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[
     Args:
         rows: ``N``.
         resamples: ``R``.
-        seed: The same seed gives the same draws.
+        seed: Determines the draws.
     """
     generator = np.random.default_rng(list(seed))
     left, most = resamples, max(1, _CELLS // max(rows, 1))
@@ -58,13 +59,13 @@ def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[
 def resampled(
     answers: Sequence[Answers], rare: Sequence[int], resamples: int, seed: Sequence[int]
 ) -> list[dict[str, Floats]]:
-    """Return for each run each of `MEASURES` on every resample, ``(R,)``; all runs on the same draws.
+    """Return `MEASURES` of each run on every resample, ``(R,)``; the draws are the same for all runs.
 
     Args:
-        answers: Of each run, over the same rows.
-        rare: The classes that `rare_f1` averages; none: it is left out.
+        answers: The predictions of each run, over the same rows.
+        rare: The classes that ``rare_f1`` averages; without any it is left out.
         resamples: ``R``.
-        seed: Of the draws.
+        seed: Determines the draws.
     """
     rows = len(answers[0].labels)
     drawn = list(zip(*(_chunk(answers, rare, chunk) for chunk in weights(rows, resamples, seed)), strict=True))
@@ -73,33 +74,30 @@ def resampled(
 
 def _chunk(answers: Sequence[Answers], rare: Sequence[int], drawn: NDArray[np.float32]) -> list[dict[str, Floats]]:
     support = _counts(drawn, answers[0].labels, answers[0].classes)
-    found = []
-    for each in answers:
-        right = np.where(each.labels == each.predicted, each.labels, -1)
-        hits = _counts(drawn, right, each.classes)
-        found.append(measures(hits, support, _counts(drawn, each.predicted, each.classes), rare))
-    return found
+    values = []
+    for run in answers:
+        right = np.where(run.labels == run.predicted, run.labels, -1)
+        hits = _counts(drawn, right, run.classes)
+        values.append(measures(hits, support, _counts(drawn, run.predicted, run.classes), rare))
+    return values
 
 
 def measures(hits: Floats, support: Floats, predicted: Floats, rare: Sequence[int]) -> dict[str, Floats]:
     """Return the measures from counts of each class in the last axis, ``(..., C)`` → ``(...)``.
 
-    F1 is ``2 hits / (support + predicted)``, 0 without rows, as in `mtl.evaluation.metrics`.
-
     Args:
-        hits: Rows of the class that were predicted right.
+        hits: Rows of the class that were predicted correctly.
         support: Rows of the class.
-        predicted: Rows that were taken for the class.
-        rare: The classes that `rare_f1` averages.
+        predicted: Rows that were predicted as the class.
+        rare: The classes that ``rare_f1`` averages.
     """
-    total = support + predicted
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
-    found = {"accuracy": hits.sum(axis=-1) / support.sum(axis=-1), "macro_f1": f1.mean(axis=-1)}
-    return {**found, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else found
+    f1 = f1_scores(hits, support + predicted)
+    values = {"accuracy": hits.sum(axis=-1) / support.sum(axis=-1), "macro_f1": f1.mean(axis=-1)}
+    return {**values, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else values
 
 
 def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) -> Floats:
-    """Return the drawn rows of each class, ``(r, C)``; rows with the class -1 count nowhere."""
+    """Return the number of drawn rows of each class, ``(r, C)``; rows with the class -1 are not counted."""
     indicator = (classes[:, None] == np.arange(count)).astype(np.float32)
     counts: Floats = (drawn @ indicator).astype(np.float64)
     return counts
@@ -107,11 +105,11 @@ def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) 
 
 @dataclass(frozen=True, slots=True)
 class SeedNoise:
-    """What the choice of the seeds adds to the noise of a difference between two scenarios.
+    """The noise that the choice of the seeds adds to a difference between two scenarios.
 
     Attributes:
         error: The standard error of the difference over seeds.
-        freedom: The degrees of freedom of that estimate: with few seeds it is itself uncertain.
+        freedom: The degrees of freedom of that estimate, which is uncertain with few seeds.
     """
 
     error: float
@@ -141,12 +139,12 @@ def pooled_variance(scenarios: Iterable[Floats]) -> SeedVariance | None:
 
 
 def seed_noise(first: Floats, second: Floats, pooled: SeedVariance | None) -> SeedNoise | None:
-    """Estimate the seed noise in the difference of the means of two scenarios; None where there is nothing to go by.
+    """Estimate the seed noise in the difference of the means of two scenarios; None where no scenario has two seeds.
 
-    Scenarios vary differently over their seeds, and two or three seeds are alike by chance often enough. So a
-    scenario's variance is its own, but no less than the mean of all, which also stands in for one with a single seed.
-    Of the two, the lower degrees of freedom count. Under the null this calls at most one pair in twenty different at
-    p < 0.05, also where scenarios vary very differently.
+    Scenarios vary differently over their seeds, and two or three seeds often agree by chance. So a scenario's variance
+    is its own, but no less than the mean of all, which also replaces that of a scenario with a single seed. Of the two,
+    the lower degrees of freedom count. Under the null hypothesis at most one pair in twenty is called different at
+    p < 0.05, even where scenarios vary very differently.
 
     Args:
         first: A measure of each run of one scenario, ``(n,)``.
@@ -154,11 +152,11 @@ def seed_noise(first: Floats, second: Floats, pooled: SeedVariance | None) -> Se
         pooled: The variance over all scenarios that are compared.
     """
     estimates = [_at_least(runs, pooled) for runs in (first, second)]
-    known = [each for each in estimates if each is not None]
+    known = [estimate for estimate in estimates if estimate is not None]
     if len(known) < len(estimates):
         return None
-    total = sum(each.variance / len(runs) for each, runs in zip(known, (first, second), strict=True))
-    return SeedNoise(float(np.sqrt(total)), min(each.freedom for each in known))
+    total = sum(estimate.variance / len(runs) for estimate, runs in zip(known, (first, second), strict=True))
+    return SeedNoise(float(np.sqrt(total)), min(estimate.freedom for estimate in known))
 
 
 def paired_seed_noise(differences: Floats) -> SeedNoise | None:
@@ -178,14 +176,9 @@ def _at_least(runs: Floats, pooled: SeedVariance | None) -> SeedVariance | None:
 def with_seed_noise(differences: Floats, noise: SeedNoise, seed: int) -> Floats:
     """Add seed noise to differences on resampled rows, ``(R,)``, and return ``(2R,)`` values.
 
-    The noise follows Student's t. Drawing the few seeds anew instead would make their variance too small by a factor of
-    ``(n - 1) / n`` and ignore that it is an estimate. Each draw is added and subtracted, so that the result is the same
-    whichever scenario comes first.
-
-    Args:
-        differences: On every resample.
-        noise: See `seed_noise`.
-        seed: Of the draws.
+    The noise follows Student's t. Resampling the few seeds instead would make their variance too small by a factor of
+    ``(n - 1) / n`` and ignore that it is an estimate. Each draw is added and subtracted, so that the result does not
+    depend on the order of the scenarios.
     """
     drawn = noise.error * np.random.default_rng(seed).standard_t(noise.freedom, size=len(differences))
     return np.concatenate([differences + drawn, differences - drawn])
@@ -198,17 +191,16 @@ def p_value(differences: Floats) -> float:
     their Application, 1997, section 4.2). It is 1 where no resample differs.
 
     Args:
-        differences: On every resample, ``(R,)``.
+        differences: Differences on every resample, ``(R,)``.
     """
     sides = (np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     return float(min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
+    """Return the p-values of a family of tests, adjusted for their number.
 
-    Args:
-        p_values: Of all tests of a family.
+    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """
     adjusted = [1.0] * len(p_values)
     greatest = 0.0

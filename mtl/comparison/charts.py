@@ -10,7 +10,7 @@ import numpy as np
 from mtl.base import formatting
 from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
-from mtl.comparison.summary import Figures, Spread
+from mtl.comparison.scenario_metrics import Figures, Spread
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.runs import Outcomes, read_curves
 from mtl.reporting import charts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mtl.base import formatting
 from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
-from mtl.comparison.summary import Figures, Spread, TaskFigures
+from mtl.comparison.scenario_metrics import Figures, Spread, TaskFigures
 
 METRICS = {
     "accuracy": "accuracy",

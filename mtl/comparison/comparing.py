@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from mtl.base.errors import DataError, MtlError, Problem, listed
-from mtl.comparison.differences import SCORE, Bootstrap, Difference, differences, sharing
+from mtl.comparison.differences import SCORE, Difference, PairedBootstrap, differences, sharing
+from mtl.comparison.scenario_metrics import Figures, rare_classes, summarize
 from mtl.comparison.scenarios import Scenario, scenarios
-from mtl.comparison.summary import Figures, figures, rare_classes
 from mtl.evaluation.runs import Record, Unfinished, find, read_record
 
 RESAMPLES = 2000
@@ -19,23 +19,23 @@ RankedBy = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scenarios held against each other.
+    """The result of comparing scenarios.
 
     Attributes:
-        rows: The figures of each scenario, the best first: by validation score, see ``ranked_by``.
-        tasks: The tasks that the score goes over.
+        rows: The metrics of each scenario, the best first: by validation score, see ``ranked_by``.
+        tasks: The tasks that the score averages.
         rare: The rare classes of each task.
-        ranked_by: ``validation``; ``test`` where some run has no validation figures.
+        ranked_by: ``validation``, or ``test`` where some run has no validation metrics.
         best: The scenario that ranks first.
-        cheapest: The scenario that trains in the shortest time, of those that learn.
+        cheapest: The scenario with the shortest training, of those that are trained.
         best_with_fewest_rows: The best of those with the fewest training rows; None where all have equally many, or
-            nothing learns from the fewest.
-        differences: What each scenario has more or less than these three.
-        resamples: How many resamples the bootstrap took.
-        unfinished: Jobs without figures.
-        unreadable: What could not be read; the runs that it belongs to are left out.
-        notes: What a reader must know besides.
-        sharing: What each task gains or loses by sharing the encoder: the scenario with others minus that alone.
+            nothing is trained on the fewest.
+        differences: The differences of all scenarios from these three.
+        resamples: The number of resamples of the bootstrap.
+        unfinished: Jobs without metrics.
+        unreadable: Problems of files that could not be read; their runs are left out.
+        notes: Further notes for the reader.
+        sharing: What each task gains or loses by sharing the encoder: trained with others minus trained alone.
     """
 
     rows: Sequence[Figures]
@@ -53,8 +53,8 @@ class Comparison:
     sharing: Sequence[Difference] = ()
 
     def row(self, name: str) -> Figures:
-        """Return the figures of a scenario."""
-        return next(each for each in self.rows if each.name == name)
+        """Return the metrics of a scenario."""
+        return next(row for row in self.rows if row.name == name)
 
     def ranking_score(self, row: Figures) -> float:
         """Return the score by which a scenario is ranked, see ``ranked_by``."""
@@ -63,12 +63,9 @@ class Comparison:
     def difference(
         self, scenario: str, reference: str, task: str | None = None, measure: str = SCORE
     ) -> Difference | None:
-        """Return what ``scenario`` has more or less than ``reference``, or None if that was not computed."""
+        """Return the measure of ``scenario`` minus that of ``reference``, or None if it was not computed."""
         wanted = (scenario, reference, task, measure)
-        found = (
-            each for each in self.differences if (each.scenario, each.reference, each.task, each.measure) == wanted
-        )
-        return next(found, None)
+        return next((d for d in self.differences if (d.scenario, d.reference, d.task, d.measure) == wanted), None)
 
 
 def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Comparison:
@@ -76,7 +73,7 @@ def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Compar
 
     Args:
         folders: Run folders, multirun folders, or folders above them.
-        resamples: Of the bootstrap, at least.
+        resamples: The least number of resamples of the bootstrap.
 
     Raises:
         DataError: There is no run, none can be read, or no two scenarios were tested on the same rows.
@@ -85,8 +82,8 @@ def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Compar
     records, unreadable = _read(runs)
     if not records:
         raise DataError(unreadable)
-    found, notes = scenarios(records)
-    chosen, left_out = _comparable(found)
+    candidates, notes = scenarios(records)
+    chosen, left_out = _comparable(candidates)
     return compared(chosen, resamples, unfinished, unreadable, [*notes, *left_out])
 
 
@@ -97,27 +94,20 @@ def compared(
     unreadable: Sequence[Problem] = (),
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Compare scenarios over the same rows.
-
-    Args:
-        chosen: The scenarios.
-        resamples: Of the bootstrap, at least.
-        unfinished: Jobs without figures, to be shown.
-        unreadable: What could not be read, to be shown.
-        notes: What a reader must know besides.
-    """
-    knowing = {task: [run for each in chosen for run in each.runs if task in run.outcomes] for task in _all(chosen)}
-    rare = {task: rare_classes(task, runs) for task, runs in knowing.items()}
+    """Compare scenarios over the same rows; see `Comparison` for the arguments that it passes on."""
+    all_tasks = list(dict.fromkeys(task for scenario in chosen for task in scenario.tasks))
+    runs = [run for scenario in chosen for run in scenario.runs]
+    rare = {task: rare_classes(task, [run for run in runs if task in run.outcomes]) for task in all_tasks}
     tasks = max((scenario.tasks for scenario in chosen), key=len)
-    rows, ranked_by = _ranked([figures(scenario, tasks, rare) for scenario in chosen])
+    rows, ranked_by = _ranked([summarize(scenario, tasks, rare) for scenario in chosen])
     ranked = [row for row in rows if row.score]
     best = ranked[0]
     cheapest = min((row for row in ranked if row.learns), key=_cost, default=best)
     fewest = _best_with_fewest_rows(ranked)
     ordered = [row.scenario for row in rows]
-    bootstrap = Bootstrap(ordered, rare, resamples)
+    bootstrap = PairedBootstrap(ordered, rare, resamples)
     references = {row.name: row.scenario for row in (best, cheapest, fewest) if row is not None}.values()
-    tested = [each for row in references for each in differences(bootstrap, ordered, row, tasks)]
+    tested = [one for reference in references for one in differences(bootstrap, ordered, reference, tasks)]
     return Comparison(
         rows=rows,
         tasks=tasks,
@@ -136,9 +126,9 @@ def compared(
 
 
 def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
-    """Return the scenarios from the best to the worst, and by which score; of equal ones the cheaper is first.
+    """Return the scenarios from the best to the worst, and the kind of score; of equal ones the cheaper is first.
 
-    They are ranked by validation, so that the test rows, which choose nothing, give an unbiased score of the best.
+    They are ranked by validation, so that the test score of the best one is unbiased.
     """
     ranked_by: RankedBy = "validation" if all(row.validation for row in rows if row.score) else "test"
 
@@ -175,28 +165,24 @@ def _read(folders: Sequence[Path]) -> tuple[list[Record], list[Problem]]:
     return records, problems
 
 
-def _all(chosen: Sequence[Scenario]) -> list[str]:
-    return list(dict.fromkeys(task for scenario in chosen for task in scenario.tasks))
-
-
-def _comparable(found: Sequence[Scenario]) -> tuple[list[Scenario], list[str]]:
-    """Return the most scenarios that share tested rows, and notes on those that were tested on others.
+def _comparable(candidates: Sequence[Scenario]) -> tuple[list[Scenario], list[str]]:
+    """Return the largest group of scenarios that share test rows, and notes on the others.
 
     Raises:
-        DataError: There are several scenarios, and no two share tested rows.
+        DataError: There are several scenarios, and no two share test rows.
     """
     groups: list[tuple[set[tuple[str, str]], list[Scenario]]] = []
-    for scenario in found:
+    for scenario in candidates:
         rows = {(task, outcomes.rows) for run in scenario.runs for task, outcomes in run.outcomes.items()}
         members = [scenario]
-        for group in [each for each in groups if each[0] & rows]:
+        for group in [other for other in groups if other[0] & rows]:
             groups.remove(group)
             rows, members = rows | group[0], group[1] + members
         groups.append((rows, members))
     chosen = max((members for _, members in groups), key=len)
-    if len(chosen) == 1 and len(found) > 1:
-        raise DataError([_alone(scenario) for scenario in found])
-    others = [scenario for scenario in found if scenario not in chosen]
+    if len(chosen) == 1 and len(candidates) > 1:
+        raise DataError([_alone(scenario) for scenario in candidates])
+    others = [scenario for scenario in candidates if scenario not in chosen]
     return chosen, [f"left out: {scenario.name} was tested on other rows ({_where(scenario)})" for scenario in others]
 
 

@@ -24,6 +24,7 @@ from mtl.comparison.bootstrap import (
 )
 from mtl.comparison.recipes import recipe_of
 from mtl.comparison.scenarios import Scenario
+from mtl.evaluation.counts import class_counts
 from mtl.evaluation.runs import Outcomes, Record
 
 SEED = 20130613
@@ -31,24 +32,24 @@ LEVEL = 0.05
 """A difference counts as real when its p-value, adjusted by Holm's method, is below this."""
 SCORE = "score"
 """The measure of a scenario as a whole: macro-F1, averaged over the tasks."""
-_TESTS_PER_SCENARIO = 80  # resamples for each: the least p-value times the number of tests then stays below `LEVEL`
+_RESAMPLES_PER_SCENARIO = 80  # keeps the least p-value times the number of tests below `LEVEL`
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A scenario's figure minus that of the reference.
+    """The measure of a scenario minus that of the reference.
 
     Attributes:
         scenario: Name of the scenario.
-        reference: Name of the scenario that it is held against.
+        reference: Name of the scenario that it is compared with.
         task: The task, or None for the score over all tasks.
         measure: ``score``, ``accuracy``, ``macro_f1`` or ``rare_f1``.
-        value: The difference, on the rows as they are, averaged over the seeds of each.
+        value: The observed difference, averaged over the seeds of each scenario.
         low: The lower end of its 95 % interval.
         high: The upper end.
         p: The two-sided p-value.
-        p_adjusted: The same, adjusted for all scenarios that are held against the reference in this measure.
-        over_seeds: Whether the noise of the seeds is in it; with one seed of each scenario only that of the test rows.
+        p_adjusted: The same, adjusted for all scenarios that are compared with the reference in this measure.
+        over_seeds: Whether seed noise is included; with one seed of each scenario only that of the test rows is.
     """
 
     scenario: str
@@ -64,7 +65,7 @@ class Difference:
 
     @property
     def real(self) -> bool:
-        """Whether it is larger than the noise that is in it, see ``over_seeds``."""
+        """Whether it is significant at `LEVEL`; see ``over_seeds`` for the noise that is considered."""
         return self.p_adjusted < LEVEL
 
 
@@ -81,9 +82,9 @@ class Resampled:
     """A difference with its noise.
 
     Attributes:
-        observed: On the rows as they are, averaged over the seeds of each scenario.
-        values: On resampled rows, with the noise of the seeds where it is known.
-        over_seeds: Whether it is known.
+        observed: The observed difference, averaged over the seeds of each scenario.
+        values: Differences on resampled rows, with seed noise where it is known.
+        over_seeds: Whether seed noise is known.
     """
 
     observed: float
@@ -91,17 +92,17 @@ class Resampled:
     over_seeds: bool
 
 
-class Bootstrap:
+class PairedBootstrap:
     """The measures of all runs on resampled rows, computed once for each set of rows.
 
     Args:
-        scenarios: The scenarios to be held against each other.
+        scenarios: The scenarios to compare.
         rare: The rare classes of each task.
-        resamples: At least so many; more where many scenarios need smaller p-values.
+        resamples: The least number of resamples; many scenarios need more, for smaller p-values.
     """
 
     def __init__(self, scenarios: Sequence[Scenario], rare: Mapping[str, Sequence[str]], resamples: int) -> None:
-        self.resamples = max(resamples, _TESTS_PER_SCENARIO * len(scenarios))
+        self.resamples = max(resamples, _RESAMPLES_PER_SCENARIO * len(scenarios))
         self._scenarios = list(scenarios)
         self._variances: dict[tuple[str, ...], SeedVariance | None] = {}  # by measure and tasks
         self._sampled: dict[tuple[Record, str, str], _Sampled] = {}  # by run, task and measure
@@ -117,27 +118,21 @@ class Bootstrap:
         answers = [_answers(run.outcomes[task]) for run in runs]
         classes = sorted(runs[0].outcomes[task].predictions.classes)
         places = [at for at, name in enumerate(classes) if name in rare]
-        found = resampled(answers, places, self.resamples, (SEED, int(rows[:8], 16)))
-        for run, each, values in zip(runs, answers, found, strict=True):
-            observed = _observed(each, places)
+        samples = resampled(answers, places, self.resamples, (SEED, int(rows[:8], 16)))
+        for run, answer, values in zip(runs, answers, samples, strict=True):
+            observed = _observed(answer, places)
             for measure in values:
                 self._sampled[run, task, measure] = _Sampled(observed[measure], values[measure])
 
     def difference(
         self, scenario: Scenario, reference: Scenario, measure: str, tasks: Sequence[str]
     ) -> Resampled | None:
-        """Return a difference, averaged over ``tasks``, with its noise; None: no common test rows, or no such measure.
+        """Return ``scenario`` minus ``reference`` in one of `MEASURES`, averaged over ``tasks``, with its noise.
 
-        Only runs over rows that both scenarios were tested on take part.
-
-        Args:
-            scenario: Whose figure.
-            reference: Whose figure is taken off.
-            measure: One of `MEASURES`.
-            tasks: The tasks to average over.
+        Only runs over rows that both scenarios were tested on take part; None without such rows or without the measure.
         """
         rows = {task: _rows(scenario, task) & _rows(reference, task) for task in tasks}
-        first, second = (self._runs(each, measure, rows) for each in (scenario, reference))
+        first, second = (self._runs(one, measure, rows) for one in (scenario, reference))
         if not first or not second:
             return None
         values = _mean(run.resampled for run in first.values()) - _mean(run.resampled for run in second.values())
@@ -146,16 +141,16 @@ class Bootstrap:
             noise = paired_seed_noise(one - other)
         else:
             noise = seed_noise(one, other, self._pooled(measure, tasks))
-        if noise is not None and values.any():  # else they predict the same, whatever the seed
+        if noise is not None and values.any():  # otherwise all their predictions are the same
             values = with_seed_noise(values, noise, SEED)
         return Resampled(float(one.mean() - other.mean()), values, over_seeds=noise is not None)
 
     def _pooled(self, measure: str, tasks: Sequence[str]) -> SeedVariance | None:
-        """Return the variance over seeds of all scenarios that learn; the others vary with their untrained heads."""
+        """Return the variance over seeds of all trained scenarios; the others vary with their untrained heads."""
         key = (measure, *tasks)
         if key not in self._variances:
-            learning = [each for each in self._scenarios if each.runs[0].metrics.cost.trainable_parameters != 0]
-            sampled = [self._runs(each, measure, {task: _rows(each, task) for task in tasks}) for each in learning]
+            trained = [one for one in self._scenarios if one.runs[0].metrics.cost.trainable_parameters != 0]
+            sampled = [self._runs(one, measure, {task: _rows(one, task) for task in tasks}) for one in trained]
             self._variances[key] = pooled_variance(
                 np.array([run.observed for run in runs.values()]) for runs in sampled if runs
             )
@@ -179,41 +174,34 @@ class Bootstrap:
 
 
 def differences(
-    bootstrap: Bootstrap, scenarios: Sequence[Scenario], reference: Scenario, tasks: Sequence[str]
+    bootstrap: PairedBootstrap, scenarios: Sequence[Scenario], reference: Scenario, tasks: Sequence[str]
 ) -> list[Difference]:
-    """Return what each scenario has more or less than the reference: the score, and each measure of each task.
+    """Return the differences of all scenarios from the reference: in the score, and in each measure of each task.
 
     Args:
-        bootstrap: Of all runs.
+        bootstrap: The measures of all runs.
         scenarios: The scenarios; the reference may be among them.
-        reference: What they are held against.
+        reference: The scenario to compare with.
         tasks: The tasks.
     """
     others = [scenario for scenario in scenarios if scenario is not reference]
     wanted: list[tuple[str | None, str]] = [(None, SCORE)]
     wanted += [(task, measure) for task in tasks for measure in MEASURES]
-    found = []
+    tested = []
     for task, measure in wanted:
-        family = []
-        for scenario in others:
-            pair = bootstrap.difference(
-                scenario, reference, "macro_f1" if task is None else measure, tasks if task is None else [task]
-            )
-            if pair is not None:
-                family.append(_difference(scenario.name, reference.name, task, measure, pair))
-        found += _adjusted(family)
-    return found
+        name, averaged = ("macro_f1", tasks) if task is None else (measure, [task])
+        pairs = [(scenario, bootstrap.difference(scenario, reference, name, averaged)) for scenario in others]
+        tested += _adjusted(
+            [_difference(one.name, reference.name, task, measure, pair) for one, pair in pairs if pair is not None]
+        )
+    return tested
 
 
-def sharing(bootstrap: Bootstrap, scenarios: Sequence[Scenario]) -> list[Difference]:
-    """Return what each task gains or loses by sharing the encoder: trained with others, minus trained alone.
+def sharing(bootstrap: PairedBootstrap, scenarios: Sequence[Scenario]) -> list[Difference]:
+    """Return what each task gains or loses by sharing the encoder: trained with others minus trained alone.
 
-    Scenarios are held against each other that are the same for the task in all but that. All such pairs are one family
-    of tests in each measure.
-
-    Args:
-        bootstrap: Of all runs.
-        scenarios: The scenarios.
+    Compares the scenarios that differ, for the task, in nothing else. All such pairs are one family of tests in each
+    measure.
     """
     pairs = [
         (together, alone, task)
@@ -223,20 +211,20 @@ def sharing(bootstrap: Bootstrap, scenarios: Sequence[Scenario]) -> list[Differe
         for alone in scenarios
         if alone.runs[0].alone == task and recipe_of(alone.runs[0], task) == recipe_of(together.runs[0], task)
     ]
-    found = []
+    tested = []
     for measure in MEASURES:
         family = [
             _difference(together.name, alone.name, task, measure, difference)
             for together, alone, task in pairs
             if (difference := bootstrap.difference(together, alone, measure, [task])) is not None
         ]
-        found += _adjusted(family)
-    return found
+        tested += _adjusted(family)
+    return tested
 
 
 def _adjusted(family: Sequence[Difference]) -> list[Difference]:
-    adjusted = holm([each.p for each in family])
-    return [replace(each, p_adjusted=p) for each, p in zip(family, adjusted, strict=True)]
+    adjusted = holm([difference.p for difference in family])
+    return [replace(difference, p_adjusted=p) for difference, p in zip(family, adjusted, strict=True)]
 
 
 def _difference(scenario: str, reference: str, task: str | None, measure: str, pair: Resampled) -> Difference:
@@ -250,10 +238,8 @@ def _answers(outcomes: Outcomes) -> Answers:
 
 
 def _observed(answers: Answers, rare: Sequence[int]) -> dict[str, float]:
-    """Return the measures on the rows as they are."""
-    right = answers.labels[answers.labels == answers.predicted]
-    counts = (np.bincount(each, minlength=answers.classes) for each in (right, answers.labels, answers.predicted))
-    hits, support, predicted = (each.astype(np.float64) for each in counts)
+    counts = class_counts(answers.labels, answers.predicted, answers.classes)
+    hits, support, predicted = (values.astype(np.float64) for values in counts)
     return {name: float(value) for name, value in measures(hits, support, predicted, rare).items()}
 
 
@@ -262,7 +248,6 @@ def _rows(scenario: Scenario, task: str) -> set[str]:
 
 
 def _mean(values: Iterable[Floats]) -> Floats:
-    """Return the mean of arrays of one shape."""
     mean: Floats = np.mean(list(values), axis=0)
     return mean
 

@@ -22,7 +22,7 @@ from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE, Difference
 from mtl.comparison.page import comparison_page
 from mtl.comparison.recommendation import Advice, recommend
-from mtl.comparison.summary import Figures
+from mtl.comparison.scenario_metrics import Figures
 from mtl.data.problems import plural
 from mtl.evaluation.predictions import guarded
 from mtl.reporting.markdown import code, escaped, folded, table

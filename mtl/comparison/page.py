@@ -13,7 +13,7 @@ from mtl.comparison.columns import Column, columns
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import Difference
 from mtl.comparison.recommendation import Advice
-from mtl.comparison.summary import Figures
+from mtl.comparison.scenario_metrics import Figures
 from mtl.evaluation.predictions import Predictions
 from mtl.reporting.maps import maps
 from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text

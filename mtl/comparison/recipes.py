@@ -1,4 +1,4 @@
-"""What makes runs replicates: the settings that change a figure, without the seed."""
+"""The recipe of a run: the settings that change its metrics, without the seed. Replicates have the same recipe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtl.base.errors import DataError
+from mtl.base.run_folder import CONFIG
 from mtl.config.short_forms import reduced
-from mtl.evaluation.runs import CONFIG, Record, read_plain_config
+from mtl.evaluation.runs import Record, read_plain_config
 
 _CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
 IDLE: Final[Mapping[str, str]] = {
@@ -27,22 +28,22 @@ IDLE: Final[Mapping[str, str]] = {
     "trainer.log_every_n_steps": "how often curves are written",
     "trainer.profiler": "measures training",
     "trainer.detect_anomaly": "checks training",
-    "trainer.num_sanity_val_steps": "a trial before the first step, whose figures are thrown away",
+    "trainer.num_sanity_val_steps": "a trial before the first step, whose metrics are discarded",
 }
-"""Keys that change no figure of a run, each with the reason. A ``*`` stands for any name."""
+"""Keys that change no metric of a run, each with the reason. A ``*`` matches any name."""
 MEASURED: Final[Mapping[str, str]] = {
     "retention": "measured on the trained encoder",
     "evaluation": "what the report shows",
     "callbacks.gradients": "measured during training, which it leaves as it is",
     "data.tasks.*.slices": "columns that the error analysis divides the rows by",
 }
-"""Keys that decide what is reported beside the figures, but not what is trained: replicates may differ in them."""
+"""Keys that change what is reported but not what is trained: replicates may differ in them."""
 _OF_SEVERAL = {
     "data": ("interleave", "temperature"),
     "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
 }
-"""Keys that mean nothing where one task is trained alone."""
-_CHAIN = 8  # how many runs, each the start of the next, are looked back through
+"""Keys without effect where one task is trained alone."""
+_CHAIN = 8  # the most runs, each the start of the next, that are followed back
 
 
 def settings(record: Record) -> dict[str, Any]:
@@ -51,14 +52,14 @@ def settings(record: Record) -> dict[str, Any]:
 
 
 def recipe(record: Record) -> str:
-    """Return a checksum of all that makes a run what it is, but for the seed: equal in replicates."""
+    """Return a checksum of the settings and the number of training rows of a run: equal in replicates."""
     return _checksum([_recipe(record.config), record.size])
 
 
 def recipe_of(record: Record, task: str) -> str:
-    """Return a checksum of all that makes a run what it is for one task, but for the seed and the other tasks.
+    """Return a checksum of the settings and training rows that concern one task, without the seed and other tasks.
 
-    It is equal for a run of several tasks and for one that did the same with this task alone.
+    It is equal for a run of several tasks and for one that trained this task alone in the same way.
     """
     values = {key: value for key, value in reduced(_recipe(record.config), task).items() if key != "task"}
     for section, keys in _OF_SEVERAL.items():
@@ -72,7 +73,7 @@ def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
     Args:
         config: Plain values.
-        keys: Full keys such as ``callbacks.progress``; a section goes with all that is in it, ``*`` is any name.
+        keys: Full keys such as ``callbacks.progress``; a section is removed as a whole, ``*`` matches any name.
     """
     remaining = dict(config)
     for key in keys:
@@ -95,7 +96,6 @@ def _checksum(content: list[Any]) -> str:
 
 
 def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """Return the configuration without what may differ between replicates."""
     values = without(config, ("seed", *IDLE, *MEASURED))
     start = (config.get("model") or {}).get("init_from")
     if start is not None:
@@ -104,9 +104,9 @@ def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def _origin(start: Path, depth: int) -> Any:
-    """Return the recipe of the run that another one starts from; its path where that cannot be told.
+    """Return the recipe of the run that another one starts from, or its path where there is none.
 
-    Replicates start from replicates: seed 2 from the model of seed 2.
+    Replicates may start from replicates: seed 2 from the model of seed 2.
     """
     for folder in (start, start.parent):
         if depth < _CHAIN and (folder / CONFIG).is_file():

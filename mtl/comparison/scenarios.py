@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Scenario:
     """Runs with the same recipe.
 
     Attributes:
-        name: What tells it from the others.
+        name: The shortest name that distinguishes it.
         runs: Its runs, by seed.
     """
 
@@ -33,17 +33,14 @@ class Scenario:
 
     @property
     def size(self) -> int | None:
-        """Training rows of all tasks together, or None where the runs do not tell."""
+        """Training rows of all tasks together, or None where the runs do not record them."""
         return self.runs[0].size
 
 
 def scenarios(records: Iterable[Record]) -> tuple[list[Scenario], list[str]]:
-    """Return the scenarios of the runs, in the order in which they come, and notes on runs that were passed over.
+    """Return the scenarios of finished runs, in order of appearance, and notes on runs that were left out.
 
-    Of runs that repeat a seed the last is taken: as replicates they would feign certainty.
-
-    Args:
-        records: Finished runs.
+    Of runs with the same seed only the last counts: as replicates they would pretend certainty.
     """
     groups: dict[str, dict[int | None, Record]] = defaultdict(dict)
     notes = []
@@ -53,54 +50,53 @@ def scenarios(records: Iterable[Record]) -> tuple[list[Scenario], list[str]]:
             first = group[record.seed].folder
             notes.append(f"{first} is left out: {record.folder} repeats it with the same seed, {record.seed}")
         group[record.seed] = record
-    found = [tuple(sorted(group.values(), key=lambda run: run.seed or 0)) for group in groups.values()]
-    names = _names([runs[0] for runs in found])
-    return [Scenario(name, runs) for name, runs in zip(names, found, strict=True)], notes
+    replicates = [tuple(sorted(group.values(), key=lambda run: run.seed or 0)) for group in groups.values()]
+    names = _names([runs[0] for runs in replicates])
+    return [Scenario(name, runs) for name, runs in zip(names, replicates, strict=True)], notes
 
 
 def _names(records: Sequence[Record]) -> list[str]:
-    """Return a name for each: what was run, then what it takes to tell apart those that share that."""
+    """Return a name for each: the name of the run, then what distinguishes it from others of that name."""
     names = [record.name for record in records]
-    for attempt in (_size, _choices, _values):
-        names = list(_told_apart(names, records, attempt))
-    seen: dict[str, int] = defaultdict(int)
-    for name in names:
-        seen[name] += 1
-    numbers: dict[str, int] = defaultdict(int)
+    for describe in (_size, _choices, _values):
+        names = list(_distinguished(names, records, describe))
+    counts, numbers = Counter(names), Counter[str]()
     for at, name in enumerate(names):
-        if seen[name] > 1:
+        if counts[name] > 1:
             numbers[name] += 1
             names[at] = f"{name} #{numbers[name]}"
     return names
 
 
-def _told_apart(names: list[str], records: Sequence[Record], attempt: Any) -> Iterator[str]:
+def _distinguished(
+    names: Sequence[str], records: Sequence[Record], describe: Callable[[Record], dict[str, str]]
+) -> Iterator[str]:
     for at, name in enumerate(names):
-        same = [other for other, each in enumerate(names) if each == name]
+        same = [other for other, other_name in enumerate(names) if other_name == name]
         if len(same) == 1:
             yield name
             continue
-        told = [attempt(records[other]) for other in same]
-        mine = told[same.index(at)]
-        usual = attempt is not _size  # of sizes none goes without saying
-        keys = [key for key in mine if _tells(mine[key], [each.get(key) for each in told], usual=usual)]
-        yield ", ".join([name, *_enough(mine, keys, told)])
+        descriptions = [describe(records[other]) for other in same]
+        own = descriptions[same.index(at)]
+        usual = describe is not _size  # no size goes without saying
+        keys = [key for key in own if _distinctive(own[key], [other.get(key) for other in descriptions], usual=usual)]
+        yield ", ".join([name, *_enough(own, keys, descriptions)])
 
 
-def _enough(mine: Mapping[str, str], keys: Iterable[str], told: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the values of the first keys that together no other of ``told`` has."""
-    found: list[str] = []
-    alike = [each for each in told if each is not mine]
+def _enough(own: Mapping[str, str], keys: Iterable[str], descriptions: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the values of the first keys that no other description shares, at most `_MOST_KEYS`."""
+    values: list[str] = []
+    alike = [other for other in descriptions if other is not own]
     for key in keys:
-        if not alike or len(found) == _MOST_KEYS:
+        if not alike or len(values) == _MOST_KEYS:
             break
-        found.append(mine[key])
-        alike = [each for each in alike if each.get(key) == mine[key]]
-    return found
+        values.append(own[key])
+        alike = [other for other in alike if other.get(key) == own[key]]
+    return values
 
 
-def _tells(value: str, values: Sequence[str | None], *, usual: bool) -> bool:
-    """Return whether a value is worth naming: not all have it; with ``usual``, nor most of three or more."""
+def _distinctive(value: str, values: Sequence[str | None], *, usual: bool) -> bool:
+    """Tell whether not all have this value, and with ``usual`` not most of three or more either."""
     count, most = values.count(value), len(values) // 2
     return count < len(values) and (not usual or len(values) < 3 or count <= most)
 
@@ -120,17 +116,17 @@ def _values(record: Record) -> dict[str, str]:
 
 
 def _per_task(flat: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, Any]:
-    """Return the values with what each task has, its own or the default, as a user gives it: ``loss.sentiment.gamma``.
+    """Return the values with the settings of each task, its own or the defaults, as a user writes them.
 
-    So a task that has settings of its own is not told by those that are the defaults all the same.
+    So ``loss.sentiment.gamma`` does not name a task whose own settings equal the defaults.
     """
-    found = {key: value for key, value in flat.items() if not key.startswith(_BY_TASK)}
+    values = {key: value for key, value in flat.items() if not key.startswith(_BY_TASK)}
     for group, task in ((group, task) for group in ("loss", "heads") for task in tasks):
         own, default = f"{group}.tasks.{task}.", f"{group}.default."
         of_task = {key.removeprefix(default): value for key, value in flat.items() if key.startswith(default)}
         of_task |= {key.removeprefix(own): value for key, value in flat.items() if key.startswith(own)}
-        found |= {f"{group}.{task}.{key}": value for key, value in of_task.items()}
-    return found
+        values |= {f"{group}.{task}.{key}": value for key, value in of_task.items()}
+    return values
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

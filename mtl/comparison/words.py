@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mtl.base import formatting
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE, Difference
-from mtl.comparison.summary import RARE_SHARE, Figures, Spread
+from mtl.comparison.scenario_metrics import RARE_SHARE, Figures, Spread
 from mtl.evaluation.runs import Unfinished
 
 MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}

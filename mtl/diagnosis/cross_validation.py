@@ -1,8 +1,8 @@
 """Out-of-sample predictions of the training rows: cross-validated logistic regressions on several views of them.
 
-Folds are stratified by class, with the rows of one text in one fold. A view is an inner layer of the encoder with what
-the heads of other tasks predict for a row: these have seen none of this task's labels, so a wrong label of this task
-has not influenced them.
+Folds are stratified by class, and rows with the same text are in the same fold. A view is an inner layer of the encoder
+joined with the logits of other tasks' heads: these have seen no label of this task, so its wrong labels have not
+influenced them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def stratified_folds(
 ) -> NDArray[np.int64]:
     """Return the fold of each row, int64 ``(N,)``.
 
-    A text that stands twice would tell a head in training what its copy in the held-out fold is, so rows with the same
-    key go together. Where texts do not repeat, the folds of a class differ by one row at most.
+    A repeated text would leak its label into the held-out fold, so rows with the same key are in the same fold. Where
+    texts do not repeat, the folds of a class differ by one row at most.
 
     Args:
         labels: Class ids ``(N,)``.
         keys: A number for each text ``(N,)``, see `mtl.data.table.Table.keys`.
-        folds: How many folds.
-        random: Decides which row goes where.
+        folds: The number of folds.
+        random: Determines the folds.
     """
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     strata = labels[first]
@@ -48,12 +48,11 @@ def stratified_folds(
 
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
-"""Those that are tried, the strongest first, in the terms of `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from
-0.3 to 33."""
+"""The grid, strongest first, for `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from 0.3 to 33."""
 FOLDS = 5
 SEARCHED_ROWS = 1500
-"""Held-out rows that choose a penalty and the views: so many tell two cross-entropies apart, and with many classes a
-fit on many rows takes seconds."""
+"""Held-out rows that choose a penalty and the views: enough to tell two cross-entropies apart; with many classes a fit
+on many rows takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Rows:
     Attributes:
         embeddings: ``(N, H)`` float32.
         labels: Class ids ``(N,)``, int64.
-        keys: A number for each text ``(N,)``, uint64: the same for texts that differ only in case and white space.
+        keys: A number for each text ``(N,)``, uint64, equal for texts that differ only in case and white space.
     """
 
     embeddings: NDArray[np.float32]
@@ -76,11 +75,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class OutOfSample:
-    """What heads that have not seen a training row say of it.
+    """Predictions of the training rows by heads that have not seen them.
 
     Attributes:
         probabilities: ``(N, C)`` float64, the mean over the better views and repetitions.
-        penalties: For each view the penalty with the lowest cross-entropy on rows that were held out.
+        penalties: For each view the penalty with the lowest cross-entropy on held-out rows.
     """
 
     probabilities: NDArray[np.float64]
@@ -98,37 +97,37 @@ def out_of_sample(
 ) -> OutOfSample:
     """Return cross-validated probabilities of the training rows.
 
-    Each view has heads of its own. The better half of the views, by the cross-entropy on rows that were held out, are
-    averaged: a wrong label has to look wrong to all of them. The penalty of a view and the views are chosen by the
-    first round of folds, as many of them as hold `SEARCHED_ROWS`; further rounds with other folds go into the mean.
+    Each view has its own heads. The better half of the views, by the cross-entropy on held-out rows, is averaged: a
+    wrong label has to look wrong in all of them. Penalties and views are chosen by the first round of folds, by as many
+    of them as hold `SEARCHED_ROWS`; further rounds with other folds contribute to the mean.
 
     Args:
         rows: The training rows; their embeddings are the first view.
         classes: ``C``.
-        random: Decides the folds.
+        random: Determines the folds.
         views: Other embeddings of the same rows, each ``(N, any size)``.
         repeats: Rounds of folds that are averaged.
-        penalties: Those to choose from, the strongest first.
-        title: What the progress is called, see `mtl.activations.encoding.tracked`.
+        penalties: The grid, the strongest first.
+        title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
     """
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
-    problems = [
-        _Problem(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
+    all_views = [
+        _View(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
     ]
-    searches = [_search(each, rounds[0], penalties) for each in tracked(problems, title, len(problems))]
+    searches = [_search(view, rounds[0], penalties) for view in tracked(all_views, title, len(all_views))]
     better = sorted(range(len(searches)), key=lambda view: searches[view].loss)[: max(1, len(searches) // 2)]
     wanted = [(view, number) for view in better for number in range(repeats)]
     mean = np.zeros((len(rows), classes))
     for view, number in tracked(wanted, title, len(wanted)):
         done = _searched(len(rows)) if number == 0 else 0
         held_out = searches[view].probabilities if number == 0 else np.zeros_like(mean)
-        problems[view].predict(rounds[number], range(done, FOLDS), searches[view].penalty, held_out)
+        all_views[view].predict(rounds[number], range(done, FOLDS), searches[view].penalty, held_out)
         mean += held_out / len(wanted)
     return OutOfSample(mean, tuple(search.penalty for search in searches))
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _View:
     """One view of the rows: features ``(N, H)``, labels ``(N,)``, and the number of classes."""
 
     features: Tensor
@@ -143,17 +142,14 @@ class _Problem:
         into: NDArray[np.float64],
         start: Tensor | None = None,
     ) -> Tensor:
-        """Write the probabilities of the rows of some folds, each by a head that was fitted on all other folds.
+        """Predict the rows of some folds, each by a head that was fitted on all other folds; return these heads.
 
         Args:
             folds: The fold of each row ``(N,)``.
-            which: Some of the folds.
-            penalty: That of the heads.
-            into: Probabilities ``(N, C)``; rows of other folds stay as they are.
+            which: The folds to predict.
+            penalty: The penalty of the heads.
+            into: Probabilities ``(N, C)`` to write to; rows of other folds are unchanged.
             start: Heads of the same folds to start from.
-
-        Returns:
-            The heads of the folds.
         """
         if not which:
             return torch.empty(0)
@@ -162,8 +158,8 @@ class _Problem:
         heads = fit_heads(self.features, self.labels, weights, penalties, self.classes, start)
         for fold, head in zip(which, heads, strict=True):
             rows = folds == fold
-            found = logits(self.features[torch.from_numpy(rows)], head[None])[0].softmax(dim=-1)
-            into[rows] = found.double().numpy()
+            probabilities = logits(self.features[torch.from_numpy(rows)], head[None])[0].softmax(dim=-1)
+            into[rows] = probabilities.double().numpy()
         return heads
 
 
@@ -177,20 +173,20 @@ class _Search:
 
 
 def _searched(rows: int) -> int:
-    """Return how many folds hold `SEARCHED_ROWS` rows, at least one."""
+    """Return the number of folds that hold `SEARCHED_ROWS` rows, at least one."""
     return min(FOLDS, math.ceil(SEARCHED_ROWS * FOLDS / rows))
 
 
-def _search(problem: _Problem, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
-    """Weaken the penalty, from the head of the stronger one, until rows that were held out are predicted worse."""
+def _search(view: _View, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
+    """Weaken the penalty, starting from the heads of the stronger one, until held-out rows are predicted worse."""
     which = range(_searched(len(folds)))
     held_out = np.isin(folds, which)
-    labels = problem.labels.numpy()[held_out]
+    labels = view.labels.numpy()[held_out]
     best: _Search | None = None
     heads: Tensor | None = None
     for penalty in penalties:
-        probabilities = np.zeros((len(folds), problem.classes))
-        heads = problem.predict(folds, which, penalty, probabilities, heads)
+        probabilities = np.zeros((len(folds), view.classes))
+        heads = view.predict(folds, which, penalty, probabilities, heads)
         loss = _cross_entropy(probabilities[held_out], labels)
         if best is not None and loss > best.loss:
             break
@@ -204,30 +200,30 @@ def _cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 
 
 PENALTY = 1.0
-"""Of the other tasks' heads."""
+"""The penalty of the other tasks' heads."""
 WEIGHT = 1.0
-"""Of one other task's opinion, as the root mean square of its length; that of the embedding beside it is 1."""
+"""The root mean square length of another task's logits in a view; that of the embedding is 1."""
 
 
 def joined_views(
     embeddings: Mapping[str, NDArray[np.float32]], labels: Mapping[str, NDArray[np.int64]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return for each task its embeddings, scaled, beside the logits that each other task's head gives its rows.
+    """Return for each task its scaled embeddings joined with the logits of the other tasks' heads for its rows.
 
     Args:
         embeddings: The embeddings of each task's training rows ``(N, H)``, of one layer.
-        labels: Their class ids ``(N,)``, for the tasks whose heads are to be asked.
+        labels: Their class ids ``(N,)``, for the tasks whose heads are used.
 
     Returns:
         For each task ``(N, H + C of the other tasks)``.
     """
     heads = {task: _head(embeddings[task], ids) for task, ids in labels.items()}
-    found = {}
+    views = {}
     for task, rows in embeddings.items():
         parts = [Scaling.of(rows)(rows).numpy()]
-        parts += [_opinion(rows, *head) for other, head in heads.items() if other != task]
-        found[task] = np.concatenate(parts, axis=1)
-    return found
+        parts += [_scaled_logits(rows, *head) for other, head in heads.items() if other != task]
+        views[task] = np.concatenate(parts, axis=1)
+    return views
 
 
 def _head(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Scaling, torch.Tensor]:
@@ -236,11 +232,11 @@ def _head(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Scaling
     return scaling, fit_heads(scaling(rows), torch.from_numpy(labels), weights, penalty, int(labels.max()) + 1)
 
 
-def _opinion(rows: NDArray[np.float32], scaling: Scaling, head: torch.Tensor) -> NDArray[np.float32]:
-    """Return the logits ``(N, C)`` of a head, with mean 0 and the length `WEIGHT` in the root mean square."""
-    found = logits(scaling(rows), head)[0]
-    found = found - found.mean(dim=1, keepdim=True)
-    found = found - found.mean(dim=0)
-    length = found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
-    opinion: NDArray[np.float32] = (WEIGHT * found / length).numpy()
-    return opinion
+def _scaled_logits(rows: NDArray[np.float32], scaling: Scaling, head: torch.Tensor) -> NDArray[np.float32]:
+    """Return the logits ``(N, C)`` of a head with mean 0 and a root mean square length of `WEIGHT`."""
+    values = logits(scaling(rows), head)[0]
+    values = values - values.mean(dim=1, keepdim=True)
+    values = values - values.mean(dim=0)
+    length = values.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+    scaled: NDArray[np.float32] = (WEIGHT * values / length).numpy()
+    return scaled

@@ -1,7 +1,7 @@
-"""What more rows of each class would bring: learning curves in which one class is thinned and the others stay whole.
+"""The gain from more rows of each class: learning curves in which one class is subsampled and the others are complete.
 
 F1 is measured on rows that the heads have not seen, with bootstrap samples of the draws and of the rows, and fitted as
-a function of the number of rows, so that it can be read beyond the last point. Notation: ``C`` classes, ``P`` points of
+a function of the number of rows, which extrapolates beyond the last point. Notation: ``C`` classes, ``P`` points of
 the learning curves, ``T`` draws, ``B`` bootstrap samples, ``N`` training rows, of which a draw holds out ``M``, and
 ``V`` validation rows.
 """
@@ -18,6 +18,7 @@ import torch
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.cross_validation import FOLDS, Rows, stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
+from mtl.evaluation.counts import f1_scores
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -29,12 +30,12 @@ SAMPLES = 400
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What the heads of one draw say of the rows that they have not seen.
+    """The predictions of the heads of one draw for rows that they have not seen.
 
     Attributes:
-        rows: The training rows that were held out, ``(M,)``.
-        held_out: The classes that the heads of each point give them, ``(P, M)``.
-        val: The classes that they give the validation rows, ``(P, V)``.
+        rows: The held-out training rows, ``(M,)``.
+        held_out: The predicted classes of these rows at each point, ``(P, M)``.
+        val: The predicted classes of the validation rows, ``(P, V)``.
     """
 
     rows: NDArray[np.int64]
@@ -52,20 +53,20 @@ def bootstrapped_f1(
 ) -> NDArray[np.float64]:
     """Return the F1 of every class at every point, from all rows, then from each bootstrap sample.
 
-    A sample draws draws, and rows within each class, with replacement (Efron 1979), the same for all points, so that
-    differences between points keep what the points have in common. Training and validation rows give the rates at which
-    a class is taken for each other one; F1 is that of these rates at the validation rows' class balance.
+    Draws, and rows within each class, are sampled with replacement (Efron 1979). Samples are the same for all points,
+    so that differences between points are paired. Training and validation rows give the rates of confusion between
+    classes; F1 is that of these rates at the class balance of the validation rows.
 
     Args:
         draws: ``T`` draws.
         train: Class ids of the training rows ``(N,)``.
         val: Class ids of the validation rows ``(V,)``; there may be none.
         classes: ``C``.
-        random: Decides the samples.
+        random: Determines the samples.
         samples: ``B``.
 
     Returns:
-        ``(B + 1, P, C)``, of all rows first.
+        ``(B + 1, P, C)``, that of all rows first.
     """
     of_train, of_val = _resampled(train, samples, random), _resampled(val, samples, random) / FOLDS
     of_draw = _resampled(np.zeros(len(draws), dtype=np.int64), samples, random)  # (B + 1, T)
@@ -78,15 +79,15 @@ def bootstrapped_f1(
         weights = (torch.cat([of_train[:, rows], of_val], dim=1) * of_draw[:, number, None]).T.contiguous()
         support.index_add_(0, true, weights)
         tested.append((true, torch.from_numpy(np.concatenate([draw.held_out, draw.val], axis=1)), weights))
-    # A row counts by its share of its class, so that classes count by their share of the validation rows.
+    # Rows are weighted by their share of their class, so that classes have the weight of their validation rows.
     share = torch.from_numpy(balance(train, val, classes)).float()[:, None]
     unit = share / support.clamp(min=1e-12)
     tested = [(true, predicted, weights * unit[true]) for true, predicted, weights in tested]
-    there = share * (support > 0)
+    present = share * (support > 0)
     taken, right = _counted(tested, classes)
-    found = [_f1(taken, right, there)]
-    found += [_f1(*_changed(tested, point, taken, right), there) for point in range(1, len(draws[0].val))]
-    return np.stack(found).transpose(2, 0, 1)
+    points = [(taken, right), *(_changed(tested, point, taken, right) for point in range(1, len(draws[0].val)))]
+    scores = [f1_scores(right, (taken + present).double()).clamp(0, 1).numpy() for taken, right in points]
+    return np.stack(scores).transpose(2, 0, 1)
 
 
 _Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -94,7 +95,7 @@ _Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _counted(tested: Sequence[_Tested], classes: int) -> tuple[Tensor, Tensor]:
-    """Return the weight of the rows that point 0 takes for each class, and takes rightly, each ``(C, B + 1)``."""
+    """Return the weight of the rows predicted as each class at point 0, all and correct ones, each ``(C, B + 1)``."""
     taken = torch.zeros(classes, tested[0][2].shape[1])
     right = torch.zeros_like(taken)
     for true, predicted, weights in tested:
@@ -105,7 +106,7 @@ def _counted(tested: Sequence[_Tested], classes: int) -> tuple[Tensor, Tensor]:
 
 
 def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `_counted` would of another point, from the few rows that it takes for another class than point 0."""
+    """Return `_counted` for another point, updated by the few rows with another prediction than at point 0."""
     taken, right = taken.clone(), right.clone()
     for true, predicted, weights in tested:
         rows = (predicted[point] != predicted[0]).nonzero()[:, 0]
@@ -117,13 +118,6 @@ def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor
     return taken, right
 
 
-def _f1(taken: Tensor, right: Tensor, there: Tensor) -> NDArray[np.float64]:
-    """Return the F1 ``(C, B + 1)`` of each class: twice what is right, of what is taken for it and what is of it."""
-    total = (taken + there).double()
-    found: NDArray[np.float64] = (2 * right / total.clamp(min=1e-12)).clamp(0, 1).numpy()
-    return found
-
-
 def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Return each class's share of the validation rows; of all rows where a class has no validation row."""
     counts = np.bincount(val, minlength=classes)
@@ -133,16 +127,8 @@ def balance(train: NDArray[np.int64], val: NDArray[np.int64], classes: int) -> N
     return shares
 
 
-def f1_scores(confusions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the F1 ``(…, C)`` of each class from confusion matrices ``(…, C, C)``; 0 where a class has no count."""
-    right = np.einsum("...cc->...c", confusions)
-    total = confusions.sum(axis=-1) + confusions.sum(axis=-2)
-    found: NDArray[np.float64] = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
-    return found
-
-
 def _resampled(labels: NDArray[np.int64], samples: int, random: Generator) -> Tensor:
-    """Return how often each row stands in all rows (once) and in each bootstrap sample, ``(B + 1, N)``."""
+    """Return how often each row is in all rows (once) and in each bootstrap sample, ``(B + 1, N)``."""
     weights = np.ones((samples + 1, len(labels)), dtype=np.float32)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -151,89 +137,82 @@ def _resampled(labels: NDArray[np.int64], samples: int, random: Generator) -> Te
 
 
 EXPONENTS = (0.0, 0.5, 1.0)
-"""The shapes of `fit_curves`: from a straight line over ``log n``, which never saturates, to ``a - b / n``."""
+"""The exponents of `gains`: from a straight line over ``log n``, which never saturates, to ``a - b / n``."""
 
 
 def basis(rows: NDArray[np.floating], exponent: float) -> NDArray[np.float64]:
-    """Return what a curve's gain is proportional to: ``log n`` for the exponent 0, else ``-n ** -exponent``.
-
-    The second, moved and stretched to ``(1 - n ** -c) / c``, has the first as its limit for ``c`` towards 0.
-
-    Args:
-        rows: Numbers of rows, above 0.
-        exponent: ``c``, at least 0.
-    """
+    """Return ``(1 - n ** -c) / c`` for numbers of rows ``n``, or its limit ``log n`` for the exponent ``c`` = 0."""
     counts = np.asarray(rows, dtype=np.float64)
-    found: NDArray[np.float64] = np.log(counts) if exponent == 0 else (1.0 - counts**-exponent) / exponent
-    return found
+    values: NDArray[np.float64] = np.log(counts) if exponent == 0 else (1.0 - counts**-exponent) / exponent
+    return values
 
 
 def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float, stop: float) -> NDArray[np.float64]:
-    """Return what each curve gains from ``start`` to ``stop`` rows, by a fitted ``a - b * n ** -c``.
+    """Return the gain of each curve from ``start`` to ``stop`` rows, by a fitted ``a - b * n ** -c``.
 
-    Such inverse power laws describe how errors fall with data (Hestness et al. 2017, "Deep Learning Scaling is
+    Such inverse power laws describe how errors decrease with data (Hestness et al. 2017, "Deep Learning Scaling is
     Predictable, Empirically"; Figueroa et al. 2012, "Predicting sample size required for classification performance").
-    Few noisy points do not tell the exponent, so the gain is the mean over those of `EXPONENTS`, each weighted by the
-    likelihood of the points, ``exp(-squared error / (2 * noise))``; ``a`` and ``b`` are least squares. The noise is
-    what the best of them leave over in the mean of the ``M`` curves: where points lie on a curve exactly its exponent
-    alone counts, and where they scatter all count about the same.
+    Few noisy points do not determine the exponent, so the gain is the mean over `EXPONENTS`, weighted by the likelihood
+    of the points, ``exp(-squared error / (2 * noise))``; ``a`` and ``b`` are least squares. The noise is the mean
+    residual of the best fits of the ``M`` curves: where points lie exactly on a curve only its exponent counts, and
+    where they scatter all exponents count about the same.
 
     Args:
-        rows: Numbers of rows ``(K,)``, two different ones at least.
+        rows: Numbers of rows ``(K,)``, at least two different ones.
         scores: A score at each number of rows for ``M`` curves ``(M, K)``, samples of one.
-        start: Rows that are there.
-        stop: Rows that would be there.
+        start: The present number of rows.
+        stop: The number of rows with those to collect.
 
     Returns:
-        ``(M,)`` float64; negative for a curve that falls.
+        ``(M,)`` float64; negative for a decreasing curve.
     """
     scores = np.asarray(scores, dtype=np.float64)
-    found, errors = [], []
+    gained, errors = [], []
     for exponent in EXPONENTS:
         at = basis(rows, exponent)
         centred = at - at.mean()
         slope = scores @ centred / (centred @ centred)
         rest = scores - scores.mean(axis=1, keepdims=True) - slope[:, None] * centred
-        found.append(slope * (basis(np.array(stop), exponent) - basis(np.array(start), exponent)))
+        gained.append(slope * (basis(np.array(stop), exponent) - basis(np.array(start), exponent)))
         errors.append((rest**2).sum(axis=1))
     error = np.array(errors)
     least = error.min(axis=0)
     weight = np.exp((least - error) / (2 * least.mean() + 1e-12))
-    gained: NDArray[np.float64] = (np.array(found) * weight).sum(axis=0) / weight.sum(axis=0)
-    return gained
+    mean: NDArray[np.float64] = (np.array(gained) * weight).sum(axis=0) / weight.sum(axis=0)
+    return mean
 
 
 FRACTIONS = (0.4, 0.65, 1.0)
-"""Of a class's rows. Below 0.4 a curve says little of what comes after its end; nearer to 1 the points are too close
+"""Shares of the rows of a class. Points below 0.4 say little about the extrapolation; points nearer to 1 are too close
 together to tell a slope from noise."""
 LEAST_ROWS = 10
-"""Training rows that a class needs before its curve says anything."""
+"""Training rows that the curve of a class needs."""
 MOST_WHOLE = 12
-"""With more classes the thinned class's column alone is fitted again: whole heads take time with the square of the
-classes. On 77 overlapping classes the changes of macro-F1 correlated with those of whole heads by 0.95, with a slope of
-0.90: gains come out a tenth too small, in nearly the same order."""
+"""With more classes only the column of the subsampled class is refitted: the time of whole heads grows with the square
+of the classes. On 77 overlapping classes the changes of macro-F1 correlated with those of whole heads by 0.95, with a
+slope of 0.90: gains come out a tenth too small, in nearly the same order."""
 _WORK = 1e6
-"""Rows times heads that are fitted: about a minute on two CPU cores at 384 dimensions and 12 classes."""
+"""Rows times fitted heads: about a minute on two CPU cores at 384 dimensions and 12 classes."""
 _COLUMN_WORK = 1e7
-"""Rows times columns that are fitted, where these are no whole heads."""
+"""Rows times fitted columns, with more than `MOST_WHOLE` classes."""
 _MOST_DRAWS = 20
 _LEAST_DRAWS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ClassNeed:
-    """What more rows of a class would bring.
+    """The estimated gain from more rows of a class.
 
     Attributes:
         label: The class.
         rows: Its training rows.
         tested: Its rows that heads were tested on: training rows held out in turn, and validation rows.
-        gain: What ``more`` rows would add to macro-F1.
+        gain: The gain in macro-F1 from ``more`` rows.
         low: The lower end of the 90 % interval of ``gain``.
         high: The upper end.
-        supported: Whether the gain is above what chance gives the luckiest of all classes, see `_supported`.
-        best: In which share of the bootstrap samples this class gains more than every other.
-        own_gain: What they would add to the class's own F1.
+        supported: Whether the gain exceeds the largest gain by chance among all classes, see `_supported`.
+        best: The share of bootstrap samples in which this class gains more than every other.
+        own_gain: The gain in the class's own F1.
         curve_rows: Numbers of its rows ``(K,)``.
         curve: Its own F1 at each, with low and high end of the 90 % interval ``(3, K)``.
         macro: Macro-F1 at each, the same way ``(3, K)``.
@@ -254,7 +233,7 @@ class ClassNeed:
 
     @property
     def enough(self) -> bool:
-        """Whether there are rows enough for the figures to mean anything."""
+        """Whether there are enough rows for the estimate."""
         return self.rows >= LEAST_ROWS
 
 
@@ -267,16 +246,16 @@ def data_need(
     random: Generator,
     title: str | None = None,
 ) -> list[ClassNeed]:
-    """Estimate for each class what ``more`` rows of it would bring.
+    """Estimate for each class the gain from ``more`` rows of it.
 
     Args:
         train: The training rows.
         val: The validation rows; there may be none.
         labels: The ``C`` class names.
-        penalty: That of the heads, see `mtl.diagnosis.heads.fit_heads`.
-        more: How many rows.
-        random: Decides draws and bootstrap samples.
-        title: What the progress is called, see `mtl.activations.encoding.tracked`.
+        penalty: The penalty of the heads, see `mtl.diagnosis.heads.fit_heads`.
+        more: The number of further rows.
+        random: Determines draws and bootstrap samples.
+        title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
 
     Returns:
         The classes, the largest gain first.
@@ -314,15 +293,16 @@ def data_need(
 
 
 def _supported(gained: NDArray[np.float64], enough: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell for which classes the evidence shows a gain, ``(C,)``, at a rate of 5 % for a single wrong one among all.
+    """Tell which classes have a significant gain, ``(C,)``, at a family-wise error rate of 5 %.
 
     Of 77 classes without any gain four would have a 90 % interval above 0. So a class's gain, in units of its standard
-    error, has to be above the 95 % quantile of the largest error among all classes in the bootstrap samples (the
-    single-step max-T procedure: Westfall & Young 1993, "Resampling-Based Multiple Testing"), beside its own interval.
+    error, has to exceed the 95 % quantile of the largest error among all classes in the bootstrap samples (the
+    single-step max-T procedure: Westfall & Young 1993, "Resampling-Based Multiple Testing"), and its own interval has
+    to be above 0.
 
     Args:
         gained: The gain of each class, from all rows and then from each sample, ``(B + 1, C)``.
-        enough: Which classes have rows enough ``(C,)``; the others are no candidates.
+        enough: Which classes have enough rows ``(C,)``; the others are not considered.
     """
     if not enough.any():
         return enough
@@ -340,12 +320,12 @@ def _points(label: int) -> list[int]:
 
 
 def _band(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the estimate, which comes first, with the 90 % interval of the samples after it, ``(3, K)``."""
+    """Return the estimate, the first sample, with the 90 % interval of the other samples, ``(3, K)``."""
     return np.stack([samples[0], *np.quantile(samples[1:], (0.05, 0.95), axis=0)])
 
 
 def draws_within(rows: int, classes: int) -> int:
-    """Return how many draws there is time for: fewer for many rows and classes."""
+    """Return the number of draws that the time allows: fewer for many rows and classes."""
     heads = 1 + classes * (len(FRACTIONS) - 1)
     work = _WORK if classes <= MOST_WHOLE else _COLUMN_WORK
     return int(np.clip(work / (rows * heads), _LEAST_DRAWS, _MOST_DRAWS))
@@ -372,9 +352,9 @@ def _draws(train: Rows, val: Rows, classes: int, penalty: float, random: Generat
 def _fitted(
     features: Tensor, labels: Tensor, weights: Tensor, penalty: float, classes: int
 ) -> Callable[[Tensor], Tensor]:
-    """Fit the heads of all points, and return what gives the classes ``(P, N)`` that they tell of features ``(N, H)``.
+    """Fit the heads of all points, and return a function that predicts the classes ``(P, N)`` of features ``(N, H)``.
 
-    The weights ``(P, N)`` are those of `_thinned`. The thinned heads start from the whole one.
+    The weights ``(P, N)`` are those of `_thinned`. Heads of subsampled rows start from the head of all rows.
     """
     penalties = torch.full((len(weights),), penalty)
     whole = fit_heads(features, labels, weights[:1], penalties[:1], classes)
@@ -392,7 +372,7 @@ def _fitted(
 def _thinned(
     labels: NDArray[np.int64], used: NDArray[np.bool_], classes: int, random: Generator
 ) -> NDArray[np.float32]:
-    """Return the weights ``(P, N)`` of the rows at each point: 0 for what is held out or thinned away."""
+    """Return the weights ``(P, N)`` of the rows at each point: 0 for rows that are held out or subsampled away."""
     points = [used]
     for label in range(classes):
         rows = random.permutation(np.flatnonzero(used & (labels == label)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK = 256
 """Rows that are compared with all others at a time: 256 x 100,000 similarities are 100 MB in float32."""
 MOST_PAIRS = 100_000
-"""More are not listed: texts that stand so often are one finding and not a million."""
+"""The most pairs in the list: a text that is repeated very often is one finding, not a million."""
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -26,8 +26,8 @@ class Pair:
     """Two rows with the same or nearly the same text, ``first < second``.
 
     Attributes:
-        first: Number of a row.
-        second: Number of the other.
+        first: Index of a row.
+        second: Index of the other row.
         cosine: The cosine of their embeddings.
         same_text: Whether the texts are equal but for case, white space and punctuation.
     """
@@ -45,7 +45,7 @@ def normalized(text: str) -> str:
 
 
 def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
-    """Return a number for each text, the same for those that are equal once `normalized`; ``(N,)``."""
+    """Return a number for each text ``(N,)``, equal for texts that are equal once `normalized`."""
     known: dict[str, int] = {}
     return np.array([known.setdefault(normalized(text), len(known)) for text in texts], dtype=np.int64)
 
@@ -53,15 +53,15 @@ def text_groups(texts: Iterable[str]) -> NDArray[np.int64]:
 def duplicates(
     embeddings: NDArray[np.float32], groups: NDArray[np.int64], first_rows: int, threshold: float
 ) -> list[Pair]:
-    """Return the pairs of rows that are the same or nearly so, at least one of each pair among the first rows.
+    """Return pairs of rows with the same or nearly the same text, of which at least one is among the first rows.
 
-    Embeddings are compared in chunks, so memory grows with ``N`` and not with its square. A row is paired with the rows
-    of the same normalised text whatever their cosine.
+    Embeddings are compared in chunks, so that memory grows with ``N`` and not with its square. Rows with the same
+    normalized text are a pair whatever their cosine.
 
     Args:
         embeddings: ``(N, H)``, any lengths.
         groups: The number of each row's text ``(N,)``, see `text_groups`.
-        first_rows: The training rows, which stand first; pairs of two later rows are not sought.
+        first_rows: The number of training rows, which come first; pairs of two later rows are ignored.
         threshold: The least cosine of a pair.
 
     Returns:
@@ -76,10 +76,10 @@ def duplicates(
         same = groups[start:stop, None] == groups[None, start:]
         later = np.arange(len(units) - start)[None, :] > np.arange(stop - start)[:, None]
         rows, columns = np.nonzero(later & (same | (cosines >= threshold)))
-        found = zip(rows, columns, cosines[rows, columns], same[rows, columns], strict=True)
+        matches = zip(rows, columns, cosines[rows, columns], same[rows, columns], strict=True)
         pairs += [
             Pair(start + int(a), start + int(b), float(cosine), bool(equal))
-            for a, b, cosine, equal in islice(found, MOST_PAIRS - len(pairs))
+            for a, b, cosine, equal in islice(matches, MOST_PAIRS - len(pairs))
         ]
         if len(pairs) >= MOST_PAIRS:
             break

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_LOGITS = 2**24
-"""Logits of all rows and regressions that are in memory at a time (64 MB in float32); more are fitted one after
-another."""
+"""The most logits of all rows and regressions in memory at a time (64 MB in float32); more are fitted in turn."""
 _STEPS = 200
 _TOLERANCE = 1e-5
 _CURVATURE = 0.1
@@ -26,10 +25,10 @@ _CURVATURE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Embeddings moved to mean 0, turned to their principal axes and divided by one number.
+    """Centers embeddings, rotates them to their principal axes and divides them by their root mean square length.
 
-    The number makes a penalty mean the same for every encoder. The turn changes no head and no distance, but lets
-    `fit_heads` know along which axes it must go far.
+    The division makes a penalty comparable between encoders. The rotation changes no head and no distance; it lets
+    `fit_heads` scale its steps along each axis.
 
     Attributes:
         mean: ``(H,)``.
@@ -60,9 +59,9 @@ def fit_heads(
 ) -> Tensor:
     """Fit ``D`` multinomial logistic regressions by L-BFGS on all rows at once; the same input gives the same output.
 
-    Each minimises ``sum_n weight_n * cross-entropy_n + penalty / 2 * |W|^2`` (the bias is free), as scikit-learn's
-    ``LogisticRegression(C=1 / penalty)`` with sample weights does. The problems are convex and share nothing but the
-    rows, so one optimizer steps all of them: the product of all rows with all matrices is one product.
+    Each minimizes ``sum_n weight_n * cross-entropy_n + penalty / 2 * |W|^2`` (the bias is not penalized), as
+    scikit-learn's ``LogisticRegression(C=1 / penalty)`` with sample weights does. The problems are convex and
+    independent, so one optimizer minimizes their sum, with a single product of all rows with all matrices.
 
     Args:
         features: ``(N, H)`` float32.
@@ -110,7 +109,7 @@ def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, s
 
 
 def _minimise(parameters: Tensor, loss: Callable[[], float]) -> None:
-    """Move parameters to the least loss by L-BFGS; ``loss`` returns it and sets their gradient."""
+    """Minimize ``loss`` by L-BFGS; it returns the loss and sets the gradient of the parameters."""
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=_STEPS,
@@ -124,11 +123,10 @@ def _minimise(parameters: Tensor, loss: Callable[[], float]) -> None:
 
 
 def _scale(features: Tensor, decay: Tensor) -> Tensor:
-    """Return the unit of each parameter ``(H + 1, D * C)`` in which the loss is about as curved along all of them.
+    """Return a unit for each parameter ``(H + 1, D * C)`` in which the loss is about equally curved along all of them.
 
-    The second derivative of a class's cross-entropy along a feature is the mean of ``p (1 - p) x^2``; that of the
-    penalty comes on top. With the first taken as ``_CURVATURE * x^2``, L-BFGS needs a few dozen steps in place of
-    hundreds.
+    The second derivative of a class's cross-entropy along a feature is the mean of ``p (1 - p) x^2``, plus that of the
+    penalty. With the first estimated as ``_CURVATURE * x^2``, L-BFGS needs a few dozen steps instead of hundreds.
     """
     curvature = _CURVATURE * features.square().mean(dim=0)[:, None] + decay
     bias = torch.full((1, len(decay)), _CURVATURE)
@@ -136,14 +134,14 @@ def _scale(features: Tensor, decay: Tensor) -> Tensor:
 
 
 def logits(features: Tensor, parameters: Tensor) -> Tensor:
-    """Return the logits ``(D, N, C)`` that parameters ``(D, H + 1, C)`` give features ``(N, H)``."""
+    """Return the logits ``(D, N, C)`` of features ``(N, H)`` with parameters ``(D, H + 1, C)``."""
     return torch.baddbmm(parameters[:, -1:], features.expand(len(parameters), -1, -1), parameters[:, :-1])
 
 
 def refit_columns(
     features: Tensor, labels: Tensor, weights: Tensor, penalty: float, head: Tensor, columns: Tensor
 ) -> Tensor:
-    """Fit one column of a head again on ``D`` other sets of row weights, its other columns as they are.
+    """Refit one column of a head, its other columns fixed, for each of ``D`` other sets of row weights.
 
     With the logits of the other classes fixed, a class's probability is ``sigmoid(x w + b - s)``, where ``s`` is the
     log-sum-exp of those logits: a binary logistic regression with an offset, on a ``C``-th of the parameters.
@@ -152,7 +150,7 @@ def refit_columns(
         features: ``(N, H)`` float32.
         labels: Class ids ``(N,)``, int64.
         weights: ``(D, N)`` float32, the weight of each row in each regression; 0 leaves it out.
-        penalty: That of `fit_heads`.
+        penalty: As in `fit_heads`.
         head: Parameters ``(H + 1, C)``.
         columns: The class ``(D,)`` of each regression, int64.
 
@@ -191,13 +189,13 @@ def _others(scores: Tensor) -> Tensor:
 
 
 def predict_refitted(features: Tensor, head: Tensor, columns: Tensor, refitted: Tensor) -> Tensor:
-    """Return the classes ``(D, N)`` of features ``(N, H)`` by a head in which one column at a time is exchanged.
+    """Return the classes ``(D, N)`` of features ``(N, H)`` by a head in which one column at a time is replaced.
 
     Args:
         features: ``(N, H)`` float32.
         head: Parameters ``(H + 1, C)``.
-        columns: The class ``(D,)`` that each exchanged column stands for.
-        refitted: The columns ``(D, H + 1)``.
+        columns: The class ``(D,)`` of each replaced column.
+        refitted: The new columns ``(D, H + 1)``.
     """
     best = logits(features, head[None])[0].topk(2, dim=1)
     first = best.indices[:, :1] != columns  # (N, D)

@@ -15,7 +15,8 @@ from mtl.data.problems import plural
 from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
 from mtl.diagnosis.task import Duplicate, TaskDiagnosis, suspected_rows
 from mtl.evaluation.predictions import confusion_examples, guarded
-from mtl.evaluation.summary import frequent_confusions
+from mtl.evaluation.run_metrics import plain
+from mtl.evaluation.run_summary import frequent_confusions
 from mtl.reporting.markdown import code, escaped, link, table
 
 SURE = 0.8
@@ -231,7 +232,7 @@ def _findings(diagnosis: TaskDiagnosis) -> dict[str, Any]:
             }
             for need in diagnosis.needs
         ],
-        "out_of_sample": diagnosis.report.to_dict(),
+        "out_of_sample": plain(diagnosis.report),
         "suspects": diagnosis.suspects.count,
         "duplicates": {kind: len(diagnosis.of_kind(kind)) for kind in ("leak", "different labels", "repeated")},
     }

@@ -1,4 +1,4 @@
-"""Diagnose the data of a run: embed its rows with the encoder it started from, and write the findings."""
+"""Diagnose the data of a run: embed its rows with the encoder that it started from, and write the findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_ROWS = 20
-"""Training rows of a task, in all, below which nothing can be said."""
+"""Training rows that the diagnosis of a task needs."""
 
 MOST_CURVES = 12
 """Learning curves in the picture, of the classes with the largest gains; ``diagnosis.json`` has all."""
@@ -40,8 +40,8 @@ class Embedded:
     """The embeddings of one task.
 
     Attributes:
-        splits: Those of each split's rows ``(N, H)``.
-        views: What further heads judge the training rows by, see `mtl.diagnosis.cross_validation`.
+        splits: Embeddings of each split's rows ``(N, H)``.
+        views: Further views of the training rows, see `mtl.diagnosis.cross_validation`.
     """
 
     splits: dict[str, NDArray[np.float32]]
@@ -59,11 +59,11 @@ def diagnose_run(
     precision: Precision = "auto",
     device: str | None = None,
 ) -> list[TaskDiagnosis]:
-    """Diagnose the data of a run and write what was found.
+    """Diagnose the data of a run and write the findings.
 
-    The rows are embedded by the encoder that the run started from and not by the one that it trained: that one has seen
-    the training rows with their labels, so that rows of a class lie together whether a new row of it would or not. With
-    it every learning curve is flat and every label looks right.
+    The rows are embedded by the encoder that the run started from. The trained encoder has seen the training rows with
+    their labels, and has moved rows of a class together: with it every learning curve is flat, and every label looks
+    right.
 
     Args:
         run: The run folder; its ``config.yaml`` is all that is needed.
@@ -87,12 +87,12 @@ def diagnose_run(
     tasks = {name: data for name, data in inputs.tasks.items() if task in (None, name)}
     _check_rows(tasks)
     embedded = embed(inputs.tasks, encoder_of(config, inputs, encoder, device), config, precision)
-    found = [
+    diagnoses = [
         diagnose_task(data, embedded[name].splits, embedded[name].views, more=more, similar=similar, seed=config.seed)
         for name, data in tasks.items()
     ]
-    _write(Path(output), _facts(config, inputs, run, encoder), found)
-    return found
+    _write(Path(output), _facts(config, inputs, run, encoder), diagnoses)
+    return diagnoses
 
 
 def _check_task(task: str | None, config: Config) -> None:
@@ -140,7 +140,7 @@ def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: 
 def embed(
     tasks: dict[str, TaskData], encoder: SentenceEncoder, config: Config, precision: Precision
 ) -> dict[str, Embedded]:
-    """Return the embeddings of each task and split; those that a run has cached are found there.
+    """Return the embeddings of each task and split, from the cache where a run has stored them.
 
     Args:
         tasks: The tasks.
@@ -167,31 +167,31 @@ def embed(
     rows = FrozenActivations(encoder.encoder, tables, how, cached=config.cache.activations).at("embedding")
     assert rows is not None  # noqa: S101 - narrows for mypy: embeddings are always kept
     views = _views(tasks, encoder, {name: tables[name, "train"] for name in tasks}, how)
-    found = {}
+    embedded = {}
     for name in tasks:
         splits = dict.fromkeys(SPLITS, np.empty((0, encoder.dimension), dtype=np.float32))
         for split in SPLITS:
             if (name, split) in tables:
                 splits[split] = rows[name, split].gather(np.arange(len(tables[name, split])))[0]
-        found[name] = Embedded(splits, views[name])
-    return found
+        embedded[name] = Embedded(splits, views[name])
+    return embedded
 
 
 def _views(
     tasks: dict[str, TaskData], encoder: SentenceEncoder, train: dict[str, TokenTable], how: Encoding
 ) -> dict[str, list[NDArray[np.float32]]]:
-    """Return for each task a view of its training rows for each of the encoder's inner layers."""
+    """Return for each task the views of its training rows, one for each inner layer of the encoder."""
     layers = inner_layers(encoder.encoder)
     labels = {name: data.labels.ids(data.train) for name, data in tasks.items()}
     inner = {name: layer_embeddings(encoder.encoder, table, layers, how) for name, table in train.items()}
-    joined = [joined_views({name: found[layer] for name, found in inner.items()}, labels) for layer in layers]
-    return {name: [each[name] for each in joined] for name in tasks}
+    joined = [joined_views({name: of_task[layer] for name, of_task in inner.items()}, labels) for layer in layers]
+    return {name: [views[name] for views in joined] for name in tasks}
 
 
 def _facts(config: Config, inputs: Inputs, run: str | Path, encoder: str | None) -> dict[str, str]:
     used = encoder or f"{inputs.weights}, which the run started from"
     if encoder is None and config.model.init_from is not None:
-        used += ", a saved model: if it was trained on these rows, gains and suspects come out too small"
+        used += ", a saved model: if it was trained on these rows, it underestimates gains and suspects"
     return {"run": str(run), "encoder": used, "seed": str(config.seed)}
 
 

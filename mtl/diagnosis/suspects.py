@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl.evaluation.counts import confusion_matrix
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,8 +25,8 @@ class Suspects:
     Attributes:
         order: Row numbers ``(N,)``, int64.
         scores: The self-confidence of each row of ``order`` ``(N,)``: the probability of its label.
-        suggested: The likeliest other class of each row of ``order`` ``(N,)``, int64.
-        count: How many of the first rows confident learning holds for wrong.
+        suggested: The most probable other class of each row of ``order`` ``(N,)``, int64.
+        count: The number of first rows that are wrong according to confident learning.
     """
 
     order: NDArray[np.int64]
@@ -34,11 +36,11 @@ class Suspects:
 
 
 def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Suspects:
-    """Rank rows by self-confidence, the probability of the label that they have (Northcutt et al. 2021, section 3.3).
+    """Rank rows by self-confidence, the probability of their label (Northcutt et al. 2021, section 3.3).
 
-    The normalised margin, the other score of that section, ranks a row lower the surer the head is of another class.
-    Where many classes overlap the head is often sure and wrong; with 5 % of the labels of 10,003 tweets of 12 classes
-    exchanged, self-confidence had 75 % of them in its first tenth and the margin 55 %.
+    The normalized margin, the other score of that section, also depends on the probability of the predicted class.
+    Where many classes overlap, heads are often confident and wrong: with 5 % of the labels of 10,003 tweets of 12
+    classes exchanged, self-confidence had 75 % of them in its first tenth and the margin 55 %.
 
     Args:
         probabilities: Out-of-sample probabilities ``(N, C)``.
@@ -56,9 +58,9 @@ def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
 def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count rows by their label and the class that they confidently belong to (Northcutt et al. 2021, equation 1).
 
-    A row confidently belongs to the likeliest of the classes whose probability reaches that class's threshold, the mean
-    probability of the class among the rows labelled so; a row that reaches none is not counted. Of classes that are as
-    likely the row's label is taken.
+    A row confidently belongs to the most probable of the classes whose probability reaches the threshold of the class,
+    its mean probability among the rows with that label; rows that reach no threshold are not counted. Of equally
+    probable classes the row's label wins.
 
     Args:
         probabilities: Out-of-sample probabilities ``(N, C)``.
@@ -74,11 +76,9 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     reached[np.arange(len(labels)), labels] += _ROUNDING
     confident = reached.max(axis=1) >= 0
-    joint = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(joint, (labels[confident], reached.argmax(axis=1)[confident]), 1)
-    return joint
+    return confusion_matrix(labels[confident], reached.argmax(axis=1)[confident], classes)
 
 
 def off_diagonal(joint: NDArray[np.int64]) -> int:
-    """Return how many rows confidently belong to another class than their label says."""
+    """Return the number of rows that confidently belong to another class than their label."""
     return int(joint.sum() - joint.trace())

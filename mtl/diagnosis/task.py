@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.data.tasks import TaskData
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
 from mtl.diagnosis.data_need import ClassNeed, data_need
-from mtl.diagnosis.duplicates import Pair, duplicates, text_groups
+from mtl.diagnosis.duplicates import duplicates, text_groups
 from mtl.diagnosis.suspects import Suspects, rank_suspects
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Row:
     """A row of a task's data.
 
     Attributes:
@@ -50,14 +49,14 @@ class Duplicate:
         same_text: Whether the texts are equal but for case, white space and punctuation.
     """
 
-    first: Place
-    second: Place
+    first: Row
+    second: Row
     cosine: float
     same_text: bool
 
     @property
     def kind(self) -> str:
-        """What is wrong: ``leak`` between splits, ``different labels``, or ``repeated``."""
+        """The kind of problem: ``leak`` between splits, ``different labels``, or ``repeated``."""
         if self.second.split != "train":
             return "leak"
         return "repeated" if self.first.label == self.second.label else "different labels"
@@ -65,17 +64,17 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class TaskDiagnosis:
-    """What was found about one task.
+    """The diagnosis of one task.
 
     Attributes:
         task: The task.
         sizes: Rows of each split.
-        more: The number of rows that `needs` speak of.
-        needs: What more rows of each class would bring, the largest gain first.
-        unseen: What heads that have not seen a training row say of it.
-        report: The figures of ``unseen``.
+        more: The number of further rows whose gain ``needs`` estimates.
+        needs: The gain from more rows of each class, the largest first.
+        unseen: Predictions of the training rows by heads that have not seen them.
+        report: The metrics of ``unseen``.
         suspects: The training rows, the most suspicious label first.
-        duplicates: Pairs of rows that are the same or nearly so.
+        duplicates: Pairs of rows with the same or nearly the same text.
     """
 
     task: str
@@ -89,7 +88,7 @@ class TaskDiagnosis:
 
     def of_kind(self, kind: str) -> list[Duplicate]:
         """Return the duplicates of a kind, see `Duplicate.kind`."""
-        return [each for each in self.duplicates if each.kind == kind]
+        return [pair for pair in self.duplicates if pair.kind == kind]
 
 
 def diagnose_task(
@@ -104,20 +103,18 @@ def diagnose_task(
     """Diagnose one task.
 
     Args:
-        data: Its rows.
-        embeddings: Those of each split's rows ``(N, H)``, by an encoder that has not been trained on these rows.
+        data: The rows of the task.
+        embeddings: Embeddings of each split's rows ``(N, H)``, by an encoder that has not been trained on these rows.
         views: Other embeddings of the training rows, see `mtl.diagnosis.cross_validation.out_of_sample`.
-        more: The number of further rows of a class whose worth is estimated.
+        more: The number of further rows of a class whose gain is estimated.
         similar: The least cosine of near-duplicates.
-        seed: Decides folds, draws and bootstrap samples; the same seed gives the same findings.
+        seed: Determines folds, draws and bootstrap samples.
     """
     random = np.random.default_rng(seed)
     train, val = (_rows(data, split, embeddings[split]) for split in ("train", "val"))
     names = data.labels.names
     unseen = out_of_sample(train, len(names), random, views, title=f"{data.name}: cross-validation")
     predicted = unseen.probabilities.argmax(axis=1)
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(confusion, (train.labels, predicted), 1)
     return TaskDiagnosis(
         task=data.name,
         sizes={split: len(rows) for split, rows in data.splits.items()},
@@ -131,7 +128,7 @@ def diagnose_task(
             probabilities=unseen.probabilities,
             sources=data.train.sources(),
         ),
-        report=task_report(torch.from_numpy(confusion), names),
+        report=report_of_rows(train.labels, predicted, names),
         suspects=rank_suspects(unseen.probabilities, train.labels),
         duplicates=_duplicates(data, embeddings, similar),
     )
@@ -146,21 +143,19 @@ def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], s
     texts = [text for rows in data.splits.values() for text in rows.texts]
     vectors = np.concatenate([embeddings[split] for split in data.splits])
     starts = dict(zip(data.splits, np.cumsum([0, *map(len, data.splits.values())]).tolist(), strict=False))
-    pairs = duplicates(vectors, text_groups(texts), len(data.train), similar)
-    return [_duplicate(pair, data, starts) for pair in pairs]
+    return [
+        Duplicate(_row(pair.first, data, starts), _row(pair.second, data, starts), pair.cosine, pair.same_text)
+        for pair in duplicates(vectors, text_groups(texts), len(data.train), similar)
+    ]
 
 
-def _duplicate(pair: Pair, data: TaskData, starts: Mapping[str, int]) -> Duplicate:
-    return Duplicate(_place(pair.first, data, starts), _place(pair.second, data, starts), pair.cosine, pair.same_text)
-
-
-def _place(row: int, data: TaskData, starts: Mapping[str, int]) -> Place:
+def _row(row: int, data: TaskData, starts: Mapping[str, int]) -> Row:
     split = next(name for name in reversed(list(starts)) if starts[name] <= row and len(data.splits[name]))
     example = data.splits[split][row - starts[split]]
-    return Place(split, example.text, example.label, example.source)
+    return Row(split, example.text, example.label, example.source)
 
 
 def suspected_rows(diagnosis: TaskDiagnosis, most: int) -> Sequence[int]:
-    """Return the numbers of the training rows that confident learning holds for wrong, ``most`` at most."""
+    """Return the indices of at most ``most`` training rows whose label is wrong according to confident learning."""
     rows: list[int] = diagnosis.suspects.order[: min(most, diagnosis.suspects.count)].tolist()
     return rows

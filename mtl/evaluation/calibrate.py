@@ -1,39 +1,40 @@
-"""Fit a task's calibration on its validation rows, and report what it changes."""
+"""Fit the calibration of a task on its validation rows, and report what it changes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mtl.evaluation.calibration import Integers, brier, ece, nll, reliability_bins, temperature_for
-from mtl.evaluation.prior_tuning import macro_f1, prior_bias, tune_prior
+from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
+from mtl.evaluation.counts import Integers, macro_f1
+from mtl.evaluation.prior_tuning import prior_bias, tune_prior
 from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Calibration, Floats
 
 BINS = 15
-"""Of a report on rows that no run's configuration speaks of; the number that the literature uses."""
+"""The number of bins used in the literature, for reports on rows outside of a run."""
 MIN_ROWS = 30
-"""With fewer validation rows a fitted temperature is no better than none: measured by the likelihood of test rows, over
-draws from the validation rows of two public data sets with 2 and 12 classes."""
+"""With fewer validation rows a fitted temperature is no better than none: measured by the likelihood of test rows, for
+samples of the validation rows of two public data sets with 2 and 12 classes."""
 
 
 def calibrate(
     logits: Floats, labels: Integers, counts: Integers, *, temperature: bool, tuned_prior: bool, seed: int
 ) -> tuple[Calibration, list[str]]:
-    """Fit on validation rows what stands between a head's logits and the probabilities that are given out.
+    """Fit the calibration of a head on validation rows.
 
-    The prior first, then the temperature of the adjusted logits, so that the most probable class stays the predicted
+    The prior comes first, then the temperature of the adjusted logits, so that the predicted class is the most probable
     one.
 
     Args:
         logits: ``(N, C)`` of the validation rows.
         labels: ``(N,)``.
         counts: The training rows of each class, ``(C,)``.
-        temperature: Whether to scale by a temperature.
-        tuned_prior: Whether to take the prior out as far as macro-F1 gains by it.
-        seed: Draws the bootstrap that keeps the prior's strength from fitting noise.
+        temperature: Whether to fit a temperature.
+        tuned_prior: Whether to remove the class prior as far as that improves macro-F1.
+        seed: Of the bootstrap that keeps the prior's strength from fitting noise.
 
     Returns:
-        The calibration, and what a reader must know of it.
+        The calibration, and notes for the reader.
     """
     if not (temperature or tuned_prior):
         return Calibration(), []
@@ -44,22 +45,22 @@ def calibrate(
         return Calibration(), ["the head's outputs are not finite: not calibrated. Did the training diverge?"]
     tau = tune_prior(logits, labels, counts, seed=seed) if tuned_prior else 0.0
     bias = tuple(prior_bias(counts, tau).tolist()) if tau else None
-    found = Calibration(bias=bias, tau=tau)
+    adjustment = Calibration(bias=bias, tau=tau)
     if not temperature:
-        return found, []
-    fitted = temperature_for(found.adjusted(logits), labels)
-    return Calibration(fitted, bias, tau), _at_an_end(fitted)
+        return adjustment, []
+    fitted = temperature_for(adjustment.adjusted(logits), labels)
+    return Calibration(fitted, bias, tau), _notes(fitted)
 
 
-def _at_an_end(temperature: float) -> list[str]:
+def _notes(temperature: float) -> list[str]:
     if temperature == LOWEST:
         return [
-            f"the temperature stands at its lower end, {LOWEST:g}: on validation the head is right far more often than "
+            f"the temperature is at its lower end, {LOWEST:g}: on validation the head is correct far more often than "
             "its probabilities say. Train it longer, or at a higher rate."
         ]
     if temperature == HIGHEST:
         return [
-            f"the temperature stands at its upper end, {HIGHEST:g}: on validation the head's probabilities say nothing "
+            f"the temperature is at its upper end, {HIGHEST:g}: on validation the head's probabilities say nothing "
             "about the classes."
         ]
     return []
@@ -68,12 +69,12 @@ def _at_an_end(temperature: float) -> list[str]:
 def calibration_report(
     logits: Floats, labels: Integers, calibration: Calibration, bins: int
 ) -> CalibrationReport | None:
-    """Return the figures of a head's own probabilities and of the calibrated ones; None if some are not finite.
+    """Return the metrics of a head's probabilities before and after calibration; None if logits are not finite.
 
     Args:
         logits: The head's own, ``(N, C)``.
         labels: ``(N,)``.
-        calibration: What is applied to them.
+        calibration: The calibration.
         bins: Bins of the calibration error and of the reliability diagram.
     """
     if not np.isfinite(logits).all():

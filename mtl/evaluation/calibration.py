@@ -1,8 +1,8 @@
-"""Calibration: how far probabilities can be trusted, and the temperature that makes them more trustworthy.
+"""Calibration metrics of probabilities, and the temperature that improves them.
 
 Pure functions on arrays. Notation: ``N`` rows, ``C`` classes, ``B`` bins; logits ``z`` and probabilities have shape
-``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``. All sums run in float64. A head whose outputs are
-log-probabilities fits in as it is: they are logits of the same probabilities.
+``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``. All sums run in float64. The outputs of a head may also be
+log-probabilities, which are logits of the same probabilities.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mtl.evaluation.counts import Integers
 from mtl.evaluation.records import ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Floats, log_softmax
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
-
-Integers = NDArray[np.integer]
 
 
 def temperature_for(logits: Floats, labels: Integers) -> float:
@@ -25,18 +23,18 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
 
     Temperature scaling: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2. As a function of
     ``b = 1 / T`` the mean negative log-likelihood ``logsumexp(b z) - b z_y`` is convex, and its slope
-    ``mean(E_p[z] - z_y)`` rises with ``b``: halving the range of ``log T`` finds where it is 0.
+    ``mean(E_p[z] - z_y)`` increases with ``b``: bisection of the range of ``log T`` finds its root.
 
     The targets are those of Platt 1999 ("Probabilistic Outputs for Support Vector Machines", section 2.2): the true
-    class has ``(N + 1) / (N + 2)``, the others share the rest. With targets of 1 the temperature runs to 0 where all
-    rows are right, as some dozens of rows easily are; with hundreds of rows the two hardly differ.
+    class has ``(N + 1) / (N + 2)``, the others share the rest. With targets of 1 the temperature goes to 0 where all
+    rows are correct, which is common with some dozens of rows; with hundreds of rows the two hardly differ.
 
     Args:
         logits: ``(N, C)``; with the bias, where there is one.
         labels: ``(N,)``.
 
     Returns:
-        The temperature from `LOWEST` to `HIGHEST`: an end where the likelihood still rises there, and 1.0 where no
+        The temperature from `LOWEST` to `HIGHEST`: an end where the likelihood still increases there, and 1.0 where no
         temperature changes it, as without rows or where all logits of each row are equal.
 
     Raises:
@@ -44,34 +42,34 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
     """
     check_rows(logits, labels)
     z = logits.astype(np.float64)
-    z -= z[:, :1]  # changes no probability, and leaves nothing where all logits of a row are equal
+    z -= z[:, :1]  # changes no probability, and makes rows with equal logits 0
     if not z.any():
         return 1.0
     rest = 1 / (len(z) + 2)
     true = z[np.arange(len(z)), labels]
     target = (1 - rest) * true + rest * (z.sum(axis=1) - true) / (z.shape[1] - 1)
 
-    def too_sure(log_temperature: float) -> bool:
+    def too_low(log_temperature: float) -> bool:
         """Whether a greater temperature is more likely: the slope in ``b`` is positive."""
         probabilities = np.exp(log_softmax(z * math.exp(-log_temperature)))
         return bool(np.mean((probabilities * z).sum(axis=1) - target) > 0)
 
     low, high = math.log(LOWEST), math.log(HIGHEST)
-    if not too_sure(low):
+    if not too_low(low):
         return LOWEST
-    if too_sure(high):
+    if too_low(high):
         return HIGHEST
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if too_sure(middle) else (low, middle)
+        low, high = (middle, high) if too_low(middle) else (low, middle)
     return math.exp((low + high) / 2)
 
 
 def reliability_bins(probabilities: Floats, labels: Integers, bins: int) -> list[ReliabilityBin]:
-    """Return how often the rows of each confidence are right: the bars of a reliability diagram.
+    """Return the accuracy of the rows of each confidence: the bars of a reliability diagram.
 
-    The confidence of a row is the probability of its most probable class. The bins have equal widths; a row on the
-    border of two belongs to the lower one: ``(lower, upper]``, as in Guo et al. 2017, equation 2.
+    The confidence of a row is the probability of its most probable class. The bins have equal widths and include their
+    upper ends: ``(lower, upper]``, as in Guo et al. 2017, equation 2.
 
     Args:
         probabilities: ``(N, C)``.
@@ -105,18 +103,15 @@ def ece(bins: list[ReliabilityBin]) -> float:
 
     Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", with the confidence of the
     predicted class as in Guo et al. 2017, equation 3. It is 0.0 without rows.
-
-    Args:
-        bins: What `reliability_bins` gave.
     """
-    rows = sum(each.count for each in bins)
-    return sum(each.count * abs(each.accuracy - each.confidence) for each in bins) / max(rows, 1)
+    rows = sum(one.count for one in bins)
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / max(rows, 1)
 
 
 def nll(logits: Floats, labels: Integers) -> float:
     """Return the mean negative log-likelihood of the true classes in nats; 0.0 without rows.
 
-    From logits and not from probabilities: where one of those is rounded to 0 the likelihood is still finite.
+    It is computed from logits, since probabilities that are rounded to 0 would make it infinite.
 
     Args:
         logits: ``(N, C)``, or log-probabilities.
@@ -148,7 +143,7 @@ def brier(probabilities: Floats, labels: Integers) -> float:
 
 
 def check_rows(values: Floats, labels: Integers) -> None:
-    """Check that values ``(N, C)`` and labels ``(N,)`` belong together and can be computed with.
+    """Check values ``(N, C)`` and labels ``(N,)``.
 
     Raises:
         ValueError: The shapes do not fit, a label is no class, or a value is not finite.

@@ -20,9 +20,19 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating]
 
 NEAREST = 3
-"""Training rows that are shown beside a mistake."""
+"""Training rows that are listed for each mistake."""
+FOLDER = "errors"
 _CHUNK = 256  # mistakes times 1024 training rows: a megabyte of similarities at a time
 _BANK_CHUNK = 1024
+_DECIMALS = 6
+_SLICE_HEADER = (
+    *("slice", "value", "rows", "accuracy", "accuracy_low", "accuracy_high"),
+    *("macro_f1", "difference", "extra_errors", "beyond_noise"),
+)
+_MISTAKE_HEADER = (
+    *("text", "label", "predicted", "probability", "margin", "source"),
+    *(f"nearest_{at}_{part}" for at in range(1, NEAREST + 1) for part in ("text", "label", "source", "similarity")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class Neighbour:
 
     Attributes:
         text: The sentence.
-        label: Its class in the training data.
+        label: Its class.
         source: Its file and line.
         similarity: The cosine of the two embeddings, from -1 to 1.
     """
@@ -44,14 +54,14 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A row that was taken for another class.
+    """A row with a wrong prediction.
 
     Attributes:
         text: The sentence.
         label: Its true class.
-        predicted: The class that it was taken for.
-        probability: The probability of that class.
-        margin: How much greater it is than that of the true class.
+        predicted: Its predicted class.
+        probability: The probability of the predicted class.
+        margin: That probability minus the probability of the true class.
         source: Its file and line.
         nearest: The nearest training rows, the nearest first.
     """
@@ -66,22 +76,22 @@ class Mistake:
 
     @property
     def contradicts(self) -> bool:
-        """Whether most of the nearest training rows have the predicted class: the label may be wrong, here or there."""
-        votes = sum(each.label == self.predicted for each in self.nearest)
+        """Whether most of the nearest training rows have the predicted class: one of the labels may be wrong."""
+        votes = sum(neighbour.label == self.predicted for neighbour in self.nearest)
         return 2 * votes > len(self.nearest)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """What goes wrong with one task on one split.
+    """The mistakes of one task on one split.
 
     Attributes:
         split: The split.
-        rows: Its rows.
-        wrong: How many of them are mistakes.
-        mistakes: The mistakes, the surest first; at most as many as were asked for.
-        slices: The figures of its slices, in the order in which to look at them.
-        note: Among which training rows the nearest were looked for.
+        rows: The number of its rows.
+        wrong: The number of mistakes.
+        mistakes: The most confident mistakes, in that order.
+        slices: The metrics of its slices, those that need attention first.
+        note: Which training rows were searched for the nearest ones.
     """
 
     split: str
@@ -94,14 +104,14 @@ class ErrorAnalysis:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The training rows among which the nearest are looked for, ``M`` of them.
+    """The ``M`` training rows that are searched for the nearest ones.
 
     Attributes:
         texts: The sentences.
         labels: Their classes.
         sources: Their files and lines.
         embeddings: ``(M, H)``.
-        note: Which they are, for the reader.
+        note: Which training rows they are, for the reader.
     """
 
     texts: Sequence[str]
@@ -112,12 +122,7 @@ class TrainingRows:
 
 
 def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:
-    """Return the rows that were taken for another class, the one with the greatest probability of it first.
-
-    Args:
-        predictions: The predictions of one task on one split.
-        most: How many at most.
-    """
+    """Return at most ``most`` rows with a wrong prediction, by descending probability of the predicted class."""
     wrong = np.flatnonzero(_codes(predictions, predictions.labels) != _codes(predictions, predictions.predicted))
     sure = predictions.probabilities[wrong, _codes(predictions, predictions.predicted)[wrong]]
     order: NDArray[np.int64] = wrong[np.argsort(-sure, kind="stable")[:most]]
@@ -132,15 +137,15 @@ def analyse(
     embeddings: Floats | None = None,
     training: TrainingRows | None = None,
 ) -> ErrorAnalysis:
-    """Return what goes wrong.
+    """Return the error analysis of a task on a split.
 
     Args:
         split: The split.
-        predictions: The predictions of a task on it.
+        predictions: The predictions of the task on it.
         columns: The user's columns of its rows.
         rows: The mistakes to list, see `surest_mistakes`; ``(M,)``.
-        embeddings: Those of these mistakes, ``(M, H)``.
-        training: The training rows among which the nearest are looked for.
+        embeddings: Embeddings of these mistakes, ``(M, H)``.
+        training: The training rows to search for the nearest ones.
     """
     wrong = sum(label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True))
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
@@ -157,14 +162,14 @@ def analyse(
 
 
 def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return for each query the rows of ``bank`` with the greatest cosine, the greatest first; of equal ones the first.
+    """Return for each query the rows of ``bank`` with the greatest cosine, in that order; of equal ones the first.
 
-    Works in blocks, so memory does not grow with the product of the two numbers of rows.
+    Computed in blocks, so that memory does not grow with ``M`` times ``N``.
 
     Args:
         queries: ``(M, H)``.
         bank: ``(N, H)``.
-        count: How many for each; fewer where the bank has fewer.
+        count: The number of rows for each query.
 
     Returns:
         Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
@@ -184,22 +189,18 @@ def _nearest_in_blocks(
     best = np.empty((len(queries), 0), dtype=np.float32)
     places = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(bank), _BANK_CHUNK):
-        found = queries @ _unit(bank[start : start + _BANK_CHUNK]).T
-        here = np.broadcast_to(np.arange(start, start + found.shape[1]), found.shape)
-        best, places = np.hstack([best, found]), np.hstack([places, here])
+        cosines = queries @ _unit(bank[start : start + _BANK_CHUNK]).T
+        here = np.broadcast_to(np.arange(start, start + cosines.shape[1]), cosines.shape)
+        best, places = np.hstack([best, cosines]), np.hstack([places, here])
         order = _greatest(best, count)
         best, places = np.take_along_axis(best, order, axis=1), np.take_along_axis(places, order, axis=1)
     return places, best
 
 
 def _greatest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Return the columns of each row's greatest values, ``(M, count)``, the greatest first; of equal ones the first.
+    """Return the columns of the ``count`` greatest values of each row, in that order; of equal ones the first.
 
-    For the few that are asked for, a search for each is many times faster than sorting all.
-
-    Args:
-        values: ``(M, N)``, without NaN.
-        count: How many; fewer where there are fewer columns.
+    For few values, repeated searches are many times faster than sorting all of them.
     """
     left = values.copy()
     rows = np.arange(len(values))
@@ -248,52 +249,21 @@ def _codes(predictions: Predictions, names: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter((column[name] for name in names), dtype=np.int64, count=len(names))
 
 
-FOLDER = "errors"
-_DECIMALS = 6
-
-
 def errors_path(run: str | Path, task: str, split: str) -> Path:
-    """Return where a run's folder holds the mistakes of a task on a split."""
+    """Return the path of the mistakes of a task on a split."""
     return Path(run) / FOLDER / f"{task}_{split}.csv"
 
 
 def slices_path(run: str | Path, task: str, split: str) -> Path:
-    """Return where a run's folder holds the slices of a task on a split."""
+    """Return the path of the slices of a task on a split."""
     return Path(run) / FOLDER / f"{task}_{split}_slices.csv"
 
 
 def write_errors(run: str | Path, task: str, analysis: ErrorAnalysis) -> None:
-    """Write the mistakes and the slices of a task, each file whole or not at all.
-
-    Args:
-        run: The run folder.
-        task: The task.
-        analysis: What to write.
-    """
+    """Write the mistakes and the slices of a task into a run folder, each file whole or not at all."""
     mistakes = map(_mistake_cells, analysis.mistakes)
-    _write(errors_path(run, task, analysis.split), _mistake_header(), mistakes)
+    _write(errors_path(run, task, analysis.split), _MISTAKE_HEADER, mistakes)
     _write(slices_path(run, task, analysis.split), _SLICE_HEADER, map(_slice_cells, analysis.slices))
-
-
-_SLICE_HEADER = (
-    "slice",
-    "value",
-    "rows",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "macro_f1",
-    "difference",
-    "extra_errors",
-    "beyond_noise",
-)
-
-
-def _mistake_header() -> list[str]:
-    near = [
-        f"nearest_{at}_{what}" for at in range(1, NEAREST + 1) for what in ("text", "label", "source", "similarity")
-    ]
-    return ["text", "label", "predicted", "probability", "margin", "source", *near]
 
 
 def _mistake_cells(mistake: Mistake) -> list[str | float]:
@@ -304,10 +274,10 @@ def _mistake_cells(mistake: Mistake) -> list[str | float]:
     return cells + [""] * (4 * (NEAREST - len(mistake.nearest)))
 
 
-def _slice_cells(found: SliceFigures) -> list[str | float]:
-    shares = (found.accuracy, found.low, found.high, found.macro_f1, found.difference, found.extra_errors)
-    noise = "yes" if found.beyond_noise else "no"
-    return [guarded(found.kind), guarded(found.value), found.support, *map(_rounded, shares), noise]
+def _slice_cells(row: SliceFigures) -> list[str | float]:
+    numbers = (row.accuracy, row.low, row.high, row.macro_f1, row.difference, row.extra_errors)
+    noise = "yes" if row.beyond_noise else "no"
+    return [guarded(row.kind), guarded(row.value), row.support, *map(_rounded, numbers), noise]
 
 
 def _rounded(value: float) -> float:

@@ -16,11 +16,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from mtl.evaluation.counts import Integers, confusion_matrix, f1_scores
 from mtl.evaluation.records import ClassReport, TaskReport
 
 
 class ClassScores(NamedTuple):
-    """The figures of every class, each of shape ``(C,)``; ``support`` counts its true rows."""
+    """The metrics of all classes, each of shape ``(C,)``; ``support`` counts their true rows."""
 
     precision: Tensor
     recall: Tensor
@@ -29,29 +30,19 @@ class ClassScores(NamedTuple):
 
 
 def accuracy(confusion: Tensor) -> Tensor:
-    """Return the share of rows that were predicted right, a scalar; 0.0 without rows.
-
-    Args:
-        confusion: Counts ``(C, C)``.
-    """
+    """Return the share of correct rows from counts ``(C, C)``, a scalar; 0.0 without rows."""
     counts = _real(confusion)
     return _ratio(counts.diagonal().sum(), counts.sum())
 
 
 def class_scores(confusion: Tensor) -> ClassScores:
-    """Return precision, recall, F1 and support of every class.
-
-    F1 is the harmonic mean of precision and recall, written as ``2 TP / (support + predicted)``.
-
-    Args:
-        confusion: Counts ``(C, C)``.
-    """
+    """Return precision, recall, F1 and support of every class from counts ``(C, C)``."""
     counts = _real(confusion)
     right, support, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
     return ClassScores(
         precision=_ratio(right, predicted),
         recall=_ratio(right, support),
-        f1=_ratio(2 * right, support + predicted),
+        f1=f1_scores(right, support + predicted),
         support=support,
     )
 
@@ -62,11 +53,7 @@ def weighted_average(values: Tensor, support: Tensor) -> Tensor:
 
 
 def overall_scores(confusion: Tensor) -> dict[str, Tensor]:
-    """Return the task's scalars: ``accuracy`` and ``macro_…`` and ``weighted_…`` of precision, recall and F1.
-
-    Args:
-        confusion: Counts ``(C, C)``.
-    """
+    """Return scalars from counts ``(C, C)``: accuracy, and ``macro_…`` and ``weighted_…`` precision, recall and F1."""
     scores = class_scores(confusion)
     kinds = {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
     return {
@@ -84,7 +71,7 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
         labels: The ``C`` class names, in the order of the rows.
 
     Raises:
-        ValueError: The matrix is not ``C`` by ``C``, or a label stands twice.
+        ValueError: The matrix is not ``C`` by ``C``, or labels repeat.
     """
     if confusion.shape != (len(labels), len(labels)):
         raise ValueError(f"a confusion matrix of shape {tuple(confusion.shape)} does not fit {len(labels)} labels")
@@ -100,8 +87,19 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
     return TaskReport(**overall, per_class=per_class, confusion=confusion.tolist())
 
 
+def report_of_rows(labels: Integers, predicted: Integers, names: Sequence[str]) -> TaskReport:
+    """Return the report of a task from the true and predicted classes of its rows, ``(N,)`` each.
+
+    Args:
+        labels: True classes.
+        predicted: Predicted classes.
+        names: The ``C`` class names.
+    """
+    return task_report(torch.from_numpy(confusion_matrix(labels, predicted, len(names))), names)
+
+
 class TaskMetrics(Metric):
-    """Counts the predictions of one task in a confusion matrix and derives every figure from it.
+    """Counts the predictions of one task in a confusion matrix and derives all metrics from it.
 
     It lives on the device of its module and is summed over the ranks at `compute`.
 
@@ -130,7 +128,7 @@ class TaskMetrics(Metric):
         """Count a batch; the predicted class is the one with the greatest logit, the first of several.
 
         Args:
-            logits: ``(B, C)``, or anything that rises with them, such as probabilities.
+            logits: ``(B, C)``, or any increasing function of them, such as probabilities.
             labels: The true classes ``(B,)``, integers from 0 to ``C - 1``.
 
         Raises:
@@ -148,18 +146,9 @@ class TaskMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the scalars of `overall_scores`, under ``confusion`` the counts ``(C, C)``, and ``not_finite``.
 
-        That is the number of rows with a logit that is NaN or infinite: such a row has a greatest logit, too, but its
-        prediction says nothing.
+        The last one is the number of rows with a NaN or infinite logit, whose predictions are meaningless.
         """
         return {**overall_scores(self.confusion), "confusion": self.confusion, "not_finite": self.not_finite}
-
-    def report(self, labels: Sequence[str]) -> TaskReport:
-        """Return everything counted since the last reset, over all ranks, as a report.
-
-        Args:
-            labels: The ``C`` class names in the order of the logits.
-        """
-        return task_report(self.compute()["confusion"], labels)
 
 
 def _real(confusion: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 Comma-separated as in RFC 4180, UTF-8, lines ended by CR LF, texts always in quotes. Columns: ``text``, ``label``,
 ``predicted``, then ``p(<label>)`` for each class with six decimals, at the end ``source`` (file and line).
 
-A spreadsheet runs a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break as a formula
-(https://owasp.org/www-community/attacks/CSV_Injection). Such a text is written with a single quote before it, which
-spreadsheets take for the sign that a text follows. A text in which such quotes already stand before such a sign gets
-one more, so that `read_predictions` takes off exactly what was put on.
+Spreadsheets run a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break as a formula
+(https://owasp.org/www-community/attacks/CSV_Injection). Such a text is written with a leading single quote, by which
+spreadsheets recognize texts. A text that already has quotes before such a character gets one more, so that
+`read_predictions` removes exactly what was added.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from mtl.base.errors import DataError, Problem, listed
 from mtl.base.files import replacing
 
-# The full-width signs are formulas too where a spreadsheet runs in Japanese or Chinese.
+# Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 _DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusionExample:
-    """A sentence that stands for a confusion.
+    """An example of a confusion.
 
     Attributes:
         text: The sentence.
         source: Its file and line.
-        probability: The probability of the class that it was taken for.
+        probability: The probability of the predicted class.
     """
 
     text: str
@@ -45,7 +45,7 @@ class ConfusionExample:
 
 
 ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
-"""Some examples for a pair (true class, predicted class), the surest first."""
+"""Examples for each pair (true class, predicted class), the most confident first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +82,17 @@ class Predictions:
 
 
 def predictions_path(run: str | Path, task: str, split: str) -> Path:
-    """Return where a run's folder holds the predictions of a task on a split."""
+    """Return the path of the predictions of a task on a split."""
     return Path(run) / "predictions" / f"{task}_{split}.csv"
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    """Write the predictions of one task on one split, whole or not at all.
-
-    Args:
-        path: The file to write or to replace; see `predictions_path`.
-        predictions: What to write.
-    """
+    """Write the predictions of one task on one split, whole or not at all."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        # Quotes around every text: a semicolon in it then splits no cell where a spreadsheet separates by semicolons.
+        # All texts are quoted: their semicolons then split no cell where a spreadsheet separates by semicolons.
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(_header(predictions.classes))
         columns = (predictions.texts, predictions.labels, predictions.predicted, predictions.sources)
@@ -107,13 +102,10 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read what `write_predictions` wrote, the texts as they were and the probabilities to six decimals.
-
-    Args:
-        path: The file to read.
+    """Read what `write_predictions` wrote, the probabilities with six decimals.
 
     Raises:
-        DataError: The file misses, is not UTF-8, or has another heading or rows that do not fit it (all named).
+        DataError: The file is missing, is not UTF-8, or has another heading or rows that do not fit it (all named).
     """
     (_, header), *records = _records(Path(path)) or [(1, [])]
     _check_header(f"{path}:1", header)
@@ -127,12 +119,7 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[str, str], list[ConfusionExample]]:
-    """Return for each pair (true class, predicted class) that differ the rows most surely taken for the other.
-
-    Args:
-        predictions: The predictions of one task on one split.
-        most: How many rows for each pair at most; the surest comes first.
-    """
+    """Return at most ``most`` wrong rows for each pair (true class, predicted class), the most confident first."""
     column = {name: at for at, name in enumerate(predictions.classes)}
     rows: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
@@ -141,14 +128,14 @@ def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[st
     return {
         pair: [
             ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
-            for probability, at in sorted(found, key=lambda each: -each[0])[:most]
+            for probability, at in sorted(wrong, key=lambda row: -row[0])[:most]
         ]
-        for pair, found in rows.items()
+        for pair, wrong in rows.items()
     }
 
 
 def guarded(cell: str) -> str:
-    """Return a cell that no spreadsheet runs as a formula."""
+    """Return the cell, with a leading quote where a spreadsheet would run it as a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
@@ -157,11 +144,12 @@ def _unguarded(cell: str) -> str:
 
 
 def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the records of the file, each with the number of its first line."""
+    """Return the rows of the file, each with the number of its first line."""
     records: list[tuple[int, list[str]]] = []
     line = 1
+    expected = "the predictions of a run"
     try:
-        # utf-8-sig: a file that a spreadsheet saved again begins with a byte-order mark.
+        # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.
         with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
             reader = csv.reader(file, strict=True)
             for cells in reader:
@@ -169,10 +157,10 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
                 line = reader.line_num + 1
     except OSError as error:
         found, repair = f"not readable: {error.strerror}", "evaluate the run again: it writes this file"
-        raise DataError(Problem(str(path), found, "the predictions of a run", repair)) from None
+        raise DataError(Problem(str(path), found, expected, repair)) from None
     except UnicodeDecodeError as error:
-        found, repair = f"not UTF-8 text: {error.reason}", "save the file as UTF-8"
-        raise DataError(Problem(str(path), found, "the predictions of a run", repair)) from None
+        found = f"not UTF-8 text: {error.reason}"
+        raise DataError(Problem(str(path), found, expected, "save the file as UTF-8")) from None
     except csv.Error as error:
         raise DataError(Problem(f"{path}:{line}", f"broken CSV: {error}", "records as in RFC 4180")) from None
     return records

@@ -1,9 +1,9 @@
-"""Tune the decision rule on validation: how much of the training class prior to take out of the logits.
+"""Tune the decision rule on validation: how much of the class prior of the training rows to remove from the logits.
 
-A head that was trained on rare classes learns how rare they are, and answers them seldom. Post-hoc logit adjustment
+A head trained on imbalanced classes learns the prior, and rarely predicts rare classes. Post-hoc logit adjustment
 (Menon et al. 2021, "Long-Tail Learning via Logit Adjustment", section 4.1) subtracts ``tau * log(prior)`` from the
-logits: ``tau = 1`` is right for balanced error, and macro-F1 wants something between. Below 0 it answers rare classes
-more seldom: what helps a head that was trained with weighted classes. Notation as in `mtl.evaluation.calibration`.
+logits: ``tau = 1`` is optimal for the balanced error, and macro-F1 needs less. A negative ``tau`` makes rare classes
+rarer, which helps a head that was trained with class weights. Notation as in `mtl.evaluation.calibration`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibration import Integers, check_rows
+from mtl.evaluation.calibration import check_rows
+from mtl.evaluation.counts import Integers, f1_scores, macro_f1
 from mtl.model.decision import Floats
 
 TAUS = tuple(step / 4 for step in range(-4, 7))
-"""The values that are tried, -1.0 to 1.5: a finer grid finds the noise of the validation rows."""
+"""The grid, -1.0 to 1.5: a finer one would fit noise of the validation rows."""
 
 _RESAMPLES = 500  # a standard error to within 3 %
 
 
 def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
-    """Return what is added to the logits, ``-tau * log(prior)``, ``(C,)``.
+    """Return the adjustment of the logits, ``-tau * log(prior)``, ``(C,)``.
 
     Args:
         counts: The training rows of each class, ``(C,)``.
-        tau: How much of the log-prior is taken out.
+        tau: The share of the log-prior that is removed.
 
     Raises:
         ValueError: A class has no training row.
@@ -39,19 +40,19 @@ def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
 
 
 def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int, taus: Sequence[float] = TAUS) -> float:
-    """Return the ``tau`` of the grid for the macro-F1 of the rows: the weakest that is not clearly worse than the best.
+    """Return the weakest ``tau`` of the grid whose macro-F1 is not clearly worse than the best one.
 
-    Macro-F1 hangs on a few rows of the rare classes, so the best of a grid is often the luckiest. What is taken is the
-    ``tau`` nearest to 0 whose macro-F1 lies within one standard error of the best one, the rule of Breiman et al. 1984
-    ("Classification and Regression Trees", section 3.4.3). The standard error is that of the difference of the two
-    on the same rows, from a bootstrap over rows: what makes both better or worse at once does not count.
+    Macro-F1 depends on a few rows of the rare classes, so the best of a grid is often the luckiest. The ``tau`` nearest
+    to 0 whose macro-F1 lies within one standard error of the best is chosen, the rule of Breiman et al. 1984
+    ("Classification and Regression Trees", section 3.4.3). The standard error is that of the difference of the two on
+    the same rows, from a bootstrap over rows.
 
     Args:
         logits: ``(N, C)`` of the validation rows.
         labels: ``(N,)``.
         counts: The training rows of each class, ``(C,)``.
-        seed: Draws the bootstrap.
-        taus: The grid; with 0.0, so that doing nothing is among the choices.
+        seed: Of the bootstrap.
+        taus: The grid; it must contain 0.0, no adjustment.
 
     Raises:
         ValueError: The shapes do not fit, a value is not finite, a class has no training row, or the grid has no 0.
@@ -73,24 +74,10 @@ def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int,
     raise AssertionError("the best is within any distance of itself")
 
 
-def macro_f1(labels: Integers, predicted: Integers, classes: int) -> float:
-    """Return the mean F1 of all classes, with the conventions of `mtl.evaluation.metrics`.
-
-    Args:
-        labels: The true classes, ``(N,)``.
-        predicted: The predicted ones, ``(N,)``.
-        classes: ``C``.
-    """
-    right, support, answers = (
-        np.bincount(found, minlength=classes) for found in (labels[labels == predicted], labels, predicted)
-    )
-    return float((2 * right / np.maximum(support + answers, 1)).mean())
-
-
 def _standard_error(labels: Integers, one: Integers, other: Integers, classes: int, seed: int) -> float:
     """Return the bootstrap's standard error of the difference in macro-F1 of two predictions of the same rows.
 
-    Rows with the same label and the same two predictions are one kind: a resample draws how often each kind occurs.
+    Rows with the same label and the same two predictions are one kind; a resample draws the count of each kind.
     """
     kinds, counts = np.unique(np.stack([labels, one, other]), axis=1, return_counts=True)
     rows = len(labels)
@@ -102,7 +89,7 @@ def _standard_error(labels: Integers, one: Integers, other: Integers, classes: i
 def _resampled_f1(drawn: Integers, labels: Integers, predicted: Integers, classes: int) -> NDArray[np.float64]:
     """Return the macro-F1 ``(R,)`` of ``R`` resamples ``(R, K)``, counts of ``K`` kinds of rows."""
     counts = drawn.astype(np.float64)  # whole numbers, which BLAS takes only as floats
-    true, answered = (np.eye(classes)[found] for found in (labels, predicted))  # (K, C)
+    true, answered = (np.eye(classes)[indices] for indices in (labels, predicted))  # (K, C)
     right, both = counts @ (true * answered), counts @ (true + answered)  # (R, C)
-    found: NDArray[np.float64] = (2 * right / np.maximum(both, 1)).mean(axis=1)
-    return found
+    scores: NDArray[np.float64] = f1_scores(right, both).mean(axis=1)
+    return scores

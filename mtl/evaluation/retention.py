@@ -1,8 +1,8 @@
 """Retention: how much of its general ability an encoder keeps when it is fine-tuned.
 
 Measured as in the semantic textual similarity tasks (Cer et al. 2017): the Spearman rank correlation between the cosine
-similarity of two embeddings and a score that people gave the pair of sentences. It needs no training, and a model that
-forgets what its pretraining taught falls in it long before the trained tasks show anything.
+similarity of two embeddings and human scores of the pair of sentences. It needs no training, and it drops long before
+the metrics of the trained tasks do in a model that forgets its pretraining.
 """
 
 from __future__ import annotations
@@ -27,14 +27,8 @@ def pair_correlation(
 ) -> float:
     """Return the Spearman correlation of the encoder's similarities with the scores of ``N`` pairs.
 
-    Computed in fp32, so that an encoder that did not change gives the very same number.
-
-    Args:
-        encoder: The encoder, in any mode; its modes are put back.
-        tokenizer: Its tokenizer.
-        pairs: The pairs.
-        pad_id: The tokenizer's padding id.
-        batch_size: The most sentences of a batch.
+    Computed in fp32, so that an encoder that did not change gives exactly the same number. The modes of the encoder's
+    modules are restored.
     """
     table = token_table([*pairs.first, *pairs.second], tokenizer, encoder)
     embeddings = encode_table(encoder, table, Encoding(pad_id=pad_id, batch_size=batch_size))
@@ -53,7 +47,7 @@ def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[n
 def correlation(similarities: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     """Return Spearman's rank correlation of two arrays ``(N,)``, equal values sharing their mean rank.
 
-    0 where all similarities are equal: an encoder that has collapsed knows nothing of the pairs.
+    0 where all similarities are equal, as those of a collapsed encoder.
     """
     if np.ptp(similarities) == 0:
         return 0.0

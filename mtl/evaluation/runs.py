@@ -1,4 +1,4 @@
-"""Finished runs: find them under folders, and read their configuration, figures, predictions and curves."""
+"""Finished runs: find them under folders, and read their configuration, metrics, predictions and curves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,59 +16,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl.base import schema
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import read_yaml
-from mtl.evaluation.metrics_file import RunMetrics, check_file, read_metrics
+from mtl.base.run_folder import CONFIG, METRICS
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
-from mtl.evaluation.records import TaskReport
+from mtl.evaluation.records import Natural, TaskReport
+from mtl.evaluation.run_metrics import RunMetrics, check_file, read_metrics
 
+LOG = "train.log"
 CURVES = Path("logs") / "metrics.csv"
-
-
-def read_curves(run: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """Return for each logged figure its values by epoch, counted from 1; training losses as their mean in the epoch.
-
-    A run without such a log has no curves; a cell that cannot be read, as a killed run may leave it, is passed over.
-
-    Args:
-        run: The run folder.
-    """
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        with (Path(run) / CURVES).open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
-                epoch = _number(line.pop("epoch", None))
-                for name, cell in line.items():
-                    value = _number(cell)
-                    if epoch is not None and value is not None and name != "step":
-                        found[name][epoch + 1].append(value)
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return {}
-    return {
-        name: [(epoch, sum(values) / len(values)) for epoch, values in sorted(points.items())]
-        for name, points in found.items()
-    }
-
-
-def _number(cell: str | None) -> float | None:
-    try:
-        return float(cell) if cell else None
-    except (TypeError, ValueError):
-        return None
-
-
-METRICS, CONFIG, LOG = "metrics.json", "config.yaml", "train.log"
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job folder without figures.
+    """A job folder without ``metrics.json``.
 
     Attributes:
-        folder: Where it is.
-        overrides: What its command line asked for, as far as it is known.
-        reason: What its log says last; empty if it says nothing.
-        failed: Whether the log tells of a failure; otherwise the job was stopped, or still runs.
+        folder: Its folder.
+        overrides: The overrides of its command line, as far as they are known.
+        reason: The end of its log, or what follows the first error in it; may be empty.
+        failed: Whether the log reports a failure; otherwise the job was stopped, or is still running.
     """
 
     folder: Path
@@ -81,25 +49,25 @@ def find(folders: Iterable[str | Path]) -> tuple[list[Path], list[Unfinished]]:
     """Return the run folders at or under ``folders``, each once, and the jobs that have not finished.
 
     A run has ``metrics.json`` and ``config.yaml``. A folder that only has ``.hydra``, ``config.yaml`` or ``train.log``
-    is a job that has not finished. Nothing is looked for inside either.
+    is a job that has not finished. Folders below a run or a job are not searched.
 
     Args:
         folders: Run folders, multirun folders, or folders above them.
 
     Raises:
-        DataError: Folders that do not exist (all named), or no run is there at all.
+        DataError: Folders that do not exist (all named), or there is no run at all.
     """
-    given = list(dict.fromkeys(Path(folder) for folder in folders))
+    paths = list(dict.fromkeys(Path(folder) for folder in folders))
     expected = "a run folder, the folder of a multirun, or one above them"
-    missing = [Problem(str(folder), "no such folder", expected) for folder in given if not folder.is_dir()]
+    missing = [Problem(str(folder), "no such folder", expected) for folder in paths if not folder.is_dir()]
     if missing:
         raise DataError(missing)
-    jobs = {job.resolve(): job for folder in given for job in _jobs(folder)}
+    jobs = {job.resolve(): job for folder in paths for job in _jobs(folder)}
     runs = [job for job in jobs.values() if _finished(job)]
     unfinished = [_unfinished(job) for job in jobs.values() if not _finished(job)]
     if not runs:
         found = f"{len(unfinished)} jobs, none of them finished" if unfinished else "no run"
-        place = ", ".join(map(str, given))
+        place = ", ".join(map(str, paths))
         raise DataError(
             Problem(place, found, f"runs: folders with {METRICS} and {CONFIG}", "train first, then compare")
         )
@@ -123,8 +91,8 @@ def _finished(job: Path) -> bool:
 def _unfinished(job: Path) -> Unfinished:
     lines = _text(job / LOG).splitlines()
     mark = next((at for at, line in enumerate(lines) if "this job failed" in line or "Traceback" in line), None)
-    told = [line.strip() for line in (lines if mark is None else lines[mark + 1 :]) if line.strip()]
-    reason = " ".join(told[:4]) if mark is not None else (told[-1] if told else "")
+    texts = [line.strip() for line in (lines if mark is None else lines[mark + 1 :]) if line.strip()]
+    reason = " ".join(texts[-1:] if mark is None else texts[:4])
     return Unfinished(job, _overrides(job), reason, failed=mark is not None)
 
 
@@ -145,11 +113,11 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One run's predictions of one task on the rows it was tested on.
+    """One run's predictions of one task on its test rows.
 
     Attributes:
-        split: Which rows: ``test``, or ``val`` where there are no test rows.
-        predictions: What the run wrote, ``N`` rows and ``C`` classes.
+        split: ``test``, or ``val`` where there are no test rows.
+        predictions: ``N`` rows and ``C`` classes.
     """
 
     split: str
@@ -157,19 +125,38 @@ class Outcomes:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """The true classes as places in the list of classes, shape ``(N,)``."""
-        return _codes(self.predictions.labels, self.predictions.classes)
+        """The true classes as indices into the sorted class names, shape ``(N,)``."""
+        return self._indices(self.predictions.labels)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """The predicted classes as places in the list of classes, shape ``(N,)``."""
-        return _codes(self.predictions.predicted, self.predictions.classes)
+        """The predicted classes as indices into the sorted class names, shape ``(N,)``."""
+        return self._indices(self.predictions.predicted)
 
     @cached_property
     def rows(self) -> str:
-        """A checksum of texts, labels and classes in their order: equal where two runs saw the same rows."""
-        content = json.dumps([list(each) for each in (self.predictions.texts, self.predictions.labels)])
+        """A checksum of texts, labels and classes in their order: equal where two runs were tested on the same rows."""
+        content = json.dumps([list(self.predictions.texts), list(self.predictions.labels)])
         return hashlib.sha256(content.encode() + json.dumps(sorted(self.predictions.classes)).encode()).hexdigest()
+
+    def _indices(self, names: Sequence[str]) -> NDArray[np.int64]:
+        index = {name: at for at, name in enumerate(sorted(self.predictions.classes))}
+        return np.array([index[name] for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts of `RunMetrics.run` that a comparison uses; runs of older versions may lack them.
+
+    Attributes:
+        name: What was run: the experiment or the freeze scenario.
+        choices: The choice made in each configuration group.
+        training_rows: For each task the training rows of each label.
+    """
+
+    name: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    training_rows: Mapping[str, Mapping[str, Natural]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,23 +166,21 @@ class Record:
     Attributes:
         folder: Its folder.
         config: Its configuration, plain.
-        metrics: Its figures.
+        metrics: The content of its ``metrics.json``.
         outcomes: For each task its predictions on the test rows.
-        retention: Spearman correlation on sentence pairs before and after, if it was measured.
-        calibration: For each task the expected calibration error after calibration, if it was measured.
+        facts: What it trained, and on how many rows.
     """
 
     folder: Path
     config: Mapping[str, Any]
     metrics: RunMetrics
     outcomes: Mapping[str, Outcomes]
-    retention: tuple[float, float] | None = None
-    calibration: Mapping[str, float] | None = None
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def name(self) -> str:
-        """What was run, in a word or two: the experiment or the freeze scenario."""
-        return str(self.metrics.run.get("name") or self.folder.name)
+        """The experiment or the freeze scenario; the name of the folder where the run does not record it."""
+        return self.facts.name or self.folder.name
 
     @property
     def seed(self) -> int | None:
@@ -204,31 +189,39 @@ class Record:
         return seed if isinstance(seed, int) else None
 
     @property
-    def choices(self) -> dict[str, str]:
+    def choices(self) -> Mapping[str, str]:
         """The choice made in each configuration group."""
-        choices = self.metrics.run.get("choices")
-        return {str(group): str(choice) for group, choice in choices.items()} if isinstance(choices, dict) else {}
+        return self.facts.choices
 
     @property
-    def training_rows(self) -> dict[str, dict[str, int]]:
-        """For each task the training rows of each label; empty where the run does not tell."""
-        rows = self.metrics.run.get("training_rows")
-        if not isinstance(rows, dict) or not all(isinstance(counts, dict) for counts in rows.values()):
-            return {}
-        return {task: {str(label): int(count) for label, count in counts.items()} for task, counts in rows.items()}
+    def training_rows(self) -> Mapping[str, Mapping[str, int]]:
+        """For each task the training rows of each label; empty where the run does not record it."""
+        return self.facts.training_rows
 
     @property
     def size(self) -> int | None:
-        """The training rows of all tasks together, or None where the run does not tell."""
+        """The training rows of all tasks together, or None where the run does not record them."""
         return sum(sum(counts.values()) for counts in self.training_rows.values()) or None
 
+    @property
+    def retention(self) -> tuple[float, float] | None:
+        """Spearman correlation on sentence pairs before and after training, if it was measured."""
+        retention = self.metrics.retention
+        return None if retention is None else (retention.before, retention.after)
+
+    @property
+    def calibration(self) -> dict[str, float]:
+        """The expected calibration error of each task that was calibrated, after calibration."""
+        reports = {task: self.report(task).calibration for task in self.outcomes}
+        return {task: report.after.ece for task, report in reports.items() if report is not None}
+
     def report(self, task: str) -> TaskReport:
-        """Return the figures of a task on the rows it was tested on."""
+        """Return the report of a task on its test rows."""
         return self.metrics.tasks[task][self.outcomes[task].split]
 
     @property
     def alone(self) -> str | None:
-        """The task that was trained alone, if that is what the run did."""
+        """The task that was trained alone, if the run did that."""
         task = self.config.get("task")
         return str(task) if task is not None and list(self.outcomes) == [task] else None
 
@@ -238,28 +231,27 @@ def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
 
     Args:
         folder: Its folder.
-        metrics: Its figures where they are at hand; by default they are read from its ``metrics.json``.
+        metrics: Its metrics if they are known; by default they are read from its ``metrics.json``.
 
     Raises:
-        DataError: Its configuration, its figures or its predictions cannot be read (all problems of a file).
+        DataError: Its configuration, its metrics or its predictions cannot be read (all problems of a file).
     """
     metrics = read_metrics(folder / METRICS) if metrics is None else metrics
-    splits = {task: _tested(found) for task, found in metrics.tasks.items() if found}
-    if not splits:
+    facts = schema.read_record(Facts, dict(metrics.run), f"{folder / METRICS}: run")
+    outcomes = {}
+    for task, splits in metrics.tasks.items():
+        if splits:
+            split = "test" if "test" in splits else next(iter(splits))
+            path = predictions_path(folder, task, split)
+            check_file(folder, path, metrics.files)
+            outcomes[task] = Outcomes(split, read_predictions(path))
+    if not outcomes:
         raise DataError(Problem(f"{folder / METRICS}: tasks", "no figures of any task", "a task with test or val"))
-    outcomes = {task: _outcomes(folder, task, split, metrics) for task, split in splits.items()}
-    kept = None if metrics.retention is None else (metrics.retention.before, metrics.retention.after)
-    return Record(folder, read_plain_config(folder), metrics, outcomes, kept, _calibration(metrics, splits))
-
-
-def _outcomes(folder: Path, task: str, split: str, metrics: RunMetrics) -> Outcomes:
-    path = predictions_path(folder, task, split)
-    check_file(folder, path, metrics.files)
-    return Outcomes(split, read_predictions(path))
+    return Record(folder, read_plain_config(folder), metrics, outcomes, facts)
 
 
 def read_plain_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration that a run has kept, as plain values that need not fit today's schema.
+    """Return the configuration of a run as plain values, which need not fit today's schema.
 
     Raises:
         DataError: It cannot be read or is no mapping.
@@ -271,22 +263,38 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         raise DataError(Problem(str(path), f"not readable: {first}", "the configuration of a run")) from None
     if not isinstance(values, dict):
-        raise DataError(
-            Problem(str(path), f"a {type(values).__name__}", "the configuration of a run: keys with values")
-        )
+        expected = "the configuration of a run: keys with values"
+        raise DataError(Problem(str(path), f"a {type(values).__name__}", expected))
     return values
 
 
-def _tested(splits: Mapping[str, TaskReport]) -> str:
-    return "test" if "test" in splits else next(iter(splits))
+def read_curves(run: str | Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the values of each logged metric by epoch, from 1, averaged where there are several in an epoch.
+
+    A run without such a log has no curves; cells that cannot be read, as a killed run may leave them, are skipped.
+
+    Args:
+        run: The run folder.
+    """
+    curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    try:
+        with (Path(run) / CURVES).open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                epoch = _number(line.pop("epoch", None))
+                for name, cell in line.items():
+                    value = _number(cell)
+                    if epoch is not None and value is not None and name != "step":
+                        curves[name][epoch + 1].append(value)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    return {
+        name: [(epoch, sum(values) / len(values)) for epoch, values in sorted(points.items())]
+        for name, points in curves.items()
+    }
 
 
-def _calibration(metrics: RunMetrics, splits: Mapping[str, str]) -> dict[str, float]:
-    """Return the expected calibration error of each task that was calibrated; a run need not be."""
-    reports = {task: metrics.tasks[task][split].calibration for task, split in splits.items()}
-    return {task: report.after.ece for task, report in reports.items() if report is not None}
-
-
-def _codes(names: Any, classes: Any) -> NDArray[np.int64]:
-    place = {name: at for at, name in enumerate(sorted(classes))}
-    return np.array([place[name] for name in names], dtype=np.int64)
+def _number(cell: str | None) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except (TypeError, ValueError):
+        return None

@@ -1,4 +1,4 @@
-"""Compute the logits of every row of the tasks' splits, and the reports and predictions that follow."""
+"""Compute the logits of all rows of a split, and the report and predictions from them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
 from mtl.evaluation.calibrate import calibration_report
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
 from mtl.model.decision import Calibration
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a network makes of one task's split: its figures and its predictions row by row."""
+    """The metrics and predictions of a network on one task's split."""
 
     report: TaskReport
     predictions: Predictions
@@ -38,19 +37,17 @@ def score(
     calibration: Calibration,
     bins: int,
 ) -> Scored:
-    """Predict all rows of a split and count.
+    """Return the predictions of a split and their metrics.
 
     Args:
-        logits: Those of the rows, ``(N, C)``, as the head gives them.
+        logits: Outputs of the head, ``(N, C)``.
         labels: The ``C`` labels, in the order of the logits.
         truth: Class ids of the rows, ``(N,)``.
         examples: The same rows as text.
-        calibration: What stands between logits and probabilities.
+        calibration: Turns logits into probabilities.
         bins: Bins of the calibration error.
     """
     predicted = calibration.predicted(logits)
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(confusion, (truth, predicted), 1)
     names = np.array(labels, dtype=object)
     predictions = Predictions(
         classes=list(labels),
@@ -60,7 +57,7 @@ def score(
         probabilities=calibration.probabilities(logits),
         sources=examples.sources(),
     )
-    report = task_report(torch.from_numpy(confusion), labels)
+    report = report_of_rows(truth, predicted, labels)
     return Scored(replace(report, calibration=calibration_report(logits, truth, calibration, bins)), predictions)
 
 
@@ -78,7 +75,7 @@ def logits_of(
         task: The task.
         split: Token ids of the rows.
         how: Batches, precision, progress bar.
-        embeddings: Those of the rows, ``(N, H)``, if they are known.
+        embeddings: Embeddings of the rows, ``(N, H)``; by default they are computed.
     """
     if embeddings is None:
         embeddings = encode_table(network.encoder, split.table, how)

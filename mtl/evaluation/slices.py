@@ -1,7 +1,7 @@
-"""Slices: parts of the rows that have something in common, and whether a task does worse there than elsewhere.
+"""Slices: subsets of the rows with something in common, and whether a task does worse on them than on all rows.
 
-Words that make a sentence hard for a model (negations, contrasts, praise and blame side by side) are short lists of
-common English words that can be checked at a glance; a text in another language has no such slice.
+Words that make a sentence hard for a model (negations, contrasts, praise beside blame) are short lists of common
+English words that can be checked at a glance; texts in other languages have no such slice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+
+from mtl.evaluation.counts import Integers, class_counts, f1_scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,18 +47,17 @@ NEGATIVE: Final = _set(
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _CLAUSE_END = re.compile(r"[.,;:!?]")
-_REACH = 3  # words behind a negation that it turns over, in the same clause
+_REACH = 3  # words after a negation that it negates, within the same clause
 
 
 class Signs(NamedTuple):
-    """What a text holds.
+    """Which signs a text contains.
 
     Attributes:
         negation: A word of `NEGATIONS`, or one that ends in ``n't``.
         contrast: A word of `CONTRASTS`.
-        mixed: Something positive and something negative: a word of `POSITIVE` or `NEGATIVE` counts for its side, and
-            for the other one where one of the three words before it negates, with no punctuation between: *good but
-            slow*, *fast, not friendly*.
+        mixed: Both praise and blame. A word of `POSITIVE` or `NEGATIVE` changes sides where one of the three words
+            before it, without punctuation in between, is a negation: *good but slow*, *fast, not friendly*.
     """
 
     negation: bool
@@ -65,7 +66,7 @@ class Signs(NamedTuple):
 
 
 def signs_of(text: str) -> Signs:
-    """Return what a text holds; case and the shape of the apostrophe do not matter."""
+    """Return the signs in a text; case and the shape of the apostrophe do not matter."""
     clauses = [_WORD.findall(clause) for clause in _CLAUSE_END.split(text.replace("’", "'").lower())]
     words = [word for clause in clauses for word in clause]
     sides = {side for clause in clauses for side in _sides(clause)}
@@ -77,14 +78,14 @@ def _negates(word: str) -> bool:
 
 
 def _sides(words: Sequence[str]) -> Iterator[bool]:
-    """Yield for each word of praise or blame whether it is praise, as it stands."""
+    """Yield for each word of praise or blame whether it is praise, negations considered."""
     for at, word in enumerate(words):
         if word in POSITIVE or word in NEGATIVE:
             yield (word in POSITIVE) != any(map(_negates, words[max(0, at - _REACH) : at]))
 
 
 MOST_VALUES: Final = 10
-"""A column has at most so many slices, the rest aside."""
+"""The most slices of a column, besides `REST` and `EMPTY`."""
 EMPTY: Final = "(empty)"
 REST: Final = "(all other values)"
 _Z = 1.959964  # of 95 %
@@ -92,18 +93,18 @@ _Z = 1.959964  # of 95 %
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """The figures of a slice.
+    """The metrics of a slice.
 
     Attributes:
-        kind: What it is made by: ``length``, ``negation``, …, or the column.
-        value: Which part of it.
-        support: Its rows.
-        accuracy: The share of them that was predicted right.
+        kind: The criterion: ``length``, ``negation``, …, or the name of a column.
+        value: The value of the criterion.
+        support: The number of rows.
+        accuracy: The share of rows that were predicted correctly.
         macro_f1: The mean F1 over the classes that have rows in the slice.
-        difference: Its accuracy less that of all rows.
+        difference: Its accuracy minus that of all rows.
         low: Lower end of the 95 % interval of its accuracy, see `wilson`.
         high: Upper end.
-        extra_errors: The mistakes beyond those that the accuracy of all rows would make; negative for fewer.
+        extra_errors: The mistakes minus those expected from the accuracy of all rows.
         beyond_noise: Whether the accuracy of all rows lies outside the interval.
     """
 
@@ -122,10 +123,10 @@ class SliceFigures:
 def slice_figures(
     texts: Sequence[str], labels: Sequence[str], predicted: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> list[SliceFigures]:
-    """Return the figures of each slice in the order in which to look at them.
+    """Return the metrics of each slice, those that need attention first.
 
-    First those where the task does worse than can be chance, then the others, then those where it does better; within
-    each the slice with the most extra mistakes first. A slice of all rows is left out, it says nothing.
+    First come slices where the task does worse beyond chance, then those without a difference beyond chance, then those
+    where it does better; within these, slices with more extra mistakes come first. A slice of all rows is left out.
 
     Args:
         texts: The ``N`` sentences.
@@ -133,19 +134,19 @@ def slice_figures(
         predicted: Their predicted classes.
         columns: The user's columns, ``N`` values each.
     """
-    names = {name: at for at, name in enumerate(dict.fromkeys([*labels, *predicted]))}
-    truth, found = (np.array([names[name] for name in each], dtype=np.int64) for each in (labels, predicted))
-    overall = float((truth == found).mean()) if len(truth) else 0.0
-    figures = [
-        _figures(kind, value, truth[mask], found[mask], overall)
+    index = {name: at for at, name in enumerate(dict.fromkeys([*labels, *predicted]))}
+    truth, answers = (np.array([index[name] for name in names], dtype=np.int64) for names in (labels, predicted))
+    overall = float((truth == answers).mean()) if len(truth) else 0.0
+    rows = [
+        _figures(kind, value, truth[mask], answers[mask], overall)
         for kind, value, mask in slices(texts, columns)
         if 0 < mask.sum() < len(truth)
     ]
-    return sorted(figures, key=lambda each: (_place(each), -each.extra_errors))
+    return sorted(rows, key=lambda row: (_attention(row), -row.extra_errors))
 
 
 def slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, Mask]]:
-    """Yield kind, value and rows ``(N,)`` of each slice, also of those without rows."""
+    """Yield kind, value and the mask ``(N,)`` of each slice, also of empty ones."""
     lengths = np.array([len(text.split()) for text in texts], dtype=np.float64)
     yield from (("length", value, mask) for value, mask in terciles(lengths, "words"))
     signs = np.array([signs_of(text) for text in texts], dtype=bool).reshape(len(texts), len(Signs._fields))
@@ -157,9 +158,9 @@ def slices(texts: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Iterat
 
 
 def terciles(values: NDArray[np.float64], unit: str = "") -> Iterator[tuple[str, Mask]]:
-    """Yield a name and the rows ``(N,)`` of the lower, middle and upper third of ``values`` ``(N,)``.
+    """Yield a name and the mask ``(N,)`` of the lower, middle and upper third of ``values`` ``(N,)``.
 
-    Equal values stand in one part, so the parts may differ in size, and some may be empty.
+    Equal values belong to the same third, so that thirds may differ in size and may be empty.
     """
     if not len(values):
         return
@@ -173,10 +174,10 @@ def terciles(values: NDArray[np.float64], unit: str = "") -> Iterator[tuple[str,
 def wilson(right: int, rows: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927, doi:10.2307/2276774, in the form of Agresti and Coull).
 
-    Unlike the normal approximation it stays within 0 and 1, and is of use for few rows and shares near 0 or 1.
+    Unlike the normal approximation it stays within 0 and 1, and it is usable with few rows and shares near 0 or 1.
 
     Args:
-        right: The rows that count.
+        right: The counted rows.
         rows: All rows, at least 1.
     """
     share, z2 = right / rows, _Z * _Z
@@ -185,15 +186,17 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _figures(kind: str, value: str, truth: NDArray[np.int64], found: NDArray[np.int64], overall: float) -> SliceFigures:
-    right, rows = int((truth == found).sum()), len(truth)
+def _figures(kind: str, value: str, truth: Integers, predicted: Integers, overall: float) -> SliceFigures:
+    counts = class_counts(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
+    right, rows = int(counts.right.sum()), len(truth)
     low, high = wilson(right, rows)
+    scores = f1_scores(counts.right, counts.support + counts.predicted)
     return SliceFigures(
         kind=kind,
         value=value,
         support=rows,
         accuracy=right / rows,
-        macro_f1=_macro_f1(truth, found),
+        macro_f1=float(scores[counts.support > 0].mean()),
         difference=right / rows - overall,
         low=low,
         high=high,
@@ -202,16 +205,7 @@ def _figures(kind: str, value: str, truth: NDArray[np.int64], found: NDArray[np.
     )
 
 
-def _macro_f1(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Return the mean F1 of the classes in ``truth``; ``2 TP / (support + predicted)`` for each."""
-    size = int(max(truth.max(), found.max())) + 1
-    support, predicted = np.bincount(truth, minlength=size), np.bincount(found, minlength=size)
-    both = np.bincount(truth[truth == found], minlength=size)
-    present = support > 0
-    return float((2 * both[present] / (support + predicted)[present]).mean())
-
-
-def _place(figures: SliceFigures) -> int:
+def _attention(figures: SliceFigures) -> int:
     if not figures.beyond_noise:
         return 1
     return 0 if figures.difference < 0 else 2
@@ -222,11 +216,12 @@ def _column(values: Sequence[str]) -> Iterator[tuple[str, Mask]]:
     counts = Counter(texts.tolist())
     numbers = _numbers(list(counts))
     if len(counts) > MOST_VALUES and numbers is not None:
-        given = texts != EMPTY
-        row_numbers = np.array([numbers[text] for text in texts[given]], dtype=np.float64)
-        for name, mask in terciles(row_numbers):
-            yield name, _spread(given, mask)
-        yield EMPTY, ~given
+        known = texts != EMPTY
+        for name, mask in terciles(np.array([numbers[text] for text in texts[known]], dtype=np.float64)):
+            rows = np.zeros(len(texts), dtype=bool)
+            rows[np.flatnonzero(known)[mask]] = True
+            yield name, rows
+        yield EMPTY, ~known
         return
     shown = [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_VALUES]]
     for value in shown:
@@ -236,16 +231,9 @@ def _column(values: Sequence[str]) -> Iterator[tuple[str, Mask]]:
 
 
 def _numbers(values: Sequence[str]) -> dict[str, float] | None:
-    """Return the values as numbers; None if one is none."""
+    """Return the values as numbers; None unless all of them are finite numbers."""
     try:
-        found = {value: float(value) for value in values if value != EMPTY}
+        numbers = {value: float(value) for value in values if value != EMPTY}
     except ValueError:
         return None
-    return found if all(map(math.isfinite, found.values())) else None
-
-
-def _spread(given: Mask, mask: Mask) -> Mask:
-    """Return a mask over the given rows as one over all rows."""
-    rows = np.zeros(len(given), dtype=bool)
-    rows[np.flatnonzero(given)[mask]] = True
-    return rows
+    return numbers if all(map(math.isfinite, numbers.values())) else None

@@ -1,4 +1,4 @@
-"""The figures of each stage of a multi-stage head, from the probabilities of the labels.
+"""The metrics of each stage of a multi-stage head, from the probabilities of the labels.
 
 Notation: ``N`` rows, ``C`` labels, ``K`` coarse classes.
 """
@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mtl.base.label_tree import LabelTree
-from mtl.evaluation.metrics import task_report
+from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.records import StageReports, TaskReport
 from mtl.evaluation.scoring import Scored
 from mtl.model.saved import TaskHead, multi_stage_specs
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def coarse_probabilities(tree: LabelTree, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the probabilities ``(N, K)`` of the coarse classes: the sums of those of their labels, ``(N, C)``."""
+    """Return the probabilities ``(N, K)`` of the coarse classes: sums over their labels' probabilities ``(N, C)``."""
     coarse = np.zeros((len(probabilities), len(tree.branches)))
     for label, branch in enumerate(tree.branch_of):
         coarse[:, branch] += probabilities[:, label]
@@ -31,11 +30,11 @@ def coarse_probabilities(tree: LabelTree, probabilities: NDArray[np.floating]) -
 
 
 def stage_reports(tree: LabelTree, probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> StageReports:
-    """Return the figures of both stages.
+    """Return the metrics of both stages.
 
     Args:
         tree: The coarse classes and their labels.
-        probabilities: Those of the labels, ``(N, C)``.
+        probabilities: Probabilities of the labels, ``(N, C)``.
         labels: The true class ids ``(N,)``.
     """
     coarse = coarse_probabilities(tree, probabilities)
@@ -56,32 +55,24 @@ def stage_reports(tree: LabelTree, probabilities: NDArray[np.floating], labels: 
 
 
 def _report(probabilities: NDArray[np.floating], truth: NDArray[np.int64], names: Sequence[str]) -> TaskReport:
-    """Return the report of the rows whose greatest probability is taken for their class."""
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(confusion, (truth, probabilities.argmax(axis=1)), 1)
-    return task_report(torch.from_numpy(confusion), names)
+    return report_of_rows(truth, probabilities.argmax(axis=1), names)
 
 
 def _log_loss(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
-    """Return the mean of ``-log p`` of the true classes, 0 without rows; no probability counts as less than 1e-38."""
+    """Return the mean of ``-log p`` of the true classes, 0 without rows; probabilities are clipped at 1e-38."""
     if not len(truth):
         return 0.0
-    found = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.log(np.maximum(found, 1e-38)).mean())
+    of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return float(-np.log(np.maximum(of_truth, 1e-38)).mean())
 
 
 def with_stages(
     scored: Mapping[str, Mapping[str, Scored]], heads: Mapping[str, TaskHead]
 ) -> dict[str, dict[str, Scored]]:
-    """Return what was scored, with the figures of each stage where a head has several.
-
-    Args:
-        scored: Figures and predictions of each task and split.
-        heads: The tasks' labels and heads.
-    """
+    """Return the scores of each task and split with the metrics of each stage where a head has several."""
     trees = {name: LabelTree.over(heads[name].labels, spec.tree) for name, spec in multi_stage_specs(heads).items()}
     return {
-        task: {split: _staged(each, trees[task]) if task in trees else each for split, each in splits.items()}
+        task: {split: _staged(score, trees[task]) if task in trees else score for split, score in splits.items()}
         for task, splits in scored.items()
     }
 

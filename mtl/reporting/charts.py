@@ -12,7 +12,7 @@ from mtl.base.formatting import told_apart
 from mtl.evaluation.calibration import reliability_bins
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import ReliabilityBin
-from mtl.evaluation.summary import RARE_SUPPORT
+from mtl.evaluation.run_summary import RARE_SUPPORT
 from mtl.reporting.page import Chart
 
 BINS = 15

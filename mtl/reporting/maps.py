@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from mtl.base import formatting
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import replacing
-from mtl.evaluation.metrics_file import check_file
 from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.run_metrics import check_file
+from mtl.evaluation.run_summary import weakest
 from mtl.evaluation.runs import Record
-from mtl.evaluation.summary import weakest
 from mtl.reporting import charts
 from mtl.reporting.charts import COLOURS
 from mtl.reporting.page import Chart

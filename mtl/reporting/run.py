@@ -7,11 +7,10 @@ from pathlib import Path
 
 from mtl.base import formatting
 from mtl.base.files import write_text_atomically
-from mtl.evaluation.gradient_figures import GradientFigures, method, sentences
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.predictions import ConfusionExample, ConfusionExamples
 from mtl.evaluation.records import Retention, TaskReport
-from mtl.evaluation.summary import (
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import (
     RARE_SUPPORT,
     Confusion,
     GroupRow,
@@ -23,6 +22,7 @@ from mtl.evaluation.summary import (
     reported_split,
     retention_row,
 )
+from mtl.evaluation.task_gradients import GradientFigures, method, sentences
 from mtl.reporting.markdown import code, escaped, folded, image, link, table
 from mtl.reporting.sections import calibration_section, confusion_table, error_blocks, stage_blocks
 

@@ -11,13 +11,13 @@ import numpy as np
 from mtl.base import formatting
 from mtl.base.files import write_text_atomically
 from mtl.base.formatting import told_apart
-from mtl.evaluation import gradient_figures
+from mtl.evaluation import task_gradients
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
+from mtl.evaluation.run_metrics import RunMetrics
+from mtl.evaluation.run_summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
 from mtl.evaluation.runs import Record, read_curves, read_record
-from mtl.evaluation.summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
 from mtl.reporting import charts
 from mtl.reporting.charts import points, pooled_bins
 from mtl.reporting.figures.confusion import most_confused
@@ -242,8 +242,8 @@ def _curves(record: Record) -> Iterator[Chart]:
 def _gradients(record: Record) -> Iterator[str]:
     gradients = record.metrics.gradients
     if gradients is not None and gradients.agreements:
-        told = map(paragraph, gradient_figures.sentences(gradients))
-        yield section("gradients", "Do the tasks fight?", *told, paragraph(gradient_figures.method(gradients), "note"))
+        told = map(paragraph, task_gradients.sentences(gradients))
+        yield section("gradients", "Do the tasks fight?", *told, paragraph(task_gradients.method(gradients), "note"))
 
 
 def _cost(record: Record) -> str:

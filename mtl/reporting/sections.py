@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from mtl.base import formatting
 from mtl.evaluation.errors import FOLDER, ErrorAnalysis, Mistake
 from mtl.evaluation.records import DECISIONS, MEASURES, CalibrationReport, StageReports, TaskReport
+from mtl.evaluation.run_summary import calibrations
 from mtl.evaluation.slices import SliceFigures
-from mtl.evaluation.summary import calibrations
 from mtl.reporting.markdown import code, escaped, folded, link, table
 
 

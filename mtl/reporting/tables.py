@@ -11,9 +11,9 @@ from rich.text import Text
 
 from mtl.base import formatting
 from mtl.base.terminal import console as console
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.records import DECISIONS, MEASURES, ClassReport, Retention, StageReports, TaskReport
-from mtl.evaluation.summary import (
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import (
     RARE_SUPPORT,
     GroupRow,
     JobRow,

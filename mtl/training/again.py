@@ -18,8 +18,8 @@ from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog
 from mtl.data.tasks import load_tasks
 from mtl.evaluation.calibrate import BINS
-from mtl.evaluation.metrics_file import RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import predictions_path, write_predictions
+from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
 from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.evaluation.stages import with_stages
 from mtl.inference.models import choose_device

@@ -13,8 +13,8 @@ import numpy as np
 from mtl.activations.encoding import encode_table
 from mtl.data.datamodule import EncodedSplit, Splits
 from mtl.evaluation.errors import ErrorAnalysis, TrainingRows, analyse, surest_mistakes
+from mtl.evaluation.run_summary import reported_split
 from mtl.evaluation.scoring import Scored
-from mtl.evaluation.summary import reported_split
 from mtl.reporting.maps import SentenceMap, sentence_map
 from mtl.training.plan import RunPlan
 

@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl.base.memory import PeakMemory, freed_memory_kept
 from mtl.data.tokens import UNLIMITED
-from mtl.evaluation.gradient_figures import GradientFigures
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.records import EpochFigures
 from mtl.evaluation.retention import pair_correlation
-from mtl.evaluation.summary import GroupRow, StageRow
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import GroupRow, StageRow
+from mtl.evaluation.task_gradients import GradientFigures
 from mtl.model.adapters import merge_adapters
 from mtl.training.analysis import SentenceMaps
 from mtl.training.announce import announce, group_rows, unfreezing_rows

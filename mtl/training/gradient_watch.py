@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from mtl.evaluation.gradient_figures import GradientFigures, summarised
+from mtl.evaluation.task_gradients import GradientFigures, summarised
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.module import MultiTaskModule
 from mtl.training.parallel import sum_over_processes

@@ -21,13 +21,13 @@ from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
 from mtl.evaluation.calibrate import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
-from mtl.evaluation.gradient_figures import sentences
-from mtl.evaluation.metrics_file import RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.records import Retention, TaskReport
+from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
+from mtl.evaluation.run_summary import RunPictures, RunSummary, reported_split
 from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.evaluation.stages import with_stages
-from mtl.evaluation.summary import RunPictures, RunSummary, reported_split
+from mtl.evaluation.task_gradients import sentences
 from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
 from mtl.reporting.model_card import model_card

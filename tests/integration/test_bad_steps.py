@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtl.base.errors import Problem, TrainingError
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoints import read_checkpoint
 from mtl.training.run import train

@@ -12,8 +12,8 @@ import pytest
 
 from mtl import MultiTaskModel
 from mtl.evaluation.calibration import temperature_for
-from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.decision import Calibration, log_softmax
 from mtl.predict import main as predict
 from mtl.training.again import evaluate_file, evaluate_run

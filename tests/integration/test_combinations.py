@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from tests.support.runs import data, run
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from mtl.base.errors import DataError, ModelError
 from mtl.base.run_folder import find_model
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import verify_model
 from mtl.training.checkpoints import verify_checkpoint, write_checkpoint
 from tests.support.networks import network

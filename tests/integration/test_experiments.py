@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtl.base.files import CONF
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from tests.support.runs import run
 
 if TYPE_CHECKING:

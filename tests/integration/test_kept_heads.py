@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtl import MultiTaskModel
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import load_model, save_model
 from mtl.training.again import evaluate_file, evaluate_run
 from tests.support.runs import data, run

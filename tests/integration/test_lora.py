@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mtl import MultiTaskModel
 from mtl.base.errors import ConfigError, MtlError
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.encoder import Encoder
 from mtl.model.saved import load_model
 from mtl.training.run import train

@@ -11,7 +11,7 @@ import torch
 
 from mtl import MultiTaskModel
 from mtl.base.errors import MtlError
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.inference.bulk import predict_to_file
 from mtl.model.saved import load_model
 from mtl.training.again import evaluate_run

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.train import refuse_launchers
 from tests.support.commands import call, outside, run
 from tests.support.runs import data

@@ -19,9 +19,9 @@ import yaml
 from mtl import MultiTaskModel
 from mtl.base.run_folder import begin, is_finished
 from mtl.config.checks import load
-from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.records import TaskReport
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.evaluation.runs import read_record
 from mtl.reporting.run_page import run_page
 from tests.support.commands import call

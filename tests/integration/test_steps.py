@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import load_model
 from mtl.training.checkpoints import read_checkpoint
 from tests.support.runs import Probe, data, probed, run

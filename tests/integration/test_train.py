@@ -10,7 +10,7 @@ import torch
 
 from mtl import MultiTaskModel
 from mtl.activations.frozen import Boundary, FrozenActivations
-from mtl.evaluation.metrics_file import read_metrics
+from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import load_model
 from tests.support.runs import Probe, data, probed, rows, run
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
+from mtl.base.schema import read_record
 from mtl.evaluation.metrics import TaskMetrics, overall_scores, task_report
 from mtl.evaluation.records import TaskReport
+from mtl.evaluation.run_metrics import plain
 
 Rows = tuple[int, list[tuple[int, int]]]
 
@@ -29,7 +31,7 @@ def report_of(classes: int, rows: list[tuple[int, int]]) -> TaskReport:
     truth, predicted = torch.tensor(rows).T
     metrics = TaskMetrics(classes)
     metrics.update(torch.nn.functional.one_hot(predicted, classes).float(), truth)
-    return metrics.report([str(index) for index in range(classes)])
+    return task_report(metrics.compute()["confusion"], [str(index) for index in range(classes)])
 
 
 @given(labelled_rows())
@@ -60,7 +62,9 @@ def test_the_order_of_rows_and_the_cuts_between_batches_change_nothing(drawn: Ro
     metrics = TaskMetrics(classes)
     for truth, predicted in shuffled:
         metrics.update(torch.nn.functional.one_hot(torch.tensor([predicted]), classes), torch.tensor([truth]))
-    assert metrics.report([str(index) for index in range(classes)]) == report_of(classes, rows)
+    assert task_report(metrics.compute()["confusion"], [str(index) for index in range(classes)]) == report_of(
+        classes, rows
+    )
 
 
 @given(labelled_rows(), st.data())
@@ -86,4 +90,4 @@ def test_figures_agree_with_each_other(drawn: Rows) -> None:
     assert report.weighted_recall == pytest.approx(report.accuracy)
     assert 0 <= report.macro_f1 <= 1
     assert report.majority_accuracy >= 1 / classes - 1e-12
-    assert TaskReport.from_dict(report.to_dict()) == report
+    assert read_record(TaskReport, plain(report), "") == report

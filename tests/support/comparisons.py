@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost, RunMetrics, checksums, write_metrics
 from mtl.evaluation.predictions import Predictions, predictions_path, write_predictions
+from mtl.evaluation.run_metrics import Cost, RunMetrics, checksums, write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

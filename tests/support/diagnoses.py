@@ -9,7 +9,7 @@ import torch
 
 from mtl.diagnosis.data_need import ClassNeed
 from mtl.diagnosis.suspects import rank_suspects
-from mtl.diagnosis.task import Duplicate, Place, TaskDiagnosis
+from mtl.diagnosis.task import Duplicate, Row, TaskDiagnosis
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.predictions import Predictions
 
@@ -69,5 +69,5 @@ def diagnosis(
 def duplicate(split: str, label: str) -> Duplicate:
     """Return a pair of a training row labelled ``good`` and one of a split with a label."""
     return Duplicate(
-        Place("train", "Great.", "good", "a.csv:2"), Place(split, "=Great", label, f"{split}.csv:3"), 0.97, True
+        Row("train", "Great.", "good", "a.csv:2"), Row(split, "=Great", label, f"{split}.csv:3"), 0.97, True
     )

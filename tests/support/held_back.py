@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
-from mtl.diagnosis.data_need import ClassNeed, data_need, f1_scores
+from mtl.diagnosis.data_need import ClassNeed, data_need
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
+from mtl.evaluation.counts import macro_f1
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -76,9 +77,6 @@ def realised(train: Rows, test: Rows, held: HeldBack, penalty: float) -> NDArray
         classes,
     )
     predicted = logits(scaling(test.embeddings), heads).argmax(dim=2).numpy()
-    confusions = np.zeros((classes + 1, classes, classes))
-    for at, row in enumerate(predicted):
-        np.add.at(confusions[at], (test.labels, row), 1)
-    macro = f1_scores(confusions).mean(axis=1)
+    macro = np.array([macro_f1(test.labels, row, classes) for row in predicted])
     gained: NDArray[np.float64] = macro[1:] - macro[0]
     return gained

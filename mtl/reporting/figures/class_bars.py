@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.evaluation.records import ClassReport, TaskReport
-from mtl.evaluation.summary import weakest
+from mtl.evaluation.run_summary import weakest
 from mtl.reporting.figures import style
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtl.evaluation.records import CalibrationReport, EpochFigures, ReliabilityBin, TaskReport
-from mtl.evaluation.summary import Picture, RunPictures, reported_split
+from mtl.evaluation.run_summary import Picture, RunPictures, reported_split
 from mtl.reporting.figures.class_bars import draw_class_bars
 from mtl.reporting.figures.confusion import draw_confusion
 from mtl.reporting.figures.reliability import draw_reliability

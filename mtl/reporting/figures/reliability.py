@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.records import ReliabilityBin
-from mtl.evaluation.summary import RARE_SUPPORT
+from mtl.evaluation.run_summary import RARE_SUPPORT
 from mtl.reporting.figures import style
 
 if TYPE_CHECKING:

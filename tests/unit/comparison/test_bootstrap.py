@@ -22,10 +22,10 @@ from mtl.comparison.bootstrap import (
     weights,
     with_seed_noise,
 )
-from mtl.comparison.differences import Bootstrap
+from mtl.comparison.differences import PairedBootstrap
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.metrics_file import RunMetrics
 from mtl.evaluation.predictions import Predictions
+from mtl.evaluation.run_metrics import RunMetrics
 from mtl.evaluation.runs import Outcomes, Record
 
 ROWS, CLASSES = 60, 3
@@ -215,7 +215,7 @@ def test_pairs_of_equal_scenarios_are_rarely_called_different_from_their_predict
     for _ in range(trials):
         true = generator.integers(0, 2, rows)
         pair = [scenario(name, true) for name in ("one", "other")]
-        found = Bootstrap(pair, {"topic": []}, 200).difference(pair[0], pair[1], "macro_f1", ["topic"])
+        found = PairedBootstrap(pair, {"topic": []}, 200).difference(pair[0], pair[1], "macro_f1", ["topic"])
         assert found is not None
         assert found.over_seeds
         called += p_value(found.values) < 0.05

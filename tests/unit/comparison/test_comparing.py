@@ -253,7 +253,7 @@ def test_advice_follows_the_figures(tmp_path: Path) -> None:
     assert found["Best quality"].answer == found["Best within a tenth of the cost"].answer == "freeze=backbone"
     assert found["Best within a tenth of the cost"].reasons[-1].startswith("It is also the best")
     assert "freeze=none and freeze=backbone" not in found["Best quality"].reasons
-    assert "ran with one seed" in found["What would make it surer"].reasons[0]
+    assert "ran with one seed" in found["What would make it more certain"].reasons[0]
 
 
 def test_without_a_cheap_scenario_the_cheapest_is_named(tmp_path: Path) -> None:

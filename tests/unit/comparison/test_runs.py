@@ -12,10 +12,11 @@ import pytest
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.comparison.recipes import IDLE, MEASURED, without
+from mtl.comparison.scenario_metrics import rare_classes
 from mtl.comparison.scenarios import scenarios
-from mtl.comparison.summary import rare_classes
 from mtl.config.command_line import compose_config
 from mtl.evaluation.runs import find, read_record
+from tests import support
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
 
 TRUE = labels(12)
@@ -206,6 +207,26 @@ def test_without_training_rows_the_tested_rows_tell_what_is_rare(tmp_path: Path)
     true = ["bad"] * 10 + ["good"] * 9 + ["fine"] * 2
     run = read_record(write_run(tmp_path / "0", {"sentiment": predictions(true, true)}))
     assert rare_classes("sentiment", [run]) == ["fine"]
+
+
+def test_a_run_of_an_earlier_version_is_read() -> None:
+    run = read_record(Path(support.__file__).parent / "earlier_run")
+    assert (run.name, run.seed, run.size, run.choices["freeze"]) == ("freeze=none", 42, 60, "none")
+    assert {task: len(each.predictions) for task, each in run.outcomes.items()} == {"classification": 9, "sentiment": 8}
+    assert run.retention == (0.3076423704624176, 0.309555321931839)
+    assert run.calibration.keys() == {"classification", "sentiment"}
+
+
+def test_facts_that_are_broken_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, TASKS, training_rows={"sentiment": {"bad": -1}})
+    with pytest.raises(DataError) as caught:
+        read_record(folder)
+    assert str(caught.value) == (
+        "Data: 1 problem\n"
+        f"  {folder / 'metrics.json'}: run: training_rows.sentiment.bad\n"
+        "      found:    -1\n"
+        "      expected: greater than or equal to 0"
+    )
 
 
 def test_retention_and_calibration_are_read_where_a_run_has_them(tmp_path: Path) -> None:

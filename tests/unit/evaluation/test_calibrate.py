@@ -64,14 +64,14 @@ def test_a_diverged_training_is_not_calibrated() -> None:
             1e-3,
             True,
             LOWEST,
-            "the temperature stands at its lower end, 0.01: on validation the head is right far more often than its "
+            "the temperature is at its lower end, 0.01: on validation the head is correct far more often than its "
             "probabilities say. Train it longer, or at a higher rate.",
         ),
         (
             1e3,
             False,
             HIGHEST,
-            "the temperature stands at its upper end, 100: on validation the head's probabilities say nothing about "
+            "the temperature is at its upper end, 100: on validation the head's probabilities say nothing about "
             "the classes.",
         ),
     ],

@@ -47,7 +47,7 @@ def test_report_equals_sklearn(rows: int, classes: int) -> None:
     logits, labels = predictions(rows, classes, seed=rows + classes)
     metrics = TaskMetrics(classes)
     metrics.update(logits, labels)
-    report = metrics.report([f"class {index}" for index in range(classes)])
+    report = task_report(metrics.compute()["confusion"], [f"class {index}" for index in range(classes)])
     assert_equals_sklearn(report, labels, logits.argmax(dim=1))
 
 
@@ -56,7 +56,7 @@ def test_one_class_only_equals_sklearn(true: int, guessed: int) -> None:
     truth, predicted = torch.full((9,), true), torch.full((9,), guessed)
     metrics = TaskMetrics(4)
     metrics.update(torch.nn.functional.one_hot(predicted, 4).float(), truth)
-    assert_equals_sklearn(metrics.report(LABELS), truth, predicted)
+    assert_equals_sklearn(task_report(metrics.compute()["confusion"], LABELS), truth, predicted)
 
 
 def test_figures_of_a_small_matrix() -> None:
@@ -119,7 +119,7 @@ def test_ranks_are_summed() -> None:
 
     metrics = TaskMetrics(2, dist_sync_fn=gather, distributed_available_fn=lambda: True)
     metrics.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
-    report = metrics.report(["a", "b"])
+    report = task_report(metrics.compute()["confusion"], ["a", "b"])
     assert report.confusion == [[1, 4], [0, 0]]
     assert report.accuracy == pytest.approx(0.2)
     assert metrics.compute()["not_finite"] == 2

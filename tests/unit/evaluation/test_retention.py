@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 
 from mtl.evaluation.records import Retention
 from mtl.evaluation.retention import correlation, cosine
-from mtl.evaluation.summary import retention_row
+from mtl.evaluation.run_summary import retention_row
 
 
 @pytest.mark.parametrize("levels", [2, 6, 1000])

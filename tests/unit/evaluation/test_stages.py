@@ -12,10 +12,12 @@ import torch
 
 from mtl.base.errors import DataError
 from mtl.base.label_tree import LabelTree
+from mtl.base.schema import read_record
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.records import StageReports, TaskReport
+from mtl.evaluation.run_metrics import plain
+from mtl.evaluation.run_summary import RunSummary
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
-from mtl.evaluation.summary import RunSummary
 from mtl.reporting.run import render_report
 from mtl.reporting.tables import console, stage_table
 
@@ -67,21 +69,21 @@ def labels_report(stages: StageReports | None) -> TaskReport:
 
 def test_what_is_written_is_read(stages: StageReports) -> None:
     report = labels_report(stages)
-    values = report.to_dict()
-    assert TaskReport.from_dict(values) == report
+    values = plain(report)
+    assert read_record(TaskReport, values, "") == report
     assert values["stages"].keys() == {"first", "second", "first_loss", "second_loss"}
     assert "stages" not in values["stages"]["first"]
     assert "stages" not in values["stages"]["second"]["bad"]
-    assert "stages" not in labels_report(None).to_dict()
-    assert TaskReport.from_dict(labels_report(None).to_dict()) == labels_report(None)
+    assert "stages" not in plain(labels_report(None))
+    assert read_record(TaskReport, plain(labels_report(None)), "") == labels_report(None)
 
 
 def test_stages_that_are_broken_are_named(stages: StageReports) -> None:
-    values = labels_report(stages).to_dict()
+    values = plain(labels_report(stages))
     values["stages"]["first"]["accuracy"] = "high"
     del values["stages"]["second_loss"]
     with pytest.raises(DataError) as caught:
-        TaskReport.from_dict(values, "metrics.json")
+        read_record(TaskReport, values, "metrics.json")
     assert [(each.place, each.found) for each in caught.value.problems] == [
         ("metrics.json: stages.first.accuracy", "'high'"),
         ("metrics.json: stages.second_loss", "nothing: the key is missing"),

@@ -23,7 +23,7 @@ from mtl.evaluation.records import (
     ReliabilityBin,
     TaskReport,
 )
-from mtl.evaluation.summary import Picture
+from mtl.evaluation.run_summary import Picture
 from mtl.reporting.figures import draw_learning_curves
 from mtl.reporting.figures.class_bars import draw_class_bars
 from mtl.reporting.figures.confusion import MOST_CLASSES, draw_confusion, most_confused

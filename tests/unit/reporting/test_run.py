@@ -10,10 +10,10 @@ import torch
 from markdown_it import MarkdownIt
 
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.predictions import ConfusionExample
 from mtl.evaluation.records import TaskReport
-from mtl.evaluation.summary import Confusion, GroupRow, RunSummary, cost_rows, frequent_confusions
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import Confusion, GroupRow, RunSummary, cost_rows, frequent_confusions
 from mtl.reporting.run import MATRIX_CLASSES, render_report, write_report
 
 NASTY = "a|b `c` <b>d</b>\n# e"

@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.records import TaskReport
-from mtl.evaluation.summary import GroupRow, PlanRow
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_summary import GroupRow, PlanRow
 from mtl.reporting import tables
 
 GROUPS = [

@@ -1,4 +1,4 @@
-"""What a report shows of a run, as plain values; writing a report needs neither training nor models."""
+"""The content of a run's report as plain values, so that writing a report needs neither training nor models."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.base import formatting
-from mtl.evaluation.gradient_figures import GradientFigures
-from mtl.evaluation.metrics_file import Cost
 from mtl.evaluation.records import CalibrationReport, ClassReport, Retention, TaskReport
+from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.task_gradients import GradientFigures
 
 if TYPE_CHECKING:
     from mtl.evaluation.errors import ErrorAnalysis
     from mtl.evaluation.predictions import ConfusionExamples
 
 RARE_SUPPORT = 20
-"""A class with fewer true rows is marked: one row more or less right moves its recall by more than 0.05."""
+"""A class with fewer true rows is marked: a single row changes its recall by more than 0.05."""
 
 
 def weakest(per_class: Mapping[str, ClassReport], most: int) -> list[str]:
-    """Return the classes with the lowest F1, the worst first; of equal ones those with more rows first.
-
-    Args:
-        per_class: The figures of each class.
-        most: How many at most.
-    """
+    """Return at most ``most`` classes with the lowest F1, the worst first; of equal ones those with more rows first."""
     return sorted(per_class, key=lambda label: (per_class[label].f1, -per_class[label].support))[:most]
 
 
 def others_in_words(per_class: Mapping[str, ClassReport], shown: Collection[str]) -> str:
-    """Return what F1 the classes that are not shown have; an empty text where all are shown."""
-    scores = [figures.f1 for label, figures in per_class.items() if label not in shown]
+    """Return the range of F1 of the classes that are not shown; an empty text where all are shown."""
+    scores = [report.f1 for label, report in per_class.items() if label not in shown]
     if not scores:
         return ""
     low, high = formatting.score(min(scores)), formatting.score(max(scores))
-    return f"{len(scores)} more {'class' if len(scores) == 1 else 'classes'}, F1 {low}" + (
-        f" to {high}" if low != high else ""
-    )
+    classes = "class" if len(scores) == 1 else "classes"
+    return f"{len(scores)} more {classes}, F1 {low}" + (f" to {high}" if low != high else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ class JobRow:
         number: Its number in the sweep.
         overrides: Its value of each swept key: ``freeze=none seed=1``.
         folder: Its run folder.
-        reports: The report of each task and split; nothing where it failed.
+        reports: The report of each task and split; empty where it failed.
         error: Why it failed; empty if it did not.
     """
 
@@ -65,13 +59,13 @@ class GroupRow:
     """One parameter group: layers that share a learning rate and a weight decay.
 
     Attributes:
-        name: How the optimizer calls the group.
+        name: Its name in the optimizer.
         layers: Names of its layers, from the bottom.
         learning_rate: The peak learning rate; None where the group was never trained.
         weight_decay: The weight decay; None where the group was never trained.
         parameters: Number of scalars.
         tensors: Number of parameter tensors.
-        state: Whether it learns: ``trained``, ``frozen``, or since when (``trained from epoch 2``).
+        state: ``trained``, ``frozen``, or from when on it is trained (``trained from epoch 2``).
     """
 
     name: str
@@ -85,14 +79,14 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """What one stage of gradual unfreezing trains.
+    """One stage of gradual unfreezing.
 
     Attributes:
         start: When it begins: ``epoch 2`` or ``step 101``, both from 1.
-        begins: The layers that begin to learn with it, from the bottom.
-        layers: All layers that learn in it, from the bottom.
-        parameters: Number of scalars that learn in it.
-        rates: The peak learning rate of each group that learns in it.
+        begins: The layers that it unfreezes, from the bottom.
+        layers: All layers that are trained in it, from the bottom.
+        parameters: Number of scalars that are trained in it.
+        rates: The peak learning rate of each trained group.
     """
 
     start: str
@@ -104,14 +98,14 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """What an epoch does with one task.
+    """One task within an epoch.
 
     Attributes:
         task: Its name.
         rows: Rows of its training data.
-        batches: Batches of it in an epoch.
-        passes: How often an epoch goes through its rows (1.0: each row once, and repeated ones as often as meant).
-        slots: Rows of a pass with those that oversampling repeats; None: no row is repeated.
+        batches: Its batches in an epoch.
+        passes: Passes over its rows in an epoch (1.0: each row once, oversampled ones as often as they are repeated).
+        slots: Rows of a pass with the repetitions of oversampling; None without oversampling.
     """
 
     task: str
@@ -123,13 +117,13 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Rows of one class that were taken for one other class.
+    """Rows of one class that were predicted as one other class.
 
     Attributes:
         label: The true class.
-        predicted: The class that they were taken for.
-        count: How many rows.
-        support: How many rows the true class has.
+        predicted: The predicted class.
+        count: The number of these rows.
+        support: The number of rows of the true class.
     """
 
     label: str
@@ -143,8 +137,8 @@ class Picture:
     """A picture beside the report.
 
     Attributes:
-        path: Where it lies, from the report.
-        caption: What it shows, for who cannot see it.
+        path: Its path, relative to the report.
+        caption: What it shows, as alternative text.
     """
 
     path: str
@@ -156,8 +150,8 @@ class RunPictures:
     """The pictures of a run.
 
     Attributes:
-        tasks: Those of each task on the split that is reported, by kind: ``classes``, ``confusion``, ``reliability``.
-        training: The one of the training; None where nothing was trained.
+        tasks: Those of each task on the reported split, by kind: ``classes``, ``confusion``, ``reliability``.
+        training: That of the training curves; None where nothing was trained.
     """
 
     tasks: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
@@ -171,17 +165,17 @@ class RunSummary:
     Attributes:
         title: The heading: what was run.
         facts: Short facts by name, in the order to show: experiment, backbone, data, seed.
-        warnings: What a reader must know before trusting the figures.
+        warnings: What a reader must know before relying on the metrics.
         tasks: The report of each task (outer key) on each split (inner key).
         groups: The parameter groups from the bottom layer to the heads.
-        unfreezing: The stages of gradual unfreezing; none where everything learns from the start.
-        cost: What the run took.
+        unfreezing: The stages of gradual unfreezing; empty where everything is trained from the start.
+        cost: The time and memory that the run took.
         examples: For each task and split, example sentences of its confusions.
-        files: What lies where: path relative to the report, and what it is.
+        files: What each file contains, by its path relative to the report.
         retention: How much of its general ability the encoder kept, if it was measured.
-        errors: What goes wrong with each task on the split that is reported.
-        pictures: The pictures that lie beside the report.
-        gradients: Whether the tasks pulled the encoder in the same direction, if it was measured.
+        errors: The error analysis of each task on the reported split.
+        pictures: The pictures beside the report.
+        gradients: Whether the gradients of the tasks agreed, if it was measured.
     """
 
     title: str
@@ -205,23 +199,18 @@ def reported_split(splits: Mapping[str, Any]) -> str | None:
 
 
 def frequent_confusions(report: TaskReport, most: int = 5) -> list[Confusion]:
-    """Return the wrong cells of the confusion matrix with the most rows, the greatest first.
-
-    Args:
-        report: The report of a task on a split.
-        most: How many at most.
-    """
-    found = [
+    """Return at most ``most`` off-diagonal cells of the confusion matrix, those with the most rows first."""
+    confusions = [
         Confusion(label, predicted, count, report.per_class[label].support)
         for label, row in zip(report.labels, report.confusion, strict=True)
         for predicted, count in zip(report.labels, row, strict=True)
         if count and predicted != label
     ]
-    return sorted(found, key=lambda confusion: confusion.count, reverse=True)[:most]
+    return sorted(confusions, key=lambda confusion: confusion.count, reverse=True)[:most]
 
 
 def retention_row(retention: Retention) -> tuple[str, str]:
-    """Return what is said of the encoder's retention: what it is, and the figures in words."""
+    """Return the row of a table of facts on the encoder's retention: its name and its value in words."""
     before, after = formatting.score(retention.before), formatting.score(retention.after)
     pairs = f"Spearman on {formatting.count(retention.pairs)} sentence pairs"
     if retention.change == 0:
@@ -240,7 +229,7 @@ def calibrations(tasks: Mapping[str, Mapping[str, TaskReport]]) -> list[tuple[st
 
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:
-    """Return what was measured of a run's cost: what it is, and the figure with its unit."""
+    """Return the rows of a table of a run's cost: what was measured, and the value with its unit."""
     rows = []
     if cost.train_seconds is not None:
         rows += _time_rows(cost.train_seconds, cost.encoding_seconds)
@@ -256,7 +245,6 @@ def cost_rows(cost: Cost) -> list[tuple[str, str]]:
 
 
 def _time_rows(training: float, encoding: float | None) -> list[tuple[str, str]]:
-    """Return how long training took, with what was computed ahead of it for frozen layers."""
     if encoding is None:
         return [("training time", f"{formatting.duration(training)}, and encoding for frozen layers: unknown")]
     if encoding == 0:

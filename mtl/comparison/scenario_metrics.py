@@ -1,4 +1,4 @@
-"""The figures of a scenario, of quality and of cost: mean and standard deviation over its seeds."""
+"""The metrics and the cost of a scenario: mean and standard deviation over its seeds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.metrics_file import Cost
+from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.runs import Record
 
 RARE_SHARE = 0.5
-"""A class is rare when it has less than this share of the rows that it would have if all classes had equally many."""
+"""A class is rare when it has less than this share of the rows of a class in a balanced data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure over seeds.
+    """A metric over seeds.
 
     Attributes:
-        mean: Over the seeds.
-        deviation: The sample standard deviation; None with one seed.
-        values: The figure of each seed.
+        mean: Mean over the seeds.
+        deviation: Sample standard deviation; None with one seed.
+        values: The value of each seed.
     """
 
     mean: float
@@ -30,7 +30,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Return the spread of the values that are known, or None if none is."""
+        """Return the spread of the known values, or None if none is known."""
         known = tuple(value for value in values if value is not None)
         if not known:
             return None
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class TaskFigures:
-    """Quality on one task; None where it was not measured or there is nothing to measure."""
+    """The metrics of one task; None where they were not measured or there is nothing to measure."""
 
     accuracy: Spread | None
     macro_f1: Spread | None
@@ -53,19 +53,19 @@ class TaskFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All figures of a scenario.
+    """The metrics and the cost of a scenario.
 
     Attributes:
-        scenario: Which.
-        score: Macro-F1 on the test rows, averaged over the tasks; None where the runs do not know all of them.
+        scenario: The scenario.
+        score: Macro-F1 on the test rows, averaged over the tasks; None where the runs lack some of them.
         validation: The same on the validation rows, by which scenarios are ranked; None where it was not measured.
-        tasks: Quality on each task.
+        tasks: The metrics of each task.
         retention_before: Spearman correlation on sentence pairs before training.
         retention: The same after training.
         trainable_parameters: Scalars that were trained.
-        train_seconds: Wall-clock seconds of training without encoding for frozen layers; 0 where nothing learns.
-        encoding_seconds: Seconds of that encoding with an empty cache; None where some run does not know.
-        total_seconds: Both together; None where some run does not know.
+        train_seconds: Wall-clock seconds of training without encoding for frozen layers; 0 where nothing is trained.
+        encoding_seconds: Seconds of that encoding with an empty cache; None where it is unknown for some run.
+        total_seconds: Both together; None where it is unknown for some run.
         sentences_per_second: Training rows per second of both together.
         peak_memory_bytes: The most memory in use.
     """
@@ -90,7 +90,7 @@ class Figures:
 
     @property
     def seconds(self) -> float | None:
-        """Mean seconds of training with encoding for frozen layers, None where they are not known."""
+        """Mean seconds of training with encoding for frozen layers, None where they are unknown."""
         return self.total_seconds.mean if self.total_seconds else None
 
     @property
@@ -99,12 +99,12 @@ class Figures:
         return self.trainable_parameters is None or self.trainable_parameters.mean > 0
 
 
-def figures(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequence[str]]) -> Figures:
-    """Return the figures of a scenario.
+def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequence[str]]) -> Figures:
+    """Return the metrics and the cost of a scenario.
 
     Args:
         scenario: The scenario.
-        tasks: The tasks that the score goes over.
+        tasks: The tasks that the score averages.
         rare: The rare classes of each task, see `rare_classes`.
     """
     runs = scenario.runs
@@ -127,9 +127,9 @@ def figures(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequenc
 
 
 def _cost(run: Record) -> Cost:
-    """Return what a run took; nothing where nothing learns.
+    """Return the cost of a run, without seconds where nothing is trained.
 
-    Runs of older versions do not know what encoding for frozen layers took. Where all layers learn there is none.
+    Runs of older versions do not record the encoding for frozen layers. Where all layers are trained there is none.
     """
     cost = run.metrics.cost
     if cost.trainable_parameters == 0:
@@ -146,7 +146,7 @@ def _score(run: Record, tasks: Sequence[str]) -> float | None:
 
 
 def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
-    """Return macro-F1 on the validation rows, averaged over the tasks; None unless all runs know it of all of them."""
+    """Return macro-F1 on the validation rows, averaged over the tasks; None unless all runs have it for all tasks."""
     reports = [[run.metrics.tasks.get(task, {}).get("val") for task in tasks] for run in runs]
     known = [[report.macro_f1 for report in row if report is not None] for row in reports]
     if any(len(row) < len(tasks) for row in known):
@@ -158,12 +158,12 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
     reports = [run.report(task) for run in runs]
     classes = list(dict.fromkeys(label for report in reports for label in report.per_class))
     f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
-    per_class = {label: Spread.of(each.get(label) for each in f1) for label in classes}
+    per_class = {label: Spread.of(scores.get(label) for scores in f1) for label in classes}
     return TaskFigures(
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
-        rare_f1=Spread.of(statistics.fmean(each[label] for label in rare) for each in f1) if rare else None,
-        calibration_error=Spread.of((run.calibration or {}).get(task) for run in runs),
+        rare_f1=Spread.of(statistics.fmean(scores[label] for label in rare) for scores in f1) if rare else None,
+        calibration_error=Spread.of(run.calibration.get(task) for run in runs),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),
     )
@@ -172,15 +172,15 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
 def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
     """Return the classes of a task with less than `RARE_SHARE` of an equal share of the rows.
 
-    The training rows count, of the run with the most of them; the tested rows where no run tells its training rows.
+    The training rows of the run with the most of them count, or the test rows where no run records its training rows.
 
     Args:
         task: The task.
-        runs: Runs that know the task.
+        runs: Runs of the task.
     """
-    told = [run.training_rows[task] for run in runs if task in run.training_rows]
+    recorded = [run.training_rows[task] for run in runs if task in run.training_rows]
     supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}
-    counts = max(told, key=lambda each: sum(each.values())) if told else supports
+    counts = max(recorded, key=lambda rows: sum(rows.values())) if recorded else supports
     counts = {label: counts.get(label, 0) for label in supports}
     border = RARE_SHARE * sum(counts.values()) / len(counts)
     return [label for label, count in counts.items() if count < border]

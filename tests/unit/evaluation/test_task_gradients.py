@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from mtl.evaluation.gradient_figures import Agreement, GradientFigures, sentences, summarised
-from mtl.evaluation.records import Fields
+from mtl.base.schema import read_record
+from mtl.evaluation.task_gradients import Agreement, GradientFigures, sentences, summarised
 
 
 def agreement(mean: float, deviation: float = 0.1, steps: int = 25) -> Agreement:
@@ -55,6 +55,4 @@ def test_sentences_have_the_figures() -> None:
 
 def test_what_is_written_is_read_again() -> None:
     figures = summarised("layer.5", {"a": [1.0, 3.0]}, {("a", "b"): [-0.5, -0.1]}, 2)
-    fields = Fields(asdict(figures), "metrics.json")
-    assert GradientFigures.read(fields) == figures
-    fields.finish()
+    assert read_record(GradientFigures, asdict(figures), "metrics.json") == figures

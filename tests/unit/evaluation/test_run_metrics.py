@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
+from mtl.base.schema import read_record
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.metrics_file import Cost, RunMetrics, check_file, checksums, read_metrics, write_metrics
-from mtl.evaluation.records import OVERALL, Retention, TaskReport
+from mtl.evaluation.records import Retention, TaskReport
+from mtl.evaluation.run_metrics import Cost, RunMetrics, check_file, checksums, plain, read_metrics, write_metrics
+from tests import support
 
 TOO_DEEP = "maximum recursion depth exceeded while decoding a JSON array from a unicode string"
 
@@ -43,7 +46,7 @@ def test_layout(tmp_path: Path) -> None:
     assert list(values) == ["tasks", "cost", "retention", "run", "checksum"]
     assert list(values["tasks"]["sentiment"]) == ["val", "test"]
     test = values["tasks"]["sentiment"]["test"]
-    assert list(test) == [*OVERALL, "per_class", "confusion"]
+    assert list(test) == [field.name for field in fields(TaskReport)][:-2]  # nothing else was measured
     assert test["accuracy"] == 0.875
     assert test["per_class"]["any"] == {"precision": 0.8, "recall": 1.0, "f1": pytest.approx(8 / 9), "support": 4}
     assert list(test["per_class"]) == ['zürich "1"', "any"]
@@ -65,6 +68,17 @@ def test_layout(tmp_path: Path) -> None:
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     path, _ = written(tmp_path)
     assert read_metrics(path) == metrics()
+
+
+def test_a_file_of_an_earlier_version_is_read_whole(tmp_path: Path) -> None:
+    """The file was written when each field was still parsed by hand."""
+    path = Path(support.__file__).parent / "earlier_run" / "metrics.json"
+    write_metrics(tmp_path / "metrics.json", read_metrics(path))
+    before, after = (json.loads(each.read_text(encoding="utf-8")) for each in (path, tmp_path / "metrics.json"))
+    del before["checksum"], after["checksum"]
+    assert after == before
+    assert {"tasks", "cost", "retention", "gradients", "run", "files"} == after.keys()
+    assert {"stages", "calibration"} <= after["tasks"]["classification"]["test"].keys()
 
 
 def test_what_was_not_measured_is_null_and_none(tmp_path: Path) -> None:
@@ -91,30 +105,30 @@ def test_all_damages_are_named_together(tmp_path: Path) -> None:
     test, val = values["tasks"]["sentiment"]["test"], values["tasks"]["sentiment"]["val"]
     test["accuracy"] = None
     del test["macro_f1"]
-    test["per_class"]["any"]["support"] = -1
     test["confusion"] = [[1, 2]]
-    val["per_class"] = []
+    val["per_class"]["any"]["support"] = -1
+    values["tasks"]["topic"] = []
     values["cost"]["train_seconds"] = "12 s"
     path.write_text(json.dumps(values))
     with pytest.raises(DataError) as error:
         read_metrics(path)
     assert str(error.value) == (
         "Data: 6 problems\n"
-        f"  {path}: tasks.sentiment.val.per_class\n"
-        "      found:    []\n"
-        "      expected: a JSON object\n"
-        f"  {path}: tasks.sentiment.test.per_class.any.support\n"
+        f"  {path}: tasks.sentiment.val.per_class.any.support\n"
         "      found:    -1\n"
-        "      expected: a whole number, 0 or more\n"
+        "      expected: greater than or equal to 0\n"
         f"  {path}: tasks.sentiment.test.accuracy\n"
         "      found:    null\n"
         "      expected: a number\n"
         f"  {path}: tasks.sentiment.test.macro_f1\n"
         "      found:    nothing: the key is missing\n"
-        "      expected: a number\n"
+        "      expected: a value\n"
         f"  {path}: tasks.sentiment.test.confusion\n"
         "      found:    [[1, 2]]\n"
         "      expected: 2 lists of 2 whole numbers\n"
+        f"  {path}: tasks.topic\n"
+        "      found:    []\n"
+        "      expected: keys with values\n"
         f"  {path}: cost.train_seconds\n"
         "      found:    '12 s'\n"
         "      expected: a number"
@@ -125,7 +139,7 @@ def test_all_damages_are_named_together(tmp_path: Path) -> None:
 def test_what_is_no_finite_number_is_refused(tmp_path: Path, number: str) -> None:
     path, values = written(tmp_path)
     path.write_text(json.dumps(values).replace("12.5", number))
-    with pytest.raises(DataError, match=r"cost\.train_seconds\n +found: .*\n +expected: a number$"):
+    with pytest.raises(DataError, match=r"cost\.train_seconds\n +found: .*\n +expected: a (finite )?number$"):
         read_metrics(path)
 
 
@@ -161,7 +175,7 @@ def test_json_of_another_kind(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(DataError) as error:
         read_metrics(path)
-    assert str(error.value) == f"Data: 1 problem\n  {path}\n      found:    {content}\n      expected: a JSON object"
+    assert str(error.value) == f"Data: 1 problem\n  {path}\n      found:    {content}\n      expected: keys with values"
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -178,15 +192,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_report_from_a_dictionary_names_its_source() -> None:
-    values = report().to_dict()
+    values = plain(report())
     del values["per_class"]
     with pytest.raises(DataError) as error:
-        TaskReport.from_dict(values, "old.json")
+        read_record(TaskReport, values, "old.json")
     assert str(error.value) == (
-        "Data: 1 problem\n"
-        "  old.json: per_class\n"
-        "      found:    nothing: the key is missing\n"
-        "      expected: a JSON object"
+        "Data: 1 problem\n  old.json: per_class\n      found:    nothing: the key is missing\n      expected: a value"
     )
 
 
