@@ -1,12 +1,12 @@
-"""Fits a task's calibration on its validation rows, and reports what it changes."""
+"""Fit a task's calibration on its validation rows, and report what it changes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mtl.evaluation.calibration import Integers, brier, ece, nll, reliability_bins, temperature_for
-from mtl.evaluation.calibration_report import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.evaluation.prior_tuning import macro_f1, prior_bias, tune_prior
+from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Calibration, Floats
 
 BINS = 15

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibration_report import ReliabilityBin
+from mtl.evaluation.records import ReliabilityBin
 from mtl.model.decision import HIGHEST, LOWEST, Floats, log_softmax
 
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
