@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,15 @@ from mtl.config.fields import Config
 from mtl.data.tasks import SPLITS, TaskData
 from mtl.data.tokens import TokenTable
 from mtl.diagnosis.cross_validation import joined_views
+from mtl.diagnosis.data_need import ClassNeed
 from mtl.diagnosis.report import write_csv_files, write_diagnosis, write_findings
 from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
 from mtl.inference.models import SentenceEncoder, choose_device
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
-from mtl.reporting.figures.learning_curves import draw_learning_curves
+from mtl.reporting.charts import learning_curve
+from mtl.reporting.page import Chart
+from mtl.reporting.svg import write_svg
 from mtl.training.again import read_config
 from mtl.training.inputs import Inputs, load_inputs
 
@@ -199,8 +203,14 @@ def _write(folder: Path, facts: dict[str, str], found: list[TaskDiagnosis]) -> N
     files = {}
     for each in found:
         picture = folder / f"learning_curves_{each.task}.svg"
-        curves = {need.label: (need.curve_rows, *need.curve) for need in each.needs[:MOST_CURVES]}
-        draw_learning_curves(picture, curves, interval="90 % interval over draws and rows")
+        write_svg(picture, [_curve(need) for need in each.needs[:MOST_CURVES]], columns=3, width=230)
         files[each.task] = [picture, *write_csv_files(folder, each)]
     write_findings(folder / "diagnosis.json", facts, found)
     write_diagnosis(folder / "diagnosis.md", facts, found, files)
+
+
+def _curve(need: ClassNeed) -> Chart:
+    points = zip(need.curve_rows.tolist(), *need.curve.tolist(), strict=True)
+    rows = [dict(zip(("x", "y", "low", "high"), point, strict=True)) for point in points]
+    known = [row for row in rows if math.isfinite(row["y"])]
+    return learning_curve(need.label, known, "training rows of the class", "F1", "band: 90 % interval")

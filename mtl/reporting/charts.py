@@ -93,12 +93,15 @@ def _values(rows: Iterable[Row]) -> dict[str, Any]:
     return {"values": [dict(row) for row in rows]}
 
 
-def _short(rows: Sequence[Row], field: str, names: Sequence[str], most: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return rows and names with the names shortened; ``whole`` in a row is what stood in the field."""
+def _short(
+    rows: Sequence[Row], field: str, names: Sequence[str], most: int, counts: Mapping[str, int] | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return rows and names with the names shortened and their counts added; ``whole`` in a row is the whole name."""
     short = told_apart(names, most)
-    return [{**row, "whole": row[field], field: short.get(row[field], row[field])} for row in rows], list(
-        short.values()
-    )
+    if counts is not None:
+        short = {name: f"{cut} ({counts[name]:,})" for name, cut in short.items()}
+    shortened = [{**row, "whole": row[field], field: short.get(row[field], row[field])} for row in rows]
+    return shortened, list(short.values())
 
 
 def _number(field: str, title: str, **more: Any) -> dict[str, Any]:
@@ -241,6 +244,7 @@ def class_bars(
     names: Sequence[str],
     summary: str,
     axis: str = "F1",
+    counts: Mapping[str, int] | None = None,
 ) -> Chart:
     """Return a bar for each class and each name.
 
@@ -252,9 +256,10 @@ def class_bars(
         names: What has bars in each class, in order: scenarios, or precision, recall and F1.
         summary: What to see.
         axis: What the bars measure.
+        counts: A number to show behind the name of each class, such as its rows.
     """
     rows, names = _short(rows, "name", names, _IN_LEGEND)
-    rows, classes = _short(rows, "class", classes, _ON_AXIS)
+    rows, classes = _short(rows, "class", classes, _ON_AXIS, counts)
     colour, _ = scales(names)
     encoding = {
         "y": {
@@ -298,6 +303,85 @@ def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str],
     }
     mark = {"type": "line", "point": {"filled": True, "size": 50}}
     return Chart(identity, title, summary, {"height": 260, "data": _values(rows), "mark": mark, "encoding": encoding})
+
+
+def heat_map(
+    identity: str,
+    title: str,
+    labels: Sequence[str],
+    cells: Sequence[Sequence[int]],
+    supports: Sequence[int],
+    summary: str,
+) -> Chart:
+    """Return a confusion matrix: colours by the share of the true class, counts in the cells that are not 0.
+
+    Args:
+        identity: The id on the page.
+        title: Of the chart.
+        labels: The ``C`` classes.
+        cells: Counts ``(C, C)``, a row for each true class.
+        supports: The rows of each true class, which may be more than the sum of its cells.
+        summary: What to see.
+    """
+    names = list(told_apart(labels, _ON_AXIS).values())
+    true = [f"{name} ({support:,})" for name, support in zip(names, supports, strict=True)]
+    rows = [
+        {"true": true[row], "predicted": names[column], "count": count, "share": count / max(supports[row], 1)}
+        | {"shown": f"{count:,}" if count else "", "right": row == column}
+        for row, counts in enumerate(cells)
+        for column, count in enumerate(counts)
+    ]
+    empty = [{"true": name, "shown": "no rows"} for name, support in zip(true, supports, strict=True) if not support]
+    side = 64 if len(names) <= 4 else 48 if len(names) <= 12 else 34
+    axis = {"labelPadding": 6, "domain": False, "ticks": False, "grid": False}
+    y = {"field": "true", "type": "nominal", "title": "true class (rows)", "sort": true, "axis": axis}
+    slanted = {**axis, "orient": "bottom", "labelAngle": -40}
+    x = {"field": "predicted", "type": "nominal", "title": "predicted", "sort": names, "axis": slanted}
+    colour = {"range": ["#f3f6f9", "#08519c"], "domain": [0, 1]}
+    # A gradient's id in the file would depend on the files that the process has written before.
+    shares = {"type": "symbol", "orient": "right", "title": "of the class", "format": ".0%", "values": [0, 0.5, 1]}
+    dark = {"condition": {"test": "datum.share > 0.55", "value": "white"}, "value": "#1b2329"}
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "rect", "stroke": "white"},
+            "encoding": {"x": x, "y": y, "color": _number("share", "of the class", scale=colour, legend=shares)},
+        },
+        {
+            "transform": [{"filter": "datum.count > 0"}],
+            "mark": {"type": "text", "fontSize": 12 if side > 40 else 10, "aria": False},
+            "encoding": {"x": x, "y": y, "text": {"field": "shown"}, "color": dark},
+        },
+    ]
+    if empty:
+        grey = {"type": "text", "color": GREY, "fontSize": 11}
+        text = {"y": y, "x": {"value": side * len(names) / 2}, "text": {"field": "shown"}}
+        layers.append({"data": _values(empty), "mark": grey, "encoding": text})
+    size = {"width": side * len(names), "height": side * len(names)}
+    return Chart(identity, title, summary, {**size, "data": _values(rows), "layer": layers})
+
+
+def learning_curve(name: str, rows: Sequence[Row], x: str, y: str, summary: str) -> Chart:
+    """Return a score over the number of training rows, with an interval around it.
+
+    Args:
+        name: What was trained on them, such as a class.
+        rows: ``x``, ``y``, ``low`` and ``high``, in order; without any the chart says so.
+        x: What the rows are.
+        y: What the score is, from 0 to 1.
+        summary: What to see.
+    """
+    score = _number("y", y, scale={"domain": [0, 1]}, axis={"tickCount": 5})
+    longest = max((row["x"] for row in rows), default=1)
+    scale, axis = {"domain": [0, 1.06 * longest]}, {"tickCount": 4, "tickMinStep": 1, "format": ",d"}
+    across = _number("x", x, scale=scale, axis=axis)
+    ends = {"x": across, "y": {**score, "field": "low"}, "y2": {"field": "high"}}
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "area", "opacity": 0.18, "color": COLOURS[0]}, "encoding": ends},
+        {"mark": {"type": "line", "point": True, "color": COLOURS[0]}, "encoding": {"x": across, "y": score}},
+    ]
+    if not rows:
+        layers = [{"mark": {"type": "text", "text": "no figures", "color": GREY}}]
+    return Chart("learning-curve", name, summary, {"height": 150, "data": _values(rows or [{}]), "layer": layers})
 
 
 def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], summary: str) -> Chart:

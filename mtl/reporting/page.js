@@ -13,7 +13,7 @@
     font: "system-ui, sans-serif",
     axis: {
       labelColor: colour("--text"), titleColor: colour("--soft"), gridColor: colour("--line"), domainColor: colour("--line"),
-      tickColor: colour("--line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 190,
+      tickColor: colour("--line"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow() ? 190 : 240,
     },
     legend: {
       labelColor: colour("--text"), titleColor: colour("--soft"), labelFontSize: 12, orient: "bottom", columns: narrow() ? 1 : 2,

@@ -12,15 +12,13 @@ from mtl.base import formatting
 from mtl.base.files import write_text_atomically
 from mtl.base.formatting import told_apart
 from mtl.evaluation import task_gradients
-from mtl.evaluation.calibration import ece
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.records import TaskReport
+from mtl.evaluation.records import ReliabilityBin, TaskReport
 from mtl.evaluation.run_metrics import RunMetrics
-from mtl.evaluation.run_summary import RARE_SUPPORT, cost_rows, others_in_words, retention_row, weakest
+from mtl.evaluation.run_summary import cost_rows, retention_row, weakest
 from mtl.evaluation.runs import Record, read_curves, read_record
-from mtl.reporting import charts
-from mtl.reporting.charts import points, pooled_bins
-from mtl.reporting.figures.confusion import most_confused
+from mtl.reporting import charts, run_charts
+from mtl.reporting.charts import pooled_bins
 from mtl.reporting.maps import maps
 from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text
 
@@ -87,9 +85,7 @@ def _mistakes(
 
 
 MATRIX_CLASSES = 20
-MOST_CLASSES = 15
 _IN_MATRIX = 26  # characters of a class name
-_SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
 def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Path:
@@ -129,7 +125,10 @@ def run_page(record: Record) -> str:
             section(
                 f"task-{at}",
                 f"{task}: accuracy {report.accuracy:.3f}, macro-F1 {report.macro_f1:.3f}",
-                show(_bars(at, report), _reliability(at, report, outcomes.predictions)),
+                show(
+                    run_charts.class_bars(report, identity=f"chart-classes-{at}"),
+                    run_charts.reliability(_bins(report, outcomes.predictions), f"chart-reliability-{at}"),
+                ),
                 _class_table(report),
                 _matrix(task, report),
                 show(*maps(record, task, f"chart-map-{at}")),
@@ -169,19 +168,6 @@ def _judged(report: TaskReport) -> str:
     )
 
 
-def _bars(at: int, report: TaskReport) -> Chart:
-    classes = weakest(report.per_class, MOST_CLASSES)
-    rows = [
-        {"class": label, "name": name, "value": value, "shown": formatting.score(value)}
-        for label in classes
-        for name, field in _SCORES.items()
-        for value in [getattr(report.per_class[label], field)]
-    ]
-    others = others_in_words(report.per_class, classes)
-    told = f"The class with the lowest F1 first: {classes[0]}." + (f" Not shown: {others}." if others else "")
-    return charts.class_bars(f"chart-classes-{at}", "Each class", rows, classes, list(_SCORES), told, "share")
-
-
 def _class_table(report: TaskReport) -> str:
     rows: list[list[Cell | str]] = [
         [
@@ -198,7 +184,7 @@ def _matrix(task: str, report: TaskReport) -> str:
     if len(report.labels) <= MATRIX_CLASSES:
         return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
     counts = np.array(report.confusion)
-    chosen = most_confused(counts)
+    chosen = run_charts.most_confused(counts)
     cells = counts[np.ix_(chosen, chosen)]
     others = counts[chosen].sum(axis=1) - cells.sum(axis=1)
     caption = (
@@ -210,17 +196,10 @@ def _matrix(task: str, report: TaskReport) -> str:
     return matrix(caption, labels, np.column_stack([cells, others]).tolist(), columns=[*labels, "other classes"])
 
 
-def _reliability(at: int, report: TaskReport, predictions: Predictions) -> Chart:
-    calibration = report.calibration
-    lines = {"this run": pooled_bins([predictions])} if calibration is None else {"calibrated": calibration.bins}
-    if calibration is not None and calibration.bins != calibration.bins_before:
-        lines = {"before calibration": calibration.bins_before, **lines}
-    errors = ", ".join(f"{ece(bins):.3f}" + (f" {name}" if len(lines) > 1 else "") for name, bins in lines.items())
-    told = f"Below the dashed line the model is surer than it is right. Expected calibration error: {errors}."
-    rows = [point for name, bins in lines.items() for point in points(name, bins)]
-    if any(row["few"] for row in rows):
-        told += f" Faint, with their number: bins of fewer than {RARE_SUPPORT} rows."
-    return charts.reliability(f"chart-reliability-{at}", "Reliability", rows, list(lines), told)
+def _bins(report: TaskReport, predictions: Predictions) -> dict[str, list[ReliabilityBin]]:
+    if report.calibration is None:
+        return {"this run": pooled_bins([predictions])}
+    return run_charts.calibration_bins(report.calibration)
 
 
 def _curves(record: Record) -> Iterator[Chart]:

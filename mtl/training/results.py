@@ -32,6 +32,7 @@ from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
 from mtl.reporting.model_card import model_card
 from mtl.reporting.run import write_report
+from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
 from mtl.reporting.tables import (
     calibration_table,
@@ -220,8 +221,6 @@ def write(run: Results) -> None:
 def _draw(run: Results) -> RunPictures:
     if not run.plan.config.evaluation.figures:
         return RunPictures()
-    from mtl.reporting.figures.drawing import draw_run
-
     return draw_run(run.plan.folder, run.reports, run.trained.epochs)
 
 
