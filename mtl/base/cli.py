@@ -58,6 +58,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
 def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     try:
+        _check_encoding(sys.argv[1:])
         main(sys.argv[1:])
     except MtlError as error:
         print(error, file=sys.stderr)
@@ -67,6 +68,11 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         sys.exit(CUT_OFF)
     except OSError as error:
         print(of_system(error), file=sys.stderr)
+        sys.exit(FAILED)
+    except MemoryError as error:
+        found = " ".join(str(error).split()) or "not enough memory"
+        expected = "data and batches that fit into memory"
+        print(MtlError(Problem("memory", found, expected, "split the file, or shorten its texts")), file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -115,6 +121,22 @@ def _interrupts_heard() -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
     if heard:
         raise KeyboardInterrupt
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are not text, such as names of files in another encoding: every file here is UTF-8."""
+    broken = [argument for argument in arguments if not argument.isascii() and not _is_text(argument)]
+    if broken:
+        repair = "rename the file or folder"
+        raise ConfigError([Problem("arguments", repr(argument), "text in UTF-8", repair) for argument in broken])
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def of_system(error: OSError) -> MtlError:

@@ -62,6 +62,10 @@ def problem_with(folder: Path) -> str:
     Returns:
         What was found, or an empty text where a run may begin or resume.
     """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        return "its path is not UTF-8, as the files of a run must be"
     if not folder.is_dir():
         return ""
     if reason := link_out(folder):

@@ -36,7 +36,7 @@ def compose(lines: Sequence[str], source: Source) -> DictConfig:
     try:
         with hydra.initialize_config_dir(config_dir=str(source.folders[0]), version_base="1.3"):
             return hydra.compose(source.name, overrides=[*lines, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:  # OmegaConf asserts, too
+    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, RecursionError) as error:
         raise ConfigError(_not_composed(error)) from None
 
 

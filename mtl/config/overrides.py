@@ -71,7 +71,7 @@ def parse(lines: Sequence[str], groups: Groups) -> tuple[list[Argument], list[Pr
     for line in lines:
         try:
             override = _parsed(line)
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # a number of more than 4,300 digits
             problems.append(_unreadable(line, groups, str(error).splitlines()[0]))
             continue
         try:

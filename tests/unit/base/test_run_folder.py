@@ -336,3 +336,7 @@ def test_a_full_disk_in_the_words_of_safetensors_is_explained(tmp_path: Path) ->
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(SafetensorError), full_disk_explained(tmp_path):
         raise SafetensorError("Error while deserializing header: invalid header")
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    assert problem_with(tmp_path / "a\udcff" / "run") == "its path is not UTF-8, as the files of a run must be"

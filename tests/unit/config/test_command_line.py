@@ -405,3 +405,10 @@ def test_a_file_in_the_place_of_a_task() -> None:
     assert Problem("data.tasks.s", "'a.csv'", "keys with values", "give data.tasks.s.path=a.csv") in problems(
         "data=files", "data.tasks.s=a.csv", "backbone=tiny"
     )
+
+
+def test_a_configuration_nested_too_deeply_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "deep.yaml").write_text(f"tasks: {'[' * 5000}{']' * 5000}")
+    with pytest.raises(ConfigError, match="maximum recursion depth exceeded"):
+        check_command_line(["--config-dir", str(tmp_path), "data=deep"])

@@ -248,3 +248,10 @@ def test_a_group_of_the_user_stays_as_it_is() -> None:
     groups = {**OPTIONS, "extra": ["mine"]}
     argument = overrides.parse(["+extra=mine"], groups)[0][0]
     assert overrides.forced(argument, groups) == "+extra=mine"
+
+
+def test_a_number_of_too_many_digits_is_no_traceback() -> None:
+    assert unreadable(f"seed={'1' * 5000}").found.endswith(
+        "which cannot be read: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
+        "use sys.set_int_max_str_digits() to increase the limit"
+    )
