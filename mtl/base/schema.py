@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -73,7 +73,63 @@ def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Prob
     try:
         return TypeAdapter(kind).validate_json(text), []  # strict only JSON becomes objects
     except ValidationError as error:
-        return None, _merged([_problem(kind, detail) for detail in error.errors(include_url=False)])
+        plain = json.loads(text)
+        return None, _merged([_problem(kind, plain, detail) for detail in error.errors(include_url=False)])
+
+
+class InvalidValueError(Exception):
+    """A check has used a value that is invalid by itself and has been reported as such."""
+
+
+class _Invalid:
+    """Stands for an invalid value in a `partial` object: any use but ``is None`` raises `InvalidValueError`."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise InvalidValueError
+
+    __bool__ = __contains__ = __format__ = __getattr__ = __getitem__ = __hash__ = __iter__ = __len__ = _refuse
+    __eq__ = __ge__ = __gt__ = __le__ = __lt__ = __mul__ = __ne__ = __rmul__ = __str__ = _refuse
+
+
+def partial(kind: type[T], values: Mapping[str, Any], problems: Iterable[Problem]) -> T:
+    """Build ``kind`` from those of its values that are valid, so that checks across values can run beside `check`.
+
+    Args:
+        kind: A pydantic dataclass.
+        values: Plain values, as for `check`.
+        problems: What is wrong with single values. Whatever uses one of these values raises `InvalidValueError`.
+    """
+    result: T = _partial(kind, values, "", {problem.place for problem in problems})
+    return result
+
+
+def _partial(hint: Any, value: Any, place: str, wrong: Set[str]) -> Any:
+    below = f"{place}." if place else ""
+    if place in wrong:
+        return _Invalid()
+    if not any(other.startswith(below) for other in wrong):
+        try:
+            return TypeAdapter(hint).validate_json(json.dumps(value, default=str))
+        except (TypeError, ValueError, RecursionError):
+            return _Invalid()
+    for branch in _branches(hint) if isinstance(value, Mapping) else ():
+        if get_origin(branch) is dict:
+            inner = get_args(branch)[1]
+            return {str(name): _partial(inner, each, f"{below}{name}", wrong) for name, each in value.items()}
+        if dataclasses.is_dataclass(branch) and (not (tags := _tags(branch)) or value.get("kind") in tags):
+            built: Any = object.__new__(cast("type", branch))
+            for field in dataclasses.fields(branch):
+                known = value.get(field.name, _default(field))
+                hints = get_type_hints(branch, include_extras=True)
+                setattr(built, field.name, _partial(hints[field.name], known, f"{below}{field.name}", wrong))
+            return built
+    return _Invalid()
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[str]:
@@ -84,9 +140,9 @@ def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[st
         path: From its root.
         branch: Where ``path`` leads to a union: the tag of the branch that was chosen.
     """
-    candidates = [each for each in _types_at(kind, path) if dataclasses.is_dataclass(each)]
-    chosen = [each for each in candidates if branch in _tags(each)] or candidates
-    return list(dict.fromkeys(field.name for each in chosen for field in dataclasses.fields(each)))
+    candidates = [candidate for candidate in _types_at(kind, path) if dataclasses.is_dataclass(candidate)]
+    chosen = [candidate for candidate in candidates if branch in _tags(candidate)] or candidates
+    return list(dict.fromkeys(field.name for candidate in chosen for field in dataclasses.fields(candidate)))
 
 
 def takes_text(kind: Any, name: str) -> bool:
@@ -94,24 +150,47 @@ def takes_text(kind: Any, name: str) -> bool:
     return str in _types_at(kind, (name,))
 
 
-def _problem(kind: Any, detail: ErrorDetails) -> Problem:
-    path = _without_branches(kind, detail["loc"])
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+
+
+def _problem(kind: Any, values: Any, detail: ErrorDetails) -> Problem:
+    path = _path(values, detail)
     place = key(path)
-    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if detail["type"] in _UNKNOWN:
         allowed = keys(kind, path[:-1], branch=detail["loc"][-2] if len(detail["loc"]) > 1 else None)
         near = did_you_mean(str(path[-1]), allowed)
         repair = near.replace("mean ", f"mean {key(path[:-1])}." if path[:-1] else "mean ", 1)
         return Problem(place, "an unknown key", listed(allowed, most=40), repair)
-    if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+    if detail["type"] in _MISSING:
         return Problem(place, "nothing", "a value", f"give {place}=…")
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag = str(detail["ctx"]["discriminator"]).strip("'")
-        return _unknown_word(key((*path, tag)), detail["input"].get(tag), _tags_at(kind, path))
+        allowed = [name for candidate in _types_at(kind, path) for name in _tags(candidate)]
+        return _unknown_word(key((*path, tag)), detail["input"].get(tag), allowed)
     if detail["type"] == "literal_error":
         return _unknown_word(place, detail["input"], _literals(detail["ctx"]["expected"]))
     scalar = isinstance(detail["input"], str | int | float)
     repair = f"give {place}=[{detail['input']}]" if detail["type"] == "list_type" and scalar else ""
     return Problem(place, shown(detail["input"]), _expectation(detail), repair)
+
+
+def _path(values: Any, detail: ErrorDetails) -> Path:
+    """Return where a problem is in the values: pydantic's location without the names of the branches of unions."""
+    *parts, last = detail["loc"]
+    path: Path = ()
+    tag = None
+    for part in parts:
+        if part == tag:  # behind a discriminated union its tag comes first, even where a key has the same name
+            tag = None
+        elif _has(values, part):
+            values, path = values[part], (*path, part)
+            tag = values.get("kind") if isinstance(values, Mapping) else None
+    return (*path, last) if detail["type"] in (*_UNKNOWN, *_MISSING) or _has(values, last) else path
+
+
+def _has(values: Any, part: str | int) -> bool:
+    return part in values if isinstance(values, Mapping) else isinstance(values, list) and isinstance(part, int)
 
 
 def _unknown_word(place: str, value: Any, allowed: list[str]) -> Problem:
@@ -159,68 +238,28 @@ def _merged(problems: list[Problem]) -> list[Problem]:
                 repair=known.repair or problem.repair,
             )
         by_place[problem.place, problem.found] = problem
-    found = list(by_place.values())
-    return [each for each in found if not any(other.place.startswith(f"{each.place}.") for other in found)]
+    places = [place for place, _ in by_place]
+    return [
+        problem for problem in by_place.values() if not any(other.startswith(f"{problem.place}.") for other in places)
+    ]
 
 
-def _without_branches(kind: Any, location: Path) -> Path:
-    """Drop what pydantic puts into a location to name the branch of a union."""
-    path: Path = ()
-    for part in location:
-        if not path or _has(kind, path, part):
-            path = (*path, part)
-    return path
-
-
-def _has(kind: Any, path: Path, part: str | int) -> bool:
-    """Tell whether ``part`` is data below ``path`` rather than the name of a union's branch."""
-    types = _types_at(kind, path)
-    if any(get_origin(each) in (dict, list, tuple) for each in types):
-        return isinstance(part, int) or not _is_branch(types, part)
-    return any(dataclasses.is_dataclass(each) for each in types) and not _is_branch(types, part)
-
-
-def _is_branch(types: list[Any], part: str | int) -> bool:
-    names = {
-        "int",
-        "float",
-        "str",
-        "bool",
-        "constrained-int",
-        "constrained-float",
-        "constrained-str",
-        "list[str]",
-        "list[int]",
-    }
-    tags = {tag for each in types if dataclasses.is_dataclass(each) for tag in _tags(each)}
-    return len(types) > 1 and (part in names or part in tags or str(part).startswith(("literal[", "function-")))
-
-
-def _tags(kind: Any) -> tuple[Any, ...]:
-    field = next((f for f in dataclasses.fields(kind) if f.name == "kind"), None)
-    annotation = _hints(kind)["kind"] if field else None
+def _tags(kind: Any) -> tuple[str, ...]:
+    """Return the words for ``kind`` by which a discriminated union chooses this dataclass."""
+    annotation = get_type_hints(kind).get("kind") if dataclasses.is_dataclass(kind) else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
-
-
-def _tags_at(kind: Any, path: Path) -> list[str]:
-    """Return the tags of the union at ``path``."""
-    return [str(tag) for each in _types_at(kind, path) if dataclasses.is_dataclass(each) for tag in _tags(each)]
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _types_at(kind: Any, path: Path) -> list[Any]:
     types = _branches(kind)
     for part in path:
-        types = [found for each in types for found in _child(each, part)]
+        types = [child for parent in types for child in _child(parent, part)]
     return types
 
 
 def _child(kind: Any, part: str | int) -> list[Any]:
     if dataclasses.is_dataclass(kind):
-        hint = _hints(kind).get(str(part))
+        hint = get_type_hints(kind).get(str(part))
         return [] if hint is None else _branches(hint)
     if get_origin(kind) is dict:
         return _branches(get_args(kind)[1])
@@ -233,5 +272,5 @@ def _branches(kind: Any) -> list[Any]:
     if get_origin(kind) is Annotated:
         return _branches(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
-        return [found for each in get_args(kind) for found in _branches(each)]
+        return [branch for part in get_args(kind) for branch in _branches(part)]
     return [kind]

@@ -117,6 +117,23 @@ def test_a_key_of_the_other_branch_is_unknown_in_this_one() -> None:
     ]
 
 
+def test_an_unknown_key_may_be_called_like_the_branch() -> None:
+    found = problems(pet={"kind": "cat", "lives": 10, "cat": {"lives": 1}})
+    assert [problem.place for problem in found] == ["pet.lives", "pet.cat"]
+
+
+def test_a_partial_object_has_the_valid_values() -> None:
+    values = {**GOOD, "floor": "mud", "pet": {"kind": "dog", "tricks": [1]}, "doors": ["front"]}
+    _, found = schema.check(Home, values)
+    home = schema.partial(Home, values, found)
+    assert (home.rooms, home.doors, home.warm) == ({"kitchen": 12.0}, ["front"], True)
+    assert isinstance(home.pet, Dog)
+    assert home.pet.kind == "dog"
+    for use in (lambda: home.floor == "wood", lambda: f"{home.floor}", lambda: "sit" in home.pet.tricks):
+        with pytest.raises(schema.InvalidValueError):
+            use()
+
+
 def test_the_nearest_key_is_named_with_its_path() -> None:
     assert problems(pet={"kind": "cat", "lives": 3, "livs": 3})[0].repair == "did you mean pet.lives?"
 
