@@ -22,8 +22,9 @@ from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, 
 from mtl.base.files import CONF
 from mtl.base.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.config import run_folders
+from mtl.config.checks import load
 from mtl.config.command_line import check_command_line
-from mtl.config.fields import Config, load
+from mtl.config.fields import Config
 from mtl.data.problems import plural
 from mtl.training.study import Study, plan_study
 

@@ -1,277 +1,390 @@
-"""Checks across keys of a configuration, on plain values that may be wrong.
+"""`load`: check a composed configuration, its single values and then values that depend on each other.
 
-They run beside the checks of the single values, so that one message has all problems; what they meet may be wrong.
+The checks across values read typed values. They also run where single values are invalid, so that one message has all
+problems; a check ends without a word where it meets such a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
-from mtl.base.errors import Problem, did_you_mean, listed
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtl.base import schema
+from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.label_tree import circle_problems, tree_problems
-from mtl.base.schema import shown
+from mtl.base.schema import InvalidValueError, shown
 from mtl.base.task_names import TASK_NAMES, as_task_name, is_task_name
-from mtl.config.combine import AGGREGATIONS, combine_checks
+from mtl.config.combine import AGGREGATIONS
+from mtl.config.fields import Config, MultiStageConfig, TaskConfig, TrainerConfig
+from mtl.config.short_forms import alone, section, settle_tasks, split_alike
 
 PLACE = "heads.tasks.{}"
 """Where the head of a task is configured."""
-
-
-def stage_checks(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with the multi-stage heads; the labels come into play when the data is read."""
-    tasks = list(_mapping(values, "data", "tasks"))
-    heads = {
-        task: head
-        for task, head in _mapping(values, "heads", "tasks").items()
-        if isinstance(head, Mapping) and head.get("kind") == "multi_stage"
-    }
-    lenders: dict[str, str] = {}
-    for task, head in heads.items():
-        place = PLACE.format(task)
-        yield from _tree(head, place)
-        if head.get("hidden") is not None and head.get("stage_kind", "linear") == "linear":
-            repair = f"give {place}.stage_kind=mlp"
-            yield Problem(f"{place}.hidden", shown(head["hidden"]), "null: a linear stage has no hidden layer", repair)
-        lender = _mapping(head, "first_stage").get("task")
-        if isinstance(lender, str) and tasks:
-            lenders[task] = lender
-            others = [each for each in tasks if each != task]
-            if lender not in tasks:
-                expected, hint = listed(others) or "another task", did_you_mean(lender, others)
-                yield Problem(f"{place}.first_stage.task", f"the task {lender!r}", expected, hint)
-    yield from circle_problems(PLACE, lenders)
-
-
-def _tree(head: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    tree, separator = head.get("tree"), head.get("separator")
-    if tree is None and separator is None:
-        repair = f"give {place}.tree={{coarse class: [labels], …}} or {place}.separator=…"
-        yield Problem(f"{place}.tree", "null, and separator: null", "the coarse classes with their labels", repair)
-    if tree is not None and separator is not None:
-        found = f"{shown(separator)} beside a tree"
-        yield Problem(f"{place}.separator", found, "a tree or a separator", f"give {place}.separator=null")
-    if not isinstance(tree, Mapping) or not all(isinstance(leaves, list) for leaves in tree.values()):
-        return
-    branches = {str(name): [str(leaf) for leaf in leaves] for name, leaves in tree.items()}
-    yield from tree_problems(f"{place}.tree", branches)
-    names = _mapping(head, "first_stage", "map")
-    for name in names:
-        if str(name) not in branches:
-            where = f"{place}.first_stage.map.{name}"
-            yield Problem(where, f"the branch {str(name)!r}", listed(branches), did_you_mean(str(name), list(branches)))
-
-
-def _mapping(values: Any, *path: str) -> Mapping[str, Any]:
-    """Return what stands at ``path``, nothing if it has no keys."""
-    for key in path:
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values if isinstance(values, Mapping) else {}
-
-
 SHOWN = ("accuracy", "macro_f1", "weighted_f1")
 """The figures of a task that are logged after each validation."""
 
 
-def cross_checks(values: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong across the keys of a configuration."""
-    checks = (
-        _backbone,
-        _tasks,
-        _names_of_tasks,
-        _heads,
-        stage_checks,
-        combine_checks,
-        _freeze,
-        _decay,
-        _epochs,
-        _processes,
-        _validation,
-        _monitor,
-        _retention,
-    )
-    return [problem for check in checks for problem in check(values)]
+def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a composed configuration and return it typed.
+
+    Args:
+        cfg: What Hydra composed, or the same as plain mappings.
+
+    Raises:
+        ConfigError: All problems together, each with its full key.
+    """
+    unresolved: list[Problem] = []
+    values, unknown_task = alone(split_alike(_plain(cfg, (), unresolved)))
+    settled = settle_tasks(values)
+    config, invalid = schema.check(Config, settled.values)
+    across = cross_checks(config or schema.partial(Config, settled.values, invalid))
+    invalid = [_with_path_of_task(problem, settled.values) for problem in invalid]
+    problems = list(unresolved)
+    for group in (invalid, [*unknown_task, *settled.problems, *across]):
+        places = [f"{problem.place}." for problem in problems]
+        problems += [
+            problem
+            for problem in settled.as_written(group)
+            if not any(place.startswith(f"{problem.place}.") for place in places)
+        ]
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
 
 
-def _at(values: Any, *path: str) -> Any:
-    """Return what stands at ``path``, ``None`` if there is nothing."""
-    for key in path:
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
+def _plain(node: Any, path: schema.Path, problems: list[Problem]) -> Any:
+    """Return plain values; what is missing or cannot be resolved is left out, and added to the problems."""
+    if not isinstance(node, DictConfig | ListConfig):
+        return node
+    values: dict[Any, Any] = {}
+    parts: Iterable[Any] = range(len(node)) if isinstance(node, ListConfig) else node
+    for part in parts:
+        place = (*path, part)
+        try:
+            values[part] = _plain(node[part], place, problems)
+        except OmegaConfBaseException as error:
+            key = schema.key(place)
+            found = "no value (???)" if OmegaConf.is_missing(node, part) else str(error).splitlines()[0]
+            problems.append(Problem(key, found, "a value that can be resolved", f"give {key}=…"))
+    return list(values.values()) if isinstance(node, ListConfig) else values
 
 
-def _keys(values: Any, *path: str) -> list[str]:
-    found = _at(values, *path)
-    return [str(key) for key in found] if isinstance(found, Mapping) else []
+def _with_path_of_task(problem: Problem, values: Mapping[str, Any]) -> Problem:
+    """Return the problem with its repair if a task is a file name instead of keys."""
+    file = section(values, "data", "tasks").get(problem.place.removeprefix("data.tasks."))
+    return replace(problem, repair=f"give {problem.place}.path={file}") if isinstance(file, str) else problem
 
 
-def _backbone(values: Mapping[str, Any]) -> Iterator[Problem]:
-    backbone = _at(values, "backbone")
-    if not isinstance(backbone, Mapping) or backbone.get("path"):
+def cross_checks(config: Config) -> list[Problem]:
+    """Return the problems across the values of a configuration, which may be a `mtl.base.schema.partial` one."""
+    return [problem for check in _CHECKS for problem in _until_invalid(check(config))]
+
+
+def _until_invalid(problems: Iterator[Problem]) -> Iterator[Problem]:
+    """Yield the problems that a check finds before it uses an invalid value."""
+    with suppress(InvalidValueError):
+        yield from problems
+
+
+def _backbone(config: Config) -> Iterator[Problem]:
+    backbone = config.backbone
+    if backbone.path:
         return
-    given = [key for key in ("package", "random", "name") if backbone.get(key)]
-    if not given:
+    candidates = {"package": backbone.package, "random": backbone.random, "name": backbone.name}
+    sources = {key: value for key, value in candidates.items() if value}
+    if not sources:
         repair = "choose backbone=mpnet or give backbone.path=…"
         yield Problem("backbone", "no source of weights", "name, path or package", repair)
-    if len(given) > 1:
-        found = " and ".join(f"{key}: {shown(backbone[key])}" for key in given)
-        repair = " or ".join(f"backbone.{key}={'false' if key == 'random' else 'null'}" for key in given)
+    if len(sources) > 1:
+        found = " and ".join(f"{key}: {shown(value)}" for key, value in sources.items())
+        repair = " or ".join(f"backbone.{key}={'false' if key == 'random' else 'null'}" for key in sources)
         yield Problem("backbone", found, "one source of weights; only path goes before another", repair)
 
 
-def _tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
-    tasks = _at(values, "data", "tasks")
-    if tasks == {}:
+def _data(config: Config) -> Iterator[Problem]:
+    data = config.data
+    if data.tasks == {}:
         repair = "data.tasks.classification.train=a.csv data.tasks.sentiment.path=b.jsonl"
         yield Problem("data.tasks", "no task", "at least one task with its file", f"give {repair}")
-    split = _at(values, "data", "split")
-    shares = isinstance(split, list) and all(isinstance(share, int | float) for share in split)
-    if shares and (len(split) != 3 or abs(sum(split) - 1) > 1e-6):
-        yield Problem("data.split", str(split), "three shares (train, val, test) that sum to 1")
-    for name in _keys(tasks):
+    yield from _until_invalid(_split(data.split))
+    for name, task in data.tasks.items():
+        place = f"data.tasks.{name}"
         if not is_task_name(name):
             repair = f"call it {near}" if (near := as_task_name(name)) else ""
-            yield Problem(f"data.tasks.{name}", f"the task name {name!r}", TASK_NAMES, repair)
-        if isinstance(tasks[name], Mapping):
-            yield from _task(tasks[name], f"data.tasks.{name}")
+            yield Problem(place, f"the task name {name!r}", TASK_NAMES, repair)
+        for check in (_files, _columns, _labels):
+            yield from _until_invalid(check(task, place))
 
 
-def _task(task: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    if task.get("path") is None and task.get("train") is None:
+def _split(shares: list[float]) -> Iterator[Problem]:
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
+        yield Problem("data.split", str(shares), "three shares (train, val, test) that sum to 1")
+
+
+def _files(task: TaskConfig, place: str) -> Iterator[Problem]:
+    if task.path is None and task.train is None:
         expected = "train= (with or without val= and test=) or path="
         yield Problem(place, "no file", expected, f"give {place}.path=…")
-    beside = [split for split in ("train", "val", "test") if task.get(split) is not None]
-    if task.get("path") is not None and beside:
+    splits = {"train": task.train, "val": task.val, "test": task.test}
+    given = [split for split, file in splits.items() if file is not None]
+    if task.path is not None and given:
         expected = "one file to be split, or files for the splits"
-        yield Problem(place, f"path beside {' and '.join(beside)}", expected, f"give {place}.path=null, or path alone")
-    text, label = task.get("text_column", "text"), task.get("label_column", "label")
-    if text == label:
-        yield Problem(f"{place}.label_column", repr(label), "another column than text_column")
-    yield from _slices(task.get("slices"), {"text_column": text, "label_column": label}, f"{place}.slices")
-    labels = task.get("labels")
-    if isinstance(labels, list) and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
+        yield Problem(place, f"path beside {' and '.join(given)}", expected, f"give {place}.path=null, or path alone")
+
+
+def _columns(task: TaskConfig, place: str) -> Iterator[Problem]:
+    if task.text_column == task.label_column:
+        yield Problem(f"{place}.label_column", repr(task.label_column), "another column than text_column")
+    if len(set(task.slices)) < len(task.slices):
+        yield Problem(f"{place}.slices", listed(task.slices), "each column once")
+    for role, column in (("text_column", task.text_column), ("label_column", task.label_column)):
+        if column in task.slices:
+            found = f"{column!r}, the {role}"
+            yield Problem(f"{place}.slices", found, "other columns of the files", f"take {column!r} out")
+
+
+def _labels(task: TaskConfig, place: str) -> Iterator[Problem]:
+    labels = task.labels
+    if labels is not None and (len(labels) < 2 or len(set(labels)) < len(labels)):
         yield Problem(f"{place}.labels", str(labels), "at least two labels, each once")
 
 
-def _slices(columns: Any, used: Mapping[str, Any], place: str) -> Iterator[Problem]:
-    if not isinstance(columns, list):
+_NAMED: tuple[tuple[str, Callable[[Config], Iterable[str]]], ...] = (
+    ("freeze.heads", lambda config: () if config.freeze.heads == "all" else config.freeze.heads),
+    (PLACE, lambda config: config.heads.tasks),
+    ("loss.tasks.{}", lambda config: config.loss.tasks),
+    ("loss.weights.{}", lambda config: config.loss.weights),
+)
+"""Where tasks are named, with ``{}`` for the name, and the names."""
+
+
+def _names_of_tasks(config: Config) -> Iterator[Problem]:
+    tasks = list(config.data.tasks)
+    for place, names in _NAMED if tasks else ():
+        with suppress(InvalidValueError):
+            for name in names(config):
+                if name not in tasks:
+                    yield Problem(place.format(name), f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
+
+
+def _hidden_layers(config: Config) -> Iterator[Problem]:
+    heads = [("heads.default", config.heads.default)]
+    for place, head in [*heads, *((PLACE.format(task), head) for task, head in config.heads.tasks.items())]:
+        with suppress(InvalidValueError):
+            if head.kind == "linear" and head.hidden is not None:
+                repair = f"give {place}.kind=mlp"
+                yield Problem(f"{place}.hidden", str(head.hidden), "null: a linear head has no hidden layer", repair)
+
+
+def _stages(config: Config) -> Iterator[Problem]:
+    """Yield the problems of multi-stage heads; their labels are checked once the data is read."""
+    heads = {task: head for task, head in config.heads.tasks.items() if isinstance(head, MultiStageConfig)}
+    lenders: dict[str, str] = {}
+    for task, head in heads.items():
+        place = PLACE.format(task)
+        for check in (_tree, _stage_map, _hidden_stage):
+            yield from _until_invalid(check(head, place))
+        with suppress(InvalidValueError):
+            if head.first_stage is not None and config.data.tasks:
+                lenders[task] = lender = head.first_stage.task
+                others = [name for name in config.data.tasks if name != task]
+                if lender not in config.data.tasks:
+                    expected, repair = listed(others) or "another task", did_you_mean(lender, others)
+                    yield Problem(f"{place}.first_stage.task", f"the task {lender!r}", expected, repair)
+    yield from circle_problems(PLACE, lenders)
+
+
+def _tree(head: MultiStageConfig, place: str) -> Iterator[Problem]:
+    if head.tree is None and head.separator is None:
+        repair = f"give {place}.tree={{coarse class: [labels], …}} or {place}.separator=…"
+        yield Problem(f"{place}.tree", "null, and separator: null", "the coarse classes with their labels", repair)
+    if head.tree is not None and head.separator is not None:
+        found = f"{shown(head.separator)} beside a tree"
+        yield Problem(f"{place}.separator", found, "a tree or a separator", f"give {place}.separator=null")
+    if head.tree is not None:
+        yield from tree_problems(f"{place}.tree", head.tree)
+
+
+def _stage_map(head: MultiStageConfig, place: str) -> Iterator[Problem]:
+    if head.first_stage is None or head.tree is None:
         return
-    names = list(map(str, columns))
-    if len(set(names)) < len(names):
-        yield Problem(place, listed(names), "each column once")
-    for role, column in used.items():
-        if str(column) in names:
-            yield Problem(place, f"{column!r}, the {role}", "other columns of the files", f"take {column!r} out")
+    branches = list(head.tree)
+    for name in head.first_stage.map:
+        if name not in branches:
+            where = f"{place}.first_stage.map.{name}"
+            yield Problem(where, f"the branch {name!r}", listed(branches), did_you_mean(name, branches))
 
 
-def _names_of_tasks(values: Mapping[str, Any]) -> Iterator[Problem]:
-    tasks = _keys(values, "data", "tasks")
-    frozen = _at(values, "freeze", "heads")
-    used = [("freeze.heads", str(name)) for name in frozen] if isinstance(frozen, list) else []
-    used += [(f"heads.tasks.{name}", name) for name in _keys(values, "heads", "tasks")]
-    used += [(f"loss.tasks.{name}", name) for name in _keys(values, "loss", "tasks")]
-    used += [(f"loss.weights.{name}", name) for name in _keys(values, "loss", "weights")]
-    for place, name in used:
-        if tasks and name not in tasks:
-            yield Problem(place, f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
+def _hidden_stage(head: MultiStageConfig, place: str) -> Iterator[Problem]:
+    if head.hidden is not None and head.stage_kind == "linear":
+        repair = f"give {place}.stage_kind=mlp"
+        yield Problem(f"{place}.hidden", shown(head.hidden), "null: a linear stage has no hidden layer", repair)
 
 
-def _heads(values: Mapping[str, Any]) -> Iterator[Problem]:
-    heads = {"heads.default": _at(values, "heads", "default")}
-    heads |= {f"heads.tasks.{name}": _at(values, "heads", "tasks", name) for name in _keys(values, "heads", "tasks")}
-    for place, head in heads.items():
-        if _at(head, "kind") == "linear" and _at(head, "hidden") is not None:
-            repair = f"give {place}.kind=mlp"
-            yield Problem(f"{place}.hidden", str(head["hidden"]), "null: a linear head has no hidden layer", repair)
+def _combine(config: Config) -> Iterator[Problem]:
+    if config.task is not None and len(config.data.tasks) == 1:
+        return  # of one task every combination is its loss
+    for check in (_weights, _one_task_in_a_step, *_ONE_BACKWARD):
+        yield from _until_invalid(check(config))
 
 
-def _freeze(values: Mapping[str, Any]) -> Iterator[Problem]:
-    freeze = _at(values, "freeze")
-    backbone = _at(freeze, "backbone")
+def _weights(config: Config) -> Iterator[Problem]:
+    combine, weights = config.loss.combine, config.loss.weights
+    if combine != "weighted" and weights:
+        given = ", ".join(f"{task}: {weight:g}" for task, weight in weights.items())
+        found = f"{given} beside loss.combine={combine}, where they mean nothing"
+        yield Problem("loss.weights", found, "loss.combine=weighted", "give loss.combine=weighted")
+
+
+def _one_task_in_a_step(config: Config) -> Iterator[Problem]:
+    combine, mode = config.loss.combine, config.data.interleave
+    if combine in (*AGGREGATIONS, "famo") and mode != "paired":
+        found = f"{mode} beside loss.combine={combine}: a step has rows of one task, and nothing to combine"
+        yield Problem("data.interleave", found, "paired", "give data.interleave=paired, or loss.combine=sum")
+
+
+def _accumulated(config: Config) -> Iterator[Problem]:
+    combine, batches = config.loss.combine, config.trainer.accumulate_grad_batches
+    if combine in AGGREGATIONS and batches is not None and batches > 1:
+        found = f"{batches} beside loss.combine={combine}, which combines the gradients of whole steps"
+        repair = "give trainer.accumulate_grad_batches=1 and a larger data.batch_size"
+        yield Problem("trainer.accumulate_grad_batches", found, "1", repair)
+
+
+def _half_precision(config: Config) -> Iterator[Problem]:
+    combine = config.loss.combine
+    if combine in AGGREGATIONS and config.trainer.precision == "16-mixed":
+        found = f"16-mixed beside loss.combine={combine}, whose products of gradients overflow there"
+        yield Problem("trainer.precision", found, "auto, 32-true or bf16-mixed", "give trainer.precision=auto")
+
+
+def _nothing_shared(config: Config) -> Iterator[Problem]:
+    combine = config.loss.combine
+    if combine in AGGREGATIONS and config.freeze.backbone == "all":
+        found = f"all beside loss.combine={combine}: nothing that the tasks share learns, so there are no gradients to "
+        expected = "an encoder that learns, or loss.combine=sum"
+        yield Problem("freeze.backbone", f"{found}combine", expected, "give loss.combine=sum")
+
+
+_ONE_BACKWARD = (_accumulated, _half_precision, _nothing_shared)
+"""What combining the gradients of whole steps excludes."""
+
+
+def _freeze(config: Config) -> Iterator[Problem]:
     needed = {
-        "lower": ("train_layers", "how many of the top layers train, a number or a share", "lower_layers"),
-        "gradual": ("gradual", "unit, start, every, layers, stages and warmup", "gradual"),
-        "lora": ("lora", "r, alpha, dropout and targets", "lora"),
+        "train_layers": (("lower", "lora"), "how many of the top layers train, a number or a share", "lower_layers"),
+        "gradual": (("gradual",), "unit, start, every, layers, stages and warmup", "gradual"),
+        "lora": (("lora",), "r, alpha, dropout and targets", "lora"),
     }
-    for kind, (key, expected, choice) in needed.items():
-        users = (kind, "lora") if key == "train_layers" else (kind,)
-        value = _at(freeze, key)
-        if backbone == kind and value is None:
-            yield Problem(f"freeze.{key}", "null", expected, f"choose freeze={choice}")
-        if value is not None and backbone in ("none", "all", *needed) and backbone not in users:
-            found = f"{value} beside freeze.backbone={backbone}, where it means nothing"
-            meant = " or ".join(f"freeze.backbone={user}" for user in users)
-            yield Problem(f"freeze.{key}", found, f"null, or {meant}", f"choose freeze={choice}")
-    if _at(freeze, "gradual", "stages") == {}:
+    for key, (users, expected, choice) in needed.items():
+        with suppress(InvalidValueError):
+            backbone, value = config.freeze.backbone, getattr(config.freeze, key)
+            if value is None and backbone == users[0]:
+                yield Problem(f"freeze.{key}", "null", expected, f"choose freeze={choice}")
+            if value is not None and backbone not in users:
+                plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+                found = f"{plain} beside freeze.backbone={backbone}, where it means nothing"
+                meant = " or ".join(f"freeze.backbone={user}" for user in users)
+                yield Problem(f"freeze.{key}", found, f"null, or {meant}", f"choose freeze={choice}")
+    if config.freeze.gradual is not None and config.freeze.gradual.stages == {}:
         yield Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}")
 
 
-def _decay(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Refuse a weight decay that turns weights over: AdamW multiplies them by ``1 - rate * weight_decay`` in a step."""
-    decay, rates = _at(values, "optimizer", "weight_decay"), _at(values, "learning_rates")
-    used = ["heads", "upper", "lower", "top", "backbone"]
-    used += ["lora"] if _at(values, "freeze", "backbone") == "lora" else []
-    known = {name: rate for name in used if isinstance(rate := _at(rates, name), int | float)}
-    if not known or not isinstance(decay, int | float):
-        return
-    name = max(known, key=lambda each: known[each])
-    if known[name] * decay >= 1:
-        found = f"{decay:g}, which times learning_rates.{name}={known[name]:g} is {known[name] * decay:g}"
+def _weight_decay(config: Config) -> Iterator[Problem]:
+    """Refuse a weight decay that inverts weights: AdamW multiplies them by ``1 - rate * weight_decay`` in a step."""
+    used = ["heads", "upper", "lower", "top", "backbone", *(["lora"] if config.freeze.backbone == "lora" else [])]
+    rates = {name: rate for name in used if (rate := getattr(config.learning_rates, name, None)) is not None}
+    name, decay = max(rates, key=lambda name: rates[name]), config.optimizer.weight_decay
+    if rates[name] * decay >= 1:
+        found = f"{decay:g}, which times learning_rates.{name}={rates[name]:g} is {rates[name] * decay:g}"
         expected = "a decay that times the highest rate is below 1: AdamW multiplies weights by what is left of 1"
         yield Problem("optimizer.weight_decay", found, expected, "give optimizer.weight_decay=0.01")
 
 
-def _epochs(values: Mapping[str, Any]) -> Iterator[Problem]:
-    trainer = _at(values, "trainer")
-    if not isinstance(trainer, Mapping):
-        return
-    if all(trainer.get(key) in (None, False) for key in ("max_epochs", "max_steps", "fast_dev_run")):
+def _end_of_training(config: Config) -> Iterator[Problem]:
+    trainer = config.trainer
+    if not (trainer.max_epochs or trainer.max_steps or trainer.fast_dev_run):
         yield Problem("trainer.max_epochs", "null", "an end: max_epochs or max_steps", "give trainer.max_epochs=3")
-    for least, most in (
-        ("min_epochs", "max_epochs"),
-        ("min_steps", "max_steps"),
-        ("check_val_every_n_epoch", "max_epochs"),
-    ):
-        low, high = trainer.get(least), trainer.get(most)
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
 
 
-def _processes(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Refuse other ways to train in parallel than processes on one machine that sum their gradients."""
-    strategy, nodes = _at(values, "trainer", "strategy"), _at(values, "trainer", "num_nodes")
-    if strategy not in ("auto", "ddp", None):
+def _limits(config: Config) -> Iterator[Problem]:
+    yield from _until_invalid(_limit(config.trainer, "min_epochs", "max_epochs"))
+    yield from _until_invalid(_limit(config.trainer, "min_steps", "max_steps"))
+    yield from _until_invalid(_limit(config.trainer, "check_val_every_n_epoch", "max_epochs"))
+
+
+def _limit(trainer: TrainerConfig, least: str, most: str) -> Iterator[Problem]:
+    low, high = getattr(trainer, least), getattr(trainer, most)
+    if low is not None and high is not None and low > high:
+        yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
+
+
+def _strategy(config: Config) -> Iterator[Problem]:
+    if config.trainer.strategy not in ("auto", "ddp", None):
         expected = "ddp, or auto, which is the same where trainer.devices is more than one"
-        yield Problem("trainer.strategy", shown(strategy), expected, "give trainer.strategy=ddp")
-    if nodes not in (1, None):
+        yield Problem("trainer.strategy", shown(config.trainer.strategy), expected, "give trainer.strategy=ddp")
+
+
+def _nodes(config: Config) -> Iterator[Problem]:
+    if config.trainer.num_nodes not in (1, None):
         expected = "1: processes of one machine train together, those of several do not"
-        yield Problem("trainer.num_nodes", shown(nodes), expected, "give trainer.num_nodes=1")
-    devices, combine = _at(values, "trainer", "devices"), _at(values, "loss", "combine")
-    several = devices not in (1, None) and not (isinstance(devices, list) and len(devices) == 1)
-    if several and combine in AGGREGATIONS:
+        yield Problem("trainer.num_nodes", shown(config.trainer.num_nodes), expected, "give trainer.num_nodes=1")
+
+
+def _devices(config: Config) -> Iterator[Problem]:
+    devices, combine = config.trainer.devices, config.loss.combine
+    one = devices == 1 or (isinstance(devices, list) and len(devices) == 1)
+    if combine in AGGREGATIONS and not one:
         found = f"{shown(devices)} beside loss.combine={combine}, which needs the gradients of all rows at once"
         repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
         yield Problem("trainer.devices", found, "one device", repair)
 
 
-def _validation(values: Mapping[str, Any]) -> Iterator[Problem]:
-    limit = _at(values, "trainer", "limit_val_batches")
-    if limit == 0 and limit is not False and _at(values, "callbacks", "early_stopping") is not None:
+def _early_stopping(config: Config) -> Iterator[Problem]:
+    limit = config.trainer.limit_val_batches
+    if limit == 0 and config.callbacks.early_stopping is not None:
         found = f"{limit}: nothing is validated, and callbacks.early_stopping waits for it"
         yield Problem("trainer.limit_val_batches", found, "a number from 1 on, or callbacks=default")
 
 
-def _monitor(values: Mapping[str, Any]) -> Iterator[Problem]:
-    monitor, tasks = _at(values, "callbacks", "monitor"), _keys(values, "data", "tasks")
+def _monitor(config: Config) -> Iterator[Problem]:
+    monitor, tasks = config.callbacks.monitor, list(config.data.tasks)
     allowed = [f"val/{figure}" for figure in SHOWN]
     allowed += [f"val/{task}/{figure}" for task in tasks for figure in SHOWN]
-    if tasks and isinstance(monitor, str) and monitor not in allowed:
+    if tasks and monitor not in allowed:
         yield Problem("callbacks.monitor", repr(monitor), listed(allowed, most=40), did_you_mean(monitor, allowed))
 
 
-def _retention(values: Mapping[str, Any]) -> Iterator[Problem]:
-    names = ("first_column", "second_column", "score_column")
-    columns = [_at(values, "retention", name) for name in names]
-    for at, (name, column) in enumerate(zip(names, columns, strict=True)):
-        if column is not None and column in columns[:at]:
-            yield Problem(f"retention.{name}", repr(column), f"another column than {names[columns.index(column)]}")
+def _retention(config: Config) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name in ("first_column", "second_column", "score_column"):
+        column = getattr(config.retention, name)
+        if column in seen:
+            yield Problem(f"retention.{name}", repr(column), f"another column than {seen[column]}")
+        seen.setdefault(column, name)
+
+
+_CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _backbone,
+    _data,
+    _names_of_tasks,
+    _hidden_layers,
+    _stages,
+    _combine,
+    _freeze,
+    _weight_decay,
+    _end_of_training,
+    _limits,
+    _strategy,
+    _nodes,
+    _devices,
+    _early_stopping,
+    _monitor,
+    _retention,
+)
+"""In the order in which a message tells their problems."""

@@ -23,7 +23,8 @@ from mtl.base import run_folder
 from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.files import CONF, obstacle
 from mtl.config import overrides
-from mtl.config.fields import Config, load
+from mtl.config.checks import load
+from mtl.config.fields import Config
 from mtl.config.overrides import Argument, Groups
 from mtl.config.short_forms import task_of
 

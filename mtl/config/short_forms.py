@@ -21,17 +21,24 @@ TO_BE_GIVEN = "<name>"
 _PLACES = (("data", "tasks"), ("heads",), ("heads", "tasks"), ("loss",), ("loss", "tasks"), ("loss", "weights"))
 
 
-def alone(values: Any) -> tuple[Any, list[Problem]]:
-    """Return a configuration without the tasks beside the one that ``task`` names, and what is wrong with that.
+def section(values: Any, *path: str) -> Mapping[str, Any]:
+    """Return the keys with values at ``path`` of plain values that may be wrong anywhere; empty if there are none."""
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
 
-    What is configured for the others leaves with them: files, heads, losses, weights. So a sweep over ``task`` may keep
-    all other arguments. How losses are combined and steps interleaved stays, and means nothing for one task.
+
+def alone(values: Any) -> tuple[Any, list[Problem]]:
+    """Return a configuration reduced to the task that ``task`` names, and the problem if there is no such task.
+
+    What is configured for other tasks is removed with them: files, heads, losses, weights. So a sweep over ``task`` may
+    keep all other arguments. How losses are combined and steps interleaved stays, and means nothing for one task.
 
     Args:
         values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
     """
-    task = values.get("task") if isinstance(values, Mapping) else None
-    tasks = _tasks(values)
+    task = section(values).get("task")
+    tasks = [str(name) for name in section(values, "data", "tasks")]
     if task is None or not tasks:
         return values, []
     if task not in tasks:
@@ -48,20 +55,14 @@ def reduced(values: Mapping[str, Any], task: str) -> dict[str, Any]:
         values: Plain values, in the short form of `mtl.config.short_forms` or the schema's.
         task: One of its tasks.
     """
-    others = set(_tasks(values)) - {task}
-    found = {**values, "task": task}
+    others = {str(name) for name in section(values, "data", "tasks")} - {task}
+    result = {**values, "task": task}
     for path in _PLACES:
-        found = _without(found, path, others)
-    freeze = found.get("freeze")
-    if isinstance(freeze, Mapping) and isinstance(freeze.get("heads"), list):
-        found["freeze"] = {**freeze, "heads": [each for each in freeze["heads"] if each not in others]}
-    return found
-
-
-def _tasks(values: Any) -> list[str]:
-    data = values.get("data") if isinstance(values, Mapping) else None
-    tasks = data.get("tasks") if isinstance(data, Mapping) else None
-    return [str(name) for name in tasks] if isinstance(tasks, Mapping) else []
+        result = _without(result, path, others)
+    freeze = section(result, "freeze")
+    if isinstance(freeze.get("heads"), list):
+        result["freeze"] = {**freeze, "heads": [name for name in freeze["heads"] if name not in others]}
+    return result
 
 
 def _without(values: Mapping[str, Any], path: tuple[str, ...], keys: set[str]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _without(values: Mapping[str, Any], path: tuple[str, ...], keys: set[str]) -
         return dict(values)
     if rest:
         return {**values, first: _without(inside, tuple(rest), keys)}
-    return {**values, first: {key: each for key, each in inside.items() if key not in keys}}
+    return {**values, first: {key: value for key, value in inside.items() if key not in keys}}
 
 
 SECTIONS = {
@@ -102,7 +103,7 @@ class TaskSettings:
 
     def as_written(self, problems: Sequence[Problem]) -> list[Problem]:
         """Return the problems with the user's own keys, without those that the default has already."""
-        return [self._as_written(each) for each in problems if each.place not in self.inherited]
+        return [self._as_written(problem) for problem in problems if problem.place not in self.inherited]
 
     def _as_written(self, problem: Problem) -> Problem:
         for place in sorted(self.written, key=len, reverse=True):
@@ -115,15 +116,15 @@ class TaskSettings:
 
 def takes_a_word(key: str) -> bool:
     """Tell whether one word may stand at a key of the command line, for the kind: ``heads.sentiment=mlp``."""
-    section, _, name = key.partition(".")
-    words = {*SECTIONS.get(section, ())} - {"default"}
-    return section in SECTIONS and name.isidentifier() and name not in words
+    group, _, name = key.partition(".")
+    words = {*SECTIONS.get(group, ())} - {"default"}
+    return group in SECTIONS and name.isidentifier() and name not in words
 
 
 def task_of(key: str) -> str | None:
     """Return ``heads.sentiment`` for a key below it in the short form; nothing for other keys."""
-    section, name, *below = [*key.split("."), "", ""]
-    return f"{section}.{name}" if below[0] and takes_a_word(f"{section}.{name}") else None
+    group, name, *below = [*key.split("."), "", ""]
+    return f"{group}.{name}" if below[0] and takes_a_word(f"{group}.{name}") else None
 
 
 def split_alike(values: Any) -> Any:
@@ -135,10 +136,7 @@ def split_alike(values: Any) -> Any:
     Args:
         values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
     """
-    data = values.get("data") if isinstance(values, Mapping) else None
-    tasks = data.get("tasks") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(tasks, Mapping):
-        return values
+    tasks = section(values, "data", "tasks")
     columns: dict[Any, set[str]] = {}
     for task in tasks.values():
         if isinstance(task, Mapping) and task.get("split_with") != []:
@@ -148,14 +146,14 @@ def split_alike(values: Any) -> Any:
         for name, task in tasks.items()
         if isinstance(task, Mapping) and task.get("split_with") is None and len(columns[_split_of(task)]) > 1
     }
-    return {**values, "data": {**data, "tasks": {**tasks, **together}}}
+    return {**values, "data": {**values["data"], "tasks": {**tasks, **together}}} if together else values
 
 
 def _split_of(task: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what tasks that are split alike have in common."""
     file = task.get("path") if task.get("path") is not None else task.get("train")
     own = (task.get("text_column", "text"), task.get("val"), task.get("test"))
-    return (os.path.realpath(expanded(str(file))), *(str(each) for each in own))
+    return (os.path.realpath(expanded(str(file))), *map(str, own))
 
 
 def settle_tasks(values: Mapping[str, Any]) -> TaskSettings:
@@ -165,39 +163,37 @@ def settle_tasks(values: Mapping[str, Any]) -> TaskSettings:
         values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
     """
     settled = TaskSettings(dict(values))
-    data = values.get("data")
-    tasks = data.get("tasks") if isinstance(data, Mapping) else None
-    names = [str(name) for name in tasks] if isinstance(tasks, Mapping) else []
-    for section, keys in SECTIONS.items():
-        if isinstance(values.get(section), Mapping):
-            settled.values[section] = _settle(section, keys, values[section], names, settled)
+    tasks = [str(name) for name in section(values, "data", "tasks")]
+    for group, keys in SECTIONS.items():
+        if isinstance(values.get(group), Mapping):
+            settled.values[group] = _settle(group, keys, values[group], tasks, settled)
     return settled
 
 
 def _settle(
-    section: str, keys: Sequence[str], given: Mapping[str, Any], names: Sequence[str], settled: TaskSettings
+    group: str, keys: Sequence[str], values: Mapping[str, Any], names: Sequence[str], settled: TaskSettings
 ) -> dict[str, Any]:
-    kept = {key: value for key, value in given.items() if key in keys}
+    kept = {key: value for key, value in values.items() if key in keys}
     own = kept.get("tasks", {})
     if not isinstance(own, Mapping):
-        return dict(given)
+        return dict(values)
     tasks: dict[str, Any] = {str(name): _spelled_out(value) for name, value in own.items()}
     default = kept.get("default")
     if isinstance(default, str):
         kept["default"] = default = _spelled_out(default)
-    for name, value in given.items():
+    for name, value in values.items():
         if name in keys:
             continue
         if names and name not in names:
-            settled.problems.append(_unknown(section, str(name), keys, names, default))
+            settled.problems.append(_unknown(group, str(name), keys, names, default))
             continue
-        place = f"{section}.tasks.{name}"
-        settled.written[place] = f"{section}.{name}"
+        place = f"{group}.tasks.{name}"
+        settled.written[place] = f"{group}.{name}"
         if isinstance(value, str):
-            settled.written[f"{place}.kind"] = f"{section}.{name}"
+            settled.written[f"{place}.kind"] = f"{group}.{name}"
         tasks[name] = _joined(tasks.get(name), _spelled_out(value), place, settled)
     kept["tasks"] = {
-        name: _filled(task, default, f"{section}.tasks.{name}", settled.inherited) for name, task in tasks.items()
+        name: _filled(task, default, f"{group}.tasks.{name}", settled.inherited) for name, task in tasks.items()
     }
     return kept
 
@@ -230,13 +226,12 @@ def _filled(task: Any, default: Any, place: str, inherited: set[str]) -> Any:
     return {**taken, **task}
 
 
-def _unknown(section: str, name: str, keys: Sequence[str], tasks: Sequence[str], default: Any) -> Problem:
-    """Return the problem of a key that is neither one of the section nor a task."""
-    of_default = list(default) if isinstance(default, Mapping) else []
-    candidates = {**{key: f"{section}.default.{key}" for key in of_default}}
-    candidates |= {key: f"{section}.{key}" for key in (*keys, *tasks)}
+def _unknown(group: str, name: str, keys: Sequence[str], tasks: Sequence[str], default: Any) -> Problem:
+    """Return the problem of a key that is neither one of the group nor a task."""
+    candidates = {key: f"{group}.default.{key}" for key in section(default)}
+    candidates |= {key: f"{group}.{key}" for key in (*keys, *tasks)}
     near = did_you_mean(name, list(candidates))
     word = near.removeprefix("did you mean ").removesuffix("?")
     repair = f"did you mean {candidates[word]}?" if near else ""
     expected = f"{listed(keys)}, or a task: {listed(tasks)}"
-    return Problem(f"{section}.{name}", "an unknown key", expected, repair)
+    return Problem(f"{group}.{name}", "an unknown key", expected, repair)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from mtl.activations.encoding import Encoding, Precision, token_table
 from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.files import read_yaml
-from mtl.config.fields import Config, load
+from mtl.config.checks import load
+from mtl.config.fields import Config
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet

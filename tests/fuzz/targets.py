@@ -31,8 +31,8 @@ from mtl.base.errors import MtlError, Problem
 from mtl.base.files import sealed_json
 from mtl.comparison.comparing import compare as compare_runs
 from mtl.comparison.outputs import write as write_comparison
+from mtl.config.checks import load
 from mtl.config.command_line import check_command_line
-from mtl.config.fields import load
 from mtl.data.examples import read_examples, read_texts
 from mtl.data.pairs import read_pairs
 from mtl.data.tasks import TaskSpec, load_task

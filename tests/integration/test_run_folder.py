@@ -18,7 +18,7 @@ import yaml
 
 from mtl import MultiTaskModel
 from mtl.base.run_folder import begin, is_finished
-from mtl.config.fields import load
+from mtl.config.checks import load
 from mtl.evaluation.metrics_file import read_metrics
 from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.records import TaskReport

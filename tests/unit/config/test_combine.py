@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
-from mtl.config.fields import load
+from mtl.config.checks import load
 from mtl.training import build_losses, gradient_aggregation
 from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
 from mtl.training.gradient_aggregation import GradientAggregation

@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mtl.base.errors import ConfigError, Problem
+from mtl.config.checks import load
 from mtl.config.combine import Combine
-from mtl.config.fields import Config, load
+from mtl.config.fields import Config
 from mtl.config.freezing import Decay, Layerwise, Uniform
 from tests.support.configs import changed, composed
 
@@ -267,7 +268,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
         (
             (),
             {f"{SENTIMENT}.labels": [1, "1"]},
-            Problem(f"{SENTIMENT}.labels", "[1, '1']", "at least two labels, each once"),
+            Problem(f"{SENTIMENT}.labels", "['1', '1']", "at least two labels, each once"),
         ),
         (
             (),
@@ -339,7 +340,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
             {"freeze.backbone": "none"},
             Problem(
                 "freeze.lora",
-                "{'r': 8, 'alpha': 16, 'dropout': 0.1, 'targets': ['query', 'key', 'value', 'attention_output', "
+                "{'r': 8, 'alpha': 16.0, 'dropout': 0.1, 'targets': ['query', 'key', 'value', 'attention_output', "
                 "'feed_forward']} beside freeze.backbone=none, where it means nothing",
                 "null, or freeze.backbone=lora",
                 "choose freeze=lora",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
-from mtl.config.fields import load
+from mtl.config.checks import load
 from mtl.config.short_forms import TO_BE_GIVEN, alone, reduced
 from tests.support.configs import changed, composed
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
-from mtl.config.fields import FirstStageConfig, MultiStageConfig, load
+from mtl.config.checks import load
+from mtl.config.fields import FirstStageConfig, MultiStageConfig
 from tests.support.configs import changed
 
 PLACE = "heads.tasks.classification"

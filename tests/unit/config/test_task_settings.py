@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from mtl.base.errors import ConfigError, Problem
+from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, compose_config
-from mtl.config.fields import Config, HeadConfig, load
+from mtl.config.fields import Config, HeadConfig
 from mtl.config.short_forms import settle_tasks, split_alike
 from tests.support.configs import changed
 

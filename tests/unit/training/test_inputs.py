@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mtl.base.errors import DataError, ModelError, MtlError, Problem
-from mtl.config.fields import Config, load
+from mtl.config.checks import load
+from mtl.config.fields import Config
 from mtl.training.inputs import absolute, load_inputs, task_specs
 from tests.support.configs import changed, composed
 
