@@ -1,52 +1,40 @@
-"""Compose and check a command line before Hydra runs it: every job of a sweep, all problems at once, without torch."""
+"""Parse, compose and check a command line before Hydra runs it: all jobs of a sweep, all problems at once.
+
+Nothing here needs torch. `check_command_line` has three steps, `_parse`, `_compose_jobs` and `_check`; each returns a
+value and the problems that it has found.
+"""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigTypeError, InterpolationToMissingValueError, OmegaConfBaseException
-from yaml import YAMLError, safe_load
+from hydra.core.override_parser.types import QuotedString
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from mtl.base import run_folder
 from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.files import CONF, obstacle
 from mtl.config import overrides
 from mtl.config.checks import load
+from mtl.config.composing import Source, compose
 from mtl.config.fields import Config
 from mtl.config.overrides import Argument, Groups
-from mtl.config.short_forms import task_of
+from mtl.config.own_files import code_problems, folder_problems
+from mtl.config.short_forms import section, task_of
 
-Composed = Callable[[tuple[str, ...]], DictConfig]
-"""Composes a job's arguments, with Hydra's own settings under ``hydra``; what it returns is not to be changed."""
-
-_GLOBAL = "# @package _global_"
-_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 _SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What is composed: the folders to search, and the primary configuration."""
-
-    folders: tuple[Path, ...]
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A command line that holds.
+    """A checked command line.
 
     Attributes:
         arguments: The arguments for Hydra, each ``key=value`` forced, so that it takes keys that no file mentions;
@@ -71,15 +59,15 @@ class CommandLine:
         """Return the configuration of the job with these values of the swept keys.
 
         Raises:
-            ConfigError: It cannot be composed, or does not hold.
+            ConfigError: It cannot be composed, or has invalid values.
         """
         assert self.source is not None, "a command line that only shows something has no jobs"  # noqa: S101
         lines = [f"{key}={value}" for key, value in values.items()]
-        return _checked(_compose([*self.fixed, *lines], self.source))
+        return _checked(_composed_job([*self.fixed, *lines], self.source))
 
 
 def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
-    """Compose what the arguments ask for and check it.
+    """Parse the arguments, compose what they ask for, and check it.
 
     A sweep is checked along each swept key, the others at their first value.
 
@@ -90,44 +78,136 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
     Raises:
         ConfigError: All problems of all jobs together.
     """
-    parsed = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
-    if any(getattr(parsed, flag, None) for flag in _SHOWS_ONLY):
+    flags = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
+    if any(getattr(flags, flag, None) for flag in _SHOWS_ONLY):
         return CommandLine(list(arguments), multirun=False)
-    source = _source(parsed, config_name)
-    groups = overrides.groups_in(source.folders)
-    given, problems = overrides.parse(parsed.overrides, groups)
-    groups["freeze"] += _frozen_heads(given, groups["freeze"])
-    wrong = [(each.key, problem) for each in given for problem in overrides.problems_of(each, groups, parsed.multirun)]
-    good = [each for each in given if not _is_below(each.key, [key for key, _ in wrong])]
-    compose_job = lru_cache(maxsize=1)(lambda job: _compose(job, source))  # the first job is asked for twice
-    swept, found = _swept_in_files(good, groups, compose_job, parsed.multirun)
-    if len(source.folders) > 1:
-        found += _code_problems(good, groups, compose_job)
-    own = {each.key for each in good}
-    jobs = _jobs([*(each for each in swept if each.key not in own), *good], groups)
-    words = {f"{each.key}.kind": each.key for each in good if each.is_word_for_kind}
-    configs, wrong_in_jobs = _checked_jobs(jobs, compose_job)
-    of_jobs = [replace(each, place=words.get(each.place, each.place)) for each in wrong_in_jobs]
-    problems += [*(problem for _, problem in wrong), *found, *of_jobs]
+    parsed = _parse(flags, config_name)
+    composed = _compose_jobs(parsed)
+    configs, problems = _check(parsed, composed)
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    as_in_file = {each.key for each in swept}  # the sweeper must see one key, not one with ++ beside it
-    lines = {each.line: each.line if each.key in as_in_file else overrides.forced(each, groups) for each in given}
-    flags = [each for each in arguments if each not in lines]
+    in_files = {argument.key for argument in composed.swept}  # the sweeper must see one key, not one with ++ beside it
+    lines = {
+        argument.line: argument.line if argument.key in in_files else overrides.forced(argument, parsed.groups)
+        for argument in parsed.arguments
+    }
+    flags_only = [argument for argument in arguments if argument not in lines]
     return CommandLine(
-        [*flags, *(lines[each] for each in arguments if each in lines)],
-        multirun=bool(parsed.multirun),
-        fixed=tuple(overrides.forced(each, groups) for each in given if not each.sweeps and each.key not in as_in_file),
-        swept=_multiplied(swept, given, groups),
-        source=source,
+        [*flags_only, *(lines[argument] for argument in arguments if argument in lines)],
+        multirun=parsed.multirun,
+        fixed=tuple(
+            lines[argument.line]
+            for argument in parsed.arguments
+            if not argument.sweeps and argument.key not in in_files
+        ),
+        swept=_multiplied(composed.swept, parsed.arguments, parsed.groups),
+        source=parsed.source,
         first=configs[0],
-        folder=_named_folder(given, "sweep" if parsed.multirun else "run"),
+        folder=_named_folder(parsed.arguments, parsed.folder_kind),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A command line before anything is composed: all arguments that could be read, and the valid ones of them."""
+
+    multirun: bool
+    source: Source
+    groups: Groups
+    arguments: Sequence[Argument]
+    valid: Sequence[Argument]
+    problems: Sequence[Problem]
+
+    @property
+    def folder_kind(self) -> str:
+        """The key of Hydra's settings that has the run folder."""
+        return "sweep" if self.multirun else "run"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The arguments of a job, and what they compose to, Hydra's own settings included, or why they do not."""
+
+    lines: list[str]
+    config: DictConfig | Sequence[Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    """The jobs to check, each composed once: the first, and one for each other value of each swept key.
+
+    Attributes:
+        settings: Hydra's own settings; None if the first job cannot be composed.
+        jobs: The jobs.
+        swept: The keys that a file sweeps (`hparams_search`).
+        problems: What is wrong with the sweep of a file.
+    """
+
+    settings: DictConfig | None
+    jobs: Sequence[_Job]
+    swept: Sequence[Argument]
+    problems: Sequence[Problem]
+
+
+def _parse(flags: Namespace, config_name: str) -> _Parsed:
+    source = _source(flags, config_name)
+    groups = overrides.groups_in(source.folders)
+    arguments, problems = overrides.parse(flags.overrides, groups)
+    groups["freeze"] += _frozen_heads(arguments, groups["freeze"])
+    invalid = [
+        (argument.key, problem)
+        for argument in arguments
+        for problem in overrides.problems_of(argument, groups, flags.multirun)
+    ]
+    valid = [argument for argument in arguments if not _is_below(argument.key, [key for key, _ in invalid])]
+    problems += [problem for _, problem in invalid]
+    return _Parsed(bool(flags.multirun), source, groups, arguments, valid, problems)
+
+
+def _compose_jobs(parsed: _Parsed) -> _Composed:
+    first = _composed_job(next(_jobs(parsed.valid, parsed.groups)), parsed.source)
+    settings = first.config["hydra"] if isinstance(first.config, DictConfig) else None
+    swept, problems = ([], []) if settings is None else _swept_in_files(settings, parsed)
+    own = {argument.key for argument in parsed.valid}
+    arguments = [*(argument for argument in swept if argument.key not in own), *parsed.valid]
+    jobs = [
+        first if lines == first.lines else _composed_job(lines, parsed.source)
+        for lines in _jobs(arguments, parsed.groups)
+    ]
+    return _Composed(settings, jobs, swept, problems)
+
+
+def _composed_job(lines: list[str], source: Source) -> _Job:
+    try:
+        return _Job(lines, compose(lines, source))
+    except ConfigError as error:
+        return _Job(lines, error.problems)
+
+
+def _check(parsed: _Parsed, composed: _Composed) -> tuple[list[Config], list[Problem]]:
+    """Return the configurations of the valid jobs, and the problems of the command line and of all jobs."""
+    problems = [*parsed.problems]
+    if composed.settings is not None:
+        problems += [*_run_folder_problems(composed.settings, parsed.folder_kind), *composed.problems]
+        if len(parsed.source.folders) > 1:
+            problems += code_problems(composed.settings)
+    configs: list[Config] = []
+    words = {f"{argument.key}.kind": argument.key for argument in parsed.valid if argument.is_word_for_kind}
+    for job in composed.jobs:
+        try:
+            of_job = [*_beside_the_demo(job)]
+            configs.append(_checked(job))
+            of_job += _replaced_words(job, parsed.source)
+        except ConfigError as error:
+            of_job += error.problems
+        problems += [replace(problem, place=words.get(problem.place, problem.place)) for problem in of_job]
+    return configs, problems
 
 
 def _named_folder(given: Sequence[Argument], kind: str) -> Path | None:
     """Return the folder that an argument names in full; others are known only when Hydra makes them."""
-    values: list[Any] = [each.override.value() for each in given if each.key == f"hydra.{kind}.dir"]
+    key = f"hydra.{kind}.dir"
+    values: list[Any] = [argument.override.value() for argument in given if argument.key == key]
     text = str(values[-1].text if isinstance(values[-1], QuotedString) else values[-1]) if values else "${"
     return None if "${" in text else Path(text).absolute()
 
@@ -135,16 +215,16 @@ def _named_folder(given: Sequence[Argument], kind: str) -> Path | None:
 def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
     """Return the values of each swept key as Hydra's sweeper takes them.
 
-    Those of files come first; arguments with the same key take their place.
+    Those of files come first; arguments with the same key replace them.
     """
-    found: dict[str, Sequence[str]] = {each.key: each.values for each in in_files}
-    for each in given:
-        key = overrides.forced(each, groups).partition("=")[0]
-        if each.key in found:
-            found[each.key] = each.values  # also a single one
-        elif each.sweeps:
-            found[key] = each.values
-    return found
+    swept: dict[str, Sequence[str]] = {argument.key: argument.values for argument in in_files}
+    for argument in given:
+        key = overrides.forced(argument, groups).partition("=")[0]
+        if argument.key in swept:
+            swept[argument.key] = argument.values  # also a single one
+        elif argument.sweeps:
+            swept[key] = argument.values
+    return swept
 
 
 def _source(parsed: Namespace, config_name: str) -> Source:
@@ -160,7 +240,7 @@ def _source(parsed: Namespace, config_name: str) -> Source:
     if parsed.config_dir is not None:
         own = Path(parsed.config_dir).resolve()
         folders.append(own)
-        problems += _own_folder_problems(own, parsed.config_dir)
+        problems += folder_problems(own, parsed.config_dir)
     name = (parsed.config_name or config_name).removesuffix(".yaml")
     names = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
     if name not in names:
@@ -168,65 +248,6 @@ def _source(parsed: Namespace, config_name: str) -> Source:
     if problems:
         raise ConfigError(problems)
     return Source(tuple(folders), name)
-
-
-def _own_folder_problems(folder: Path, given: str) -> Iterator[Problem]:
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else f"there is no folder {folder}"
-        yield Problem("--config-dir", f"{given}: {found}", "a folder with your own files, in groups as in conf/")
-    for path in sorted(folder.rglob("*.yaml")):
-        name = path.relative_to(folder)
-        if (CONF / name).exists():
-            yield Problem(str(path), f"a file that conf/ has too: conf/{name} would be taken", "a name of its own")
-        try:
-            path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
-        else:
-            yield from _settings_problems(path, name)
-
-
-def _settings_problems(path: Path, name: Path) -> Iterator[Problem]:
-    """Yield what is wrong with a file of the user's own before anything is composed of it."""
-    text = path.read_text(encoding="utf-8")
-    with suppress(YAMLError, RecursionError):  # composing says what is no YAML
-        if _has_key(safe_load(text), "searchpath"):
-            found = "a search path, which can import Python packages"
-            yield Problem(f"{path}: searchpath", found, "one folder of your own", "give it with --config-dir")
-    siblings = [each for each in (CONF / name.parent).glob("*.yaml") if name.parent != Path()]
-    if siblings and all(_GLOBAL in each.read_text(encoding="utf-8") for each in siblings) and _GLOBAL not in text:
-        found = f"no line `{_GLOBAL}`: its keys would stand below {name.parent}, where nothing reads them"
-        yield Problem(str(path), found, f"that line, as in conf/{name.parent}", "put it before everything else")
-
-
-def _has_key(content: Any, key: str) -> bool:
-    """Tell whether a key stands anywhere in plain values, alone or at the end of a path of keys."""
-    if isinstance(content, Mapping):
-        return any(str(each).rpartition(".")[2] == key or _has_key(value, key) for each, value in content.items())
-    return isinstance(content, list) and any(_has_key(each, key) for each in content)
-
-
-def _code_problems(given: Sequence[Argument], groups: Groups, composed: Composed) -> Iterator[Problem]:
-    """Yield what files of the user's own would have Hydra run: it calls whatever ``_target_`` names.
-
-    They may choose folders, a launcher, a sweeper, and the parameters of these.
-    """
-    try:
-        settings = composed(tuple(next(_jobs(given, groups))))["hydra"]
-        usual = _compose([], Source((CONF,), "train"))["hydra"]
-    except ConfigError:
-        return  # reported with the jobs
-    for key in ("callbacks", "job_logging", "hydra_logging"):
-        if OmegaConf.to_container(settings[key]) != OmegaConf.to_container(usual[key]):
-            found = "settings of your own, with which Hydra would call any Python function that they name"
-            yield Problem(f"hydra.{key}", found, "those of conf/hydra", f"leave hydra.{key} out")
-    for key in ("launcher", "sweeper"):
-        plain: Any = OmegaConf.to_container(settings[key])
-        target = str(plain.get("_target_"))
-        if not target.startswith(_PLUGINS):
-            yield Problem(
-                f"hydra.{key}._target_", repr(target), f"a {key} of Hydra or of a plugin of it", "leave it out"
-            )
 
 
 def _frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
@@ -251,33 +272,17 @@ def _is_below(key: str, wrong: Iterable[str]) -> bool:
     return any(key == group or key.startswith(f"{group}.") for group in wrong)
 
 
-def _swept_in_files(
-    given: Sequence[Argument], groups: Groups, composed: Composed, multirun: bool
-) -> tuple[list[Argument], list[Problem]]:
-    """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it or with the run folder."""
-    first = next(_jobs(given, groups))
-    try:
-        settings = composed(tuple(first))["hydra"]
-    except ConfigError:
-        return [], []  # reported with the jobs
-    problems = list(_folder_problems(settings, "sweep" if multirun else "run"))
+def _swept_in_files(settings: DictConfig, parsed: _Parsed) -> tuple[list[Argument], list[Problem]]:
+    """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it."""
     params: Mapping[str, Any] = OmegaConf.select(settings, "sweeper.params") or {}
-    if params and not multirun:
+    if params and not parsed.multirun:
+        repair = "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs"
         found = f"a sweep over {listed(params)}"
-        problems.append(
-            Problem(
-                "hydra.sweeper.params",
-                found,
-                "-m with a sweep",
-                "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs",
-            )
-        )
-        return [], problems
-    swept, unreadable = overrides.parse([f"{key}={value}" for key, value in params.items()], groups)
-    return swept, problems + unreadable
+        return [], [Problem("hydra.sweeper.params", found, "-m with a sweep", repair)]
+    return overrides.parse([f"{key}={value}" for key, value in params.items()], parsed.groups)
 
 
-def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
+def _run_folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
     """Yield a problem if the run folder cannot be made; one that is known only within a run is passed over."""
     try:
         folder = Path(settings[kind].dir).absolute()
@@ -298,32 +303,15 @@ def _folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         yield Problem(f"hydra.{kind}.dir", f"{folder}, in use by another process", "a folder in which no other trains")
 
 
-def _checked_jobs(jobs: Iterable[list[str]], composed: Composed) -> tuple[list[Config], list[Problem]]:
-    """Return the configurations of the jobs that hold, and what is wrong with the others."""
-    configs: list[Config] = []
-    problems: list[Problem] = []
-    for job in jobs:
-        try:
-            problems += _beside_the_demo(job, composed)
-            configs.append(_checked(composed(tuple(job)).copy()))
-            problems += _replaced_words(job, composed)
-        except ConfigError as error:
-            problems += error.problems
-    return configs, problems
-
-
-def _beside_the_demo(job: Sequence[str], composed: Composed) -> Iterator[Problem]:
-    """Yield a problem for each task with files of the user, where it would join the shipped tasks that nobody chose."""
-    if any(line.lstrip("+").startswith("data=") for line in job):
+def _beside_the_demo(job: _Job) -> Iterator[Problem]:
+    """Yield a problem for each task with files of the user that would join the shipped tasks, which nobody chose."""
+    if not isinstance(job.config, DictConfig) or any(line.lstrip("+").startswith("data=") for line in job.lines):
         return
-    plain = OmegaConf.to_container(composed(tuple(job)))
-    assert isinstance(plain, dict)  # noqa: S101 - narrows for mypy: a configuration has keys
+    plain: Any = OmegaConf.to_container(job.config)
     if plain["hydra"]["runtime"]["choices"].get("data") != "reviews" or plain.get("task"):
         return
-    data = plain.get("data")
-    tasks = data.get("tasks") if isinstance(data, dict) else None
-    for name, task in tasks.items() if isinstance(tasks, dict) else ():
-        files = [task.get(key) for key in ("train", "val", "test", "path")] if isinstance(task, dict) else []
+    for name, task in section(plain, "data", "tasks").items():
+        files = [section(task).get(key) for key in ("train", "val", "test", "path")]
         own = [str(file) for file in files if file is not None and not str(file).startswith("bundled:")]
         if own:
             found = f"{listed(own)}, beside the demo data that conf/data/reviews.yaml gives by default"
@@ -331,16 +319,16 @@ def _beside_the_demo(job: Sequence[str], composed: Composed) -> Iterator[Problem
             yield Problem(f"data.tasks.{name}", found, expected, "add data=files")
 
 
-def _replaced_words(job: Sequence[str], composed: Composed) -> Iterator[Problem]:
+def _replaced_words(job: _Job, source: Source) -> Iterator[Problem]:
     """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
 
-    They would replace the word, and nobody would see it.
+    They would silently replace the word.
     """
-    keys = {line: line.partition("=")[0].lstrip("+") for line in job}
+    keys = {line: line.partition("=")[0].lstrip("+") for line in job.lines}
     below = {line: task for line, key in keys.items() if (task := task_of(key))}
     if not below:
         return
-    files = composed(tuple(line for line in job if line not in below))
+    files = compose([line for line in job.lines if line not in below], source)
     for task in dict.fromkeys(below.values()):
         word = OmegaConf.select(files, task)
         if isinstance(word, str) and f"{task}.kind" not in keys.values():
@@ -348,13 +336,15 @@ def _replaced_words(job: Sequence[str], composed: Composed) -> Iterator[Problem]
             yield Problem(task, found, "the kind as a key beside them", f"add {task}.kind={word}")
 
 
-def _jobs(given: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
+def _jobs(arguments: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
     """Yield the arguments of each job to check: the first, and each other value of each swept key."""
-    first = [overrides.forced(each, groups, each.values[0] if each.sweeps else None) for each in given]
+    first = [
+        overrides.forced(argument, groups, argument.values[0] if argument.sweeps else None) for argument in arguments
+    ]
     yield first
-    for at, each in enumerate(given):
-        for value in each.values[1:] if each.sweeps else ():
-            yield [*first[:at], overrides.forced(each, groups, value), *first[at + 1 :]]
+    for at, argument in enumerate(arguments):
+        for value in argument.values[1:] if argument.sweeps else ():
+            yield [*first[:at], overrides.forced(argument, groups, value), *first[at + 1 :]]
 
 
 def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), config_name: str = "train") -> Config:
@@ -366,41 +356,12 @@ def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), 
         config_name: The primary configuration.
 
     Raises:
-        ConfigError: It cannot be composed, or does not hold.
+        ConfigError: It cannot be composed, or has invalid values.
     """
-    return _checked(_compose(arguments, Source(tuple(folders), config_name)))
+    return _checked(_composed_job(list(arguments), Source(tuple(folders), config_name)))
 
 
-def _checked(composed: DictConfig) -> Config:
-    with open_dict(composed):
-        composed.pop("hydra")
-    return load(composed)
-
-
-def _compose(job: Sequence[str], source: Source) -> DictConfig:
-    """Compose, with Hydra's own settings under ``hydra``."""
-    places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
-    search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
-    try:
-        with initialize_config_dir(config_dir=str(source.folders[0]), version_base="1.3"):
-            return compose(source.name, overrides=[*job, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:  # OmegaConf asserts, too
-        raise ConfigError(_not_composed(error)) from None
-
-
-def _not_composed(error: Exception) -> Problem:
-    cause = error.__cause__
-    if isinstance(cause, ConfigTypeError) and cause.full_key:
-        found, expected = "a list", "keys with values"
-        if cause.object_type is list:
-            found, expected = expected, found
-        return Problem(cause.full_key, found, expected)
-    missing = getattr(error, "missing_cfg_file", None) or ""
-    group, _, name = missing.rpartition("/")
-    if group in ("hydra/launcher", "hydra/sweeper"):
-        kind = group.partition("/")[2]
-        plugin = name.removesuffix("_local").removesuffix("_slurm").replace("_", "-")  # submitit brings two
-        repair = f"pip install hydra-{plugin}-{kind}, or leave it out"
-        return Problem(group, f"{name!r}, which is not installed", f"basic, or a {kind} that is installed", repair)
-    message = " ".join(str(error).split())
-    return Problem("configuration", message, "what conf/ and the arguments can be composed of")
+def _checked(job: _Job) -> Config:
+    if not isinstance(job.config, DictConfig):
+        raise ConfigError(job.config)
+    return load(OmegaConf.masked_copy(job.config, [str(key) for key in job.config if key != "hydra"]))

@@ -98,7 +98,7 @@ def _values(override: Override, groups: Groups) -> Iterator[str]:
     elif isinstance(value, IntervalSweep):
         yield str(value.start)
     elif override.is_sweep_override():
-        yield from (str(each) for each in islice(override.sweep_string_iterator(), MOST_VALUES))
+        yield from (str(value) for value in islice(override.sweep_string_iterator(), MOST_VALUES))
     else:
         yield override.get_value_element_as_str()
 
@@ -112,7 +112,7 @@ def _unreadable(line: str, groups: Groups, message: str) -> Problem:
     if equals:
         return Problem(line, "no key", expected)
     options = [f"{group}={option}" for group, names in groups.items() for option in names]
-    meant = [each for each in options if line in (each.partition("=")[2], each.replace("=", "/"))]
+    meant = [option for option in options if line in (option.partition("=")[2], option.replace("=", "/"))]
     return Problem(line, "no value", expected, f"did you mean {meant[0]}?" if meant else f"give {line}=…")
 
 

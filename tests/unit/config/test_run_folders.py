@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mtl.base.files import CONF
-from mtl.config import command_line, run_folders
+from mtl.config import composing, run_folders
 from tests.support.commands import outside
 
 CONFIGURATION = {"dir": "${mtl.new_folder:out/${name}}", "name": "12-30-00"}
@@ -47,7 +47,7 @@ def test_what_is_there_is_not_taken() -> None:
 
 
 def test_runs_and_sweeps_have_folders_of_their_own() -> None:
-    settings = command_line._compose([], command_line.Source((CONF,), "train"))["hydra"]
+    settings = composing.compose([], composing.Source((CONF,), "train"))["hydra"]
     for kind, above in (("run", "outputs"), ("sweep", "outputs/multirun")):
         with run_folders.making():
             first = settings[kind].dir
@@ -55,7 +55,7 @@ def test_runs_and_sweeps_have_folders_of_their_own() -> None:
             second = settings[kind].dir  # as Hydra's own settings are copied: with what was found before
         assert second == first
         with run_folders.making():
-            second = command_line._compose([], command_line.Source((CONF,), "train"))["hydra"][kind].dir
+            second = composing.compose([], composing.Source((CONF,), "train"))["hydra"][kind].dir
         assert first.startswith(f"{above}/20")
         assert first != second
         assert Path(second).is_dir()

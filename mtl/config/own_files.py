@@ -1,0 +1,80 @@
+"""Check the files in the user's own folder (``--config-dir``): what is wrong there, and what Hydra must not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError, safe_load
+
+from mtl.base.errors import Problem
+from mtl.base.files import CONF
+from mtl.config.composing import Source, compose
+
+_GLOBAL = "# @package _global_"
+_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+
+
+def folder_problems(folder: Path, written: str) -> Iterator[Problem]:
+    """Yield what is wrong with the folder before anything is composed of it.
+
+    Args:
+        folder: The folder.
+        written: As the user wrote it.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else f"there is no folder {folder}"
+        yield Problem("--config-dir", f"{written}: {found}", "a folder with your own files, in groups as in conf/")
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder)
+        if (CONF / name).exists():
+            yield Problem(str(path), f"a file that conf/ has too: conf/{name} would be taken", "a name of its own")
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
+        else:
+            yield from _settings_problems(path, name)
+
+
+def _settings_problems(path: Path, name: Path) -> Iterator[Problem]:
+    text = path.read_text(encoding="utf-8")
+    with suppress(YAMLError, RecursionError):  # composing says what is no YAML
+        if _has_key(safe_load(text), "searchpath"):
+            found = "a search path, which can import Python packages"
+            yield Problem(f"{path}: searchpath", found, "one folder of your own", "give it with --config-dir")
+    siblings = [] if name.parent == Path() else list((CONF / name.parent).glob("*.yaml"))
+    if siblings and all(_GLOBAL in sibling.read_text(encoding="utf-8") for sibling in siblings) and _GLOBAL not in text:
+        found = f"no line `{_GLOBAL}`: its keys would stand below {name.parent}, where nothing reads them"
+        yield Problem(str(path), found, f"that line, as in conf/{name.parent}", "put it before everything else")
+
+
+def _has_key(content: Any, key: str) -> bool:
+    """Tell whether a key stands anywhere in plain values, alone or at the end of a path of keys."""
+    if isinstance(content, Mapping):
+        return any(str(name).rpartition(".")[2] == key or _has_key(value, key) for name, value in content.items())
+    return isinstance(content, list) and any(_has_key(item, key) for item in content)
+
+
+def code_problems(settings: DictConfig) -> Iterator[Problem]:
+    """Yield what files of the user's own would have Hydra run: it calls whatever ``_target_`` names.
+
+    They may choose folders, a launcher, a sweeper, and the parameters of these.
+
+    Args:
+        settings: Hydra's own settings of a job.
+    """
+    usual = compose([], Source((CONF,), "train"))["hydra"]
+    for key in ("callbacks", "job_logging", "hydra_logging"):
+        if OmegaConf.to_container(settings[key]) != OmegaConf.to_container(usual[key]):
+            found = "settings of your own, with which Hydra would call any Python function that they name"
+            yield Problem(f"hydra.{key}", found, "those of conf/hydra", f"leave hydra.{key} out")
+    for key in ("launcher", "sweeper"):
+        plain: Any = OmegaConf.to_container(settings[key])
+        target = str(plain.get("_target_"))
+        if not target.startswith(_PLUGINS):
+            expected = f"a {key} of Hydra or of a plugin of it"
+            yield Problem(f"hydra.{key}._target_", repr(target), expected, "leave it out")
