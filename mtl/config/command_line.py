@@ -29,7 +29,7 @@ from mtl.config.overrides import Argument, Groups
 from mtl.config.own_files import code_problems, folder_problems
 from mtl.config.short_forms import section, task_of
 
-_SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
+_SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
