@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl.activations.encoding import Encoding, batches, inferring, tracked
+from mtl.base.pooling import mean_pool
 from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
-from mtl.model.pooling import mean_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

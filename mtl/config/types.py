@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""The ways from the hidden states of the tokens to an embedding, see `mtl.model.pooling`."""
+from mtl.base.pooling import POOLINGS
 
 _UNITS = ("days", "hours", "minutes", "seconds")
 
@@ -42,7 +41,7 @@ def _pooling(value: Any) -> Any:
 
 
 def _devices(value: Any) -> Any:
-    listed = isinstance(value, list) and value and all(_is_whole(each) and each >= 0 for each in value)
+    listed = isinstance(value, list) and value and all(_is_whole(index) and index >= 0 for index in value)
     if value == "auto" or listed or (_is_whole(value) and (0 < value <= MOST_DEVICES or value == -1)):
         return value
     raise ValueError(f"auto, a number from 1 to {MOST_DEVICES}, -1 for all, or a list of which ones: [0, 2]")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mtl.base.errors import ModelError, Problem, did_you_mean, listed
+from mtl.base.pooling import POOLINGS
 
 DENSE_WEIGHTS: Final = "model.safetensors"
 _EXPECTED_MODULES: Final = (
@@ -19,19 +20,6 @@ _EXPECTED_MODULES: Final = (
 _PLAIN: Final = "fine-tune the bare encoder: copy the folder without modules.json (mean pooling, no normalisation)"
 _PROMPTS: Final = "config_sentence_transformers.json"
 _AGAIN: Final = "fetch the file again"
-
-# sentence-transformers up to 5 wrote one flag a mode; 6 writes `pooling_mode` with a name or a list of names
-# (sentence_transformers/sentence_transformer/modules/pooling.py).
-_POOLING_FLAGS: Final = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-POOLING_MODES: Final = tuple(_POOLING_FLAGS.values())
-"""The poolings, in the order in which sentence-transformers concatenates those that are chosen by a flag each."""
 
 _ACTIVATIONS: Final = {
     "identity": "torch.nn.modules.linear.Identity",
@@ -77,7 +65,7 @@ class SentenceLayout:
     """What a folder says about the way from a sentence to an embedding.
 
     Attributes:
-        pooling: One of `POOLING_MODES`, or several joined by ``+``.
+        pooling: A key of `mtl.base.pooling.POOLINGS`, or several joined by ``+``.
         normalize: Whether embeddings are scaled to length 1.
         max_length: Longest input in tokens, with the special ones; None where the folder does not say.
         do_lower_case: Whether text is lower-cased before it reaches the tokenizer.
@@ -221,9 +209,9 @@ def dense_folders(layout: SentenceLayout) -> list[str]:
 def _pooling_config(layout: SentenceLayout, hidden_size: int) -> dict[str, Any]:
     modes = layout.pooling.split("+")
     config: dict[str, Any] = {"word_embedding_dimension": hidden_size}
-    if modes == [mode for mode in POOLING_MODES if mode in modes]:
-        config |= {flag: mode in modes for flag, mode in _POOLING_FLAGS.items()}
-    else:  # in an order that flags cannot tell
+    if modes == [mode for mode in POOLINGS if mode in modes]:
+        config |= {pooling.flag: mode in modes for mode, pooling in POOLINGS.items()}
+    else:  # flags cannot express another order
         config["pooling_mode"] = modes
     return config if layout.include_prompt else {**config, "include_prompt": False}
 
@@ -274,14 +262,14 @@ class _Pooling:
 
 
 def _pooling(path: Path, problems: list[Problem]) -> _Pooling:
-    """Return the poolings that the file asks for, in the old or in the new spelling."""
+    """Return the poolings that the file asks for: a flag for each, or from sentence-transformers 6 on their names."""
     config = _object(path, "a pooling mode", problems)
     if config is None:
         return _Pooling()
-    named = config.get("pooling_mode") or [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
+    named = config.get("pooling_mode") or [mode for mode, pooling in POOLINGS.items() if config.get(pooling.flag)]
     modes = list(map(str, (named or ["mean"]) if isinstance(named, list) else [named]))  # mean: the peer's default, too
-    if not set(modes) <= set(POOLING_MODES):
-        expected = f"one or several of {', '.join(POOLING_MODES)}"
+    if not set(modes) <= set(POOLINGS):
+        expected = f"one or several of {', '.join(POOLINGS)}"
         problems.append(Problem(str(path), f"the pooling {' + '.join(modes)}", expected, _PLAIN))
     return _Pooling("+".join(modes), config.get("include_prompt", True) is not False)
 

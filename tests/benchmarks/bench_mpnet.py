@@ -14,10 +14,10 @@ from transformers import MPNetConfig, MPNetModel
 
 from mtl import SentenceEncoder
 from mtl.activations import encoding
+from mtl.base.pooling import mean_pool
 from mtl.data.batch import Batch, collate
 from mtl.data.tokens import TokenTable, tokenize
 from mtl.model.encoder import Encoder
-from mtl.model.pooling import mean_pool
 from tests.benchmarks.corpora import sentences
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.flops import TRAIN_FACTOR, forward_flops

@@ -7,10 +7,10 @@ import torch
 
 from mtl.activations.encoding import Encoding
 from mtl.activations.layers import inner_layers, layer_embeddings
+from mtl.base.pooling import mean_pool
 from mtl.data.tokens import tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
-from mtl.model.pooling import mean_pool
 from tests.support.texts import batch
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from mtl.config import types
-from mtl.model.layout import POOLING_MODES
-from mtl.model.pooling import ACTIVATIONS, POOLINGS, cls_pool, last_token_pool, mean_pool, pool
+from mtl.base.pooling import POOLINGS, cls_pool, last_token_pool, mean_pool
+from mtl.model.pooling import ACTIVATIONS, pool
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
 
@@ -46,8 +45,8 @@ def test_equal_to_sentence_transformers(name: str, left: bool, hidden: torch.Ten
     torch.testing.assert_close(pool(name, hidden, mask), expected)
 
 
-def test_every_place_knows_the_same_names() -> None:
-    assert set(POOLINGS) == set(POOLING_MODES) == set(types.POOLINGS) == set(Pooling.POOLING_MODES)
+def test_the_poolings_are_those_of_sentence_transformers() -> None:
+    assert set(POOLINGS) == set(Pooling.POOLING_MODES)
 
 
 def test_every_activation_has_its_spelling() -> None:
