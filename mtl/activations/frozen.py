@@ -44,13 +44,23 @@ class MappedActivations:
         return self.rows.gather(rows), None
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The activations at one boundary; no rows if they are not kept, so that the frozen layers run in every step."""
+
+    boundary: Boundary
+    rows: dict[TaskSplit, RowActivations] | None
+
+
 class FrozenActivations:
     """The activations of all rows of the tasks' splits below a boundary; each distinct row is computed once.
 
-    They are kept on disk under a key of everything that they depend on: the weights below the boundary, pooling,
+    They are cached on disk under a key of everything that they depend on: the weights below the boundary, pooling,
     normalisation, precision, and the row's token ids. So the next run and the other jobs of a sweep find them there.
+    Embeddings that the cache cannot take are kept in memory; hidden states that it cannot take are not kept at all.
 
     Attributes:
+        used: A checksum of the activations that were asked for, by boundary.
         seconds_spent: Wall-clock seconds that this process has spent on them.
         seconds_cold: For each boundary that was asked for, the seconds that computing the distinct rows of all splits
             but ``test`` takes with an empty cache: that is what training needs. None where it is not known.
@@ -59,11 +69,8 @@ class FrozenActivations:
         encoder: The encoder; the layers below a boundary must not have been trained when it is asked for.
         tables: The token ids of each task's splits.
         how: Batches, precision, progress bar.
-        cached: Whether to keep them on disk. Without it embeddings are kept in memory, and hidden states not at all.
-        before: What `used` was when a run that is resumed was ended.
-
-    Attributes:
-        used: A checksum of the activations that were asked for, by boundary.
+        cached: Whether to use the cache on disk.
+        before: What `used` was when a run that is resumed was interrupted.
     """
 
     def __init__(
@@ -81,30 +88,58 @@ class FrozenActivations:
         self._how = how
         self._cached = cached
         self._keys: dict[TaskSplit, NDArray[np.void]] = {}
-        self._found: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
+        self._last: _Kept | None = None
         self.seconds_spent = 0.0
         self.seconds_cold: dict[Boundary, float | None] = {}
 
     def at(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
-        """Return the activations at ``boundary``; nothing where they cannot be kept and have to be computed each time.
+        """Return the activations at ``boundary``, and compute them first if it is not the last one asked for.
 
-        The last boundary's are remembered.
+        Only one boundary is held at a time. Gradual unfreezing moves it down, so each is computed once, when the first
+        batch above it is collated: computing all of them before training would take their space on the disk at once.
+
+        Returns:
+            Those of each task and split; ``None`` if hidden states are not kept, so that the frozen layers have to run
+            in every step: the cache is off or too small, or the encoder cannot start from one of its layers.
         """
-        if self._found is None or self._found[0] != boundary:
-            self._found = None
+        if self._last is None or self._last.boundary != boundary:
+            self._last = None  # which frees the memory of the boundary before
             started = time.perf_counter()
-            self._found = (boundary, self._embeddings() if boundary == "embedding" else self._hidden(boundary))
-            self._note(boundary, self._found[1])
+            self._last = _Kept(boundary, self._computed(boundary))
+            self._note(boundary, self._last.rows)
             self.seconds_spent += time.perf_counter() - started
-        return self._found[1]
+        return self._last.rows
+
+    def _computed(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
+        if boundary != "embedding" and not self._encoder.supports_split:
+            kind = self._encoder.config.model_type
+            log.info("the frozen layers are run in every epoch: a %s cannot be started from one of its layers", kind)
+            return None
+        rows = self._from_cache(boundary) if self._cached else None
+        return self._embeddings_in_memory() if rows is None and boundary == "embedding" else rows
+
+    def _from_cache(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
+        """Return the activations from the cache once all are there; ``None`` if it cannot take them."""
+        what = "the embeddings are computed" if boundary == "embedding" else "the frozen layers are run"
+        every = "run" if boundary == "embedding" else "epoch"
+        with self._store(boundary) as store:
+            if not self._fits(store, f"{what} in every {every}"):
+                return None
+            self._fill(store, boundary)
+            try:
+                rows = {split: store.rows(keys) for split, keys in self._row_keys().items()}
+            except KeyError:  # another process has filled the cache meanwhile
+                return None
+            self._note_cold(boundary, store.seconds_per_token)
+            return {split: _held(mapped) for split, mapped in rows.items()}
 
     def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
-        """Note a checksum of what is used, and say where a resumed run used something else before.
+        """Note a checksum of what is used, and warn if a resumed run used something else before.
 
         The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
         rows the cache had already.
         """
-        parts = ["computed in each step"] if rows is None else [_checksum(each) for each in rows.values()]
+        parts = ["computed in held step"] if rows is None else [_checksum(held) for held in rows.values()]
         checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         if self.used.get(str(boundary), checksum) != checksum:
             log.warning(
@@ -114,47 +149,16 @@ class FrozenActivations:
             )
         self.used[str(boundary)] = checksum
 
-    def _embeddings(self) -> dict[TaskSplit, RowActivations]:
-        if not self._cached:
-            return self._embeddings_in_memory()
-        with self._store("embedding") as store:
-            if not self._fits(store, "the embeddings are computed in every run"):
-                return self._embeddings_in_memory()
-            self._fill(store, "embedding")
-            self._note_cold("embedding", store.seconds_per_token)
-            try:
-                return {each: _held(store.rows(keys)) for each, keys in self._row_keys().items()}
-            except KeyError:  # another process has filled the cache meanwhile
-                return self._embeddings_in_memory()
-
-    def _hidden(self, boundary: int) -> dict[TaskSplit, RowActivations] | None:
-        if not self._encoder.supports_split:
-            kind = self._encoder.config.model_type
-            log.info("the frozen layers are run in every epoch: a %s cannot be started from one of its layers", kind)
-            return None
-        if not self._cached:
-            return None
-        with self._store(boundary) as store:
-            if not self._fits(store, "the frozen layers are run in every epoch"):
-                return None
-            self._fill(store, boundary)
-            try:
-                found = {each: MappedActivations(store.rows(keys)) for each, keys in self._row_keys().items()}
-            except KeyError:
-                return None
-            self._note_cold(boundary, store.seconds_per_token)
-            return dict(found)
-
     def _note_cold(self, boundary: Boundary, seconds_per_token: float | None) -> None:
-        tokens = self._distinct_tokens([each for each in self._tables if each[1] != "test"])
+        tokens = self._distinct_tokens([split for split in self._tables if split[1] != "test"])
         self.seconds_cold[boundary] = None if seconds_per_token is None else seconds_per_token * tokens
 
     def _distinct_tokens(self, splits: Collection[TaskSplit]) -> int:
         """Return the tokens of all rows of some splits, those of equal rows once."""
         if not splits:
             return 0
-        keys = np.concatenate([self._row_keys()[each] for each in splits])
-        lengths = np.concatenate([self._tables[each].lengths for each in splits])
+        keys = np.concatenate([self._row_keys()[split] for split in splits])
+        lengths = np.concatenate([self._tables[split].lengths for split in splits])
         return int(lengths[np.unique(keys, return_index=True)[1]].sum())
 
     def _fits(self, store: ActivationStore, otherwise: str) -> bool:
@@ -181,7 +185,7 @@ class FrozenActivations:
 
     def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
         if not self._keys:
-            self._keys = {each: row_keys(table.ids, table.offsets) for each, table in self._tables.items()}
+            self._keys = {split: row_keys(table.ids, table.offsets) for split, table in self._tables.items()}
         return self._keys
 
     def _store(self, boundary: Boundary) -> ActivationStore:
@@ -196,7 +200,7 @@ class FrozenActivations:
             boundary=boundary,
         )
         width = self._encoder.embedding_size if boundary == "embedding" else self._encoder.hidden_size
-        return ActivationStore(default_folder(), source.text(), width, "float32", ragged=boundary != "embedding")
+        return ActivationStore(default_folder(), source.text(), width, ragged=boundary != "embedding")
 
     def _precision(self) -> str:
         """Return the precision as figures depend on it: in bf16 each kind of device rounds elsewhere."""
@@ -204,15 +208,14 @@ class FrozenActivations:
         return precision if precision == "fp32" else f"{precision} on {next(self._encoder.parameters()).device.type}"
 
     def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
-        """Compute what is not there yet; another process that wants the same waits meanwhile."""
+        """Compute the rows that are missing; another process that wants the same waits meanwhile."""
         with store.computing():
-            for each in self._tables:
-                keys = self._row_keys()[each]
-                missing = np.asarray(store.missing(keys), dtype=np.int64)
+            for split, table in self._tables.items():
+                missing = np.asarray(store.missing(self._row_keys()[split]), dtype=np.int64)
                 if len(missing) and store.keeps:
                     started = time.perf_counter()
-                    self._compute(store, boundary, each, missing)
-                    tokens = int(self._tables[each].lengths[missing].sum())
+                    self._compute(store, boundary, split, missing)
+                    tokens = int(table.lengths[missing].sum())
                     store.add_work(time.perf_counter() - started, tokens)
 
     def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
@@ -251,8 +254,8 @@ class FrozenActivations:
         embeddings = encode_table(self._encoder, joined(tables), self._how)
         seconds = time.perf_counter() - started
         self._note_cold("embedding", seconds / max(self._distinct_tokens(self._tables), 1))
-        parts = np.split(embeddings, np.cumsum([len(each) for each in tables])[:-1])
-        return {each: ArrayActivations(part) for each, part in zip(self._tables, parts, strict=True)}
+        parts = np.split(embeddings, np.cumsum([len(table) for table in tables])[:-1])
+        return {split: ArrayActivations(part) for split, part in zip(self._tables, parts, strict=True)}
 
 
 def _checksum(rows: RowActivations) -> str:
@@ -268,7 +271,7 @@ def _pooling(layout: SentenceLayout) -> str:
 
 
 def _held(rows: Rows) -> RowActivations:
-    """Return embeddings in memory if they are not too large, else mapped."""
-    if len(rows) * rows.layout.vector_bytes > IN_MEMORY:
+    """Return embeddings in memory if they are not too large; hidden states and larger ones stay mapped."""
+    if rows.layout.ragged or len(rows) * rows.layout.vector_bytes > IN_MEMORY:
         return MappedActivations(rows)
     return ArrayActivations(rows.gather(np.arange(len(rows))))

@@ -1,11 +1,11 @@
-"""Rows of activations: their keys, shape and dtype, and blocks of them in memory or mapped from files."""
+"""Rows of activations: their keys and shape, and blocks of them in memory or mapped from files."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -125,46 +125,29 @@ class KeyTable:
         self._keys, self._places, self._added = keys[first], places[first], []
 
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-_NUMPY: Final[dict[str, np.dtype[Any]]] = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(np.uint16),  # NumPy has no bfloat16: its raw 16 bits
-    "float16": np.dtype(np.float16),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the rows of a source look.
+    """The shape of the rows of a source; their numbers are float32.
 
     Attributes:
         dim: ``H``, the numbers of a vector.
-        dtype: Their format.
         ragged: Whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one.
 
     Raises:
-        ValueError: ``dim`` or ``dtype`` is none.
+        ValueError: ``dim`` is less than 1.
     """
 
     dim: int
-    dtype: Dtype = "float32"
     ragged: bool = False
 
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"dim is {self.dim}; a vector has at least one number")
-        if self.dtype not in _NUMPY:
-            raise ValueError(f"dtype is {self.dtype!r}; expected one of {', '.join(get_args(Dtype))}")
-
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        """The dtype of arrays of values: float32, float16, or uint16 with the raw bits of a bfloat16."""
-        return _NUMPY[self.dtype]
 
     @property
     def vector_bytes(self) -> int:
         """The bytes of one vector."""
-        return self.dim * self.numpy.itemsize
+        return self.dim * np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,9 +210,6 @@ def block(
     if not layout.ragged and (counts != 1).any():
         raise ValueError("the rows of this source are single vectors; their lengths are all 1")
     values = np.asarray(values)
-    if layout.dtype == "float16" and values.dtype == np.uint16:
-        values = values.view(np.float16)
-    if values.dtype != layout.numpy or values.shape != (counts.sum(), layout.dim):
-        expected = f"{layout.numpy} ({counts.sum()}, {layout.dim})"
-        raise ValueError(f"values are {values.dtype} {values.shape}; expected {expected}")
+    if values.dtype != np.float32 or values.shape != (counts.sum(), layout.dim):
+        raise ValueError(f"values are {values.dtype} {values.shape}; expected float32 ({counts.sum()}, {layout.dim})")
     return Block(keys, counts, values)

@@ -145,8 +145,8 @@ def verify(segment: Segment) -> None:
 def map_values(values: Path, layout: Layout) -> NDArray[Any]:
     """Return the vectors of a segment, mapped, ``(T, H)``."""
     if values.stat().st_size == 0:  # an empty file cannot be mapped
-        return np.empty((0, layout.dim), layout.numpy)
-    mapped = np.memmap(values, layout.numpy, mode="r")
+        return np.empty((0, layout.dim), np.float32)
+    mapped = np.memmap(values, np.float32, mode="r")
     return np.asarray(mapped).reshape(-1, layout.dim)  # as a plain array: slices of a memmap are slow
 
 
@@ -235,7 +235,7 @@ class Rows:
             indices: Which rows, ``(B,)``; any order, and a row may come more than once.
 
         Returns:
-            ``(B, H)``, in the dtype of the layout (bfloat16: raw bits as uint16).
+            ``(B, H)``, float32.
 
         Raises:
             IndexError: There is no such row.
@@ -244,7 +244,7 @@ class Rows:
         if self.layout.ragged:
             raise ValueError("these rows are of variable length: use gather_ragged")
         places = self._places[np.asarray(indices, np.int64)]
-        found = np.empty((len(places), self.layout.dim), self.layout.numpy)
+        found = np.empty((len(places), self.layout.dim), np.float32)
         for values, which in self._by_file(places):
             found[which] = values[places["start"][which]]
         return found
@@ -258,8 +258,7 @@ class Rows:
             indices: Which rows, ``(B,)``; any order, and a row may come more than once.
 
         Returns:
-            The vectors, ``(sum(lengths), H)``, in the dtype of the layout (bfloat16: raw bits as uint16), and how many
-            of them each row has, int64, ``(B,)``.
+            The vectors, ``(sum(lengths), H)``, float32, and how many of them each row has, int64, ``(B,)``.
 
         Raises:
             IndexError: There is no such row.
@@ -267,7 +266,7 @@ class Rows:
         places = self._places[np.asarray(indices, np.int64)]
         lengths = places["length"].astype(np.int64)
         ends = np.cumsum(lengths)
-        found = np.empty((int(lengths.sum()), self.layout.dim), self.layout.numpy)
+        found = np.empty((int(lengths.sum()), self.layout.dim), np.float32)
         for values, which in self._by_file(places):
             for row in which.tolist():
                 start, length, end = int(places["start"][row]), int(lengths[row]), int(ends[row])

@@ -147,7 +147,7 @@ def folder_lock(folder: Path) -> AbstractContextManager[bool]:
 
 def describe(source: str, layout: Layout) -> str:
     """Return the description that stands in a source's folder; the folder's name is a checksum of it."""
-    facts = {"version": _VERSION, "source": source, "byteorder": sys.byteorder, **asdict(layout)}
+    facts = {"version": _VERSION, "source": source, "byteorder": sys.byteorder, "dtype": "float32", **asdict(layout)}
     return json.dumps(facts, sort_keys=True, indent=2, ensure_ascii=True) + "\n"
 
 
@@ -320,7 +320,7 @@ def make_room(folder: Path, own: Path, needed: int, limit: int) -> int:
 
 def available(folder: Path, own: Path, limit: int) -> int:
     """Return the bytes that the source ``own`` could still write; the folder's lock must be held."""
-    kept = sum(each.size for each in stored_sources(folder) if each.path == own or users(each.path))
+    kept = sum(source.size for source in stored_sources(folder) if source.path == own or users(source.path))
     return max(0, min(limit - kept, shutil.disk_usage(folder).free))
 
 

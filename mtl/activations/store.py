@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl.activations import space
 from mtl.activations.catalogue import Catalogue, Pending
-from mtl.activations.layout import Block, Dtype, Layout, as_keys, block, first_of_each
+from mtl.activations.layout import Block, Layout, as_keys, block, first_of_each
 from mtl.activations.segments import Rows, index_bytes, write_segment
 from mtl.activations.space import Lease, file_lock, held, users
 from mtl.base.files import expanded
@@ -31,7 +31,7 @@ class ActivationStore:
     A row is an embedding ``(H,)``, or the hidden states ``(S_i, H)`` at a layer boundary. What does not fit below the
     limit is not kept: it stays `missing`. A folder that cannot be used costs a warning and keeps nothing. ::
 
-        with ActivationStore(default_folder(), source.text(), 768, "bfloat16", ragged=True) as store:
+        with ActivationStore(default_folder(), source.text(), 768, ragged=True) as store:
             with store.computing():
                 for chunk in chunks(store.missing(keys)):
                     store.append(keys[chunk], *encode(chunk))
@@ -43,13 +43,12 @@ class ActivationStore:
         folder: The folder of the cache, see `default_folder`.
         source: Everything that the rows depend on, see `Source.text`; any other text means other rows.
         dim: ``H``.
-        dtype: ``float32``, ``float16``, or ``bfloat16``, which goes in and out as its raw bits in uint16.
         ragged: Whether a row is ``S_i`` vectors rather than one.
         limit_bytes: The most bytes of the whole folder; by default `cache_limit`; 0: nothing is kept or read.
 
     Raises:
         ConfigError: ``MTL_CACHE_LIMIT`` is no size.
-        ValueError: ``dim`` or ``dtype`` is none.
+        ValueError: ``dim`` is less than 1.
     """
 
     def __init__(
@@ -57,12 +56,11 @@ class ActivationStore:
         folder: str | os.PathLike[str],
         source: str,
         dim: int,
-        dtype: Dtype = "float32",
         *,
         ragged: bool = False,
         limit_bytes: int | None = None,
     ) -> None:
-        self.layout = Layout(dim, dtype, ragged)
+        self.layout = Layout(dim, ragged)
         self.limit = space.cache_limit() if limit_bytes is None else limit_bytes
         self._folder = expanded(folder).absolute()
         description = space.describe(source, self.layout)
@@ -124,7 +122,7 @@ class ActivationStore:
         Args:
             keys: The key of each of ``N`` rows.
             lengths: The vectors of each row, ``(N,)``; ``None`` where every row is one.
-            values: ``(sum(lengths), H)``, in the dtype of the layout. Not kept after the call.
+            values: ``(sum(lengths), H)``, float32. Not kept after the call.
 
         Raises:
             ValueError: They do not fit the layout or each other, or the store is closed.
@@ -269,17 +267,17 @@ class ActivationStore:
         left = room - index_bytes(self.layout, 0)
         row_bytes = index_bytes(self.layout, 1) - index_bytes(self.layout, 0)
         kept = []
-        for each in blocks:
-            ends = each.ends + np.arange(1, len(each) + 1) * row_bytes
-            kept.append(each.cut(0, int(np.searchsorted(ends, left, side="right"))))
+        for part in blocks:
+            ends = part.ends + np.arange(1, len(part) + 1) * row_bytes
+            kept.append(part.cut(0, int(np.searchsorted(ends, left, side="right"))))
             left -= int(ends[-1])
-        return [each for each in kept if len(each)]
+        return [part for part in kept if len(part)]
 
     def _write_segment(self, blocks: list[Block]) -> None:
         if not blocks:
             return
         segment = write_segment(self.path, self.layout, blocks)
-        keys, lengths = ([getattr(each, name) for each in blocks] for name in ("keys", "lengths"))
+        keys, lengths = ([getattr(part, name) for part in blocks] for name in ("keys", "lengths"))
         self._catalogue.add(segment, np.concatenate(keys), np.concatenate(lengths))
 
     def _give_up(self, error: OSError) -> None:
@@ -290,4 +288,4 @@ class ActivationStore:
 
 def _extent(blocks: list[Block]) -> tuple[int, int]:
     """Return how many rows the blocks have, and the bytes of their values."""
-    return sum(map(len, blocks)), sum(each.values.nbytes for each in blocks)
+    return sum(map(len, blocks)), sum(part.values.nbytes for part in blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,9 +59,3 @@ def present(store: ActivationStore, numbers: Sequence[int]) -> list[int]:
 def files(store: ActivationStore, suffix: str) -> list[Path]:
     """Return the files of a store with a suffix, in the order in which they were written."""
     return sorted(store.path.glob(f"*{suffix}"), key=lambda path: path.stat().st_mtime_ns)
-
-
-def raw(values: Any) -> NDArray[np.uint16]:
-    """Return float32 values as the raw bits of bfloat16 (the upper half, which is exact for small whole numbers)."""
-    bits: NDArray[np.uint16] = (np.asarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return bits

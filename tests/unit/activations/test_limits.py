@@ -220,8 +220,8 @@ def test_a_source_that_cannot_be_removed_is_named(
 
 
 def test_many_rows_of_one_number(tmp_path: Path) -> None:
-    with ActivationStore(tmp_path, "a", 1, "bfloat16", limit_bytes=10**6) as store:
-        store.append([key(at) for at in range(1000)], None, np.arange(1000, dtype=np.uint16)[:, None])
+    with ActivationStore(tmp_path, "a", 1, limit_bytes=10**6) as store:
+        store.append([key(at) for at in range(1000)], None, np.arange(1000, dtype=np.float32)[:, None])
         found = store.rows([key(999), key(5)]).gather([0, 1])
         assert found.tolist() == [[999], [5]]
 

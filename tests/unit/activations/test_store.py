@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import subprocess
@@ -16,8 +17,9 @@ import pytest
 from mtl.activations import ActivationStore, Rows, catalogue, default_folder, row_key, row_keys
 from mtl.activations.layout import KeyTable, Layout, as_keys, block
 from mtl.activations.segments import DamagedError, read_index, verify, write_segment
+from mtl.activations.space import describe
 from mtl.data.tokens import TokenTable
-from tests.support.activations import DIM, add, files, key, length, present, raw, vectors
+from tests.support.activations import DIM, add, files, key, length, present, vectors
 
 
 def store(folder: Path, *, ragged: bool = False, source: str = "a") -> ActivationStore:
@@ -144,25 +146,6 @@ def test_rows_stay_valid_when_the_store_is_closed_and_in_another_process(tmp_pat
         np.testing.assert_array_equal(each.gather([0, 1]), vectors([3, 1]))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_numbers_of_16_bits(tmp_path: Path, dtype: str) -> None:
-    values = vectors([1, 2, 3])
-    stored = raw(values) if dtype == "bfloat16" else values.astype(np.float16)
-    with ActivationStore(tmp_path, "a", DIM, dtype) as opened:  # type: ignore[arg-type]
-        opened.append([key(1), key(2), key(3)], None, stored)
-        found = opened.rows([key(3), key(1)]).gather([0, 1])
-        assert found.dtype == (np.uint16 if dtype == "bfloat16" else np.float16)
-        np.testing.assert_array_equal(found, stored[[2, 0]])
-        assert files(opened, ".values")[0].stat().st_size == 3 * DIM * 2
-
-
-def test_raw_bits_of_float16_are_taken(tmp_path: Path) -> None:
-    values = vectors([1, 2]).astype(np.float16)
-    with ActivationStore(tmp_path, "a", DIM, "float16") as opened:
-        opened.append([key(1), key(2)], None, values.view(np.uint16))
-        np.testing.assert_array_equal(opened.rows([key(1), key(2)]).gather([0, 1]), values)
-
-
 def test_sources_do_not_mix(tmp_path: Path) -> None:
     with store(tmp_path) as first:
         add(first, [1])
@@ -170,7 +153,6 @@ def test_sources_do_not_mix(tmp_path: Path) -> None:
         store(tmp_path, source="b"),
         store(tmp_path, ragged=True),
         ActivationStore(tmp_path, "a", DIM + 1),
-        ActivationStore(tmp_path, "a", DIM, "float16"),
     ]
     for other in others:
         assert other.missing([key(1)]) == [0]
@@ -272,17 +254,16 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
     variable.close()
 
 
-@pytest.mark.parametrize(
-    ("dim", "dtype", "text"),
-    [
-        (0, "float32", "dim is 0; a vector has at least one number"),
-        (1, "float64", "dtype is 'float64'; expected one of float32, bfloat16, float16"),
-    ],
-)
-def test_layouts_that_are_none(tmp_path: Path, dim: int, dtype: str, text: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is checked
-        ActivationStore(tmp_path, "a", dim, dtype)  # type: ignore[arg-type]
-    assert str(caught.value) == text
+def test_a_vector_has_at_least_one_number(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^dim is 0; a vector has at least one number$"):
+        ActivationStore(tmp_path, "a", 0)
+
+
+def test_a_source_is_described_as_in_earlier_versions() -> None:
+    """Else the rows that they have cached would not be found."""
+    facts = json.loads(describe("a", Layout(3)))
+    del facts["version"]
+    assert facts == {"source": "a", "byteorder": sys.byteorder, "dim": 3, "dtype": "float32", "ragged": False}
 
 
 def filled(folder: Path, ragged: bool) -> ActivationStore:
@@ -306,7 +287,7 @@ def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("suffix", [".index", ".values"])
 def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path, ragged: bool, suffix: str) -> None:
-    layout = Layout(DIM, "float32", ragged)
+    layout = Layout(DIM, ragged)
     counts = np.array([length(number) if ragged else 1 for number in range(3)])
     rows = block(layout, as_keys([key(number) for number in range(3)]), counts, vectors(range(3), counts.tolist()))
     segment = write_segment(tmp_path / ("0" * 32), layout, [rows])
