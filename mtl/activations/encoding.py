@@ -235,7 +235,7 @@ class evaluating:  # noqa: N801 - a context manager
         self._module = module
 
     def __enter__(self) -> None:
-        self._modes = [(each, each.training) for each in self._module.modules()]
+        self._modes = [(part, part.training) for part in self._module.modules()]
         self._module.eval()
 
     def __exit__(self, *_: object) -> None:

@@ -167,7 +167,7 @@ def _is_left(path: Path) -> bool:
 
 def _in_progress(path: Path) -> bool:
     """Tell whether it is a lock, or something that another process may be writing now."""
-    return path.name == space.LOCK or any(each.fullmatch(path.name) for each in (_PARTIAL, _PARTIAL_TINY))
+    return path.name == space.LOCK or any(pattern.fullmatch(path.name) for pattern in (_PARTIAL, _PARTIAL_TINY))
 
 
 def _size(paths: Iterable[Path]) -> int:

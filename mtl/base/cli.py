@@ -154,7 +154,7 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
         values[rest] = free
     if rest is None:
         names = listed(f"{name}=…" for name in schema.keys(kind))
-        problems += [Problem(each, "no key=value", names) for each in free]
+        problems += [Problem(argument, "no key=value", names) for argument in free]
     options, found = schema.check(kind, values)
     if problems or found or options is None:
         raise ConfigError([*problems, *found])

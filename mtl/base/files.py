@@ -214,7 +214,7 @@ def sync_folder(path: Path) -> None:
 
 def obstacle(folder: Path) -> str:
     """Return what stands against making ``folder``, or writing into it if it is there; empty if nothing does."""
-    above = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not above.is_dir():
         return f"{above} is a file"
     return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} is not writable"

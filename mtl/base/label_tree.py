@@ -29,7 +29,8 @@ class LabelTree:
         """Return the tree of ``branches``, each label of which stands in exactly one of them (see `tree_problems`)."""
         members = {name: set(leaves) for name, leaves in branches.items()}
         return cls(
-            tuple(labels), {name: tuple(each for each in labels if each in leaves) for name, leaves in members.items()}
+            tuple(labels),
+            {name: tuple(label for label in labels if label in leaves) for name, leaves in members.items()},
         )
 
     @property

@@ -101,7 +101,7 @@ def _is_run(folder: Path) -> bool:
 def link_out(folder: Path) -> str:
     """Return which file of a run is a link to somewhere outside of its folder; empty if none is."""
     home = folder.resolve()
-    for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(each.partition("/")[0] for each in RESULTS)):
+    for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(result.partition("/")[0] for result in RESULTS)):
         top = folder / name
         below = top.rglob("*") if top.is_dir() and not top.is_symlink() else ()
         for path in (top, *below):
@@ -187,11 +187,11 @@ def run_to_resume(given: str) -> Path:
         return folder
     root = Path(OUTPUTS).absolute()
     runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
-    unfinished = [each for each in runs if not is_finished(each) and not is_in_use(each)]
+    unfinished = [run for run in runs if not is_finished(run) and not is_in_use(run)]
     if not unfinished:
         found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
         raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
-    latest = max(unfinished, key=lambda each: ((each / RECORD).stat().st_mtime_ns, each))
+    latest = max(unfinished, key=lambda run: ((run / RECORD).stat().st_mtime_ns, run))
     check(latest)
     return latest
 
@@ -303,6 +303,6 @@ def find_model(path: Path) -> Path:
     if not path.is_dir():
         found = "a file" if path.exists() else "no such folder"
         raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
-    content = listed(sorted(each.name for each in path.iterdir())) or "nothing"
+    content = listed(sorted(entry.name for entry in path.iterdir())) or "nothing"
     repair = "a run writes its model when it ends: did it? look into its train.log"
     raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))

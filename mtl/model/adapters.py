@@ -113,7 +113,7 @@ def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
 
 def merge_adapters(backbone: nn.Module) -> None:
     """Add the adapters to the weights beside them and take them out, in place: a plain encoder of the same results."""
-    for name, module in [(name, each) for name, each in backbone.named_modules() if has_adapter(each)]:
+    for name, module in [item for item in backbone.named_modules() if has_adapter(item[1])]:
         module.merge()
         backbone.set_submodule(name, module.get_base_layer())
     if hasattr(backbone, "peft_config"):
@@ -127,7 +127,7 @@ def has_adapter(module: nn.Module) -> bool:
 
 def adapter_modules(module: nn.Module) -> list[nn.Module]:
     """Return what adapters within a module consist of, without the linear layers beside them."""
-    return [getattr(each, name) for each in module.modules() if has_adapter(each) for name in _WRAPPERS]
+    return [getattr(part, name) for part in module.modules() if has_adapter(part) for name in _WRAPPERS]
 
 
 def adapted(x: Tensor, result: Tensor, layer: Any) -> Tensor:

@@ -232,7 +232,7 @@ class Encoder(nn.Module):
     def _adapters(self) -> dict[str, list[nn.Module]]:
         """Return the modules of the adapters within each layer that has some."""
         found = {
-            adapter_of(layer): [part for each in modules for part in adapter_modules(each)]
+            adapter_of(layer): [part for module in modules for part in adapter_modules(module)]
             for layer, modules in self._parts.items()
         }
         return {name: modules for name, modules in found.items() if modules}
@@ -254,12 +254,12 @@ class Encoder(nn.Module):
 
         Their names are those in ``named_parameters()``; each belongs to one layer or adapter.
         """
-        within = {each for module in adapter_modules(self.backbone) for each in module.parameters()}
+        within = {parameter for module in adapter_modules(self.backbone) for parameter in module.parameters()}
         found: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for layer, named in parameters_by_layer(self, self._parts).items():
-            found[layer] = [each for each in named if each[1] not in within]
+            found[layer] = [item for item in named if item[1] not in within]
             if (adapter := adapter_of(layer)) != layer:
-                found[adapter] = [each for each in named if each[1] in within]
+                found[adapter] = [item for item in named if item[1] in within]
         return found
 
     def set_attention(self, implementation: Implementation) -> None:

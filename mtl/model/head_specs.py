@@ -72,7 +72,7 @@ def _lender_problems(
     if first.task in labels:
         yield from loan_problems(place, list(spec.tree), first.map, first.task, labels[first.task])
     else:
-        found, others = f"the task {first.task!r}", [each for each in labels if each != task]
+        found, others = f"the task {first.task!r}", [name for name in labels if name != task]
         yield Problem(f"{place}.task", found, listed(others) or "another task", did_you_mean(first.task, others))
 
 
@@ -99,5 +99,7 @@ def build_multi_stage(
         first = stage(len(tree.branches))
     else:
         head, names = lender
-        first = BorrowedStage(head, [list(names).index(spec.first_stage.map.get(each, each)) for each in tree.branches])
+        first = BorrowedStage(
+            head, [list(names).index(spec.first_stage.map.get(branch, branch)) for branch in tree.branches]
+        )
     return MultiStageHead(tree, first, stage(sum(map(len, tree.divided.values()))))

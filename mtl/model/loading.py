@@ -164,7 +164,9 @@ def _check_shapes(folder: Path, model_class: Any, config: PreTrainedConfig, opti
     stored = {
         name.removeprefix(f"{network.base_model_prefix}."): shape for name, shape in stored_shapes(folder).items()
     }
-    wanted = {name: tuple(each.shape) for name, each in network.named_parameters() if not name.startswith("pooler.")}
+    wanted = {
+        name: tuple(parameter.shape) for name, parameter in network.named_parameters() if not name.startswith("pooler.")
+    }
     misfits = [(name, stored[name], shape) for name, shape in wanted.items() if stored.get(name, shape) != shape]
     if misfits:
         raise ModelError(_misfits(folder, model_class.__name__, misfits))

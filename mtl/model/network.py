@@ -32,11 +32,11 @@ class MultiTaskNetwork(nn.Module):
 
     def head_layers(self, task: str) -> tuple[str, ...]:
         """Return the layers that give the logits of ``task``: ``heads.<task>``, and those of heads that it borrows."""
-        names = {id(self.head(each)): each for each in self.tasks}
+        names = {id(self.head(task)): task for task in self.tasks}
         used = [task]
         while isinstance(head := self.head(used[-1]), MultiStageHead) and isinstance(head.first, BorrowedStage):
             used.append(names[id(head.first.head)])
-        return tuple(f"heads.{each}" for each in used)
+        return tuple(f"heads.{task}" for task in used)
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""

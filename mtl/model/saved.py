@@ -224,10 +224,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(Problem(place, found, f"format {FORMAT}", "load it with the version of mtl that wrote it"))
     manifest, problems = schema.check(Manifest, content)
     if manifest is None:
-        raise ModelError([Problem(f"{place}: {each.place}", each.found, each.expected, repair) for each in problems])
+        raise ModelError(
+            [Problem(f"{place}: {problem.place}", problem.found, problem.expected, repair) for problem in problems]
+        )
     labels = {name: task.labels for name, task in manifest.tasks.items()}
     stages = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
-    wrong = [replace(each, place=f"{place}: {each.place}", repair=repair) for each in stages]
+    wrong = [replace(problem, place=f"{place}: {problem.place}", repair=repair) for problem in stages]
     wrong += list(_task_problems(f"{place}: tasks", labels))
     wrong += [
         Problem(

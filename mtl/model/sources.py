@@ -184,4 +184,4 @@ def _shipped(name: str) -> BackboneSpec:
     values: dict[str, Any] = {}
     for file in ("base", name):
         values.update(yaml.safe_load((CONF / "backbone" / f"{file}.yaml").read_text(encoding="utf-8")))
-    return BackboneSpec(**{each.name: values[each.name] for each in fields(BackboneSpec)})
+    return BackboneSpec(**{field.name: values[field.name] for field in fields(BackboneSpec)})
