@@ -228,7 +228,6 @@ def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups:
 
 
 def _source(parsed: Namespace, config_name: str) -> Source:
-    """Return what Hydra's flags choose."""
     problems = []
     if parsed.config_path:
         repair = "--config-dir adds a folder of yours to conf/"
