@@ -36,7 +36,6 @@ _WIDTH: Final = 44
 
 
 def _age(value: object) -> float | None:
-    """Read an age, in seconds."""
     if value is None:
         return None
     match = _AGE.fullmatch(value) if isinstance(value, str) else None

@@ -171,7 +171,6 @@ def _index(folder: Path, layout: Layout, blocks: Sequence[Block], size: int, che
 
 
 def _header(content: bytes, index: Path) -> tuple[int, int, int]:
-    """Return rows, bytes of values and their checksum."""
     if len(content) < _HEADER.size:
         raise DamagedError(f"its index ends after {len(content)} bytes")
     magic, folder, rows, size, checksum = _HEADER.unpack_from(content)

@@ -248,7 +248,6 @@ class ActivationStore:
         self._pending.clear()
 
     def _write(self, blocks: list[Block]) -> None:
-        """Write as many of the rows as fit below the limit, in one segment."""
         if not blocks:
             return
         rows, size = _extent(blocks)
@@ -287,5 +286,4 @@ class ActivationStore:
 
 
 def _extent(blocks: list[Block]) -> tuple[int, int]:
-    """Return how many rows the blocks have, and the bytes of their values."""
     return sum(map(len, blocks)), sum(part.values.nbytes for part in blocks)

@@ -209,7 +209,6 @@ def _sorted_out(
 
 
 def _cut(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what stands before and behind ``--``."""
     arguments = list(arguments)
     if "--" not in arguments:
         return arguments, []

@@ -196,21 +196,17 @@ def circle_problems(place: str, lenders: Mapping[str, str]) -> list[Problem]:
 
 
 def _circles(lenders: Mapping[str, str]) -> list[list[str]]:
-    """Return the circles among tasks that borrow their first stage, each once: ``[["a", "b", "a"]]``.
-
-    Args:
-        lenders: For each task that borrows, the task that it borrows from.
-    """
-    found: list[list[str]] = []
+    """Return the circles, each once: ``[["a", "b", "a"]]``."""
+    circles: list[list[str]] = []
     known: set[str] = set()
     for task in lenders:
         path = [task]
         while path[-1] in lenders and path[-1] not in known and path[-1] not in path[:-1]:
             path.append(lenders[path[-1]])
         if path[-1] in path[:-1]:
-            found.append(path[path.index(path[-1]) :])
+            circles.append(path[path.index(path[-1]) :])
         known.update(path)
-    return found
+    return circles
 
 
 def _named(branches: Branches) -> str:

@@ -29,7 +29,7 @@ from mtl.config.overrides import Argument, Groups
 from mtl.config.own_files import code_problems, folder_problems
 from mtl.config.short_forms import section, task_of
 
-_SHOWS_ONLY = ("help", "hydra_help", "version", "info", "shell_completion")
+_SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,6 @@ def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups:
 
 
 def _source(parsed: Namespace, config_name: str) -> Source:
-    """Return what Hydra's flags choose."""
     problems = []
     if parsed.config_path:
         repair = "--config-dir adds a folder of yours to conf/"

@@ -53,7 +53,6 @@ def _settings_problems(path: Path, name: Path) -> Iterator[Problem]:
 
 
 def _has_key(content: Any, key: str) -> bool:
-    """Tell whether a key stands anywhere in plain values, alone or at the end of a path of keys."""
     if isinstance(content, Mapping):
         return any(str(name).rpartition(".")[2] == key or _has_key(value, key) for name, value in content.items())
     return isinstance(content, list) and any(_has_key(item, key) for item in content)

@@ -199,7 +199,6 @@ def _settle(
 
 
 def _spelled_out(value: Any) -> Any:
-    """Return settings as keys with values: one word is the kind."""
     return {"kind": value} if isinstance(value, str) else value
 
 
@@ -227,7 +226,6 @@ def _filled(task: Any, default: Any, place: str, inherited: set[str]) -> Any:
 
 
 def _unknown(group: str, name: str, keys: Sequence[str], tasks: Sequence[str], default: Any) -> Problem:
-    """Return the problem of a key that is neither one of the group nor a task."""
     candidates = {key: f"{group}.default.{key}" for key in section(default)}
     candidates |= {key: f"{group}.{key}" for key in (*keys, *tasks)}
     near = did_you_mean(name, list(candidates))

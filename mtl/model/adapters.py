@@ -96,7 +96,6 @@ def add_adapters(
 
 
 def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Return the names of the targets within a layer."""
     linear = {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
     found = {target: [name for name in TARGETS[target] if name in linear] for target in targets}
     missing = [target for target, names in found.items() if not names]

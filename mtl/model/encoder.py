@@ -230,7 +230,6 @@ class Encoder(nn.Module):
         return list(self._adapters())
 
     def _adapters(self) -> dict[str, list[nn.Module]]:
-        """Return the modules of the adapters within each layer that has some."""
         found = {
             adapter_of(layer): [part for module in modules for part in adapter_modules(module)]
             for layer, modules in self._parts.items()

@@ -411,7 +411,6 @@ def _setting_problems(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
 
 
 def _stated_limit(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:
-    """Return ``max_seq_length``, None where it is not stated."""
     limit = settings.get("max_seq_length")
     if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
         return limit

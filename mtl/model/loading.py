@@ -144,7 +144,6 @@ def _reason(error: Exception) -> str:
 
 
 def _model_class(folder: Path, config: PreTrainedConfig) -> Any:
-    """Return the family's bare model."""
     if config.model_type not in SUPPORTED_FAMILIES or config.is_encoder_decoder:
         kind = ", an encoder-decoder" if config.is_encoder_decoder else ""
         found, expected = f"the model type {config.model_type}{kind}", f"one of {', '.join(SUPPORTED_FAMILIES)}"
@@ -240,7 +239,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Check that the encoder in the folder has an embedding for every token."""
     try:
         size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
     except (OSError, ValueError, AttributeError, RecursionError):

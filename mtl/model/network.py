@@ -49,7 +49,6 @@ class MultiTaskNetwork(nn.Module):
         return embeddings if batch.inverse is None else embeddings[batch.inverse]
 
     def _encode(self, batch: Batch) -> Tensor:
-        """Return the embeddings ``(D, H)`` of the distinct rows."""
         if batch.mask is None or (batch.ids is None and batch.features is None):
             raise ValueError("a batch carries either ids and mask, or features")
         if batch.features is not None:

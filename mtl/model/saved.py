@@ -104,7 +104,6 @@ def build_network(encoder: Encoder, tasks: Mapping[str, TaskHead]) -> MultiTaskN
 
 
 def _build_heads(size: int, tasks: Mapping[str, TaskHead]) -> dict[str, nn.Module]:
-    """Return fresh heads for embeddings of ``size`` numbers."""
     heads: dict[str, nn.Module] = {}
 
     def head_of(name: str) -> nn.Module:
@@ -183,7 +182,6 @@ def load_model(path: Path) -> SavedModel:
 
 
 def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the heads' weights."""
     try:
         return load_file(folder / HEADS)
     except (SafetensorError, OSError) as error:
@@ -192,7 +190,6 @@ def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Check that the weights are those of the heads that ``mtl.json`` describes."""
     found = {name: list(value.shape) for name, value in tensors.items()}
     expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
     wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]

@@ -141,7 +141,6 @@ def _no_weights(folder: Path, place: str, files: list[str], content: str) -> Pro
 
 
 def _verify(folder: Path, expected: str) -> None:
-    """Compare the checksum of the weights with the expected one."""
     weights = folder / "model.safetensors"
     if not weights.is_file():
         found = f"{folder} holds its weights in several files, and a checksum belongs to model.safetensors alone"

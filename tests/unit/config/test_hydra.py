@@ -19,7 +19,6 @@ FLAGS = {
     "multirun",
     "overrides",
     "shell_completion",
-    "version",
 }
 """What `mtl.config.command_line` reads of Hydra's flags."""
 
