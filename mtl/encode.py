@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then encode, and print the shape and the first values."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     check_sources(options.input, options.sentences)
-    check_encoder(options.model)  # a slip is told before torch is imported, which takes seconds
+    check_encoder(options.model)  # report a wrong name before importing torch, which takes seconds
 
     with cli.large_imports():
         from mtl.inference.bulk import check_output, encode_to_file

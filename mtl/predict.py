@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then predict."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     check_sources(options.input, options.sentences)
-    find_model(Path(options.model))  # a slip is told before torch is imported, which takes seconds
+    find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
     with cli.large_imports():
         from mtl.inference.bulk import check_output, predict_lines, predict_to_file
@@ -79,17 +79,11 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.inference.models import MultiTaskModel
 
-    how: _How = {"calibrated": options.calibrated, "prompt_name": options.prompt_name}
+    how = _How(calibrated=options.calibrated, prompt_name=options.prompt_name)
     tasks = None if options.task is None else options.task.split(",")
     model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
-        found = model.predict(
-            list(texts),
-            precision=options.precision,
-            progress=True,
-            **how,
-        )
-        _show(list(texts), found)
+        _show(list(texts), model.predict(list(texts), precision=options.precision, progress=True, **how))
     elif options.output == STANDARD:
         predict_lines(model, texts, sys.stdout, options.precision, **how)
     else:
@@ -109,15 +103,15 @@ def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
         cells = [_cell(rows[at]) for rows in predictions.values()]
         table.add_row(*(Text(one_line(cell)) for cell in (text, *cells)))
     out = console()
-    if not out.is_terminal:  # for other programs a row is a line, however long
+    if not out.is_terminal:  # one line per row for other programs
         out.width = _UNLIMITED
     out.print(table)
 
 
-def _cell(found: Prediction) -> str:
-    """Return the label with its probability, behind it the coarse class of a head with several stages."""
-    text = f"{found.label} {found.probabilities[found.label]:.3f}"
-    return text if found.coarse is None else f"{text} ({_cell(found.coarse)})"
+def _cell(prediction: Prediction) -> str:
+    """Return the label with its probability, followed by the coarse class of a head with several stages."""
+    text = f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
+    return text if prediction.coarse is None else f"{text} ({_cell(prediction.coarse)})"
 
 
 if __name__ == "__main__":

@@ -113,27 +113,15 @@ def collate(
         labels: The class id of each row of a task's table, int64, ``(N_task,)``; a task without labels is left out.
         pad_id: The id to pad with.
     """
-    found = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
-    kept, places = distinct(found)
-    ids, mask = pad([found[at] for at in kept], pad_id)
-    return Batch(
-        ids=ids,
-        mask=mask,
-        slices=_slices(step),
-        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
-        indices={task: _tensor(rows) for task, rows in step.items()},
-        inverse=inverse_of(kept, places),
-    )
+    all_ids = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
+    kept, places = distinct(all_ids)
+    ids, mask = pad([all_ids[at] for at in kept], pad_id)
+    return _batch(step, labels, ids=ids, mask=mask, inverse=inverse_of(kept, places))
 
 
 def inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
     """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
     return None if len(kept) == len(places) else torch.from_numpy(places)
-
-
-def _slices(step: Mapping[str, NDArray[np.int64]]) -> dict[str, slice]:
-    stops = np.cumsum([len(rows) for rows in step.values()]).tolist()
-    return {task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)}
 
 
 def _tensor(values: NDArray[np.int64]) -> Tensor:
@@ -199,20 +187,28 @@ def collate_hidden(
     wanted = np.zeros(len(places), dtype=bool)
     wanted[kept] = True
     parts = np.split(wanted, np.cumsum([len(rows) for rows in step.values()])[:-1])
-    found = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
-    values = torch.from_numpy(np.concatenate([hidden for hidden, _ in found]))
-    features, mask = _padded(values, np.concatenate([lengths for _, lengths in found if lengths is not None]))
+    gathered = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
+    values = torch.from_numpy(np.concatenate([hidden for hidden, _ in gathered]))
+    features, mask = _padded(values, np.concatenate([lengths for _, lengths in gathered if lengths is not None]))
     return _batch(step, labels, features=features, mask=mask, inverse=inverse_of(kept, places), boundary=boundary)
 
 
-def _batch(step: Mapping[str, NDArray[np.int64]], labels: Mapping[str, NDArray[np.int64]], **fields: Any) -> Batch:
+def _batch(
+    step: Mapping[str, NDArray[np.int64]],
+    labels: Mapping[str, NDArray[np.int64]],
+    *,
+    ids: Tensor | None = None,
+    mask: Tensor | None = None,
+    **fields: Any,
+) -> Batch:
     stops = np.cumsum([len(rows) for rows in step.values()]).tolist()
     return Batch(
-        ids=None,
+        ids=ids,
+        mask=mask,
         slices={task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)},
-        labels={task: _ids(labels[task][rows]) for task, rows in step.items()},
-        indices={task: _ids(rows) for task, rows in step.items()},
-        **{"mask": None, **fields},
+        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
+        indices={task: _tensor(rows) for task, rows in step.items()},
+        **fields,
     )
 
 
@@ -222,7 +218,3 @@ def _padded(values: Tensor, lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]
     features = values.new_zeros((*mask.shape, values.shape[-1]))
     features[mask] = values
     return features, mask
-
-
-def _ids(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))

@@ -36,13 +36,13 @@ def chunks(texts: Sequence[str]) -> Iterator[tuple[list[str], str]]:
 
 @contextmanager
 def _part(part: str) -> Iterator[None]:
-    """Let errors of a chunk of the sentences say which chunk it is: they number its sentences from its first."""
+    """Add to errors which chunk they are about, since sentences are numbered from the first of the chunk."""
     try:
         yield
     except ModelError as error:
         if not part:
             raise
-        raise ModelError(replace(each, place=f"{each.place}, {part}") for each in error.problems) from None
+        raise ModelError(replace(problem, place=f"{problem.place}, {part}") for problem in error.problems) from None
 
 
 def _title(action: str, part: str, texts: Sequence[str]) -> str:
@@ -109,16 +109,16 @@ def _predict_chunks(
 
 
 def _columns(model: MultiTaskModel) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the columns behind the text: name, task, and the label whose probability it has; of none the predicted."""
+    """Yield the columns after the text: name, task, and the label whose probability it holds, or None for the label."""
     for task, labels in model.labels.items():
         yield task, task, None
         yield from ((f"p({task}={label})", task, label) for label in labels)
 
 
 def _csv_writer(file: TextIO, model: MultiTaskModel) -> Writer:
-    """Return a writer of the columns text, then for each task its label and ``p(<task>=<label>)`` for each label.
+    """Return a writer of the text and, for each task, its label and ``p(<task>=<label>)`` for each label.
 
-    Texts are in quotes, so that none is divided where a spreadsheet separates cells by semicolons.
+    Texts are quoted, so that spreadsheets that separate cells by semicolons do not split them.
     """
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([guarded(name) for name in ("text", *(name for name, _, _ in _columns(model)))])
@@ -135,7 +135,7 @@ def _csv_writer(file: TextIO, model: MultiTaskModel) -> Writer:
 
 @contextmanager
 def _parquet_writer(path: Path, model: MultiTaskModel) -> Iterator[Writer]:
-    """Lend a writer of the columns that a CSV file has, the probabilities as 32-bit numbers."""
+    """Provide a writer of the same columns as in CSV, with float32 probabilities."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -162,10 +162,10 @@ def _json_writer(file: TextIO) -> Writer:
     def write(texts: list[str], predictions: Predictions) -> None:
         for at, text in enumerate(texts):
             row: dict[str, Any] = {"text": _encodable(text)}
-            for task, found in predictions.items():
-                probabilities = {label: round(value, 6) for label, value in found[at].probabilities.items()}
-                row[task] = {"label": found[at].label, "probabilities": probabilities}
-                if (coarse := found[at].coarse) is not None:
+            for task, rows in predictions.items():
+                probabilities = {label: round(value, 6) for label, value in rows[at].probabilities.items()}
+                row[task] = {"label": rows[at].label, "probabilities": probabilities}
+                if (coarse := rows[at].coarse) is not None:
                     shares = {name: round(value, 6) for name, value in coarse.probabilities.items()}
                     row[task] |= {"coarse": {"label": coarse.label, "probabilities": shares}}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -197,7 +197,7 @@ def encode_to_file(
     Returns:
         The embeddings ``(N, E)``, float32, mapped from the file.
     """
-    # Written and not mapped: where the disk is full, writing says so, and a mapped page ends the process.
+    # Written, not mapped: a full disk raises an error when writing, but kills the process when a page is mapped.
     with replacing(path) as temporary, temporary.open("wb") as file:
         _begin_npy(file, (len(texts), encoder.dimension))
         for chunk, part in chunks(texts):
@@ -210,7 +210,7 @@ def encode_to_file(
 
 
 def _begin_npy(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """Write what stands before the float32 values, row after row, of a ``.npy`` file."""
+    """Write the header of a ``.npy`` file of float32 rows."""
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)
 
@@ -219,7 +219,7 @@ def check_output(path: Path, suffixes: Sequence[str], source: Path | None = None
     """Check before any work that ``path`` can be written.
 
     Raises:
-        ConfigError: Its suffix is not one of ``suffixes``, its folder misses, it is a folder, or it is the ``source``.
+        ConfigError: Its suffix is not one of ``suffixes``, its folder is missing, or it is a folder or the ``source``.
     """
     problems = []
     if path.suffix not in suffixes:

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a task's head says of a sentence.
+    """The prediction of one task for a sentence.
 
     Attributes:
         label: The most probable label; where rounding makes two equal, the one whose logit is greater.
         probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
-        coarse: Of a head with several stages: the most probable coarse class, and the probability of each, which is the
-            sum of those of its labels. ``label`` may be in another one: many labels share the probability of theirs.
+        coarse: For a head with several stages, the most probable coarse class and the probability of each, the sum over
+            its labels. ``label`` need not belong to it: a class of many labels may win although none of them does.
     """
 
     label: str
@@ -88,17 +88,16 @@ class SentenceEncoder:
         Args:
             texts: ``N`` sentences, or one.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-            batch_size: The most sentences of a batch.
-            progress: Whether to show the progress: a bar, or lines without a terminal; a text is its title.
-            prompt_name: The model's prompt that is put before each sentence; by default that which the model itself
-                names, if it does.
+            batch_size: Maximum number of sentences in a batch.
+            progress: Whether to show a progress bar (lines if there is no terminal); a text is its title.
+            prompt_name: The model's prompt to put before each sentence; by default the model's own default prompt.
 
         Returns:
             float32 ``(N, E)``; ``(E,)`` for one sentence.
 
         Raises:
-            ConfigError: ``batch_size`` is not positive, or there is no such ``precision``.
-            DataError: A sentence is no string.
+            ConfigError: ``batch_size`` is not positive, or ``precision`` is unknown.
+            DataError: A sentence is not a string.
             ModelError: An embedding is not finite, or the model has no such prompt.
         """
         single = isinstance(texts, str)
@@ -116,7 +115,7 @@ class SentenceEncoder:
 
     @property
     def max_length(self) -> int:
-        """Tokens per sentence, special tokens included; what is longer is cut."""
+        """Tokens per sentence, special tokens included; longer sentences are truncated."""
         return self.encoder.max_length or UNLIMITED
 
     @property
@@ -126,7 +125,7 @@ class SentenceEncoder:
 
 
 class MultiTaskModel:
-    """A saved model: predictions of all its tasks with one pass through the encoder.
+    """A saved model that predicts all its tasks in one pass through the encoder.
 
     Args:
         saved: The loaded model.
@@ -147,7 +146,7 @@ class MultiTaskModel:
         Args:
             path: A run folder or a saved model.
             device: Where to run it, ``cpu`` or ``cuda``; the GPU if there is one by default.
-            tasks: Those to predict; all by default.
+            tasks: The tasks to predict; all by default.
 
         Raises:
             ConfigError: The model has no such task.
@@ -192,11 +191,11 @@ class MultiTaskModel:
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
         logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
-        rows = {
-            task: self._calibration(task, calibrated).probabilities(found).astype(np.float32)
-            for task, found in logits.items()
+        probabilities = {
+            task: self._calibration(task, calibrated).probabilities(values).astype(np.float32)
+            for task, values in logits.items()
         }
-        return {task: found[0] for task, found in rows.items()} if single else rows
+        return {task: rows[0] for task, rows in probabilities.items()} if single else probabilities
 
     @overload
     def predict(  # type: ignore[overload-overlap] # a text is a sequence of texts
@@ -236,30 +235,28 @@ class MultiTaskModel:
 
         Args:
             texts: Sentences, or one.
-            precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-            batch_size: The most sentences of a batch.
-            progress: Whether to show the progress: a bar, or lines without a terminal; a text is its title.
-            calibrated: Whether to use what the run fitted on its validation rows: the temperature, which makes
-                probabilities more trustworthy and changes no label, and the decision rule where one was tuned. False
-                gives the heads' own labels and probabilities.
-            prompt_name: The prompt that is put before each sentence; by default that of training, if there was one.
+            precision: As in `SentenceEncoder.encode`.
+            batch_size: As in `SentenceEncoder.encode`.
+            progress: As in `SentenceEncoder.encode`.
+            calibrated: Whether to apply what was fitted on the validation rows: the temperature, which makes the
+                probabilities more reliable and changes no label, and the tuned decision rule, if any.
+            prompt_name: The prompt to put before each sentence; by default that of training, if any.
         """
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
         logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
-        found = {
-            task: _predictions(rows, self._calibration(task, calibrated), self.labels[task])
+        predictions = {
+            task: self._with_coarse(task, _predictions(rows, self._calibration(task, calibrated), self.labels[task]))
             for task, rows in logits.items()
         }
-        predictions = {task: self._with_coarse(task, rows) for task, rows in found.items()}
         return {task: rows[0] for task, rows in predictions.items()} if single else predictions
 
-    def _with_coarse(self, task: str, found: list[Prediction]) -> list[Prediction]:
-        """Return the predictions with their coarse classes, where the head of the task has several stages."""
+    def _with_coarse(self, task: str, predictions: list[Prediction]) -> list[Prediction]:
+        """Return the predictions with their coarse classes if the head of the task has several stages."""
         head = self._saved.network.head(task)
         if not isinstance(head, MultiStageHead):
-            return found
-        return [replace(each, coarse=_coarse(each, head.tree)) for each in found]
+            return predictions
+        return [replace(prediction, coarse=_coarse(prediction, head.tree)) for prediction in predictions]
 
     def _logits(
         self,
@@ -281,16 +278,16 @@ class MultiTaskModel:
 
 
 def _only(saved: SavedModel, tasks: Sequence[str]) -> SavedModel:
-    """Return the model with these tasks alone, in their order; heads that they borrow from stay."""
+    """Return the model with only these tasks, in their order; heads that they borrow are kept."""
     unknown = [task for task in tasks if task not in saved.tasks]
     if unknown:
         names = list(saved.tasks)
-        raise ConfigError(Problem("task", repr(each), listed(names), did_you_mean(each, names)) for each in unknown)
+        raise ConfigError(Problem("task", repr(task), listed(names), did_you_mean(task, names)) for task in unknown)
     return replace(saved, tasks={task: saved.tasks[task] for task in tasks})
 
 
 def _check_strings(sentences: Sequence[str]) -> None:
-    wrong = [at for at, each in enumerate(sentences) if not isinstance(each, str)]
+    wrong = [at for at, sentence in enumerate(sentences) if not isinstance(sentence, str)]
     if wrong:
         first = sentences[wrong[0]]
         found = f"{first!r:.80} ({type(first).__name__})"
@@ -298,8 +295,8 @@ def _check_strings(sentences: Sequence[str]) -> None:
         raise DataError(Problem(f"sentence {wrong[0] + 1}", f"{found}{more}", "a string"))
 
 
-def _coarse(found: Prediction, tree: LabelTree) -> Prediction:
-    sums = {name: sum(found.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
+def _coarse(prediction: Prediction, tree: LabelTree) -> Prediction:
+    sums = {name: sum(prediction.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
     return Prediction(max(sums, key=sums.__getitem__), sums)
 
 
@@ -315,27 +312,27 @@ def choose_device(name: str | None) -> torch.device:
     """Return the device called ``name``; without a name the GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: It is not there.
+        ConfigError: PyTorch does not find the device.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name is not None and not there.get(name.partition(":")[0], False):
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name is not None and not available.get(name.partition(":")[0], False):
         found = f"{name!r}, which PyTorch {torch.__version__} does not find"
-        raise ConfigError(Problem("device", found, listed(each for each in there if there[each])))
-    return torch.device(name or next(each for each in ("cuda", "mps", "cpu") if there[each]))
+        raise ConfigError(Problem("device", found, listed(kind for kind in available if available[kind])))
+    return torch.device(name or next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
 
 
 def _located(name: str) -> Path:
-    """Return the folder of a backbone; errors speak of ``model`` in place of keys that only training has."""
+    """Return the folder of a backbone; errors name the argument ``model``, not the keys of training."""
     try:
         return locate(backbone_spec(name))
     except ModelError as error:
         raise ModelError(
             replace(
-                each,
-                place="model" if each.place.startswith("backbone") else each.place,
-                repair=each.repair.replace("backbone.path=", "model=").replace("backbone=", "model="),
+                problem,
+                place="model" if problem.place.startswith("backbone") else problem.place,
+                repair=problem.repair.replace("backbone.path=", "model=").replace("backbone=", "model="),
             )
-            for each in error.problems
+            for problem in error.problems
         ) from None
 
 

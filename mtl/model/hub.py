@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from mtl.base import hub
 from mtl.base.errors import ModelError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROBE_SECONDS: Final = 7.0
 _log = logging.getLogger(__name__)
 _WEIGHT_FILES: Final = ("model.safetensors", "model-*-of-*.safetensors")  # no pickles, no variants, no code
 _SMALL_FILES: Final = ("*.json", "*.txt", "*.model", "[0-9]*_Dense/model.safetensors")
@@ -89,31 +87,17 @@ def _is_usable(folder: Path) -> bool:
 
 
 def _probe(name: str, revision: str | None) -> list[str]:
-    """Return the names of the model's files on the hub, or raise with the ways out.
-
-    A thread asks, because no timeout reaches into the name look-up of the operating system.
-    """
+    """Return the names of the model's files on the hub, or raise with the ways out."""
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
         raise ModelError(_unreachable(name, "HF_HUB_OFFLINE is set"))
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            api = HfApi(endpoint=_endpoint())
-            answers.put(api.model_info(name, revision=revision, timeout=PROBE_SECONDS - 1))
-        except Exception as error:  # noqa: BLE001 - handed to the thread that waits
-            answers.put(error)
-
-    threading.Thread(target=ask, name="hub-probe", daemon=True).start()
+    api, seconds = HfApi(endpoint=_endpoint()), hub.PROBE_SECONDS - 1
     try:
-        answer = answers.get(timeout=PROBE_SECONDS)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer within {PROBE_SECONDS:.0f} seconds")
-    if isinstance(answer, Exception):
-        raise ModelError(_refused(name, revision, answer)) from answer
-    return [sibling.rfilename for sibling in answer.siblings or ()]
+        info = hub.answer(lambda: api.model_info(name, revision=revision, timeout=seconds))
+    except Exception as error:
+        raise ModelError(_refused(name, revision, error)) from error
+    return [sibling.rfilename for sibling in info.siblings or ()]
 
 
 def _download(name: str, revision: str | None, files: Sequence[str]) -> Path:

@@ -179,7 +179,6 @@ def test_select_composes(reviews: Examples) -> None:
     assert list(reviews.select(np.array([True, False, False, True, False])).labels) == ["x", "z"]
     assert len(reviews.select([])) == 0
     assert list(reviews.select([]).texts) == []
-    assert chosen.dataset["text"][:] == ["e", "c\nd", "a"]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +395,7 @@ def test_importing_takes_no_datasets_and_reading_writes_nothing_else(tmp_path: P
     home.mkdir()
     program = (
         "import sys; from mtl.data import tasks, examples; assert 'datasets' not in sys.modules;"
-        f"examples.read_examples({str(path)!r}).select([1, 0]).dataset"
+        f"examples.read_examples({str(path)!r}).select([1, 0]); assert 'datasets' not in sys.modules"
     )
     environment = {"HOME": str(home), "MTL_CACHE_DIR": str(home / "cache"), "HF_HOME": str(home / "hf"), "PATH": ""}
     command = [sys.executable, "-W", "error", "-c", program]

@@ -78,7 +78,7 @@ def test_name_server_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: p
     released = threading.Event()
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: released.wait(30) or [])
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 1.2)
+    monkeypatch.setattr("mtl.base.hub.PROBE_SECONDS", 1.2)
     start = time.monotonic()
     with pytest.raises(ModelError) as caught:
         hub.fetch(NAME)
