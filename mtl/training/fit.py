@@ -77,6 +77,7 @@ def fit(run: Prepared) -> Trained:
         frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
         maps = SentenceMaps.begin(plan, run.splits, frozen)
         cost = fit_network(run, connect)
+    run.training = None  # frees the optimizer and its state before the evaluation
     return Trained(
         cost=cost,
         groups=groups,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -146,7 +146,7 @@ class ActivationPhase:
     first: int
     boundary: Boundary | None
     layer: str
-    source: str
+    source: Literal["computed", "memory", "cache"]
 
     def __str__(self) -> str:
         """Describe the phase for a reader, who counts steps from 1."""
@@ -178,7 +178,8 @@ def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> l
         boundary = freezing.boundary(first, encoder.layer_names)
         if first >= total_steps or (phases and phases[-1].boundary == boundary):
             continue
-        layer, source = "", "computed"
+        layer = ""
+        source: Literal["computed", "memory", "cache"] = "computed"
         if boundary == "embedding":
             source = "cache" if cached else "memory"
         elif boundary is not None:

@@ -24,7 +24,7 @@ from mtl.training.trainer import Training, make_data, make_resume_points, make_t
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A run before its first step.
 
@@ -37,7 +37,7 @@ class Prepared:
         point: The resume point that it continues from; None if it starts from the first step.
         identity: What it depends on, see `mtl.training.plan.identity`.
         activations: The activations of frozen layers, computed when they are first needed.
-        training: What trains the network; None if everything is frozen.
+        training: What trains the network; None if everything is frozen, and after training.
     """
 
     plan: RunPlan

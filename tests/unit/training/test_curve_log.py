@@ -20,7 +20,7 @@ def test_a_column_that_appears_later_is_empty_before(tmp_path: Path) -> None:
     log.log_metrics({"train/loss": 0.25}, step=1)
     log.log_metrics({"epoch": 0, "val/loss": 2.0}, step=1)
     assert log.sync() == 3
-    assert content(tmp_path) == "epoch,step,train/loss,val/loss\n,0,0.5,\n,1,0.25,\n0,1,,2.0\n".replace("\n", "\r\n")
+    assert content(tmp_path) == "epoch,step,train/loss,val/loss\n,0,0.5,\n,1,0.25,\n0,1,,2.0\n"
 
 
 def test_a_resumed_run_keeps_the_rows_before_its_point(tmp_path: Path) -> None:
