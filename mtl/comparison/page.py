@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mtl.base import formatting
 from mtl.comparison import charts as charts
 from mtl.comparison import words
-from mtl.comparison.columns import Column, columns
 from mtl.comparison.comparing import Comparison
-from mtl.comparison.differences import Difference
 from mtl.comparison.recommendation import Advice
-from mtl.comparison.scenario_metrics import Figures
+from mtl.comparison.tables import difference_table, scenario_table, sharing_table
 from mtl.evaluation.predictions import Predictions
 from mtl.reporting.maps import maps
-from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text
+from mtl.reporting.page import Chart, folded, matrix, paragraph, render, section, table, text
 from mtl.reporting.run_page import errors_table
 
 MATRIX_CLASSES = 20
@@ -37,11 +34,11 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
         return f'<div class="charts">{"".join(chart.render() for chart in kept)}</div>' if kept else ""
 
     sections = [
-        section("scenarios", "All scenarios", _scenarios(comparison), *_left_out(comparison)),
+        section("scenarios", "All scenarios", table(scenario_table(comparison)), *_left_out(comparison)),
         section(
             "cost", "Quality, cost, and what is noise", show(charts.cost(comparison), charts.intervals(comparison))
         ),
-        *_sharing(comparison),
+        section("sharing", "Sharing the encoder", table(sharing_table(comparison)) if comparison.sharing else ""),
         section("differences", "Differences in figures", *_differences(comparison)),
         section("classes", "F1 of each class", show(*charts.class_bars(comparison))),
         section("curves", "Training", show(*charts.training(comparison), charts.learning_curve(comparison))),
@@ -68,54 +65,6 @@ def _lead(comparison: Comparison, advice: Sequence[Advice]) -> str:
     return f'{paragraph(told, words.ranking(comparison), kind="facts")}<ul class="cards">{cards}</ul>'
 
 
-def _scenarios(comparison: Comparison) -> str:
-    shown = columns(comparison)
-    header = [
-        "scenario",
-        "to the best",
-        *(f"{each.task}: {each.header}" if each.task else each.header for each in shown),
-    ]
-    sized = len({row.scenario.size for row in comparison.rows}) > 1
-    rows: list[list[Cell | str]] = [
-        [
-            row.name,
-            _against(comparison, row),
-            *(_figure(column, row) for column in shown),
-            Cell(str(len(row.scenario.runs)), len(row.scenario.runs)),
-            *([Cell(formatting.count(row.scenario.size), row.scenario.size)] if sized else []),
-        ]
-        for row in comparison.rows
-    ]
-    rows += [
-        [
-            words.job_name(job),
-            Cell(words.job_state(job), kind="missing"),
-            *[Cell(formatting.NOTHING)] * (len(shown) + 1 + sized),
-        ]
-        for job in comparison.unfinished
-    ]
-    header += ["runs", *(["training rows"] if sized else [])]
-    best = next(at for at, row in enumerate(comparison.rows) if row is comparison.best)
-    return table("The best first; a click on a heading sorts", header, rows, marked=best)
-
-
-def _against(comparison: Comparison, row: Figures) -> Cell:
-    found = comparison.difference(row.name, comparison.best.name)
-    if found is None:
-        return Cell("best" if row is comparison.best else formatting.NOTHING, 0.0 if row is comparison.best else None)
-    kind = _kind(found)
-    return Cell(f"{words.signed(found.value)}, {words.verdict(found)}", found.value, kind)
-
-
-def _kind(difference: Difference) -> str:
-    return "real" if words.verdict(difference) == words.REAL else ""
-
-
-def _figure(column: Column, row: Figures) -> Cell:
-    figure = column.figure(row)
-    return Cell(column.shown(row), None if figure is None else figure.mean)
-
-
 def _left_out(comparison: Comparison) -> Iterator[str]:
     for line in words.left_out(comparison):
         yield paragraph(line, kind="warning")
@@ -123,43 +72,9 @@ def _left_out(comparison: Comparison) -> Iterator[str]:
 
 def _differences(comparison: Comparison) -> Iterator[str]:
     for reference in dict.fromkeys(each.reference for each in comparison.differences):
-        rows: list[list[Cell | str]] = [
-            [
-                each.scenario,
-                words.MEASURE[each.measure] if each.task is None else f"{each.task}, {words.MEASURE[each.measure]}",
-                Cell(words.signed(each.value), each.value),
-                Cell(words.interval(each), each.low),
-                Cell(words.p_value(each.p_adjusted), each.p_adjusted),
-                Cell(words.verdict(each), kind=_kind(each)),
-            ]
-            for each in comparison.differences
-            if each.reference == reference
-        ]
-        header = ["scenario", "measure", "difference", "95 % interval", "p, adjusted", "verdict"]
-        inside = table(f"Each scenario minus {reference}", header, rows, search="Search the differences")
+        differences = [each for each in comparison.differences if each.reference == reference]
+        inside = table(difference_table(reference, differences), "Search the differences")
         yield folded(f"Against {reference}", inside)
-
-
-def _sharing(comparison: Comparison) -> Iterator[str]:
-    rows: list[list[Cell | str]] = [
-        [
-            row.scenario,
-            row.task,
-            row.measure,
-            row.alone,
-            row.together,
-            Cell(words.signed(row.difference.value), row.difference.value),
-            Cell(words.interval(row.difference), row.difference.low),
-            Cell(words.p_value(row.difference.p_adjusted), row.difference.p_adjusted),
-            Cell(words.verdict(row.difference), kind=_kind(row.difference)),
-        ]
-        for row in words.sharing(comparison)
-    ]
-    header = ["scenario", "task", "measure", "alone", "shared", "difference", "95 % interval", "p, adjusted", "verdict"]
-    if rows:
-        yield section(
-            "sharing", "Sharing the encoder", paragraph(words.SHARING, kind="note"), table(words.SHARING, header, rows)
-        )
 
 
 def _confusions(comparison: Comparison) -> Iterator[str]:

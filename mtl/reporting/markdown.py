@@ -16,8 +16,12 @@ _AMPERSAND = re.compile(r"&(?=[#A-Za-z])")  # of an entity
 
 def escaped(text: str) -> str:
     """Return data text in one line that renders as itself: no emphasis, code, links, HTML, formulas or table cells."""
-    text = _MARKUP.sub(r"\\\g<0>", _without_html(one_line(text)))
-    return _BLOCK_MARK.sub(r"\g<1>\\", text)
+    return _BLOCK_MARK.sub(r"\g<1>\\", cell(text))
+
+
+def cell(text: str) -> str:
+    """Return data text as `escaped` does, for the cell of a table, in which no list or heading can begin."""
+    return _MARKUP.sub(r"\\\g<0>", _without_html(one_line(text)))
 
 
 def code(text: str) -> str:

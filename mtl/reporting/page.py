@@ -22,7 +22,8 @@ from importlib.resources import files
 from typing import Any
 
 from mtl.base.files import cache_root, write_text_atomically
-from mtl.base.formatting import NOTHING, one_line
+from mtl.base.formatting import one_line
+from mtl.reporting.tables import Cell, Table, as_cell
 
 _END = "/* complete */"
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -191,61 +192,42 @@ def _resource(name: str) -> str:
 _SHADES = 9  # classes shade-0 … shade-9 of the style sheet
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What stands in a cell, the number to sort it by, and its kind for the style sheet."""
-
-    shown: str
-    value: float | None = None
-    kind: str = ""
-
-
-def table(
-    caption: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[Cell | str]],
-    *,
-    search: str = "",
-    marked: int | None = None,
-) -> str:
-    """Return a sortable table that scrolls within its own frame.
+def table(table: Table, search: str = "") -> str:
+    """Return a sortable table that scrolls within its own frame; its footer stays below.
 
     Args:
-        caption: What it shows.
-        header: The names of the columns; the first is that of the row headings.
-        rows: The cells of each row.
+        table: Its title and note are the caption, and its first column holds the headings of the rows.
         search: The label of a search box above it; none without.
-        marked: The row to set off.
     """
-    figures = [all(_is_figure(row[at]) for row in rows) for at in range(len(header))]
     head = "".join(
-        f'<th scope="col" aria-sort="none"{_kind("figure" if figures[at] else "")}>'
+        f'<th scope="col" aria-sort="none"{_kind("figure" if at >= table.texts else "")}>'
         f'<button type="button">{text(name)}<span aria-hidden="true" class="arrow"></span></button></th>'
-        for at, name in enumerate(header)
+        for at, name in enumerate(table.columns)
     )
-    body = "\n".join(_row(row, figures, marked == at) for at, row in enumerate(rows))
+    body = "\n".join(_row(row, table.texts, table.styles.get(at, "")) for at, row in enumerate(table.rows))
+    foot = "".join(_row(row, table.texts) for row in table.footer)
     box = (
         f'<p class="search"><label>{text(search)} <input type="search" autocomplete="off"></label> '
-        f'<output aria-live="polite">{len(rows):,} rows</output></p>'
+        f'<output aria-live="polite">{len(table.rows):,} rows</output></p>'
         if search
         else ""
     )
+    caption = text(". ".join(filter(None, (table.title, *table.note.splitlines()))))
     return (
-        f'<div class="sortable">{box}<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
-        f"<table><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-        "</div></div>"
+        f'<div class="sortable">{box}<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
+        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+        f"{foot and f'<tfoot>{foot}</tfoot>'}</table></div></div>"
     )
 
 
-def _row(row: Sequence[Cell | str], figures: Sequence[bool], marked: bool) -> str:
+def _row(row: Sequence[Cell | str], texts: int, style: str = "") -> str:
     cells = []
-    for at, (cell, figure) in enumerate(zip(row, figures, strict=True)):
-        each = cell if isinstance(cell, Cell) else Cell(cell)
-        value = "" if each.value is None else f' data-value="{each.value!r}"'
-        kind = _kind(*(name for name in ("figure" if figure else "", each.kind) if name))
+    for at, cell in enumerate(map(as_cell, row)):
+        value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+        kind = _kind("figure" if at >= texts else "", cell.kind)
         tag = 'th scope="row"' if at == 0 else "td"
-        cells.append(f"<{tag}{kind}{value}>{text(each.shown)}</{tag.partition(' ')[0]}>")
-    return f"<tr{_kind('marked' if marked else '')}>{''.join(cells)}</tr>"
+        cells.append(f"<{tag}{kind}{value}>{text(cell.line)}</{tag.partition(' ')[0]}>")
+    return f"<tr{_kind(style)}>{''.join(cells)}</tr>"
 
 
 def matrix(
@@ -290,10 +272,6 @@ def _percent(count: float, total: float) -> str:
     return f"<small> {100 * count / total:.0f} %</small>" if count else ""
 
 
-def _is_figure(cell: Cell | str) -> bool:
-    return isinstance(cell, Cell) and (cell.value is not None or cell.shown == NOTHING)
-
-
 def _kind(*names: str) -> str:
-    found = " ".join(name for name in names if name)
-    return f' class="{found}"' if found else ""
+    classes = " ".join(filter(None, names))
+    return f' class="{classes}"' if classes else ""

@@ -13,18 +13,17 @@ from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (
     RARE_SUPPORT,
     Confusion,
-    GroupRow,
     Picture,
     RunSummary,
-    StageRow,
     cost_rows,
     frequent_confusions,
     reported_split,
     retention_row,
 )
 from mtl.evaluation.task_gradients import GradientFigures, method, sentences
-from mtl.reporting.markdown import code, escaped, folded, image, link, table
+from mtl.reporting.markdown import code, escaped, folded, image, link
 from mtl.reporting.sections import calibration_section, confusion_table, error_blocks, stage_blocks
+from mtl.reporting.tables import class_table, group_table, results_table, unfreezing_table
 
 MATRIX_CLASSES = 12
 """With more classes a confusion matrix is too wide to read; the most frequent confusions stand for it."""
@@ -90,21 +89,10 @@ def _gradients(gradients: GradientFigures) -> Iterator[str]:
 
 def _results(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
     yield "## Results"
-    header = ["task", "split", "rows", "accuracy", "macro-F1", "weighted-F1", "majority class"]
-    rows = [
-        [
-            escaped(task),
-            escaped(split),
-            formatting.count(report.rows),
-            *map(formatting.score, (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)),
-        ]
-        for task, splits in tasks.items()
-        for split, report in splits.items()
-    ]
-    yield table(header, rows, left=2)
+    yield results_table(tasks).to_markdown()
     yield (
         "*Macro* counts every class of the task once, also one without rows (0.000); *weighted* counts it by its rows. "
-        "*Majority class* is the accuracy of always answering the most frequent class: the figure to beat."
+        "*Majority class* is the accuracy of always predicting the most frequent class: the figure to beat."
     )
 
 
@@ -127,7 +115,7 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
 def _split(
     task: str, report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]
 ) -> Iterator[str]:
-    yield _classes(report)
+    yield class_table(task, report, most=None).to_markdown()
     if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
         yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
     if "classes" in pictures:
@@ -145,27 +133,7 @@ def _split(
     if report.stages is not None:
         yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
     if "reliability" in pictures:
-        yield from ("**Reliability**: how often it is right where it is so sure", _image(pictures["reliability"]))
-
-
-def _classes(report: TaskReport) -> str:
-    rows = [
-        [escaped(label), *map(formatting.score, (scores.precision, scores.recall, scores.f1)), _support(scores.support)]
-        for label, scores in report.per_class.items()
-    ]
-    averages = {
-        "macro average": (report.macro_precision, report.macro_recall, report.macro_f1),
-        "weighted average": (report.weighted_precision, report.weighted_recall, report.weighted_f1),
-    }
-    rows += [
-        [f"*{name}*", *map(formatting.score, values), formatting.count(report.rows)]
-        for name, values in averages.items()
-    ]
-    return table(["class", "precision", "recall", "F1", "support"], rows)
-
-
-def _support(support: int) -> str:
-    return ("\\* " if support < RARE_SUPPORT else "") + formatting.count(support)
+        yield from ("**Reliability**: accuracy over confidence", _image(pictures["reliability"]))
 
 
 def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
@@ -204,31 +172,7 @@ def _matrix(report: TaskReport, picture: Picture | None) -> Iterator[str]:
 
 def _groups(summary: RunSummary) -> Iterator[str]:
     yield "## Parameter groups"
-    header = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
-    yield table(header, [_group(group) for group in summary.groups], left=3)
+    yield group_table(summary.groups).to_markdown()
     if summary.unfreezing:
-        yield "**Gradual unfreezing**: what begins to train when, and the parameters that train from then on"
-        yield table(["stage", "from", "begins to train", "parameters"], _stages(summary.unfreezing), left=3)
-
-
-def _stages(stages: Sequence[StageRow]) -> list[list[str]]:
-    return [
-        [
-            str(number),
-            escaped(stage.start),
-            escaped(", ".join(formatting.layer_spans(stage.begins))),
-            formatting.count(stage.parameters),
-        ]
-        for number, stage in enumerate(stages, 1)
-    ]
-
-
-def _group(group: GroupRow) -> list[str]:
-    return [
-        escaped(group.name),
-        escaped(", ".join(formatting.layer_spans(group.layers))),
-        escaped(group.state),
-        formatting.rate(group.learning_rate),
-        formatting.rate(group.weight_decay),
-        formatting.count(group.parameters),
-    ]
+        yield "**Gradual unfreezing**: the layers that begin to train, and what is trained from then on"
+        yield unfreezing_table(summary.unfreezing).to_markdown()

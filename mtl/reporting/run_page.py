@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,17 @@ from mtl.evaluation import task_gradients
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import ReliabilityBin, TaskReport
 from mtl.evaluation.run_metrics import RunMetrics
-from mtl.evaluation.run_summary import cost_rows, retention_row, weakest
+from mtl.evaluation.run_summary import GroupRow, cost_rows, retention_row, weakest
 from mtl.evaluation.runs import Record, read_curves, read_record
 from mtl.reporting import charts, run_charts
 from mtl.reporting.charts import pooled_bins
 from mtl.reporting.maps import maps
-from mtl.reporting.page import Cell, Chart, folded, matrix, paragraph, render, section, table, text
+from mtl.reporting.page import Chart, folded, matrix, paragraph, render, section, table, text
+from mtl.reporting.tables import Cell, Table, class_table, group_table
 
 MOST = 1500
 """A page lists at most so many mistakes; the files of predictions hold all."""
 _SENTENCE = 400  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class _Mistake:
-    task: str
-    text: str
-    label: str
-    predicted: str
-    sure: float
-    others: str
-    source: str
 
 
 def errors_table(
@@ -45,43 +34,40 @@ def errors_table(
 
     Args:
         tasks: The predictions of each task.
-        others: For each task, predictions of other runs over the same rows: how many of them are right is told.
+        others: For each task, predictions of other runs over the same rows: the table counts those that are right.
         most: How many to list at most.
     """
-    found = sorted(
-        (each for task in tasks for each in _mistakes(task, tasks[task], others)), key=lambda each: -each.sure
+    mistakes = sorted(
+        (
+            (float(predictions.probabilities[at, predictions.classes.index(predicted)]), task, at)
+            for task, predictions in tasks.items()
+            for at, (label, predicted) in enumerate(zip(predictions.labels, predictions.predicted, strict=True))
+            if label != predicted
+        ),
+        key=lambda mistake: -mistake[0],
     )
-    if not found:
+    if not mistakes:
         return paragraph("No row was taken for another class.")
-    header = ["sentence", "label", "predicted", "probability", "task", *(["right elsewhere"] if others else []), "row"]
-    rows: list[list[Cell | str]] = [
-        [
-            Cell(formatting.shortened(each.text, _SENTENCE), kind="sentence"),
-            each.label,
-            Cell(each.predicted, kind="wrong"),
-            Cell(formatting.score(each.sure), each.sure),
-            each.task,
-            *([each.others] if others else []),
-            each.source,
-        ]
-        for each in found[:most]
-    ]
-    more = f" (the surest {most:,}; the others are in the files of predictions)" if len(found) > most else ""
-    caption = f"{len(found):,} mistakes{more}, the surest first"
-    return table(caption, header, rows, search="Search the mistakes")
-
-
-def _mistakes(
-    task: str, predictions: Predictions, others: Mapping[str, Sequence[Predictions]] | None
-) -> Iterator[_Mistake]:
-    place = {name: at for at, name in enumerate(predictions.classes)}
-    rest = (others or {}).get(task, [])
-    rows = zip(predictions.texts, predictions.labels, predictions.predicted, predictions.sources, strict=True)
-    for at, (sentence, label, predicted, source) in enumerate(rows):
-        if label != predicted:
-            right = sum(each.predicted[at] == label for each in rest)
-            sure = float(predictions.probabilities[at, place[predicted]])
-            yield _Mistake(task, sentence, label, predicted, sure, f"{right} of {len(rest)}", source)
+    rows: list[list[Cell | str]] = []
+    for probability, task, at in mistakes[:most]:
+        predictions = tasks[task]
+        rows.append(
+            [
+                Cell(formatting.shortened(predictions.texts[at], _SENTENCE), kind="sentence"),
+                predictions.labels[at],
+                Cell(predictions.predicted[at], kind="wrong"),
+                task,
+                predictions.sources[at],
+                Cell(formatting.score(probability), probability),
+            ]
+        )
+        if others:
+            right = [each.predicted[at] == predictions.labels[at] for each in others.get(task, [])]
+            rows[-1].append(Cell(f"{sum(right)} of {len(right)}", sum(right)))
+    columns = ["sentence", "label", "predicted", "task", "row", "probability", *(["right elsewhere"] if others else [])]
+    left_out = f" (the {most:,} most confident; the files of predictions hold all)" if len(mistakes) > most else ""
+    title = f"{len(mistakes):,} mistakes{left_out}, the most confident first"
+    return table(Table(title, columns, rows, texts=5), "Search the mistakes")
 
 
 MATRIX_CLASSES = 20
@@ -129,7 +115,7 @@ def run_page(record: Record) -> str:
                     run_charts.class_bars(report, identity=f"chart-classes-{at}"),
                     run_charts.reliability(_bins(report, outcomes.predictions), f"chart-reliability-{at}"),
                 ),
-                _class_table(report),
+                folded("Each class in figures", table(class_table("Each class", report, most=None))),
                 _matrix(task, report),
                 show(*maps(record, task, f"chart-map-{at}")),
             )
@@ -163,21 +149,9 @@ def _lead(record: Record) -> str:
 def _judged(report: TaskReport) -> str:
     lowest = weakest(report.per_class, 1)[0]
     return (
-        f"Accuracy {report.accuracy:.3f}; always answering the most frequent class would reach "
+        f"Accuracy {report.accuracy:.3f}; always predicting the most frequent class would reach "
         f"{report.majority_accuracy:.3f}. Weakest class: {lowest}, F1 {report.per_class[lowest].f1:.3f}."
     )
-
-
-def _class_table(report: TaskReport) -> str:
-    rows: list[list[Cell | str]] = [
-        [
-            label,
-            *(Cell(formatting.score(value), value) for value in (each.precision, each.recall, each.f1)),
-            Cell(formatting.count(each.support), each.support),
-        ]
-        for label, each in report.per_class.items()
-    ]
-    return folded("Each class in figures", table("Each class", ["class", "precision", "recall", "F1", "rows"], rows))
 
 
 def _matrix(task: str, report: TaskReport) -> str:
@@ -234,18 +208,8 @@ def _cost(record: Record) -> str:
 
 def _groups(record: Record) -> str:
     groups = record.metrics.run.get("groups")
-    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+    try:
+        rows = [GroupRow(**group) for group in groups] if isinstance(groups, list) else []
+        return table(group_table(rows)) if rows else ""
+    except (TypeError, ValueError, AttributeError):  # edited by hand, or by another version
         return ""
-    rows: list[list[Cell | str]] = [
-        [
-            str(group.get("name", "")),
-            ", ".join(formatting.layer_spans(map(str, group.get("layers") or ()))),
-            str(group.get("state", "")),
-            Cell(formatting.rate(group.get("learning_rate")), group.get("learning_rate")),
-            Cell(formatting.count(group.get("parameters")), group.get("parameters")),
-        ]
-        for group in groups
-    ]
-    if not rows:
-        return ""
-    return table("Parameter groups", ["group", "layers", "state", "learning rate", "parameters"], rows)

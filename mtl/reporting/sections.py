@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mtl.base import formatting
 from mtl.evaluation.errors import FOLDER, ErrorAnalysis, Mistake
-from mtl.evaluation.records import DECISIONS, MEASURES, CalibrationReport, StageReports, TaskReport
+from mtl.evaluation.records import CalibrationReport, StageReports, TaskReport
 from mtl.evaluation.run_summary import calibrations
 from mtl.evaluation.slices import SliceFigures
 from mtl.reporting.markdown import code, escaped, folded, link, table
+from mtl.reporting.tables import Table, calibration_table, decision_table, stage_table
 
 
 def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
@@ -18,15 +19,15 @@ def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterat
     Args:
         tasks: The report of each task (outer key) on each split (inner key).
     """
-    found = calibrations(tasks)
-    if not found:
+    reports = calibrations(tasks)
+    if not reports:
         return
-    yield from ("## Calibration", _figures(found), _EXPLAINED)
-    if any(each.tau for _, _, each in found):
-        yield from ("**Decision rule**", _decisions(found), _RULE_EXPLAINED)
-    for task, split, each in found:
+    yield from ("## Calibration", calibration_table(tasks).to_markdown(), _EXPLAINED)
+    if decisions := decision_table(tasks):
+        yield from ("**Decision rule**", decisions.to_markdown(), _RULE_EXPLAINED)
+    for task, split, report in reports:
         if split != "val" or "test" not in tasks[task]:
-            yield folded(f"Reliability of {task} on {split}", _bins(each))
+            yield folded(f"Reliability of {task} on {split}", _bins(report))
 
 
 _EXPLAINED = (
@@ -40,27 +41,8 @@ _RULE_EXPLAINED = (
     "tau was chosen on val for macro-F1, the weakest that is within one standard error of the best."
 )
 
-Rows = list[tuple[str, str, CalibrationReport]]
 
-
-def _figures(found: Rows) -> str:
-    rows = [
-        [escaped(task), escaped(split), f"{each.temperature:.3f}", *_changes(each, MEASURES)]
-        for task, split, each in found
-    ]
-    return table(["task", "split", "temperature", "ECE", "NLL", "Brier score"], rows, left=2)
-
-
-def _decisions(found: Rows) -> str:
-    rows = [[escaped(task), escaped(split), f"{each.tau:g}", *_changes(each, DECISIONS)] for task, split, each in found]
-    return table(["task", "split", "tau", "accuracy", "macro-F1"], rows, left=2)
-
-
-def _changes(found: CalibrationReport, names: tuple[str, ...]) -> list[str]:
-    return [formatting.change(getattr(found.before, name), getattr(found.after, name)) for name in names]
-
-
-def _bins(found: CalibrationReport) -> str:
+def _bins(report: CalibrationReport) -> str:
     rows = [
         [
             f"{each.lower:.3f}–{each.upper:.3f}",
@@ -68,10 +50,10 @@ def _bins(found: CalibrationReport) -> str:
             formatting.score(each.confidence),
             formatting.score(each.accuracy),
         ]
-        for each in found.bins
+        for each in report.bins
         if each.count
     ]
-    return table(["probability of the predicted class", "rows", "mean", "share right"], rows)
+    return Table("", ["probability of the predicted class", "rows", "mean", "share right"], rows).to_markdown()
 
 
 _MISTAKES = 8
@@ -90,7 +72,7 @@ def error_blocks(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
     if not analysis.mistakes:
         return
     shown = analysis.mistakes[:_MISTAKES]
-    yield f"**Surest mistakes** ({len(shown)} of {formatting.count(analysis.wrong)})"
+    yield f"**Most confident mistakes** ({len(shown)} of {formatting.count(analysis.wrong)})"
     yield "\n".join(_mistake(task, mistake) for mistake in shown)
     yield _explained(task, analysis)
 
@@ -102,7 +84,7 @@ def _slices(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
     worse = [each for each in analysis.slices if each.beyond_noise and each.difference < 0]
     yield "**Slices**"
     if worse:
-        names = "; ".join(f"{escaped(each.kind)} ({_value(each)})" for each in worse[:3])
+        names = "; ".join(f"{escaped(each.kind)} ({escaped(_value(each))})" for each in worse[:3])
         yield f"Worse than chance can explain: {names}{f'; and {len(worse) - 3} more' if len(worse) > 3 else ''}."
     else:
         yield "No slice is worse than chance can explain."
@@ -118,30 +100,26 @@ def _slices(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
 
 
 def _slice_table(slices: Sequence[SliceFigures]) -> str:
-    header = ["slice", "which rows", "rows", "accuracy", "95 % interval", "difference", "macro-F1", "extra mistakes"]
-    return table(header, [_slice(each) for each in slices], left=2)
+    columns = ["slice", "which rows", "rows", "accuracy", "95 % interval", "difference", "macro-F1", "extra mistakes"]
+    return Table("", columns, [_slice(each) for each in slices], texts=2).to_markdown()
 
 
-def _slice(found: SliceFigures) -> list[str]:
-    mark = "" if not found.beyond_noise else " ↓" if found.difference < 0 else " ↑"
+def _slice(figures: SliceFigures) -> list[str]:
+    mark = "" if not figures.beyond_noise else " ↓" if figures.difference < 0 else " ↑"
     return [
-        escaped(found.kind),
-        _value(found),
-        formatting.count(found.support),
-        formatting.score(found.accuracy),
-        f"{found.low:.2f}–{found.high:.2f}",
-        f"{found.difference:+.3f}{mark}",
-        formatting.score(found.macro_f1),
-        _whole(found.extra_errors),
+        figures.kind,
+        _value(figures),
+        formatting.count(figures.support),
+        formatting.score(figures.accuracy),
+        f"{figures.low:.2f}–{figures.high:.2f}",
+        f"{figures.difference:+.3f}{mark}",
+        formatting.score(figures.macro_f1),
+        f"{extra:+d}" if (extra := round(figures.extra_errors)) else "0",
     ]
 
 
-def _whole(value: float) -> str:
-    return f"{round(value):+d}" if round(value) else "0"
-
-
-def _value(found: SliceFigures) -> str:
-    return escaped(formatting.shortened(found.value, 40))
+def _value(figures: SliceFigures) -> str:
+    return formatting.shortened(figures.value, 40)
 
 
 def _mistake(task: str, mistake: Mistake) -> str:
@@ -162,7 +140,7 @@ def _mistake(task: str, mistake: Mistake) -> str:
 
 def _explained(task: str, analysis: ErrorAnalysis) -> str:
     kept = len(analysis.mistakes)
-    which = "All mistakes" if kept == analysis.wrong else f"The {formatting.count(kept)} surest mistakes"
+    which = "All mistakes" if kept == analysis.wrong else f"The {formatting.count(kept)} most confident mistakes"
     words = f"{which} with the nearest training rows: {link(f'{FOLDER}/{task}_{analysis.split}.csv')}."
     if not analysis.note:
         return words
@@ -178,30 +156,10 @@ def _sentence(text: str) -> str:
     return escaped(formatting.shortened(text, _SENTENCE))
 
 
-HEADER = ["stage", "decides", "rows", "accuracy", "macro-F1"]
-MEANING = (
+_MEANING = (
     "First stage: which coarse class, by the sum of the probabilities of its labels. Second stage: which label, among "
     "the rows of a coarse class and with that class given."
 )
-
-
-def stage_rows(stages: StageReports) -> list[list[str]]:
-    """Return a row of `HEADER` for the first stage, and one for each coarse class that the second one divides."""
-    first = ["first", listed_classes(stages.first), *_stage_figures(stages.first)]
-    second = [["second", name, *_stage_figures(report)] for name, report in stages.second.items()]
-    if len(second) > 1:
-        accuracy = formatting.score(stages.second_accuracy)
-        second.append(["second", "all of these", formatting.count(stages.second_rows), accuracy, formatting.NOTHING])
-    return [first, *second]
-
-
-def listed_classes(report: TaskReport) -> str:
-    """Return the classes in one line."""
-    return " / ".join(report.labels)
-
-
-def _stage_figures(report: TaskReport) -> list[str]:
-    return [formatting.count(report.rows), formatting.score(report.accuracy), formatting.score(report.macro_f1)]
 
 
 def stage_blocks(stages: StageReports, most: int) -> Iterator[str]:
@@ -211,12 +169,10 @@ def stage_blocks(stages: StageReports, most: int) -> Iterator[str]:
         stages: The figures.
         most: The most coarse classes of which the confusion matrix is shown.
     """
-    yield "**Stages**"
-    rows = [[escaped(stage), escaped(what), *figures] for stage, what, *figures in stage_rows(stages)]
-    yield table(HEADER, rows, left=2)
+    yield from ("**Stages**", stage_table("Stages", stages).to_markdown())
     losses = (stages.first_loss, stages.second_loss, stages.first_loss + stages.second_loss)
     first, second, both = map(formatting.score, losses)
-    yield f"{MEANING} Loss (mean of -log p): {first} in the first stage, {second} in the second, {both} in all."
+    yield f"{_MEANING} Loss (mean of -log p): {first} in the first stage, {second} in the second, {both} in all."
     if len(stages.first.labels) <= most:
         yield "**Confusion matrix of the first stage** (a row for each true class, a column for each predicted one)"
         yield confusion_table(stages.first)

@@ -1,17 +1,19 @@
-"""Tables for the terminal: readable at 80 columns, and plain text where the output is no terminal."""
+"""Tables as plain values: the terminal, Markdown reports and pages show the same ones."""
 
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import rich.table
 from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from mtl.base import formatting
 from mtl.base.terminal import console as console
-from mtl.evaluation.records import DECISIONS, MEASURES, ClassReport, Retention, StageReports, TaskReport
+from mtl.evaluation.records import DECISIONS, MEASURES, Retention, StageReports, TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (
     RARE_SUPPORT,
@@ -26,39 +28,161 @@ from mtl.evaluation.run_summary import (
     retention_row,
     weakest,
 )
-from mtl.reporting.sections import HEADER, stage_rows
+from mtl.reporting import markdown
 
 MOST_CLASSES = 20
 """A terminal shows at most so many classes of a task: those with the lowest F1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell with more than its text.
+
+    Attributes:
+        text: The text to show; several texts are lines in the terminal and one line elsewhere.
+        value: The number by which a page sorts the cell.
+        kind: Its class in the style sheet of pages.
+    """
+
+    text: str | Sequence[str]
+    value: float | None = None
+    kind: str = ""
+
+    @property
+    def line(self) -> str:
+        """The text in one line."""
+        return self.text if isinstance(self.text, str) else " ".join(self.text)
+
+
+Rows = Sequence[Sequence[Cell | str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; a console prints it as it is, because it has ``__rich__``.
+
+    Attributes:
+        title: The heading.
+        columns: The names of the columns; without any the table has no head.
+        rows: The cells of each row, as many as there are columns.
+        note: What a reader has to know, below the table in the terminal.
+        texts: The number of columns that hold texts, from the left; the others hold figures, aligned right.
+        footer: Rows below the others, such as averages.
+        styles: ``best``, ``failed`` or ``frozen`` by the number of a row.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Rows
+    note: str = ""
+    texts: int = 1
+    footer: Rows = ()
+    styles: Mapping[int, str] = field(default_factory=dict)
+
+    def __rich__(self) -> rich.table.Table:
+        """Return the table for the terminal; no text in it is markup, and no control character gets through."""
+        table = rich.table.Table(
+            title=_text(self.title),
+            title_justify="left",
+            title_style="bold",
+            caption="\n".join(map(formatting.one_line, self.note.splitlines())) or None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD if self.columns else None,
+            show_header=bool(self.columns),
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1 if self.columns else 2, 0, 0),
+        )
+        for at, name in enumerate(self.columns):
+            if at < self.texts:
+                table.add_column(_text(name), overflow="fold")
+            else:
+                table.add_column(Text("\n".join(_halves(name))), justify="right", no_wrap=True)
+        for at, row in enumerate(self.rows):
+            table.add_row(*map(_lines, row), style=_STYLES.get(self.styles.get(at, "")))
+        if self.footer:
+            table.add_section()
+        for row in self.footer:
+            table.add_row(*map(_lines, row))
+        return table
+
+    def to_markdown(self) -> str:
+        """Return the table without title and note as Markdown; the first cells of the footer are in italics."""
+        rows = [[markdown.cell(as_cell(cell).line) for cell in row] for row in (*self.rows, *self.footer)]
+        for row in rows[len(self.rows) :]:
+            row[0] = f"*{row[0]}*"
+        return markdown.table(list(map(markdown.cell, self.columns)), rows, self.texts)
+
+
+_STYLES = {"best": "bold", "failed": "yellow", "frozen": "dim"}
+
+
+def as_cell(cell: Cell | str) -> Cell:
+    """Return a text as a cell of a text alone."""
+    return cell if isinstance(cell, Cell) else Cell(cell)
+
+
+def _text(data: str) -> Text:
+    return Text(formatting.one_line(data))
+
+
+def _halves(name: str) -> list[str]:
+    """Return a long name in two or three lines of about the same length."""
+    name = formatting.one_line(name)
+    longest = max(map(len, name.split()), default=1)
+    return textwrap.wrap(name, max(longest, (len(name) + 1) // 2)) if len(name) > 10 else [name]
+
+
+def _lines(cell: Cell | str) -> Text:
+    text = as_cell(cell).text
+    return _text(text) if isinstance(text, str) else Text("\n").join(map(_text, text))
+
+
+def _score(value: float | None) -> Cell:
+    return Cell(formatting.score(value), value)
+
+
+def _count(value: float | None) -> Cell:
+    return Cell(formatting.count(value), value)
+
+
+def _listed(texts: Sequence[str]) -> Cell:
+    """Return texts with commas between them, each in a line of its own where there are lines."""
+    return Cell([text if at == len(texts) else f"{text}," for at, text in enumerate(texts, 1)])
+
+
 def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
-    """Return one line for each task and split: rows, accuracy, macro-F1, weighted-F1, and the majority class.
+    """Return one row for each task and split: rows, accuracy, macro-F1, weighted-F1, and the majority class.
 
     Args:
         tasks: The report of each task (outer key) on each split (inner key).
     """
-    table = _table("Results", ["task", "split"], ["rows", "accuracy", "macro-F1", "weighted-F1", "majority"])
-    for task, splits in tasks.items():
-        for split, report in splits.items():
-            scores = (report.accuracy, report.macro_f1, report.weighted_f1, report.majority_accuracy)
-            table.add_row(_text(task), _text(split), formatting.count(report.rows), *map(formatting.score, scores))
-    table.caption = "majority: accuracy of always answering the most frequent class"
-    return table
+    rows: Rows = [
+        [
+            *(task, split, _count(report.rows), _score(report.accuracy), _score(report.macro_f1)),
+            *(_score(report.weighted_f1), _score(report.majority_accuracy)),
+        ]
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+    ]
+    columns = ["task", "split", "rows", "accuracy", "macro-F1", "weighted-F1", "majority class"]
+    note = "majority class: accuracy of always predicting the most frequent class"
+    return Table("Results", columns, rows, note, texts=2)
 
 
 def calibration_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
-    """Return for each task and split its temperature, and how far its probabilities can be trusted without and with it.
+    """Return for each task and split its temperature, and ECE, NLL and Brier score without and with it.
 
     Args:
         tasks: The report of each task (outer key) on each split (inner key).
     """
-    table = _table("Calibration", ["task", "split"], ["T", "ECE", "NLL", "Brier score"])
-    for task, split, found in calibrations(tasks):
-        pairs = [formatting.change(getattr(found.before, name), getattr(found.after, name)) for name in MEASURES]
-        table.add_row(_text(task), _text(split), f"{found.temperature:.2f}", *pairs)
-    table.caption = "without → with what was fitted on val; lower is better"
-    return table
+    rows: Rows = [
+        [task, split, f"{report.temperature:.3f}"]
+        + [formatting.change(getattr(report.before, name), getattr(report.after, name)) for name in MEASURES]
+        for task, split, report in calibrations(tasks)
+    ]
+    columns = ["task", "split", "temperature", "ECE", "NLL", "Brier score"]
+    return Table("Calibration", columns, rows, "without → with what was fitted on val; lower is better", texts=2)
 
 
 def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
@@ -67,19 +191,19 @@ def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | Non
     Args:
         tasks: The report of each task (outer key) on each split (inner key).
     """
-    tuned = [row for row in calibrations(tasks) if row[2].tau]
-    if not tuned:
-        return None
-    table = _table("Decision rule", ["task", "split"], ["tau", "accuracy", "macro-F1"])
-    for task, split, found in tuned:
-        pairs = [formatting.change(getattr(found.before, name), getattr(found.after, name)) for name in DECISIONS]
-        table.add_row(_text(task), _text(split), f"{found.tau:g}", *pairs)
-    table.caption = "without → with tau times the training rows' log-frequencies taken out of the logits"
-    return table
+    rows: Rows = [
+        [task, split, f"{report.tau:g}"]
+        + [formatting.change(getattr(report.before, name), getattr(report.after, name)) for name in DECISIONS]
+        for task, split, report in calibrations(tasks)
+        if report.tau
+    ]
+    note = "without → with tau times the training rows' log-frequencies subtracted from the logits"
+    columns = ["task", "split", "tau", "accuracy", "macro-F1"]
+    return Table("Decision rule", columns, rows, note, texts=2) if rows else None
 
 
-def class_table(title: str, report: TaskReport, most: int = MOST_CLASSES) -> Table:
-    """Return precision, recall, F1 and support of each class, with both averages and the accuracy below.
+def class_table(title: str, report: TaskReport, most: int | None = MOST_CLASSES) -> Table:
+    """Return precision, recall, F1 and support of each class, with both averages and the accuracy in the footer.
 
     Classes with fewer than `RARE_SUPPORT` rows are marked. Of more than ``most`` classes those with the lowest F1 are
     shown, in the order of the task.
@@ -87,22 +211,32 @@ def class_table(title: str, report: TaskReport, most: int = MOST_CLASSES) -> Tab
     Args:
         title: What is evaluated: the task and the split.
         report: Its figures.
-        most: How many classes to show at most.
+        most: How many classes to show at most; None shows all.
     """
-    table = _table(title, ["class"], ["precision", "recall", "F1", "support"])
-    shown = _weakest(report.per_class, most)
-    for label, scores in shown.items():
-        values = (scores.precision, scores.recall, scores.f1)
-        table.add_row(_text(label), *map(formatting.score, values), _support(scores.support))
-    table.add_section()
-    rows = formatting.count(report.rows)
+    lowest = set(weakest(report.per_class, len(report.per_class) if most is None else most))
+    shown = {label: scores for label, scores in report.per_class.items() if label in lowest}
+    rows: Rows = [
+        [label, _score(scores.precision), _score(scores.recall), _score(scores.f1), _support(scores.support)]
+        for label, scores in shown.items()
+    ]
     macro = (report.macro_precision, report.macro_recall, report.macro_f1)
     weighted = (report.weighted_precision, report.weighted_recall, report.weighted_f1)
-    table.add_row("macro average", *map(formatting.score, macro), rows)
-    table.add_row("weighted average", *map(formatting.score, weighted), rows)
-    table.add_row("accuracy", "", "", formatting.score(report.accuracy), rows)
-    table.caption = "\n".join(_notes(report, shown)) or None
-    return table
+    support = _count(report.rows)
+    footer: Rows = [
+        ["macro average", *map(_score, macro), support],
+        ["weighted average", *map(_score, weighted), support],
+        ["accuracy", "", "", _score(report.accuracy), support],
+    ]
+    notes = []
+    if any(scores.support < RARE_SUPPORT for scores in shown.values()):
+        notes.append(f"* fewer than {RARE_SUPPORT} rows: uncertain figures")
+    if others := others_in_words(report.per_class, shown):
+        notes.append(f"{others}: see the report")
+    return Table(title, ["class", "precision", "recall", "F1", "support"], rows, "\n".join(notes), footer=footer)
+
+
+def _support(support: int) -> Cell:
+    return Cell(("* " if support < RARE_SUPPORT else "") + formatting.count(support), support)
 
 
 def stage_table(title: str, stages: StageReports) -> Table:
@@ -112,11 +246,16 @@ def stage_table(title: str, stages: StageReports) -> Table:
         title: What is evaluated: the task and the split.
         stages: The figures.
     """
-    table = _table(title, HEADER[:2], HEADER[2:])
-    for cells in stage_rows(stages):
-        table.add_row(*map(_text, cells))
-    table.caption = "second: among the rows of a coarse class, with that class given"
-    return table
+    reports = [("first", " / ".join(stages.first.labels), stages.first)]
+    reports += [("second", name, report) for name, report in stages.second.items()]
+    rows: list[Sequence[Cell | str]] = [
+        [stage, what, _count(each.rows), _score(each.accuracy), _score(each.macro_f1)] for stage, what, each in reports
+    ]
+    if len(stages.second) > 1:
+        figures = [_count(stages.second_rows), _score(stages.second_accuracy), _score(None)]
+        rows.append(["second", "all of these", *figures])
+    note = "second: among the rows of a coarse class, with that class given"
+    return Table(title, ["stage", "decides", "rows", "accuracy", "macro-F1"], rows, note, texts=2)
 
 
 def group_table(groups: Sequence[GroupRow]) -> Table:
@@ -125,58 +264,67 @@ def group_table(groups: Sequence[GroupRow]) -> Table:
     Args:
         groups: The groups in the order to show.
     """
-    table = _table("Parameter groups", ["group", "layers", "state"], ["rate", "decay", "parameters"])
-    table.columns[2].max_width = 12  # "trained from epoch 2" in two lines leaves the layers their width
-    for group in groups:
-        table.add_row(
-            _text(group.name),
-            Text("\n").join(map(_text, formatting.layer_spans(group.layers))),
-            _text(group.state),
-            formatting.rate(group.learning_rate),
-            formatting.rate(group.weight_decay),
-            formatting.count(group.parameters),
-            style="dim" if group.state == "frozen" else None,
-        )
-    return table
+    rows: Rows = [
+        [
+            group.name,
+            _listed(formatting.layer_spans(group.layers)),
+            Cell(textwrap.wrap(group.state, 12)),  # two lines leave the layers their width
+            Cell(formatting.rate(group.learning_rate), group.learning_rate),
+            Cell(formatting.rate(group.weight_decay), group.weight_decay),
+            _count(group.parameters),
+        ]
+        for group in groups
+    ]
+    columns = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
+    styles = {at: "frozen" for at, group in enumerate(groups) if group.state == "frozen"}
+    return Table("Parameter groups", columns, rows, texts=3, styles=styles)
 
 
 def unfreezing_table(stages: Sequence[StageRow]) -> Table:
-    """Return when which layers begin to learn, and how many parameters learn from then on.
+    """Return when which layers begin to train, and how many parameters are trained from then on.
 
     Args:
         stages: The stages in order.
     """
-    table = _table("Gradual unfreezing", ["stage", "from", "begins to train", "peak rates"], ["parameters"])
-    for number, stage in enumerate(stages, 1):
-        begins = Text("\n").join(map(_text, formatting.layer_spans(stage.begins)))
-        rates = Text("\n").join(_text(f"{name} {formatting.rate(rate)}") for name, rate in stage.rates.items())
-        table.add_row(str(number), _text(stage.start), begins, rates, formatting.count(stage.parameters))
-    table.caption = "peak rates and parameters: of all that trains from then on"
-    return table
+    rows: Rows = [
+        [
+            str(number),
+            stage.start,
+            _listed(formatting.layer_spans(stage.begins)),
+            _listed([f"{name} {formatting.rate(rate)}" for name, rate in stage.rates.items()]),
+            _count(stage.parameters),
+        ]
+        for number, stage in enumerate(stages, 1)
+    ]
+    note = "peak rates and parameters: of all layers that are trained from then on"
+    return Table(
+        "Gradual unfreezing", ["stage", "from", "begins to train", "peak rates", "parameters"], rows, note, texts=4
+    )
 
 
 def jobs_table(jobs: Sequence[JobRow]) -> Table:
-    """Return a line for each job of a sweep with the macro-F1 of each task.
+    """Return a row for each job of a sweep with the macro-F1 of each task.
 
     Args:
         jobs: The jobs in order.
     """
     tasks = list(dict.fromkeys(task for job in jobs for task in job.reports))
-    table = _table("Jobs of the sweep", ["job", "settings"], ["val", *map(formatting.one_line, tasks)])
+    rows: list[list[Cell | str]] = []
     for job in jobs:
         if job.error:
-            table.add_row(str(job.number), _text(job.overrides), "failed", *[""] * len(tasks), style="yellow")
+            rows.append([str(job.number), job.overrides, "failed", *[""] * len(tasks)])
             continue
         splits = [job.reports.get(task, {}) for task in tasks]
         validated = [split["val"].macro_f1 for split in splits if "val" in split]
         scores = [statistics.fmean(validated) if validated else None]
         scores += [split[reported].macro_f1 if (reported := reported_split(split)) else None for split in splits]
-        table.add_row(str(job.number), _text(job.overrides), *map(formatting.score, scores))
-    table.caption = (
+        rows.append([str(job.number), job.overrides, *map(_score, scores)])
+    note = (
         "macro-F1. val: the mean of all tasks on the validation rows, to choose a job by.\n"
         "Then each task on its test rows."
     )
-    return table
+    styles = {at: "failed" for at, job in enumerate(jobs) if job.error}
+    return Table("Jobs of the sweep", ["job", "settings", "val", *tasks], rows, note, texts=2, styles=styles)
 
 
 def plan_table(plan: Sequence[PlanRow]) -> Table:
@@ -185,12 +333,12 @@ def plan_table(plan: Sequence[PlanRow]) -> Table:
     Args:
         plan: One entry for each task.
     """
-    table = _table("Plan of an epoch", ["task"], ["rows", "batches per epoch", "passes over the rows"])
+    rows: list[list[Cell | str]] = []
     for row in plan:
         repeated = (row.slots or row.rows) - row.rows
-        rows = formatting.count(row.rows) + (f" + {formatting.count(repeated)} repeated" if repeated else "")
-        table.add_row(_text(row.task), rows, formatting.count(row.batches), f"{row.passes:.2f}")
-    return table
+        shown = formatting.count(row.rows) + (f" + {formatting.count(repeated)} repeated" if repeated else "")
+        rows.append([row.task, shown, _count(row.batches), f"{row.passes:.2f}"])
+    return Table("Plan of an epoch", ["task", "rows", "batches per epoch", "passes over the rows"], rows)
 
 
 def cost_table(cost: Cost, retention: Retention | None = None) -> Table:
@@ -200,48 +348,4 @@ def cost_table(cost: Cost, retention: Retention | None = None) -> Table:
         cost: What was measured.
         retention: What it took from the encoder's general ability.
     """
-    table = Table(title="Cost", title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
-    for name, value in (*cost_rows(cost), *([] if retention is None else [retention_row(retention)])):
-        table.add_row(name, value)
-    return table
-
-
-def _table(title: str, texts: Sequence[str], figures: Sequence[str]) -> Table:
-    table = Table(
-        title=_text(title),
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for name in texts:
-        table.add_column(name, overflow="fold")
-    for name in figures:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _text(data: str) -> Text:
-    """Return data as plain text: brackets in it are no markup, control characters do not reach the terminal."""
-    return Text(formatting.one_line(data))
-
-
-def _support(support: int) -> str:
-    return ("* " if support < RARE_SUPPORT else "") + formatting.count(support)
-
-
-def _weakest(per_class: Mapping[str, ClassReport], most: int) -> dict[str, ClassReport]:
-    lowest = set(weakest(per_class, most))
-    return {label: scores for label, scores in per_class.items() if label in lowest}
-
-
-def _notes(report: TaskReport, shown: Mapping[str, ClassReport]) -> list[str]:
-    notes = []
-    if any(scores.support < RARE_SUPPORT for scores in shown.values()):
-        notes.append(f"* fewer than {RARE_SUPPORT} rows: uncertain figures")
-    if others := others_in_words(report.per_class, shown):
-        notes.append(f"{others}: see the report")
-    return notes
+    return Table("Cost", (), [*cost_rows(cost), *([] if retention is None else [retention_row(retention)])])

@@ -19,7 +19,7 @@ def test_a_runs_page_is_written_into_its_folder(tmp_path: Path) -> None:
     assert (outcome.code, outcome.out) == (0, f"written: {folder / 'report.html'}\n")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>")
-    assert "3 mistakes, the surest first" in page
+    assert "3 mistakes, the most confident first" in page
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_section_of_a_report() -> None:
     cells = "c | 2 | 2 | 0.000 | 0.00–0.66 | -0.250 | 0.000 | 0"
     assert f"| {cells} |" in " ".join(blocks[2].split())
     assert "`errors/topic_test_slices.csv`" in blocks[3]
-    assert blocks[4] == "**Surest mistakes** (2 of 3)"
+    assert blocks[4] == "**Most confident mistakes** (2 of 3)"
     assert blocks[5].splitlines()[:4] == [
         "- “\\=sure\\|&lt;b&gt;” (topic, `x.csv:3`)  ",
         "  is **a**, taken for **b** (p = 0.900), the label of most of the nearest training rows",
@@ -160,7 +160,7 @@ def test_the_section_of_a_report() -> None:
         "  - 0.71 **b**: “late again” (`train.csv:3`)",
     ]
     assert "For 1 of 2 mistakes most of them have the predicted label" in blocks[6]
-    assert "The 2 surest mistakes with the nearest training rows: [`errors/topic_test.csv`]" in blocks[6]
+    assert "The 2 most confident mistakes with the nearest training rows: [`errors/topic_test.csv`]" in blocks[6]
 
 
 def test_texts_change_nothing_but_themselves() -> None:

@@ -74,10 +74,11 @@ def test_the_tables_of_the_terminal() -> None:
         shown(calibration_table(tasks))
         == """\
 Calibration
-task  split     T            ECE            NLL  Brier score
-────────────────────────────────────────────────────────────
-mood  val    1.35  0.123 → 0.020  0.800 → 0.700        0.410
-mood  test   1.35  0.123 → 0.020  0.800 → 0.700        0.410
+                                                        Brier
+task  split  temperature            ECE            NLL  score
+─────────────────────────────────────────────────────────────
+mood  val          1.346  0.123 → 0.020  0.800 → 0.700  0.410
+mood  test         1.346  0.123 → 0.020  0.800 → 0.700  0.410
 without → with what was fitted on val; lower is better"""
     )
     table = decision_table(tasks)
@@ -90,7 +91,7 @@ task  split  tau       accuracy       macro-F1
 ──────────────────────────────────────────────
 mood  test   0.5  0.750 → 0.740  0.500 → 0.550
 without → with tau times the training rows'
-log-frequencies taken out of the logits"""
+log-frequencies subtracted from the logits"""
     )
     assert decision_table({"mood": {"val": report(PLAIN)}}) is None
 

@@ -13,7 +13,7 @@ from mtl.evaluation.metrics import task_report
 from mtl.evaluation.records import TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import GroupRow, PlanRow
-from mtl.reporting import tables
+from mtl.reporting import page, tables
 
 GROUPS = [
     GroupRow("embeddings", ["embeddings"], None, None, 23_837_184, state="frozen"),
@@ -68,11 +68,13 @@ def test_results_table() -> None:
         shown(tables.results_table({"topics": {"val": report, "test": report}}))
         == """\
 Results
-task    split   rows  accuracy  macro-F1  weighted-F1  majority
+                                                       majority
+task    split   rows  accuracy  macro-F1  weighted-F1     class
 ───────────────────────────────────────────────────────────────
 topics  val    1,012     0.999     0.961        0.999     0.994
 topics  test   1,012     0.999     0.961        0.999     0.994
-majority: accuracy of always answering the most frequent class"""
+majority class: accuracy of always predicting the most frequent
+class"""
     )
 
 
@@ -81,12 +83,13 @@ def test_group_table() -> None:
         shown(tables.group_table(GROUPS))
         == """\
 Parameter groups
-group       layers                state             rate  decay  parameters
-───────────────────────────────────────────────────────────────────────────
-embeddings  embeddings            frozen               –      –  23,837,184
-upper       layer.6–11            trained from  1.62e-05   0.01  42,527,232
-                                  epoch 2
-heads       heads.classification  trained          0.001      0   1,184,260
+                                                 learning  weight
+group       layers                 state             rate   decay  parameters
+─────────────────────────────────────────────────────────────────────────────
+embeddings  embeddings             frozen               –       –  23,837,184
+upper       layer.6–11             trained from  1.62e-05    0.01  42,527,232
+                                   epoch 2
+heads       heads.classification,  trained          0.001       0   1,184,260
             heads.sentiment"""
     )
 
@@ -97,10 +100,12 @@ def test_plan_table() -> None:
         shown(tables.plan_table(plan))
         == """\
 Plan of an epoch
-task             rows  batches per epoch  passes over the rows
-──────────────────────────────────────────────────────────────
-classification  9,600                300                  1.00
-sentiment       6,400                300                  1.50"""
+                                    passes
+                         batches  over the
+task             rows  per epoch      rows
+──────────────────────────────────────────
+classification  9,600        300      1.00
+sentiment       6,400        300      1.50"""
     )
 
 
@@ -110,10 +115,12 @@ def test_plan_table_with_repeated_rows() -> None:
         shown(tables.plan_table(plan))
         == """\
 Plan of an epoch
-task                              rows  batches per epoch  passes over the rows
-───────────────────────────────────────────────────────────────────────────────
-classification  9,600 + 4,800 repeated                450                  1.00
-sentiment                        6,400                200                  1.00"""
+                                                     passes
+                                          batches  over the
+task                              rows  per epoch      rows
+───────────────────────────────────────────────────────────
+classification  9,600 + 4,800 repeated        450      1.00
+sentiment                        6,400        200      1.00"""
     )
 
 
@@ -143,6 +150,41 @@ def test_of_many_classes_the_weakest_are_shown_in_order() -> None:
     assert text.endswith("26 more classes, F1 1.000: see the report")
 
 
+def test_one_value_has_three_renderings() -> None:
+    rows: tables.Rows = [["a|b <i>", tables.Cell(["one,", "two"]), tables.Cell("0.500", 0.5)], ["c", "d", "–"]]
+    table = tables.Table(
+        "Title", ["name", "texts", "a long figure"], rows, "A note.", texts=2, footer=[["all", "", "1"]]
+    )
+    assert (
+        shown(table)
+        == """\
+Title
+                a long
+name     texts  figure
+──────────────────────
+a|b <i>  one,    0.500
+         two
+c        d           –
+
+all                  1
+A note."""
+    )
+    assert table.to_markdown() == (
+        "| name           | texts    | a long figure |\n"
+        "| -------------- | -------- | ------------: |\n"
+        "| a\\|b &lt;i&gt; | one, two |         0.500 |\n"
+        "| c              | d        |             – |\n"
+        "| *all*          |          |             1 |"
+    )
+    html = page.table(table)
+    assert "<caption>Title. A note.</caption>" in html
+    assert (
+        '<tr><th scope="row">a|b &lt;i&gt;</th><td>one, two</td><td class="figure" data-value="0.5">0.500</td></tr>'
+        in html
+    )
+    assert '<tfoot><tr><th scope="row">all</th><td></td><td class="figure">1</td></tr></tfoot>' in html
+
+
 LONG = "a label of many words that nobody would give a class, but a column of free text has it"
 
 
@@ -158,7 +200,7 @@ def test_80_columns_cut_nothing(label: str) -> None:
         text = shown(renderable)
         assert all(cell_len(line) <= 80 for line in text.splitlines())
         assert "…" not in text
-    assert "1.62e-05   0.01  109,486,464" in text
+    assert "1.62e-05    0.01  109,486,464" in text
 
 
 def test_names_are_no_markup_and_send_no_control_codes() -> None:
