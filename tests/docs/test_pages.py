@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset
 
 from mtl.config.command_line import check_command_line
 from tests.support.commands import ROOT, run
@@ -64,6 +65,9 @@ def here(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "table.csv").write_text("\n".join(["text,mood,topic", *cells]) + "\n")
     (tmp_path / "my" / "data").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "data" / "reviews.yaml", tmp_path / "my" / "data" / "ours.yaml")
+    labels = ClassLabel(names=["bad", "good"])
+    rows = Dataset.from_dict({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
+    rows.cast_column("label", labels).save_to_disk(tmp_path / "my" / "set")
     shutil.copytree(finished_run, tmp_path / SHOWN_RUN)
     monkeypatch.chdir(tmp_path)
     return tmp_path
