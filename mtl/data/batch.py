@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 class Batch:
     """The rows of a step: ``B`` rows over all tasks, those of one task next to each other.
 
-    Either ``ids`` and ``mask`` are there, or ``features`` is: what a frozen part of the model gave for the rows.
+    It has either ``ids`` and ``mask``, or ``features``, the cached activations of frozen layers.
 
     Attributes:
-        ids: Token ids, int64, ``(B, S)``, or nothing.
-        mask: True on tokens and false on padding, bool, ``(B, S)``, or nothing.
-        slices: The place of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
-            their rows. A slice is empty where only other processes have rows of the task.
+        ids: Token ids, int64, ``(B, S)``, or None.
+        mask: True on tokens and false on padding, bool, ``(B, S)``, or None.
+        slices: The slice of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
+            their rows. A slice is empty if only other processes have rows of the task.
         labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
         indices: Which rows of each task's table these are, int64, ``(B_task,)``.
-        features: Precomputed features, float, ``(B, ...)``, or nothing.
-        inverse: For each row its place in ``ids`` and ``mask``, int64, ``(B,)``, where some rows have the same ids and
-            stand there once; they are then ``(D, S)`` with the ``D`` distinct rows.
-        boundary: Where ``features`` are hidden states ``(B, S, H)``: the layer from which the encoder goes on.
-        whole: Where several processes share the step: the rows of each task in all of them, int64, on the CPU.
+        features: Cached activations, float, ``(B, ...)``, or None.
+        inverse: If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this
+            is the index of each row among them, int64, ``(B,)``.
+        boundary: If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues.
+        whole: If several processes share the step, the rows of each task in all of them, int64, on the CPU.
     """
 
     ids: Tensor | None
@@ -74,12 +74,11 @@ class Batch:
         return {task: size / max(1, len(self.whole[task])) for task, size in self.sizes.items()}
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Return the batch with what the network takes on ``device``; the indices stay where they are.
+        """Return the batch with the inputs of the network on ``device``; the indices stay where they are.
 
         Args:
             device: The device.
-            non_blocking: Go on while a GPU still copies, for which the tensors are put into pinned memory first: from
-                any other the copy waits.
+            non_blocking: Do not wait for the copy to a GPU; the tensors are pinned first, which such a copy needs.
         """
         device = torch.device(device)
         pinned = non_blocking and device.type == "cuda"

@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 class TrainLoader:
     """The batches of a sampler's steps. Lightning saves and restores it through its combined loader.
 
-    It is no ``DataLoader``: worker processes fetch ahead, so a position saved in between is not the one that training
-    has reached, and the rows are in memory or mapped already. A batch is made when it is asked for and not before, and
-    so the position is right at any time.
+    It is not a ``DataLoader``: worker processes prefetch, so a saved position would not be the one that training has
+    reached, and the rows are in memory or mapped already. A batch is made only when it is requested.
 
-    One iteration gives the batches left of the current epoch. Lightning tells the sampler the epoch it begins
-    (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` broke off is left out, as with any
-    loader.
+    One iteration yields the remaining batches of the current epoch. Lightning tells the sampler which epoch begins
+    (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` cut short is skipped.
 
     Args:
         sampler: Yields the steps. Lightning looks for it under this name.
@@ -51,7 +49,7 @@ class TrainLoader:
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved position, see `StepSampler.load_state_dict`.
+        """Restore a saved position, see `StepSampler.load_state_dict`.
 
         Raises:
             ConfigError: The state is of other tasks, rows or settings; all differences together.
@@ -60,15 +58,15 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """The rows of one task, each exactly once, in batches of similar length, from long to short.
+    """Batches of the rows of one task, each row once, from the longest to the shortest.
 
     Args:
         table: The token ids of the rows.
-        labels: The class id of each row, int64, ``(N,)``; nothing where there are none.
+        labels: The class id of each row, int64, ``(N,)``, or None.
         task: The name of the task in the batches.
-        batch_size: The most rows of a batch.
-        max_tokens: The most tokens of a batch (rows times the longest row); nothing for no such limit. A row that is
-            longer by itself is a batch of its own.
+        batch_size: Maximum number of rows in a batch.
+        max_tokens: Maximum number of tokens in a batch (rows times the longest row), or None. A longer row is a
+            batch of its own.
         pad_id: The id to pad with.
 
     Attributes:

@@ -146,5 +146,6 @@ def add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemL
     if near:
         repair = f"{hint} set {columns.override(role, near)}"
     else:
-        repair = f"name the column that holds the {role}s with {columns.override(role)}, or add a header line"
+        header = "" if line is None else ", or add a header line"
+        repair = f"name the column that holds the {role}s with {columns.override(role)}{header}"
     log.add(line, found, f"a column {wanted!r}", repair)

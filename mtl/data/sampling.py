@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class StepSampler:
-    """Owns the order of training: which rows of which tasks each step takes, over all epochs.
+    """Yields the steps of training: which rows of which tasks each step takes, over all epochs.
 
     The steps are those of `plan_epoch`, and every epoch has the same number of them. The sampler is a cursor on their
-    sequence: iterating gives the steps left of the current epoch and moves to the next one, so that an epoch broken
-    off goes on where it stopped. The order of the tasks makes no difference; a step lists them by name.
+    sequence: iterating yields the remaining steps of the current epoch and moves to the next one, so that an
+    interrupted epoch continues where it stopped. The order of the tasks makes no difference; a step lists them by name.
 
     With several processes the plan is made for batches of ``batch_size * world_size`` rows, and the process ``rank``
     takes every ``world_size``-th row of each. Each row goes to exactly one process, so where a batch has fewer rows

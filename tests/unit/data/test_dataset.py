@@ -221,6 +221,9 @@ def test_columns_are_checked(folder: Path) -> None:
         folder, text_column="sentense"
     )
     assert "column 'label' of type list<" in refusal(folder, text_column="sentence")
+    assert refusal(folder, text_column="body").endswith(
+        "repair:   name the column that holds the texts with data.tasks.sentiment.text_column="
+    )
 
 
 def test_texts_in_two_splits_are_warned_about(folder: Path) -> None:
