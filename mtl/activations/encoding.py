@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl.base.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.base.memory import freed_memory_kept
 from mtl.base.terminal import console
-from mtl.data.datamodule import EvalLoader
+from mtl.data.loading import EvalLoader
 from mtl.data.tokens import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.network import MultiTaskNetwork

@@ -186,6 +186,8 @@ _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 
 
 def _problem(kind: Any, values: Any, detail: ErrorDetails) -> Problem:
+    if detail["type"] == "json_invalid":
+        return Problem("configuration", f"a text with {detail['ctx']['error']}", "text in UTF-8")
     path = _path(values, detail)
     place = key(path)
     if detail["type"] in _UNKNOWN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,92 +12,13 @@ from lightning.pytorch import LightningDataModule
 
 from mtl.data.batch import Batch, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
+from mtl.data.loading import TrainLoader
 from mtl.data.order import OptimizerSteps, Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class TrainLoader:
-    """The batches of a sampler's steps. Lightning saves and restores it through its combined loader.
-
-    It is not a ``DataLoader``: worker processes prefetch, so a saved position would not be the one that training has
-    reached, and the rows are in memory or mapped already. A batch is made only when it is requested.
-
-    One iteration yields the remaining batches of the current epoch. Lightning tells the sampler which epoch begins
-    (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` cut short is skipped.
-
-    Args:
-        sampler: Yields the steps. Lightning looks for it under this name.
-        collate_fn: Makes the batch of a step.
-    """
-
-    def __init__(self, sampler: StepSampler, collate_fn: Callable[[Step], Batch]) -> None:
-        self.sampler = sampler
-        self._collate = collate_fn
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from map(self._collate, self.sampler)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position of the sampler, see `StepSampler.state_dict`."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved position, see `StepSampler.load_state_dict`.
-
-        Raises:
-            ConfigError: The state is of other tasks, rows or settings; all differences together.
-        """
-        self.sampler.load_state_dict(state)
-
-
-class EvalLoader:
-    """Batches of the rows of one task, each row once, from the longest to the shortest.
-
-    Args:
-        table: The token ids of the rows.
-        labels: The class id of each row, int64, ``(N,)``, or None.
-        task: The name of the task in the batches.
-        batch_size: Maximum number of rows in a batch.
-        max_tokens: Maximum number of tokens in a batch (rows times the longest row), or None. A longer row is a
-            batch of its own.
-        pad_id: The id to pad with.
-
-    Attributes:
-        indices: The rows in the order in which they come, int64, ``(N,)``: where ``outputs`` are those of all batches,
-            ``restored[loader.indices] = outputs`` puts them in the order of the table.
-    """
-
-    def __init__(
-        self,
-        table: TokenTable,
-        labels: NDArray[np.int64] | None,
-        task: str,
-        *,
-        batch_size: int,
-        max_tokens: int | None = None,
-        pad_id: int,
-    ) -> None:
-        lengths = table.lengths
-        self.indices: NDArray[np.int64] = np.argsort(-lengths, kind="stable")
-        self._batches = Budget(batch_size, max_tokens).cut(self.indices, lengths[self.indices])
-        self._tables = {task: table}
-        self._labels = {} if labels is None else {task: labels}
-        self._task = task
-        self._pad_id = pad_id
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for rows in self._batches:
-            yield collate({self._task: rows}, self._tables, self._labels, self._pad_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +60,11 @@ class MultiTaskDataModule(LightningDataModule):
         sampler: Owns the order of the training rows.
         pad_id: The tokenizer's padding id.
         eval_batch: The most rows and padded tokens of a validation batch.
-        slots: For each task the row behind each number that the sampler gives, int64; by default that row itself.
+        slots: For each task the row in each slot of a pass over its training rows, int64; by default that row itself.
         steps: Tells which optimizer step a batch belongs to; by default each batch is one of its own.
         frozen: Tells for an optimizer step (from 0) what stands for the frozen layers; nothing where all layers are to
-            run. A training batch is asked for by its own number in the sampler's order, however early it is made; a
-            validation batch by the last step that was done.
+            run. A training batch uses the freeze state of the step it will be trained in, even if it is made earlier; a
+            validation batch that of the last finished step.
     """
 
     def __init__(
@@ -175,15 +96,15 @@ class MultiTaskDataModule(LightningDataModule):
     def _training_batch(self, step: Step) -> Batch:
         """Return the batch of a step, however early it is made."""
         optimizer_step = self.steps.of(*divmod(step.number, len(self.sampler)))
-        batch = self._collate("train", self.train, self._in_slots(step.rows), optimizer_step)
+        batch = self._collate("train", self.train, self._rows_of(step.rows), optimizer_step)
         if self.sampler.world_size > 1:
-            whole = self._in_slots(step.whole)
+            whole = self._rows_of(step.whole)
             batch.whole = {task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in whole.items()}
         return batch
 
-    def _in_slots(self, rows: Rows) -> Rows:
-        """Return the rows in the sampler's slots."""
-        return {task: self._slots[task][slots] if task in self._slots else slots for task, slots in rows.items()}
+    def _rows_of(self, slots: Rows) -> Rows:
+        """Return the table row behind each slot number."""
+        return {task: self._slots[task][own] if task in self._slots else own for task, own in slots.items()}
 
     def val_dataloader(self) -> Sequence[ValLoader]:
         """Return one loader per task: batches of similar length in a random order, the same in all runs.
@@ -222,7 +143,7 @@ class MultiTaskDataModule(LightningDataModule):
 
     @property
     def _last_step(self) -> int:
-        """The last optimizer step that was done: no layer that it did not reach has changed."""
+        """The last finished optimizer step: layers that are still frozen in it are unchanged."""
         return 0 if self.trainer is None else max(0, self.trainer.global_step - 1)
 
 

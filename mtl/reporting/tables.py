@@ -1,4 +1,4 @@
-"""Tables as plain values: the terminal, Markdown reports and pages show the same ones."""
+"""Tables as plain values, for the terminal, Markdown and pages; the report's other tables are in `sections`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run, from a checked configuration to its folder: prepare, fit, evaluate, write."""
+"""One training run, from a checked configuration to its folder: prepare, fit, evaluate, write; then show."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(
     Raises:
         MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
             resume from is damaged, or belongs to other data, weights or settings.
-        Terminated: The process is to end.
+        Terminated: SIGTERM was received.
     """
     _silence_lightning()
     check(folder)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TOTAL = 300
 PRELUDE = f"""
 import os, signal, sys, time
-from mtl.activations import ActivationStore, pending
+from mtl.activations import ActivationStore, catalogue
 from tests.support.activations import DIM, add, key, present
 folder, TOTAL = sys.argv[1], {TOTAL}
 """
@@ -55,7 +55,7 @@ def rows_on_disk(store: ActivationStore) -> int:
 
 
 APPEND = """
-pending.SEGMENT_ROWS = 7
+catalogue.SEGMENT_ROWS = 7
 first, last, step = map(int, sys.argv[2:])
 with ActivationStore(folder, "a", DIM) as store:
     print("open", flush=True)
@@ -79,7 +79,7 @@ def test_two_processes_that_append_at_once(tmp_path: Path) -> None:
 
 
 COMPUTE = """
-pending.SEGMENT_ROWS = 20
+catalogue.SEGMENT_ROWS = 20
 with ActivationStore(folder, "a", DIM) as store:
     print("open", flush=True)
     sys.stdin.readline()
@@ -136,7 +136,7 @@ Path.replace = counted(Path.replace)
 Path.unlink = counted(Path.unlink)
 Path.mkdir = counted(Path.mkdir)
 os.utime = counted(os.utime)
-pending.SEGMENT_ROWS = 5
+catalogue.SEGMENT_ROWS = 5
 with ActivationStore(folder, "a", DIM, ragged=True) as store:
     add(store, range(10))
 print("ended")

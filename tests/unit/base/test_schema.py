@@ -176,3 +176,9 @@ def test_what_json_has_not_is_a_problem(values: Any, reason: str) -> None:
         None,
         [Problem("configuration", f"no plain values: {reason}", "keys that are texts, with plain values")],
     )
+
+
+def test_half_a_surrogate_pair_is_no_traceback() -> None:
+    options, problems = schema.check(Home, {"name": "a\udcff"})
+    assert options is None
+    assert [(problem.place, problem.expected) for problem in problems] == [("configuration", "text in UTF-8")]

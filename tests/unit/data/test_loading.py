@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from mtl.data.batch import Batch, collate
-from mtl.data.datamodule import EvalLoader, TrainLoader
+from mtl.data.loading import EvalLoader, TrainLoader
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
 
