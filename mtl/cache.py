@@ -76,7 +76,7 @@ def show() -> None:
     from mtl.activations.entries import entries, unknown
     from mtl.activations.space import VARIABLE, size_text
     from mtl.base.files import cache_root
-    from mtl.reporting.tables import console
+    from mtl.base.terminal import console
 
     limit = cache_limit()
     found = entries()

@@ -55,9 +55,9 @@ def main(arguments: Sequence[str]) -> None:
         check(Path(options.run), only_links=True)
 
     from mtl.base.formatting import one_line
+    from mtl.base.terminal import console
     from mtl.diagnosis.report import sentences
     from mtl.diagnosis.run import diagnose_run
-    from mtl.reporting.tables import console
 
     diagnoses = diagnose_run(
         options.run,

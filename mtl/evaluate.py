@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE)
     _check_together(options)
 
-    from mtl.reporting.tables import class_table, console, results_table, stage_table
+    from mtl.base.terminal import console
+    from mtl.reporting.tables import class_table, results_table, stage_table
     from mtl.training.again import evaluate_file, evaluate_run, write_scored
     from mtl.training.results import show_calibration
 

@@ -139,7 +139,8 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
     """Print the scores of all jobs and how to compare them, and return the names of failed jobs."""
     if not jobs:
         return []
-    from mtl.reporting.tables import console, jobs_table
+    from mtl.base.terminal import console
+    from mtl.reporting.tables import jobs_table
 
     out = console()
     out.print(jobs_table(jobs))

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mtl.base import formatting
 from mtl.base.files import replacing, write_json, write_text_atomically
+from mtl.base.terminal import console
 from mtl.comparison import words
 from mtl.comparison.columns import columns
 from mtl.comparison.comparing import Comparison
@@ -24,7 +25,7 @@ from mtl.comparison.scenario_metrics import Figures
 from mtl.comparison.tables import brief_tables, difference_table, scenario_table, sharing_table
 from mtl.evaluation.predictions import guarded
 from mtl.reporting.markdown import code, escaped, folded
-from mtl.reporting.tables import Table, console
+from mtl.reporting.tables import Table
 
 
 def write_comparison_json(path: str | Path, comparison: Comparison, advice: Sequence[Advice]) -> None:

@@ -300,7 +300,7 @@ def _freeze(config: Config) -> Iterator[Problem]:
                 meant = " or ".join(f"freeze.backbone={user}" for user in users)
                 yield Problem(f"freeze.{key}", found, f"null, or {meant}", f"choose freeze={choice}")
     if config.freeze.gradual is not None and config.freeze.gradual.stages == {}:
-        yield Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}")
+        yield Problem("freeze.gradual.stages", "no stage", "null, or layers to unfreeze by step: {100: 2, 300: all}")
 
 
 def _weight_decay(config: Config) -> Iterator[Problem]:

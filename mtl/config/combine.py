@@ -18,7 +18,7 @@ AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 @dataclass(config=schema.STRICT)
 class TaskLossConfig:
-    """One task's loss; formulas and sources in `mtl.training.losses` and `mtl.training.losses`."""
+    """One task's loss; formulas and sources in `mtl.training.losses`."""
 
     kind: Literal["cross_entropy", "focal"]
     weighting: Literal["none", "balanced", "effective_number", "logit_adjustment"]

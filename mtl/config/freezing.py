@@ -14,18 +14,18 @@ from mtl.config.types import Layers, Steps, Target
 
 @dataclass(config=schema.STRICT)
 class GradualConfig:
-    """When the layers thaw: at ``start`` the top ``layers``, then ``layers`` more at ``every`` further ``unit``."""
+    """When layers are unfrozen: at ``start`` the top ``layers``, then ``layers`` more at ``every`` further ``unit``."""
 
     unit: Literal["epochs", "steps"]
     """What ``start``, ``every`` and ``stages`` count: epochs, or optimizer steps of the whole training."""
     start: Number
     every: Count
     layers: Layers
-    """How many more layers thaw at each stage, a number or a share of all."""
+    """How many more layers are unfrozen at each stage, a number or a share of all."""
     stages: dict[Number, Count | Literal["all"]] | None
-    """In place of the three: for the start of each stage how many more layers thaw, from the top down."""
+    """In place of the three: for the start of each stage how many more layers are unfrozen, from the top down."""
     warmup: Steps
-    """Steps over which the rate of layers that have just thawed rises, as a number or as a share of all."""
+    """Steps over which the rate of layers that have just been unfrozen rises, as a number or as a share of all."""
 
 
 @dataclass(config=schema.STRICT)

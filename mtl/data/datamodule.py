@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -43,11 +43,11 @@ class FrozenBelow:
     """The activations that stand for the frozen layers in a step of the optimizer.
 
     Attributes:
-        boundary: The number of those layers; ``None`` where the whole encoder is frozen.
+        boundary: The number of those layers, ``embedding`` if the whole encoder is frozen.
         rows: The activations of each task's rows by split.
     """
 
-    boundary: int | None
+    boundary: int | Literal["embedding"]
     rows: Mapping[tuple[str, str], RowActivations]
 
 
@@ -137,7 +137,7 @@ class MultiTaskDataModule(LightningDataModule):
         if frozen is None:
             return collate(rows, tables, labels, self._pad_id)
         activations = {task: frozen.rows[task, split] for task in rows}
-        if frozen.boundary is None:
+        if frozen.boundary == "embedding":
             return collate_embeddings(rows, activations, labels)
         return collate_hidden(rows, activations, tables, labels, frozen.boundary)
 

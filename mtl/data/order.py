@@ -14,7 +14,6 @@ from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.data.buckets import TaskStream, generator
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Mode = Literal["paired", "round_robin", "proportional", "temperature"]

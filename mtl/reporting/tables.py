@@ -12,7 +12,6 @@ from rich import box
 from rich.text import Text
 
 from mtl.base import formatting
-from mtl.base.terminal import console as console
 from mtl.evaluation.records import DECISIONS, MEASURES, Retention, StageReports, TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (

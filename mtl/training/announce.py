@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from mtl.base import formatting
 from mtl.base.errors import listed
+from mtl.base.terminal import console
 from mtl.config.fields import DataConfig
 from mtl.data.datamodule import MultiTaskDataModule
 from mtl.data.sampling import StepSampler
 from mtl.evaluation.run_summary import GroupRow, PlanRow, StageRow
-from mtl.reporting.tables import console, group_table, plan_table, unfreezing_table
+from mtl.reporting.tables import group_table, plan_table, unfreezing_table
 from mtl.training.facts import kept_heads, loss_texts
 from mtl.training.freezing import FreezePlan, Unit
 from mtl.training.plan import RunPlan, plan_activations

@@ -118,7 +118,9 @@ def plan_freezing(
     if backbone == "lora":
         first = dict.fromkeys(adapters, 0)
     if backbone == "gradual":
-        first = _thaw(encoder_layers, start, every, layers) if stages is None else _in_stages(encoder_layers, stages)
+        first = (
+            _unfreeze(encoder_layers, start, every, layers) if stages is None else _in_stages(encoder_layers, stages)
+        )
         begin = min(first.values())
         if begin and frozen >= set(tasks):
             raise ConfigError(_idle_start(begin, unit, "start" if stages is None else "stages"))
@@ -139,7 +141,7 @@ def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
     return layers[len(layers) - count :]
 
 
-def _thaw(encoder_layers: Sequence[str], start: int, every: int, layers: float) -> dict[str, int]:
+def _unfreeze(encoder_layers: Sequence[str], start: int, every: int, layers: float) -> dict[str, int]:
     above = len(encoder_layers) - 2  # layers above the lowest one
     count = math.ceil(layers * (above + 1)) if layers < 1 else int(layers)
     first = {layer: start + every * ((above - depth) // count) for depth, layer in enumerate(encoder_layers[1:])}

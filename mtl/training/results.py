@@ -16,6 +16,7 @@ from rich.text import Text
 
 import mtl
 from mtl.base.run_folder import CHECKPOINTS
+from mtl.base.terminal import console
 from mtl.config.fields import Config
 from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
@@ -34,15 +35,7 @@ from mtl.reporting.model_card import model_card
 from mtl.reporting.run import write_report
 from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
-from mtl.reporting.tables import (
-    calibration_table,
-    class_table,
-    console,
-    cost_table,
-    decision_table,
-    results_table,
-    stage_table,
-)
+from mtl.reporting.tables import calibration_table, class_table, cost_table, decision_table, results_table, stage_table
 from mtl.training.analysis import Frozen, analyse_errors
 from mtl.training.bad_steps import left_out_warnings
 from mtl.training.facts import facts, loss_settings

@@ -25,7 +25,6 @@ from mtl.training.parallel import gather_json
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
-CHECKPOINTS: Final = "checkpoints"
 """The folder of checkpoints in a run folder."""
 LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"

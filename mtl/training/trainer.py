@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ConfigError, Problem
+from mtl.base.run_folder import CHECKPOINTS
 from mtl.config.fields import TrainerConfig
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
@@ -38,11 +39,8 @@ from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SummedGradients
 from mtl.training.plan import RunPlan
-from mtl.training.resume_points import CHECKPOINTS, LAST, PREVIOUS, Point, ResumePoints, Rhythm
+from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm
 from mtl.training.stopping import Stop
-
-if TYPE_CHECKING:
-    pass
 
 _LOG_EVERY = 50
 
@@ -82,7 +80,7 @@ def _frozen_below(plan: RunPlan, activations: FrozenActivations, freezing: Freez
     rows = None if boundary is None else activations.at(boundary)
     if boundary is None or rows is None:
         return None
-    return FrozenBelow(None if boundary == "embedding" else boundary, rows)
+    return FrozenBelow(boundary, rows)
 
 
 def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from mtl.base.terminal import console
 from mtl.comparison import outputs, words
 from mtl.comparison.comparing import Comparison, compare
 from mtl.comparison.page import comparison_page
 from mtl.comparison.recipes import recipe_of
 from mtl.comparison.recommendation import recommend
 from mtl.evaluation.runs import read_record
-from mtl.reporting.tables import console
 from tests.support.comparisons import answers, labels, predictions, write_run
 
 if TYPE_CHECKING:

@@ -350,7 +350,7 @@ def test_a_value_that_is_wrong_by_itself(changes: dict[str, Any], problem: Probl
         (
             ("freeze=gradual",),
             {"freeze.gradual.stages": {}},
-            Problem("freeze.gradual.stages", "no stage", "null, or when how many layers thaw: {100: 2, 300: all}"),
+            Problem("freeze.gradual.stages", "no stage", "null, or layers to unfreeze by step: {100: 2, 300: all}"),
         ),
         (
             (),

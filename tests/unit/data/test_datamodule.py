@@ -117,7 +117,7 @@ VECTORS = {each: embeddings(*each, rows) for each, rows in ALL.items()}
 
 
 def test_a_frozen_encoder_is_stood_for_by_embeddings() -> None:
-    below = FrozenBelow(None, {each: ArrayActivations(values) for each, values in VECTORS.items()})
+    below = FrozenBelow("embedding", {each: ArrayActivations(values) for each, values in VECTORS.items()})
     data = datamodule(frozen=lambda _: below)
     for batch in data.train_dataloader():
         assert batch.ids is None
@@ -172,7 +172,7 @@ def test_a_training_batch_belongs_to_its_own_step_however_early_it_is_made() -> 
 
 
 def test_a_step_within_an_epoch_may_be_the_first_that_runs_all_layers() -> None:
-    below = FrozenBelow(None, {each: ArrayActivations(values) for each, values in VECTORS.items()})
+    below = FrozenBelow("embedding", {each: ArrayActivations(values) for each, values in VECTORS.items()})
     data = datamodule(frozen=lambda step: below if step < 2 else None)
     kinds = [batch.ids is None for batch in data.train_dataloader()]
     assert len(kinds) > 2

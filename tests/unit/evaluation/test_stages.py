@@ -13,13 +13,14 @@ import torch
 from mtl.base.errors import DataError
 from mtl.base.label_tree import LabelTree
 from mtl.base.schema import read_record
+from mtl.base.terminal import console
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.records import StageReports, TaskReport
 from mtl.evaluation.run_metrics import plain
 from mtl.evaluation.run_summary import RunSummary
 from mtl.evaluation.stages import coarse_probabilities, stage_reports
 from mtl.reporting.run import render_report
-from mtl.reporting.tables import console, stage_table
+from mtl.reporting.tables import stage_table
 
 TREE = LabelTree.over(["late", "fine", "lost"], {"bad": ["late", "lost"], "good": ["fine"]})
 PROBABILITIES = np.array(

@@ -9,6 +9,7 @@ import torch
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
+from mtl.base.terminal import console
 from mtl.evaluation.metrics import task_report
 from mtl.evaluation.records import TaskReport
 from mtl.evaluation.run_metrics import Cost
@@ -33,9 +34,9 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(renderable: RenderableType, width: int = 80) -> str:
     """Return what a pipe gets, without the blanks that fill the lines."""
     file = io.StringIO()
-    console = tables.console(file)
-    console.width = width
-    console.print(renderable)
+    printer = console(file)
+    printer.width = width
+    printer.print(renderable)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
