@@ -41,16 +41,18 @@ class Cell:
         text: The text to show; several texts are lines in the terminal and one line elsewhere.
         value: The number by which a page sorts the cell.
         kind: Its class in the style sheet of pages.
+        separator: What stands between several texts in one line.
     """
 
     text: str | Sequence[str]
     value: float | None = None
     kind: str = ""
+    separator: str = " "
 
     @property
     def line(self) -> str:
         """The text in one line."""
-        return self.text if isinstance(self.text, str) else " ".join(self.text)
+        return self.text if isinstance(self.text, str) else self.separator.join(self.text)
 
 
 Rows = Sequence[Sequence[Cell | str]]
@@ -146,8 +148,8 @@ def _count(value: float | None) -> Cell:
 
 
 def _listed(texts: Sequence[str]) -> Cell:
-    """Return texts with commas between them, each in a line of its own where there are lines."""
-    return Cell([text if at == len(texts) else f"{text}," for at, text in enumerate(texts, 1)])
+    """Return texts each in a line of its own where there are lines, else with commas between them."""
+    return Cell(texts, separator=", ")
 
 
 def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
@@ -263,18 +265,18 @@ def group_table(groups: Sequence[GroupRow]) -> Table:
     Args:
         groups: The groups in the order to show.
     """
-    rows: Rows = [
+    rows: Rows = [  # names and states in two lines leave the layers their width
         [
-            group.name,
+            Cell(group.name.replace("/no_decay", "\n/no_decay").splitlines(), separator=""),
             _listed(formatting.layer_spans(group.layers)),
-            Cell(textwrap.wrap(group.state, 12)),  # two lines leave the layers their width
+            Cell(textwrap.wrap(group.state, 12)),
             Cell(formatting.rate(group.learning_rate), group.learning_rate),
             Cell(formatting.rate(group.weight_decay), group.weight_decay),
             _count(group.parameters),
         ]
         for group in groups
     ]
-    columns = ["group", "layers", "state", "learning rate", "weight decay", "parameters"]
+    columns = ["group", "layers", "state", "rate", "decay", "parameters"]
     styles = {at: "frozen" for at, group in enumerate(groups) if group.state == "frozen"}
     return Table("Parameter groups", columns, rows, texts=3, styles=styles)
 

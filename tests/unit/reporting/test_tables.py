@@ -84,13 +84,12 @@ def test_group_table() -> None:
         shown(tables.group_table(GROUPS))
         == """\
 Parameter groups
-                                                 learning  weight
-group       layers                 state             rate   decay  parameters
-─────────────────────────────────────────────────────────────────────────────
-embeddings  embeddings             frozen               –       –  23,837,184
-upper       layer.6–11             trained from  1.62e-05    0.01  42,527,232
-                                   epoch 2
-heads       heads.classification,  trained          0.001       0   1,184,260
+group       layers                state             rate  decay  parameters
+───────────────────────────────────────────────────────────────────────────
+embeddings  embeddings            frozen               –      –  23,837,184
+upper       layer.6–11            trained from  1.62e-05   0.01  42,527,232
+                                  epoch 2
+heads       heads.classification  trained          0.001      0   1,184,260
             heads.sentiment"""
     )
 
@@ -201,7 +200,7 @@ def test_80_columns_cut_nothing(label: str) -> None:
         text = shown(renderable)
         assert all(cell_len(line) <= 80 for line in text.splitlines())
         assert "…" not in text
-    assert "1.62e-05    0.01  109,486,464" in text
+    assert "1.62e-05   0.01  109,486,464" in text
 
 
 def test_names_are_no_markup_and_send_no_control_codes() -> None:
