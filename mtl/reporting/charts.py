@@ -280,6 +280,9 @@ def class_bars(
     )
 
 
+_MOST_TICKS = 8
+
+
 def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], x: str, y: str, summary: str) -> Chart:
     """Return a line with points for each name.
 
@@ -294,9 +297,13 @@ def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str],
     """
     rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
+    axis: dict[str, Any] = {"format": ",d"}
+    places = {row["x"] for row in rows}
+    if len(places) <= _MOST_TICKS:  # Vega would put ticks between a few epochs, and round their numbers
+        axis["values"] = sorted(places)
     encoding = {
-        "x": _number("x", x, axis={"tickMinStep": 1, "format": ",d"}),
-        "y": _number("y", y, scale={"zero": False}),
+        "x": _number("x", x, axis=axis),
+        "y": _number("y", y, scale={"zero": False}, axis={"format": ".3~g"}),
         "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
         "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
         "tooltip": [*_tooltip(("whole", "what"), ("x", x)), _number("y", y, format=".3f")],

@@ -143,6 +143,15 @@ def test_one_epoch_without_validation(tmp_path: Path) -> None:
     assert "Validation macro-F1" not in texts(tmp_path / "a.svg")
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 8, 30])
+def test_every_tick_of_the_epochs_is_another_number(tmp_path: Path, epochs: int) -> None:
+    figures = [EpochFigures(at, 0.1 + 0.5 / at) for at in range(1, epochs + 1)]
+    write_svg(tmp_path / "a.svg", list(training(figures)))
+    ticks = [text for text in texts(tmp_path / "a.svg") if text.isdigit()]
+    assert ticks == sorted(set(ticks), key=int)
+    assert {"1", str(epochs)} <= set(ticks) or epochs == 30
+
+
 def test_curves_without_rows_say_so(tmp_path: Path) -> None:
     write_svg(tmp_path / "a.svg", curves(), columns=3, width=230)
     assert texts(tmp_path / "a.svg").count("no figures") == 1
