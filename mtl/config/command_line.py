@@ -1,7 +1,7 @@
 """Parse, compose and check a command line before Hydra runs it: all jobs of a sweep, all problems at once.
 
-Nothing here needs torch. `check_command_line` has three steps, `_parse`, `_compose_jobs` and `_check`; each returns a
-value and the problems that it has found.
+Nothing here needs torch. `check_command_line` has three steps, `_parse`, `_compose_jobs` and `_check`. Each
+collects the problems in its result; wrong flags, which leave nothing to compose, raise at once.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _parse(flags: Namespace, config_name: str) -> _Parsed:
     source = _source(flags, config_name)
     groups = overrides.groups_in(source.folders)
     arguments, problems = overrides.parse(flags.overrides, groups)
-    groups["freeze"] += _frozen_heads(arguments, groups["freeze"])
+    groups["freeze"] += _register_frozen_heads(arguments, groups["freeze"])
     invalid = [
         (argument.key, problem)
         for argument in arguments
@@ -227,20 +227,20 @@ def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups:
     return swept
 
 
-def _source(parsed: Namespace, config_name: str) -> Source:
+def _source(flags: Namespace, config_name: str) -> Source:
     problems = []
-    if parsed.config_path:
+    if flags.config_path:
         repair = "--config-dir adds a folder of yours to conf/"
-        problems.append(Problem("--config-path", parsed.config_path, "this flag left out", repair))
-    if parsed.experimental_rerun:
+        problems.append(Problem("--config-path", flags.config_path, "this flag left out", repair))
+    if flags.experimental_rerun:
         repair = "give the arguments in the run's .hydra/overrides.yaml"
-        problems.append(Problem("--experimental-rerun", parsed.experimental_rerun, "this flag left out", repair))
+        problems.append(Problem("--experimental-rerun", flags.experimental_rerun, "this flag left out", repair))
     folders = [CONF]
-    if parsed.config_dir is not None:
-        own = Path(parsed.config_dir).resolve()
+    if flags.config_dir is not None:
+        own = Path(flags.config_dir).resolve()
         folders.append(own)
-        problems += folder_problems(own, parsed.config_dir)
-    name = (parsed.config_name or config_name).removesuffix(".yaml")
+        problems += folder_problems(own, flags.config_dir)
+    name = (flags.config_name or config_name).removesuffix(".yaml")
     names = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
     if name not in names:
         problems.append(Problem("--config-name", repr(name), listed(names), did_you_mean(name, names)))
@@ -249,7 +249,7 @@ def _source(parsed: Namespace, config_name: str) -> Source:
     return Source(tuple(folders), name)
 
 
-def _frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
+def _register_frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
     """Give Hydra a file ``freeze/<task>_head`` for each task that is named so, as conf/ has them for its own tasks.
 
     Whether there is such a task is checked with the whole configuration.
@@ -324,15 +324,15 @@ def _replaced_words(job: _Job, source: Source) -> Iterator[Problem]:
     They would silently replace the word.
     """
     keys = {line: line.partition("=")[0].lstrip("+") for line in job.lines}
-    below = {line: task for line, key in keys.items() if (task := task_of(key))}
+    below = {line: place for line, key in keys.items() if (place := task_of(key))}
     if not below:
         return
     files = compose([line for line in job.lines if line not in below], source)
-    for task in dict.fromkeys(below.values()):
-        word = OmegaConf.select(files, task)
-        if isinstance(word, str) and f"{task}.kind" not in keys.values():
-            found = f"keys below {task}, which a file gives as the word {word!r}: they would replace it"
-            yield Problem(task, found, "the kind as a key beside them", f"add {task}.kind={word}")
+    for place in dict.fromkeys(below.values()):
+        word = OmegaConf.select(files, place)
+        if isinstance(word, str) and f"{place}.kind" not in keys.values():
+            found = f"keys below {place}, which a file gives as the word {word!r}: they would replace it"
+            yield Problem(place, found, "the kind as a key beside them", f"add {place}.kind={word}")
 
 
 def _jobs(arguments: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
