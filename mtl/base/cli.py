@@ -61,7 +61,7 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         _check_encoding(sys.argv[1:])
         main(sys.argv[1:])
     except MtlError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")  # whole, so that those of several processes do not mix
         sys.exit(FAILED)
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

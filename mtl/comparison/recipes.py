@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mtl.base.errors import DataError
 from mtl.base.run_folder import CONFIG
-from mtl.config.short_forms import reduced
+from mtl.config.short_forms import reduced, section
 from mtl.evaluation.runs import Record, read_plain_config
 
 _CHECKPOINTS = "checkpoints to resume from: a resumed run ends as an unbroken one does"
@@ -97,9 +97,9 @@ def _checksum(content: list[Any]) -> str:
 
 def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     values = without(config, ("seed", *IDLE, *MEASURED))
-    start = (config.get("model") or {}).get("init_from")
-    if start is not None:
-        values["model"] = {**config["model"], "init_from": _origin(Path(start), depth)}
+    model = section(config, "model")
+    if model.get("init_from") is not None:
+        values["model"] = {**model, "init_from": _origin(Path(str(model["init_from"])), depth)}
     return values
 
 

@@ -26,7 +26,7 @@ DATA = Path(os.environ.get("MTL_TEST_DATA", "MTL_TEST_DATA is not set"))
 FILES = (
     "data=files",
     *(
-        f"data.tasks.{task}.{split}={DATA / f'{name}_{split}.csv'}"
+        f"+data.tasks.{task}.{split}={DATA / f'{name}_{split}.csv'}"
         for task, name in (("classification", "airline"), ("sentiment", "uci"))
         for split in ("train", "val", "test")
     ),

@@ -7,7 +7,7 @@ import gc
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
@@ -294,15 +294,6 @@ def test_nothing_is_searched_at_the_end_and_nothing_is_lost() -> None:
     assert done.stdout == "written\nTrue\n"
 
 
-@pytest.fixture
-def heard_interrupts() -> Iterator[None]:
-    """Python's own handler, also where the tests were started in the background, with interrupts ignored."""
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, usual)
-
-
-@pytest.mark.usefixtures("heard_interrupts")
 def test_an_interrupt_that_a_library_swallows_ends_the_imports() -> None:
     reached = []
 

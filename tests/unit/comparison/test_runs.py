@@ -242,3 +242,8 @@ def test_retention_and_calibration_are_read_where_a_run_has_them(tmp_path: Path)
     values["tasks"]["sentiment"]["test"]["calibration"] = {**calibration, "bins": [], "bins_before": []}
     write_sealed_json(folder / "metrics.json", values)
     assert (read_record(folder).retention, read_record(folder).calibration) == ((0.82, 0.79), {"sentiment": 0.02})
+
+
+@pytest.mark.parametrize("model", [[1], "text", 3, {"init_from": ["a"]}, {"init_from": 5}])
+def test_a_configuration_with_another_model_section_than_ours_is_a_scenario(tmp_path: Path, model: object) -> None:
+    assert named(write_run(tmp_path / "0", TASKS, seed=1, config={"model": model})) == {"freeze=none": [1]}
