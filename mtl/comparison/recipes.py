@@ -62,9 +62,9 @@ def recipe_of(record: Record, task: str) -> str:
     It is equal for a run of several tasks and for one that trained this task alone in the same way.
     """
     values = {key: value for key, value in reduced(_recipe(record.config), task).items() if key != "task"}
-    for section, keys in _OF_SEVERAL.items():
-        if isinstance(values.get(section), Mapping):
-            values[section] = {key: value for key, value in values[section].items() if key not in keys}
+    for name, keys in _OF_SEVERAL.items():
+        if isinstance(values.get(name), Mapping):
+            values[name] = {key: value for key, value in values[name].items() if key not in keys}
     return _checksum([values, record.training_rows.get(task)])
 
 
