@@ -34,8 +34,8 @@ compare: $(STAMP) ## train every freeze scenario on the shipped corpus and compa
 test: $(STAMP) ## run the tests, without the long ones
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
-test-all: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow" $(ARGS)
+test-all: $(STAMP) ## run all tests, the property tests on new examples
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow" --hypothesis-profile=default $(ARGS)
 
 crash-test: $(STAMP) ## kill a training 50 times, resume it, compare; other moments with ARGS="kills=20 seed=7"
 	$(BIN)/python -m tests.crash.run $(ARGS)

@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,12 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # started in the background: programs under test would not hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples in each run, so that a failure comes with the change that caused it. `make test-all` draws new ones
+# (--hypothesis-profile=default).
+settings.register_profile("reproducible", derandomize=True)
+settings.load_profile("reproducible")
 
 
 @pytest.fixture(scope="session", autouse=True)
