@@ -24,6 +24,8 @@ _PARTIAL_TINY: Final = re.compile(r"\.tiny-\w+")
 _LIBRARY: Final = re.compile(r"vega-[\w.]+\.js|\.partial-[0-9a-f]{16}\.js")
 _WRITTEN_SECONDS: Final = 24 * 3600.0
 """No file is under a temporary name for so long: what is older was left by a process that was killed."""
+_STARTING_SECONDS: Final = 60.0
+"""A run that has located its tiny model has loaded it after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Entry:
         what: What it holds, for a person.
         rows: How many rows; ``None`` where it has none, or they cannot be counted.
         size: Bytes on disk.
-        used: When it was last used (examples and models: written), in seconds since the epoch.
+        used: When it was last used (examples: written), in seconds since the epoch.
         users: The ids of the processes that use it now, as far as that is known.
     """
 
@@ -75,6 +77,8 @@ def remove(entry: Entry) -> bool:
     if entry.kind == "activations":
         with space.folder_lock(space.default_folder()):
             return not space.remove_source(entry.path)
+    if entry.kind == "tiny" and time.time() - entry.used < _STARTING_SECONDS:
+        return False
     if entry.path.is_dir():
         shutil.rmtree(entry.path)
     else:

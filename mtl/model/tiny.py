@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import string
 import tempfile
@@ -46,7 +48,8 @@ _WORDS: Final = (
 def cached_tiny() -> Path:
     """Return the tiny model's folder in the cache (``MTL_CACHE_DIR``, else ``~/.cache/mtl``), made on first use.
 
-    It is written under another name and renamed, so processes that start together never see half a model.
+    It is written under another name and renamed, so processes that start together never see half a model. Its time
+    says when it was last used.
 
     Raises:
         ModelError: The cache cannot be written.
@@ -54,6 +57,8 @@ def cached_tiny() -> Path:
     root = cache_root()
     folder = root / f"tiny-{VERSION}"
     if folder.is_dir():
+        with contextlib.suppress(OSError):  # a cache that is read-only
+            os.utime(folder)
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)

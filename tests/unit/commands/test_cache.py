@@ -121,6 +121,7 @@ def test_clearing_removes_what_mtl_knows_and_nothing_else(
     root: Path, run: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     source, rows, tiny = activations(), examples(tmp_path), cached_tiny()
+    os.utime(tiny, times=(time.time() - 61,) * 2)
     script = root / "pages" / "vega-1.9.0.post1.js"
     script.parent.mkdir()
     script.write_text("chart();")
@@ -178,6 +179,15 @@ def test_what_is_in_use_is_left_there(root: Path, run: Callable[..., list[str]])
         assert not store.missing([])
     assert store.path.exists()
     assert run("clear", "kind=activations")[0].startswith("activations: 1 entry removed")
+
+
+def test_a_tiny_model_that_a_run_may_be_loading_is_left_there(root: Path, run: Callable[..., list[str]]) -> None:
+    os.utime(cached_tiny(), times=(0, 0))
+    tiny = cached_tiny()
+    assert run("clear", "kind=tiny") == [f"in use, left there: {tiny}", "tiny: 0 entries removed, 0 B"]
+    os.utime(tiny, times=(time.time() - 61,) * 2)
+    assert run("clear", "kind=tiny")[0].startswith("tiny: 1 entry removed")
+    assert not tiny.exists()
 
 
 def test_what_killed_processes_left_is_cleared_a_day_later(root: Path, run: Callable[..., list[str]]) -> None:
