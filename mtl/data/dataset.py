@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def _loaded(spec: DatasetSpec) -> Any:
             raise DataError(Problem(spec.key("revision"), repr(spec.revision), expected))
         saved = (datasets.config.DATASETDICT_JSON_FILENAME, datasets.config.DATASET_STATE_JSON_FILENAME)
         if not any((folder / name).is_file() for name in saved):
-            return datasets.load_dataset(str(folder), spec.config)
+            return _loaded_within(folder, spec)
         if spec.config is not None:
             expected = "null: a data set that save_to_disk wrote has one configuration"
             raise DataError(Problem(spec.key("config"), repr(spec.config), expected))
@@ -164,6 +165,29 @@ def _loaded(spec: DatasetSpec) -> Any:
         raise
     except Exception as error:  # pandas, pyarrow, fsspec and the hub's client have errors of their own
         raise DataError(_refused(spec, error)) from error
+
+
+def _loaded_within(folder: Path | None, spec: DatasetSpec) -> Any:
+    """Return the data set of a local folder, or of the hub, unless its ``README.md`` names other files of this machine.
+
+    `datasets` would read them: a data set of somebody else could bring private files into a report.
+    """
+    import datasets
+
+    name = spec.name if folder is None else str(folder)
+    builder = datasets.load_dataset_builder(name, spec.config, revision=spec.revision)
+    paths = [path for files in (builder.config.data_files or {}).values() for path in files]
+    local = [path for path in (str(path).rpartition("::")[2] for path in paths) if "://" not in path]
+    outside = [path for path in local if folder is None or not _lies_in(folder, path)]
+    if outside:
+        found = f"{spec.name}, whose README.md names {listed(sorted(set(outside)), 4)}"
+        raise DataError(Problem(spec.key("dataset"), found, "a data set that names files of its own only"))
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _lies_in(folder: Path, path: str) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(folder.absolute())  # noqa: PTH100 - a snapshot of the hub has links
 
 
 def _from_hub(spec: DatasetSpec) -> Any:
@@ -192,7 +216,7 @@ def _from_hub(spec: DatasetSpec) -> Any:
     except Exception as error:  # noqa: BLE001 - of the client, of httpx, or of the operating system
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return _from_cache(spec, f"{endpoint} cannot be reached ({reason})")
-    return datasets.load_dataset(spec.name, spec.config, revision=spec.revision)
+    return _loaded_within(None, spec)
 
 
 def _from_cache(spec: DatasetSpec, reason: str) -> Any:

@@ -273,6 +273,22 @@ def test_names_that_are_no_data_set(tmp_path: Path, folder: Path) -> None:
     assert f"found:    {folder}, which cannot be loaded (EmptyDatasetError: " in refusal(folder)
 
 
+@pytest.mark.parametrize("place", ["{outside}", "../private.csv", "file://{outside}", "a/../../private.csv"])
+def test_a_data_set_cannot_name_files_outside_its_folder(folder: Path, tmp_path: Path, place: str) -> None:
+    outside = tmp_path / "private.csv"
+    write_csv(outside, TRAIN)
+    (folder / "a").mkdir()
+    name = place.format(outside=outside)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{name}'\n---\n")
+    message = refusal(folder)
+    assert f"{KEY}.dataset" in message
+    assert f"{folder}, whose README.md names" in message
+    assert message.endswith("expected: a data set that names files of its own only")
+    write_csv(folder / "own.csv", TRAIN)
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: 'own.csv'\n---\n")
+    assert sum(sizes(load(folder))) == len(TRAIN)
+
+
 def test_a_folder_has_no_revision(folder: Path) -> None:
     of_classes(TRAIN).save_to_disk(str(folder))
     assert "  data.tasks.sentiment.revision\n      found:    'main'\n" in refusal(folder, revision="main")
