@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from unicodedata import category, normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +80,19 @@ def task_warnings(name: str, splits: Mapping[str, Examples], labels: LabelSet) -
 def _alike_labels(labels: LabelSet) -> Iterator[str]:
     alike: dict[str, list[str]] = {}
     for name in labels:
-        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+        alike.setdefault(_as_read(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             yield (
-                f"the labels {listed(map(repr, names))} differ only in case or white space. "
+                f"the labels {listed(map(ascii, names))} differ only in case, white space or Unicode form. "
                 "Write them alike if they mean the same."
             )
+
+
+def _as_read(label: str) -> str:
+    """Return a label without what a reader does not see: case, white space, forms of a character, invisible ones."""
+    visible = (char for char in normalize("NFKC", label) if category(char) != "Cf")
+    return " ".join("".join(visible).casefold().split())
 
 
 def _contradictions(train: Examples, labels: LabelSet) -> Iterator[str]:

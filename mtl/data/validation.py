@@ -12,6 +12,7 @@ from mtl.data.readers import Cell, Row
 ValidRow = tuple[str, str | None, int, *tuple[str, ...]]
 """Text, label, line, then the values of the extra columns."""
 
+_LONGEST_LABEL = 1000
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -105,6 +106,9 @@ def _is_good(value: str, role: str, line: int, log: ProblemLog) -> bool:
     elif not value.isascii() and (half := _SURROGATE.search(value)):
         found = f"a {role} with half a surrogate pair (\\u{ord(half.group()):04x})"
         log.add(line, found, "whole characters", "write the character as UTF-8, or both halves of its escape")
+    elif role == "label" and len(value) > _LONGEST_LABEL:
+        found = f"a label of {len(value):,} characters: {shown(value)}"
+        log.add(line, found, f"at most {_LONGEST_LABEL:,} characters", "name the column that holds the labels")
     else:
         return True
     return False

@@ -336,6 +336,13 @@ def test_label_that_is_no_label(tmp_path: Path, value: str, found: str) -> None:
     )
 
 
+def test_a_label_as_long_as_a_text(tmp_path: Path) -> None:
+    content = f'{{"text": "a", "label": "{"b" * 1001}"}}\n{{"text": "a", "label": "{"c" * 1000}"}}\n'
+    message = refusal_of(tmp_path / "a.jsonl", content)
+    assert message.startswith("Data: 1 problem\n  a.jsonl:1\n      found:    a label of 1,001 characters: 'bbb")
+    assert message.endswith("expected: at most 1,000 characters\n      repair:   name the column that holds the labels")
+
+
 def test_escapes_that_are_no_characters(tmp_path: Path) -> None:
     content = '{"text": "half \\ud83d", "label": "a"}\n{"text": "b", "label": "nul\\u0000"}\n'
     assert refusal_of(tmp_path / "a.jsonl", content) == (

@@ -333,11 +333,14 @@ def test_texts_with_different_labels_in_train(tmp_path: Path) -> None:
     ]
 
 
-def test_labels_that_differ_in_case_only(tmp_path: Path) -> None:
-    train = [*TRAIN, ("ok", "Pos")]
-    task = load_task(spec_of(tmp_path, train=train, val=[*VAL, ("a", "Pos")], test=[*TEST, ("b", "Pos")]), seed=1)
+@pytest.mark.parametrize(("other", "shown"), [("Pos", "Pos"), ("pos\u200b", "pos\\u200b"), ("ｐos", "\\uff50os")])
+def test_labels_that_a_reader_takes_for_the_same(tmp_path: Path, other: str, shown: str) -> None:
+    train = [*TRAIN, ("ok", other)]
+    task = load_task(spec_of(tmp_path, train=train, val=[*VAL, ("a", other)], test=[*TEST, ("b", other)]), seed=1)
+    names = ", ".join(f"'{name}'" for name in sorted([shown, "pos"], key=lambda name: name.replace("\\", "~")))
     assert task.warnings == [
-        "sentiment: the labels 'Pos', 'pos' differ only in case or white space. Write them alike if they mean the same."
+        f"sentiment: the labels {names} differ only in case, white space or Unicode form. "
+        "Write them alike if they mean the same."
     ]
 
 
