@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
@@ -35,16 +36,15 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   prompt_name=NAME    the model's prompt that is put before each sentence (default: that of training, if any)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
+  coverage=0.9        adds for each text the set of labels that cannot be ruled out: of the texts of each label, at
+                      least this share has it in its set
+  max_risk=0.05       adds whether to abstain: among the answers at most this share is wrong
   --                  everything behind it is a sentence
 """
 
 
-class _How(TypedDict):
-    calibrated: bool
-    prompt_name: str | None
-
-
 _UNLIMITED = 1_000_000
+Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(config=schema.STRICT)
@@ -60,6 +60,8 @@ class Options:
     prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
     calibrated: bool = True
+    coverage: Level | None = None
+    max_risk: Level | None = None
     sentences: list[str] = field(default_factory=list)
 
 
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
     with cli.large_imports():
-        from mtl.inference.bulk import check_output, predict_lines, predict_to_file
+        from mtl.inference.bulk import PredictOptions, check_output, predict_lines, predict_to_file
 
     source = None if options.input in (None, STANDARD) else Path(str(options.input))
     if options.output not in (None, STANDARD):
@@ -79,15 +81,21 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.inference.models import MultiTaskModel
 
-    how = _How(calibrated=options.calibrated, prompt_name=options.prompt_name)
+    how = PredictOptions(
+        precision=options.precision,
+        calibrated=options.calibrated,
+        prompt_name=options.prompt_name,
+        coverage=options.coverage,
+        max_risk=options.max_risk,
+    )
     tasks = None if options.task is None else options.task.split(",")
     model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
-        _show(list(texts), model.predict(list(texts), precision=options.precision, progress=True, **how))
+        _show(list(texts), model.predict(list(texts), progress=True, **how))
     elif options.output == STANDARD:
-        predict_lines(model, texts, sys.stdout, options.precision, **how)
+        predict_lines(model, texts, sys.stdout, **how)
     else:
-        predict_to_file(model, texts, Path(options.output), options.precision, **how)
+        predict_to_file(model, texts, Path(options.output), **how)
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 
@@ -109,9 +117,13 @@ def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
 
 
 def _cell(prediction: Prediction) -> str:
-    """Return the label with its probability, followed by the coarse class of a head with several stages."""
+    """Return the label with its probability, the coarse class of a head with several stages, and how sure it is."""
     text = f"{prediction.label} {prediction.probabilities[prediction.label]:.3f}"
-    return text if prediction.coarse is None else f"{text} ({_cell(prediction.coarse)})"
+    if prediction.coarse is not None:
+        text = f"{text} ({_cell(prediction.coarse)})"
+    if prediction.label_set is not None:
+        text = f"{text} {{{', '.join(prediction.label_set)}}}"
+    return f"{text}, too unsure" if prediction.abstain else text
 
 
 if __name__ == "__main__":

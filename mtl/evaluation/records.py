@@ -55,6 +55,7 @@ class TaskReport:
         confusion: Counts of rows, one list for each true class, in it one count for each predicted class.
         stages: The metrics of each stage of a multi-stage head.
         calibration: How far the probabilities can be trusted; None where only classes were counted.
+        answering: Prediction sets and abstention; None on the rows that their thresholds come from, and without any.
     """
 
     accuracy: Real
@@ -68,6 +69,7 @@ class TaskReport:
     confusion: Annotated[list[list[Natural]], AfterValidator(_check_square)]
     stages: StageReports | None = None
     calibration: CalibrationReport | None = None
+    answering: AnsweringReport | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -171,6 +173,52 @@ class CalibrationReport:
     tau: Real
     bins: list[ReliabilityBin]
     bins_before: list[ReliabilityBin]
+
+
+@dataclass(frozen=True, slots=True)
+class SetFigures:
+    """Prediction sets for one coverage; see `mtl.model.conformal`.
+
+    Attributes:
+        coverage: The share of the rows of each class whose set is to hold it.
+        covered: The share of all rows whose set holds the true class.
+        lowest: That share of the class where it is lowest.
+        size: Mean number of labels in a set.
+        single: Share of the rows with one label in the set.
+        empty: Share of the rows with none.
+    """
+
+    coverage: Real
+    covered: Real
+    lowest: Real
+    size: Real
+    single: Real
+    empty: Real
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFigures:
+    """Answers for one risk; see `mtl.model.conformal`.
+
+    Attributes:
+        max_risk: The share of wrong answers to accept.
+        threshold: The lowest probability of a predicted label that is given as an answer; None: no answer is given.
+        answered: Share of the rows that are answered.
+        wrong: Share of these that are wrong; None where none is answered.
+    """
+
+    max_risk: Real
+    threshold: Real | None
+    answered: Real
+    wrong: Real | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringReport:
+    """Prediction sets for several coverages, and answers for several risks."""
+
+    sets: list[SetFigures]
+    answers: list[AnswerFigures]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from mtl.evaluation.task_gradients import GradientFigures
 
 _EXPECTED = "the metrics.json of a finished run"
 _AGAIN = "evaluate the run again: it writes this file"
-_OPTIONAL = ("stages", "calibration", "retention", "gradients")
+_OPTIONAL = ("stages", "calibration", "answering", "retention", "gradients")
 """Parts that are left out of the file where they were not measured."""
 
 

@@ -10,10 +10,12 @@ import numpy as np
 from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
+from mtl.evaluation.answering import answering_report
 from mtl.evaluation.calibrate import calibration_report
 from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
+from mtl.model.conformal import Outcomes
 from mtl.model.decision import Calibration
 from mtl.model.network import MultiTaskNetwork
 
@@ -36,6 +38,7 @@ def score(
     examples: Examples,
     calibration: Calibration,
     bins: int,
+    outcomes: Outcomes | None = None,
 ) -> Scored:
     """Return the predictions of a split and their metrics.
 
@@ -46,19 +49,24 @@ def score(
         examples: The same rows as text.
         calibration: Turns logits into probabilities.
         bins: Bins of the calibration error.
+        outcomes: Those of the validation rows, for the figures of prediction sets and abstention on other rows.
     """
-    predicted = calibration.predicted(logits)
+    predicted, probabilities = calibration.predicted(logits), calibration.probabilities(logits)
     names = np.array(labels, dtype=object)
     predictions = Predictions(
         classes=list(labels),
         texts=examples.texts,
         labels=names[truth].tolist(),
         predicted=names[predicted].tolist(),
-        probabilities=calibration.probabilities(logits),
+        probabilities=probabilities,
         sources=examples.sources(),
     )
-    report = report_of_rows(truth, predicted, labels)
-    return Scored(replace(report, calibration=calibration_report(logits, truth, calibration, bins)), predictions)
+    report = replace(
+        report_of_rows(truth, predicted, labels),
+        calibration=calibration_report(logits, truth, calibration, bins),
+        answering=answering_report(probabilities, predicted, truth, outcomes) if outcomes and len(truth) else None,
+    )
+    return Scored(report, predictions)
 
 
 def logits_of(

@@ -6,9 +6,10 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypedDict, Unpack
 
 import numpy as np
 
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
 CHUNK = 16_384
 """Sentences that are tokenised, sorted by length and encoded together."""
 Predictions = dict[str, list[Prediction]]
+
+
+class PredictOptions(TypedDict, total=False):
+    """Keyword arguments of `MultiTaskModel.predict` that hold for all chunks."""
+
+    precision: Precision
+    calibrated: bool
+    prompt_name: str | None
+    coverage: float | None
+    max_risk: float | None
+
+
 Writer = Callable[[list[str], Predictions], None]
 """Writes sentences with their predictions, chunk after chunk."""
 
@@ -49,107 +62,97 @@ def _title(action: str, part: str, texts: Sequence[str]) -> str:
     return f"{action} {part} of {len(texts):,}" if part else action
 
 
-def predict_to_file(
-    model: MultiTaskModel,
-    texts: Sequence[str],
-    path: Path,
-    precision: Precision,
-    *,
-    calibrated: bool = True,
-    prompt_name: str | None = None,
-) -> None:
+def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, **options: Unpack[PredictOptions]) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
     Args:
         model: The saved model.
         texts: The sentences.
         path: ``.csv``, ``.jsonl`` or ``.parquet``; see `check_output`.
-        precision: As in `MultiTaskModel.predict`.
-        calibrated: As in `MultiTaskModel.predict`.
-        prompt_name: As in `MultiTaskModel.predict`.
+        options: As in `MultiTaskModel.predict`.
     """
+    columns = list(_columns(model, options))
     if path.suffix == ".parquet":
-        with replacing(path) as temporary, _parquet_writer(temporary, model) as write:
-            _predict_chunks(model, texts, write, precision, calibrated=calibrated, prompt_name=prompt_name)
+        with replacing(path) as temporary, _parquet_writer(temporary, columns) as write:
+            _predict_chunks(model, texts, write, options)
         return
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write = _csv_writer(file, model) if path.suffix == ".csv" else _json_writer(file)
-        _predict_chunks(model, texts, write, precision, calibrated=calibrated, prompt_name=prompt_name)
+        write = _csv_writer(file, columns) if path.suffix == ".csv" else _json_writer(file)
+        _predict_chunks(model, texts, write, options)
 
 
-def predict_lines(
-    model: MultiTaskModel,
-    texts: Sequence[str],
-    file: TextIO,
-    precision: Precision,
-    *,
-    calibrated: bool = True,
-    prompt_name: str | None = None,
-) -> None:
+def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **options: Unpack[PredictOptions]) -> None:
     """Write the predictions as JSON Lines to an open file, such as standard output; see `predict_to_file`."""
-    _predict_chunks(model, texts, _json_writer(file), precision, calibrated=calibrated, prompt_name=prompt_name)
+    _predict_chunks(model, texts, _json_writer(file), options)
 
 
-def _predict_chunks(
-    model: MultiTaskModel,
-    texts: Sequence[str],
-    write: Writer,
-    precision: Precision,
-    *,
-    calibrated: bool,
-    prompt_name: str | None,
-) -> None:
+def _predict_chunks(model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions) -> None:
     for chunk, part in chunks(texts):
-        progress = _title("predicting", part, texts)
         with _part(part):
-            predictions = model.predict(
-                chunk, precision=precision, progress=progress, calibrated=calibrated, prompt_name=prompt_name
-            )
+            predictions = model.predict(chunk, progress=_title("predicting", part, texts), **options)
         write(chunk, predictions)
 
 
-def _columns(model: MultiTaskModel) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the columns after the text: name, task, and the label whose probability it holds, or None for the label."""
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column after the text: its name, its task, its value of a prediction, and its type in Arrow."""
+
+    name: str
+    task: str
+    value: Callable[[Prediction], str | float | bool]
+    type: Literal["string", "float", "bool"] = "string"
+
+
+def _columns(model: MultiTaskModel, options: PredictOptions) -> Iterator[_Column]:
+    """Yield for each task its label, its set of labels and whether to abstain if asked for, and the probabilities."""
     for task, labels in model.labels.items():
-        yield task, task, None
-        yield from ((f"p({task}={label})", task, label) for label in labels)
+        yield _Column(task, task, lambda row: row.label)
+        if options.get("coverage") is not None:
+            yield _Column(f"{task} set", task, lambda row: " | ".join(row.label_set or ()))
+        if options.get("max_risk") is not None:
+            yield _Column(f"{task} abstain", task, lambda row: bool(row.abstain), "bool")
+        for label in labels:
+            yield _Column(f"p({task}={label})", task, partial(_probability, label), "float")
 
 
-def _csv_writer(file: TextIO, model: MultiTaskModel) -> Writer:
-    """Return a writer of the text and, for each task, its label and ``p(<task>=<label>)`` for each label.
+def _probability(label: str, row: Prediction) -> float:
+    return row.probabilities[label]
+
+
+def _csv_writer(file: TextIO, columns: Sequence[_Column]) -> Writer:
+    """Return a writer of the text and the columns.
 
     Texts are quoted, so that spreadsheets that separate cells by semicolons do not split them.
     """
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow([guarded(name) for name in ("text", *(name for name, _, _ in _columns(model)))])
+    writer.writerow([guarded(name) for name in ("text", *(column.name for column in columns))])
 
     def write(texts: list[str], predictions: Predictions) -> None:
         for at, text in enumerate(texts):
-            cells: list[str | float] = [guarded(_encodable(text))]
-            for rows in predictions.values():
-                cells += [guarded(rows[at].label), *(round(value, 6) for value in rows[at].probabilities.values())]
-            writer.writerow(cells)
+            values = (column.value(predictions[column.task][at]) for column in columns)
+            writer.writerow([guarded(_encodable(text)), *map(_cell, values)])
 
     return write
 
 
+def _cell(value: str | float | bool) -> str | float:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return guarded(value) if isinstance(value, str) else round(value, 6)
+
+
 @contextmanager
-def _parquet_writer(path: Path, model: MultiTaskModel) -> Iterator[Writer]:
-    """Provide a writer of the same columns as in CSV, with float32 probabilities."""
+def _parquet_writer(path: Path, columns: Sequence[_Column]) -> Iterator[Writer]:
+    """Provide a writer of the same columns as in CSV, with float32 probabilities and true or false."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = list(_columns(model))
-    kinds = [(name, pa.string() if label is None else pa.float32()) for name, _, label in columns]
-    fields = pa.schema([("text", pa.string()), *kinds])
+    fields = pa.schema([("text", "string"), *((column.name, column.type) for column in columns)])
     with parquet.ParquetWriter(path, fields) as writer:
 
         def write(texts: list[str], predictions: Predictions) -> None:
             values: list[list[Any]] = [[_encodable(text) for text in texts]]
-            values += [
-                [row.label if label is None else row.probabilities[label] for row in predictions[task]]
-                for _, task, label in columns
-            ]
+            values += [[column.value(row) for row in predictions[column.task]] for column in columns]
             arrays = [pa.array(column, field.type) for column, field in zip(values, fields, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=fields))
 
@@ -168,6 +171,10 @@ def _json_writer(file: TextIO) -> Writer:
                 if (coarse := rows[at].coarse) is not None:
                     shares = {name: round(value, 6) for name, value in coarse.probabilities.items()}
                     row[task] |= {"coarse": {"label": coarse.label, "probabilities": shares}}
+                if (label_set := rows[at].label_set) is not None:
+                    row[task]["set"] = label_set
+                if (abstain := rows[at].abstain) is not None:
+                    row[task]["abstain"] = abstain
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     return write

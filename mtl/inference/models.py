@@ -15,6 +15,7 @@ from mtl.base.errors import ConfigError, DataError, ModelError, Problem, did_you
 from mtl.base.label_tree import LabelTree
 from mtl.base.run_folder import find_model
 from mtl.data.tokens import UNLIMITED
+from mtl.model.conformal import Outcomes
 from mtl.model.decision import Calibration
 from mtl.model.encoder import Encoder
 from mtl.model.heads import MultiStageHead
@@ -36,11 +37,15 @@ class Prediction:
         probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
         coarse: For a head with several stages, the most probable coarse class and the probability of each, the sum over
             its labels. ``label`` need not belong to it: a class of many labels may win although none of them does.
+        label_set: With ``coverage``, the labels that cannot be ruled out; empty if all can be.
+        abstain: With ``max_risk``, whether the model is too unsure to answer.
     """
 
     label: str
     probabilities: dict[str, float]
     coarse: Prediction | None = None
+    label_set: tuple[str, ...] | None = None
+    abstain: bool | None = None
 
 
 class SentenceEncoder:
@@ -207,6 +212,8 @@ class MultiTaskModel:
         progress: bool | str = False,
         calibrated: bool = True,
         prompt_name: str | None = None,
+        coverage: float | None = None,
+        max_risk: float | None = None,
     ) -> dict[str, Prediction]: ...
 
     @overload
@@ -219,6 +226,8 @@ class MultiTaskModel:
         progress: bool | str = False,
         calibrated: bool = True,
         prompt_name: str | None = None,
+        coverage: float | None = None,
+        max_risk: float | None = None,
     ) -> dict[str, list[Prediction]]: ...
 
     def predict(
@@ -230,6 +239,8 @@ class MultiTaskModel:
         progress: bool | str = False,
         calibrated: bool = True,
         prompt_name: str | None = None,
+        coverage: float | None = None,
+        max_risk: float | None = None,
     ) -> dict[str, list[Prediction]] | dict[str, Prediction]:
         """Return each task's predictions for sentences, in their order; its one prediction for one sentence.
 
@@ -241,7 +252,15 @@ class MultiTaskModel:
             calibrated: Whether to apply what was fitted on the validation rows: the temperature, which makes the
                 probabilities more reliable and changes no label, and the tuned decision rule, if any.
             prompt_name: The prompt to put before each sentence; by default that of training, if any.
+            coverage: The share of the texts of each label whose ``label_set`` shall hold it, from 0 to 1; see
+                `mtl.model.conformal.Outcomes.set_thresholds`.
+            max_risk: The share of wrong labels to accept among the texts that are answered, from 0 to 1; see
+                `mtl.model.conformal.Outcomes.answer_threshold`.
+
+        Raises:
+            ConfigError: ``coverage`` or ``max_risk`` is out of range, or the model has no outcomes.
         """
+        self._check_levels(calibrated, coverage=coverage, max_risk=max_risk)
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
         logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
@@ -249,7 +268,27 @@ class MultiTaskModel:
             task: self._with_coarse(task, _predictions(rows, self._calibration(task, calibrated), self.labels[task]))
             for task, rows in logits.items()
         }
+        for task, rows in predictions.items():
+            if (known := self._saved.tasks[task].outcomes) is not None:
+                predictions[task] = _with_levels(rows, known, coverage, max_risk)
         return {task: rows[0] for task, rows in predictions.items()} if single else predictions
+
+    def _check_levels(self, calibrated: bool, **asked: float | None) -> None:
+        problems = []
+        for name, value in asked.items():
+            if value is None:
+                continue
+            if not 0 < value < 1:
+                problems.append(Problem(name, f"{value:g}", "a share above 0 and below 1"))
+            if not calibrated:
+                problems.append(Problem(name, "calibrated=false", "calibrated probabilities, to which it applies"))
+            without = [task for task, head in self._saved.tasks.items() if head.outcomes is None]
+            if without:
+                found = f"no outcomes of validation rows in the model for {listed(without)}"
+                repair = "train it again with validation rows: models of older versions and stale heads have none"
+                problems.append(Problem(name, found, "a model that keeps them", repair))
+        if problems:
+            raise ConfigError(problems)
 
     def _with_coarse(self, task: str, predictions: list[Prediction]) -> list[Prediction]:
         """Return the predictions with their coarse classes if the head of the task has several stages."""
@@ -306,6 +345,28 @@ def _predictions(logits: NDArray[np.float32], calibration: Calibration, labels: 
         Prediction(labels[best], dict(zip(labels, row, strict=True)))
         for best, row in zip(calibration.predicted(logits).tolist(), probabilities, strict=True)
     ]
+
+
+def _with_levels(
+    predictions: Sequence[Prediction], outcomes: Outcomes, coverage: float | None, max_risk: float | None
+) -> list[Prediction]:
+    """Return calibrated predictions with their sets of labels and whether to abstain, as far as asked for."""
+    added = list(predictions)
+    if coverage is not None:
+        least = outcomes.set_thresholds(coverage).tolist()
+        added = [
+            replace(
+                row,
+                label_set=tuple(
+                    label for (label, value), low in zip(row.probabilities.items(), least, strict=True) if value >= low
+                ),
+            )
+            for row in added
+        ]
+    if max_risk is not None:
+        threshold = outcomes.answer_threshold(max_risk)
+        added = [replace(row, abstain=row.probabilities[row.label] < threshold) for row in added]
+    return added
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -27,6 +27,7 @@ from mtl.base.files import is_sealed, sync_file, write_sealed_json, write_text_a
 from mtl.base.run_folder import MANIFEST, find_model
 from mtl.base.schema import Positive, Share, Width
 from mtl.base.task_names import TASK_NAMES, is_task_name
+from mtl.model.conformal import Outcomes
 from mtl.model.decision import HIGHEST, LOWEST, Calibration
 from mtl.model.encoder import Encoder
 from mtl.model.head_specs import MultiStageSpec, build_multi_stage, spec_problems
@@ -70,6 +71,8 @@ class TaskHead:
     """How much of the log-prior the bias takes out."""
     stale: bool = False
     """Whether the encoder, or a head that this one builds on, was trained after it without rows of this task."""
+    outcomes: Outcomes | None = None
+    """The probabilities on validation rows, from which prediction sets and abstention come."""
 
     @property
     def calibration(self) -> Calibration:
@@ -237,6 +240,16 @@ def read_manifest(folder: Path) -> Manifest:
         )
         for name, task in manifest.tasks.items()
         if task.bias is not None and len(task.bias) != len(task.labels)
+    ]
+    wrong += [
+        Problem(
+            f"{place}: tasks.{name}.outcomes.true",
+            f"a list of {len(task.outcomes.true)}",
+            f"a list of {len(task.labels)}, one for each label",
+            repair,
+        )
+        for name, task in manifest.tasks.items()
+        if task.outcomes is not None and len(task.outcomes.true) != len(task.labels)
     ]
     if wrong:
         raise ModelError(wrong)

@@ -22,7 +22,7 @@ from mtl.evaluation.run_summary import (
 )
 from mtl.evaluation.task_gradients import GradientFigures, method, sentences
 from mtl.reporting.markdown import code, escaped, folded, image, link
-from mtl.reporting.sections import calibration_section, confusion_table, error_blocks, stage_blocks
+from mtl.reporting.sections import answering_section, calibration_section, confusion_table, error_blocks, stage_blocks
 from mtl.reporting.tables import class_table, group_table, results_table, unfreezing_table
 
 MATRIX_CLASSES = 12
@@ -59,6 +59,7 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
     for task, splits in summary.tasks.items():
         yield from _task(task, splits, summary)
     yield from calibration_section(summary.tasks)
+    yield from answering_section(summary.tasks)
     if summary.pictures.training:
         yield from ("## Training", _image(summary.pictures.training))
     if summary.groups:

@@ -10,7 +10,7 @@ from mtl.evaluation.records import CalibrationReport, StageReports, TaskReport
 from mtl.evaluation.run_summary import calibrations
 from mtl.evaluation.slices import SliceFigures
 from mtl.reporting.markdown import code, escaped, folded, link, table
-from mtl.reporting.tables import Table, calibration_table, decision_table, stage_table
+from mtl.reporting.tables import Table, answer_table, calibration_table, decision_table, set_table, stage_table
 
 
 def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
@@ -30,6 +30,29 @@ def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterat
             yield folded(f"Reliability of {task} on {split}", _bins(report))
 
 
+def answering_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
+    """Yield the Markdown blocks of prediction sets and abstention; nothing where no report has them.
+
+    Args:
+        tasks: The report of each task (outer key) on each split (inner key).
+    """
+    sets, answers = set_table(tasks), answer_table(tasks)
+    if sets is not None and answers is not None:
+        yield from ("## When not to answer", sets.to_markdown(), _SETS_EXPLAINED, answers.to_markdown())
+        yield _ANSWERS_EXPLAINED
+
+
+_SETS_EXPLAINED = (
+    "`predict` with `coverage=` adds the *set* of labels that cannot be ruled out. Of the texts of each label the "
+    "share *coverage* is to have it in its set, on average over validation sets. *Reached* is that share of all rows "
+    "here, *lowest class* that of the class where it is lowest. A label with few validation rows belongs to every set; "
+    "a set is empty if the text is unlike the rows of any label (Sadinle et al. 2019)."
+)
+_ANSWERS_EXPLAINED = (
+    "`predict` with `max_risk=` abstains where the predicted label is less probable than a threshold. Of the texts "
+    "*answered* at most the share *risk* is to be *wrong*, with a probability of 95 % over validation sets (Geifman "
+    "and El-Yaniv 2017). The thresholds come from the validation rows."
+)
 _EXPLAINED = (
     "Without → with the *temperature*, by which the logits are divided (Guo et al. 2017). It was fitted on val, so the "
     "figures on test are the honest ones; it changes no predicted class. *ECE*, the expected calibration error, is the "

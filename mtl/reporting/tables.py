@@ -203,6 +203,33 @@ def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | Non
     return Table("Decision rule", columns, rows, note, texts=2) if rows else None
 
 
+def set_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
+    """Return the figures of prediction sets of each task and split; None where no report has any."""
+    rows: Rows = [
+        [
+            *(task, split, f"{row.coverage:g}", _score(row.covered), _score(row.lowest)),
+            *(f"{row.size:.2f}", _score(row.single), _score(row.empty)),
+        ]
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+        for row in (report.answering.sets if report.answering else ())
+    ]
+    columns = ["task", "split", "coverage", "reached", "lowest class", "labels in a set", "one label", "none"]
+    return Table("Prediction sets", columns, rows, texts=2) if rows else None
+
+
+def answer_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
+    """Return how many rows of each task and split are answered at some risks; None where no report has any."""
+    rows: Rows = [
+        [task, split, f"{row.max_risk:g}", _score(row.answered), _score(row.wrong), _score(row.threshold)]
+        for task, splits in tasks.items()
+        for split, report in splits.items()
+        for row in (report.answering.answers if report.answering else ())
+    ]
+    columns = ["task", "split", "risk", "answered", "wrong", "least probability"]
+    return Table("Answers", columns, rows, texts=2) if rows else None
+
+
 def class_table(title: str, report: TaskReport, most: int | None = MOST_CLASSES) -> Table:
     """Return precision, recall, F1 and support of each class, with both averages and the accuracy in the footer.
 

@@ -67,7 +67,7 @@ def evaluate_run(
     bins = config.calibration.bins
     scored = {
         name: {
-            part: _score(saved, name, task.splits[part], precision, calibrated, bins)
+            part: _score(saved, name, task.splits[part], precision, calibrated, bins, is_fitted_on=part == "val")
             for part in wanted
             if len(task.splits[part])
         }
@@ -119,15 +119,24 @@ def evaluate_file(
 
 
 def _score(
-    saved: SavedModel, task: str, examples: Examples, precision: Precision, calibrated: bool, bins: int
+    saved: SavedModel,
+    task: str,
+    examples: Examples,
+    precision: Precision,
+    calibrated: bool,
+    bins: int,
+    *,
+    is_fitted_on: bool = False,
 ) -> Scored:
     labels = LabelSet(tuple(saved.tasks[task].labels))
     encoder = saved.network.encoder
     split = EncodedSplit(token_table(examples.texts, saved.tokenizer, encoder), labels.ids(examples))
     how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
     logits = logits_of(saved.network, task, split, how)
-    calibration = saved.tasks[task].calibration if calibrated else Calibration()
-    return score(logits, labels.names, split.labels, examples, calibration, bins)
+    head = saved.tasks[task]
+    calibration = head.calibration if calibrated else Calibration()
+    outcomes = head.outcomes if calibrated and not is_fitted_on else None
+    return score(logits, labels.names, split.labels, examples, calibration, bins, outcomes)
 
 
 def _on_device(saved: SavedModel, device: str | None) -> SavedModel:

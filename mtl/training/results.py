@@ -29,6 +29,7 @@ from mtl.evaluation.run_summary import RunPictures, RunSummary, reported_split
 from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.evaluation.stages import with_stages
 from mtl.evaluation.task_gradients import sentences
+from mtl.model.conformal import outcomes
 from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
 from mtl.reporting.model_card import model_card
@@ -152,20 +153,26 @@ def _calibrated(plan: RunPlan, splits: Splits, logits: Logits) -> tuple[dict[str
     heads = dict(plan.start.heads)
     for name in plan.start.kept:
         if plan.trains(name):
-            heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, stale=True)
+            heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, outcomes=None, stale=True)
     for name in plan.tasks:
         head = heads[name]
         classes = len(head.labels)
+        rows, labels = logits[name].get("val", np.empty((0, classes), dtype=np.float32)), splits[name]["val"].labels
         calibration, warnings = calibrate(
-            logits[name].get("val", np.empty((0, classes), dtype=np.float32)),
-            splits[name]["val"].labels,
+            rows,
+            labels,
             np.bincount(splits[name]["train"].labels, minlength=classes),
             temperature=chosen.temperature,
             tuned_prior=chosen.prior == "tuned",
             seed=plan.config.seed,
         )
         bias = None if calibration.bias is None else list(calibration.bias)
-        heads[name] = replace(head, temperature=calibration.temperature, bias=bias, tau=calibration.tau)
+        known = (
+            outcomes(calibration.probabilities(rows), calibration.predicted(rows), labels)
+            if len(rows) and np.isfinite(rows).all()
+            else None
+        )
+        heads[name] = replace(head, temperature=calibration.temperature, bias=bias, tau=calibration.tau, outcomes=known)
         notes += [f"{name}: {text}" for text in warnings]
     return heads, notes
 
@@ -182,6 +189,7 @@ def _scored(
                 plan.tasks[name].splits[split],
                 heads[name].calibration,
                 plan.config.calibration.bins,
+                heads[name].outcomes if split != "val" else None,
             )
             for split, rows in parts.items()
         }

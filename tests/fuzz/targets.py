@@ -248,7 +248,7 @@ def predictions(draw: Draw, folder: Path) -> None:
     for each in (prediction for rows in found.values() for prediction in rows):
         assert abs(sum(each.probabilities.values()) - 1) < 1e-4
     path = folder / f"out{draw(st.sampled_from(['.csv', '.jsonl']))}"
-    predict_to_file(model(), texts, path, "fp32")
+    predict_to_file(model(), texts, path, precision="fp32")
     if path.suffix == ".csv":
         before = csv.field_size_limit(2**31 - 1)
         with path.open(encoding="utf-8", newline="") as file:

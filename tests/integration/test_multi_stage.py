@@ -85,7 +85,7 @@ def test_predictions_show_the_coarse_class(tmp_path: Path) -> None:
         assert each.coarse.label == max(each.coarse.probabilities, key=each.coarse.probabilities.__getitem__)
         assert each.coarse.coarse is None
     assert [each.coarse for each in found["sentiment"]] == [None, None]
-    predict_to_file(model, ["late order"], tmp_path / "out.jsonl", "fp32")
+    predict_to_file(model, ["late order"], tmp_path / "out.jsonl", precision="fp32")
     row = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
     coarse = found["classification"][0].coarse
     assert coarse is not None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import mtl
 from mtl import MultiTaskModel, Prediction, SentenceEncoder
 from mtl.base.errors import ConfigError, DataError, ModelError, Problem
+from mtl.inference.bulk import predict_to_file
+from mtl.model.conformal import Outcomes
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
@@ -66,6 +71,72 @@ def test_one_sentence(model: MultiTaskModel) -> None:
         "topic": (3,),
         "mood": (2,),
     }
+
+
+@pytest.fixture(scope="module")
+def cautious(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MultiTaskModel:
+    """A model that knows from validation rows when not to answer in the task ``mood``, but not in ``topic``."""
+    torch.manual_seed(1)
+    outcomes = Outcomes(true=[[0.5] * 20, [0.48] * 20], right=[0.6] * 100, wrong=[0.3] * 20)
+    tasks = {
+        "mood": TaskHead(list(LABELS["mood"]), HeadSpec("linear", scale=3.0), outcomes=outcomes),
+        "topic": TaskHead(list(LABELS["topic"]), HeadSpec("linear")),
+    }
+    folder = tmp_path_factory.mktemp("cautious")
+    network = build_network(Encoder.from_folder(tiny_folder), tasks)
+    save_model(folder, network, load_tokenizer(tiny_folder), tasks, "")
+    return MultiTaskModel.from_pretrained(folder, device="cpu", tasks=["mood"])
+
+
+def test_sets_and_abstention(cautious: MultiTaskModel) -> None:
+    plain = cautious.predict(TEXTS)["mood"]
+    assert {(row.label_set, row.abstain) for row in plain} == {(None, None)}
+    rows = cautious.predict(TEXTS, coverage=0.9, max_risk=0.1)["mood"]
+    assert [(row.label, row.probabilities) for row in rows] == [(row.label, row.probabilities) for row in plain]
+    for row in rows:
+        zero, one = row.probabilities.values()
+        assert row.label_set == tuple(label for label, held in (("0", zero >= 0.5), ("1", one >= 0.48)) if held)
+        assert row.abstain == (max(zero, one) < 0.6)
+    assert len({row.label_set for row in rows}) > 1
+    assert len({row.abstain for row in rows}) == 2
+    assert cautious.predict(TEXTS[0], coverage=0.9)["mood"].label_set == rows[0].label_set
+    assert all(row.abstain for row in cautious.predict(TEXTS, max_risk=0.001)["mood"])
+
+
+def test_levels_that_cannot_be_kept(model: MultiTaskModel, cautious: MultiTaskModel) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cautious.predict("a", coverage=1.0, max_risk=-0.5, calibrated=False)
+    assert [(problem.place, problem.found) for problem in caught.value.problems] == [
+        ("coverage", "1"),
+        ("coverage", "calibrated=false"),
+        ("max_risk", "-0.5"),
+        ("max_risk", "calibrated=false"),
+    ]
+    with pytest.raises(ConfigError) as caught:
+        model.predict("a", coverage=0.9)
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  coverage\n"
+        "      found:    no outcomes of validation rows in the model for topic, mood\n"
+        "      expected: a model that keeps them\n"
+        "      repair:   train it again with validation rows: models of older versions and stale heads have none"
+    )
+
+
+def test_sets_and_abstention_in_files(cautious: MultiTaskModel, tmp_path: Path) -> None:
+    expected = cautious.predict(TEXTS, coverage=0.9, max_risk=0.1)["mood"]
+    for name in ("x.csv", "x.jsonl", "x.parquet"):
+        predict_to_file(cautious, TEXTS, tmp_path / name, coverage=0.9, max_risk=0.1)
+    with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
+        header, *cells = csv.reader(file)
+    assert header == ["text", "mood", "mood set", "mood abstain", "p(mood=0)", "p(mood=1)"]
+    lines = [json.loads(line)["mood"] for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
+    table = pq.read_table(tmp_path / "x.parquet").to_pylist()
+    for row, cell, line, record in zip(expected, cells, lines, table, strict=True):
+        labels = " | ".join(row.label_set or ())
+        assert cell[2:4] == [labels, "true" if row.abstain else "false"]
+        assert (record["mood set"], record["mood abstain"]) == (labels, row.abstain)
+        assert (tuple(line["set"]), line["abstain"]) == (row.label_set, row.abstain)
 
 
 def test_some_tasks_alone(model: MultiTaskModel, run: Path) -> None:

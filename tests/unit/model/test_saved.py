@@ -262,6 +262,18 @@ def test_a_manifest_that_is_none(copy: Path, content: str, place: str, found: st
         ({"bias": [0.5]}, "bias", "a list of 1", "null, or a list of 2 numbers, one for each label"),
         ({"bias": []}, "bias", "a list of 0", "null, or a list of 2 numbers, one for each label"),
         ({"bias": [0.5, None]}, "bias.1", "null", "a number"),
+        (
+            {"outcomes": {"true": [[0.5]], "right": [0.5], "wrong": []}},
+            "outcomes.true",
+            "a list of 1",
+            "a list of 2, one for each label",
+        ),
+        (
+            {"outcomes": {"true": [[0.5], [1.5]], "right": [0.5], "wrong": []}},
+            "outcomes.true.1.0",
+            "1.5",
+            "less than or equal to 1",
+        ),
     ],
 )
 def test_a_calibration_that_is_none(copy: Path, change: dict[str, Any], key: str, found: str, expected: str) -> None:

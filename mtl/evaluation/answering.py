@@ -1,0 +1,60 @@
+"""How prediction sets and abstention, whose thresholds come from validation rows, do on other rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mtl.evaluation.records import AnswerFigures, AnsweringReport, SetFigures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mtl.model.conformal import Outcomes
+
+COVERAGES: Final = (0.8, 0.9, 0.95)
+RISKS: Final = (0.01, 0.05, 0.1)
+
+
+def answering_report(
+    probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64], outcomes: Outcomes
+) -> AnsweringReport:
+    """Return what the thresholds of validation rows give on other rows, for some coverages and risks.
+
+    Args:
+        probabilities: Calibrated, ``(N, C)``, of at least one row.
+        predicted: The predicted classes, ``(N,)``.
+        labels: The true classes, ``(N,)``.
+        outcomes: Those of the validation rows.
+    """
+    rows = np.arange(len(labels))
+    confidence, wrong = probabilities[rows, predicted], predicted != labels
+    sets = []
+    for coverage in COVERAGES:
+        inside = probabilities >= outcomes.set_thresholds(coverage)
+        sizes, holds = inside.sum(axis=1), inside[rows, labels]
+        lowest = min(float(holds[labels == label].mean()) for label in np.unique(labels))
+        sets.append(
+            SetFigures(
+                coverage=coverage,
+                covered=float(holds.mean()),
+                lowest=lowest,
+                size=float(sizes.mean()),
+                single=float((sizes == 1).mean()),
+                empty=float((sizes == 0).mean()),
+            )
+        )
+    answers = []
+    for risk in RISKS:
+        threshold = outcomes.answer_threshold(risk)
+        answered = confidence >= threshold
+        answers.append(
+            AnswerFigures(
+                max_risk=risk,
+                threshold=threshold if np.isfinite(threshold) else None,
+                answered=float(answered.mean()),
+                wrong=float(wrong[answered].mean()) if answered.any() else None,
+            )
+        )
+    return AnsweringReport(sets, answers)

@@ -1,0 +1,128 @@
+"""When not to answer: sets of labels that hold the true one, and a confidence below which no answer is given.
+
+Both come from the outcomes of a calibrated head on validation rows, and hold as far as later texts are like these rows.
+Choosing the best epoch, the temperature and the decision rule on the same rows makes them a little optimistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl.base import schema
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_ROWS: Final = 5000
+"""With more validation rows as many are drawn: thresholds are then exact to a hundredth, and a model stays small."""
+CERTAINTY: Final = 0.95
+"""The probability, over validation sets, that the answers given keep the risk."""
+_HALVINGS: Final = 50
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(config=schema.STRICT)
+class Outcomes:
+    """The probabilities that a calibrated head gave on validation rows.
+
+    Attributes:
+        true: For each label, in the order of the logits, its probability in each row that has it, ascending.
+        right: The probability of the predicted label in each row where it is the true one, ascending.
+        wrong: The same for the rows where it is not.
+    """
+
+    true: Sequence[Sequence[Probability]]
+    right: Sequence[Probability]
+    wrong: Sequence[Probability]
+
+    def set_thresholds(self, coverage: float) -> NDArray[np.float64]:
+        """Return the least probability with which each label belongs to a prediction set, ``(C,)``.
+
+        Split-conformal prediction class by class (Vovk 2012, "Conditional validity of inductive conformal predictors";
+        Sadinle, Lei and Wasserman 2019, "Least ambiguous set-valued classifiers with bounded error levels"): of the
+        texts of each label the set holds it in a share of at least ``coverage``, on average over validation sets. A
+        label with fewer than ``coverage / (1 - coverage)`` validation rows belongs to every set.
+
+        Args:
+            coverage: From 0 to 1, both excluded.
+        """
+        return np.array([_least(probabilities, coverage) for probabilities in self.true])
+
+    def answer_threshold(self, risk: float) -> float:
+        """Return the least confidence, the probability of the predicted label, with which an answer is given.
+
+        Among the texts answered the share of wrong labels is then at most ``risk`` with probability `CERTAINTY`
+        (Geifman and El-Yaniv 2017, "Selective classification for deep neural networks", algorithm 1).
+
+        Args:
+            risk: From 0 to 1, both excluded.
+
+        Returns:
+            The threshold; infinity if these rows support none, so that nothing is answered.
+        """
+        right, wrong = np.asarray(self.right, dtype=np.float64), np.asarray(self.wrong, dtype=np.float64)
+        confidences = np.sort(np.concatenate((right, wrong)))
+        low, high, threshold = 0, len(confidences), np.inf
+        uncertainty = (1 - CERTAINTY) / max(1, len(confidences).bit_length())  # shared by the thresholds tried
+        while low < high:
+            middle = (low + high) // 2
+            lowest = confidences[middle]
+            answered = len(confidences) - np.searchsorted(confidences, lowest)
+            errors = len(wrong) - np.searchsorted(wrong, lowest)
+            if error_bound(int(errors), int(answered), uncertainty) <= risk:
+                threshold, high = lowest, middle
+            else:
+                low = middle + 1
+        return float(threshold)
+
+
+def outcomes(probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Outcomes:
+    """Return the outcomes of validation rows, rounded down to six digits.
+
+    Args:
+        probabilities: Calibrated, ``(N, C)``.
+        predicted: The predicted classes, ``(N,)``.
+        labels: The true classes, ``(N,)``.
+    """
+    rows = np.arange(len(labels))
+    if len(rows) > MOST_ROWS:
+        rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
+    rounded = np.floor(np.clip(probabilities[rows], 0, 1) * 1e6) / 1e6
+    predicted, labels = predicted[rows], labels[rows]
+    rows = np.arange(len(rows))
+    true, confidence, right = rounded[rows, labels], rounded[rows, predicted], predicted == labels
+    return Outcomes(
+        [np.sort(true[labels == label]).tolist() for label in range(probabilities.shape[1])],
+        np.sort(confidence[right]).tolist(),
+        np.sort(confidence[~right]).tolist(),
+    )
+
+
+def _least(ascending: Sequence[float], coverage: float) -> float:
+    """Return the ``k``-th greatest value with ``k = ceil((n + 1) coverage)``; 0 if there are fewer."""
+    rank = int(np.ceil((len(ascending) + 1) * coverage - 1e-9))
+    return 0.0 if rank > len(ascending) else ascending[len(ascending) - rank]
+
+
+def error_bound(errors: int, rows: int, uncertainty: float) -> float:
+    """Return the upper end of the one-sided Clopper-Pearson interval of an error rate.
+
+    It is the rate at which ``errors`` or fewer of ``rows`` are wrong with probability ``uncertainty``; 1 where all are.
+    """
+    if errors >= rows:
+        return 1.0
+    counts = np.arange(1, errors + 1)
+    log_choices = np.concatenate(([0.0], np.cumsum(np.log((rows - counts + 1) / counts))))
+    wrong = np.arange(errors + 1)
+    low, high = errors / rows, 1.0
+    for _ in range(_HALVINGS):
+        rate = (low + high) / 2
+        terms = log_choices + wrong * np.log(rate) + (rows - wrong) * np.log1p(-rate)
+        low, high = (rate, high) if np.exp(terms).sum() > uncertainty else (low, rate)
+    return high
