@@ -8,15 +8,8 @@ from mtl.base.errors import listed
 from mtl.data.problems import plural
 from mtl.model.head_specs import MultiStageSpec
 from mtl.model.saved import HeadSpec, multi_stage_specs
-from mtl.training.build import class_offsets, class_weights
+from mtl.training.losses import LOSSES, WEIGHTINGS, class_offsets, class_weights
 from mtl.training.plan import RunPlan
-
-_WEIGHTINGS = {
-    "balanced": "balanced class weights (power {weighting_power:g}):",
-    "effective_number": "class weights by effective number (beta {beta:g}):",
-    "logit_adjustment": "logits adjusted in training (tau {tau:g}) by",
-}
-"""The text before the values of each weighting."""
 
 
 def facts(plan: RunPlan) -> dict[str, str]:
@@ -103,12 +96,12 @@ def loss_texts(plan: RunPlan) -> dict[str, str]:
     texts = {}
     for task, loss in loss_settings(plan).items():
         settings = plan.config.loss.of(task)
-        parts = [f"focal, gamma {settings.gamma:g}" if settings.kind == "focal" else "cross-entropy"]
+        parts = [LOSSES[settings.kind].text.format(**asdict(settings))]
         if settings.label_smoothing:
             parts.append(f"label smoothing {settings.label_smoothing:g}")
-        if settings.weighting != "none":
-            parts.append(f"{_WEIGHTINGS[settings.weighting].format(**asdict(settings))} {_values(loss)}")
-        if parts != ["cross-entropy"]:
+        if text := WEIGHTINGS[settings.weighting].text:
+            parts.append(f"{text.format(**asdict(settings))} {_values(loss)}")
+        if parts != [LOSSES["cross_entropy"].text]:
             texts[task] = "; ".join(parts)
     return texts
 

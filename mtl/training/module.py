@@ -20,12 +20,11 @@ from mtl.config.checks import SHOWN
 from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
-from mtl.training.combination import Combination, Randomness
+from mtl.training.combination import GradientAggregation, Randomness
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
-from mtl.training.gradient_aggregation import GradientAggregation
 from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
-from mtl.training.losses import TaskLosses
+from mtl.training.losses import Objective
 from mtl.training.optimization import clip_norm, gradient_norm
 from mtl.training.parallel import over_processes
 
@@ -59,13 +58,11 @@ class MultiTaskModule(LightningModule):
 
     Args:
         network: Encoder and heads.
-        classes: The number of classes of each task.
-        losses: The tasks' losses.
+        classes: The number of classes of each validated task.
+        objective: The tasks' losses and their combination.
         freezing: When each layer is trained, by optimizer steps.
         optimizer: Makes the optimizer of all parameters that are trained at any time.
-        schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
-        hyperparameters: The configuration as plain values, saved in the checkpoints.
-        combination: How the tasks' losses are combined; by default they are summed.
+        scheduler: Makes the scheduler of that optimizer, which is stepped once per optimizer step.
         guard: Checks each optimizer step; without it a loss that is not finite reaches the weights.
 
     Attributes:
@@ -77,31 +74,28 @@ class MultiTaskModule(LightningModule):
         self,
         network: MultiTaskNetwork,
         classes: Mapping[str, int],
-        losses: TaskLosses,
+        objective: Objective,
         freezing: FreezePlan,
         optimizer: Callable[[], Optimizer],
-        schedule: Callable[[Optimizer], LRScheduler],
-        hyperparameters: Mapping[str, Any] | None = None,
-        combination: Combination | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler],
         guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.losses = losses
-        self.combination = combination or Combination(tuple(classes))
+        self.losses = objective.losses
+        self.combination = objective.combination
         self.step: ForwardPass | None = None
         self.freezing = freezing
         self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
         self._optimizer = optimizer
-        self._schedule = schedule
+        self._scheduler = scheduler
         self._times_unfrozen = -1
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
         self._noted_at = -1
         self._batches_noted: Counter[str] = Counter()
         self.figures: dict[str, Tensor | float] = {}
-        self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch."""
@@ -293,7 +287,7 @@ class MultiTaskModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule, which is stepped with each optimizer step."""
         optimizer = self._optimizer()
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

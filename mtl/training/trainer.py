@@ -35,6 +35,7 @@ from mtl.training.freezing import FreezePlan
 from mtl.training.gradient_watch import GradientWatch
 from mtl.training.guard import StepGuard
 from mtl.training.loop import use_exact_loops
+from mtl.training.losses import Objective
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SummedGradients
@@ -119,7 +120,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         eps=settings.eps,
         fused=plan.precision != "16-mixed",
     )
-    schedule = partial(
+    scheduler = partial(
         build_schedule,
         schedule=settings.schedule,
         total_steps=total_steps(config.trainer, len(data.sampler)),
@@ -129,17 +130,17 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
     )
     # On a GPU steps are judged as often as figures are logged, when the device is waited for anyway.
     every = config.trainer.log_every_n_steps or _LOG_EVERY if plan.device.type == "cuda" else 1
-    return MultiTaskModule(
+    module = MultiTaskModule(
         plan.start.network,
         {task: len(plan.tasks[task].labels) for task in data.val},
-        make_losses(config, plan.class_counts),
+        Objective(make_losses(config, plan.class_counts), plan.combination),
         freezing,
         optimizer=optimizer,
-        schedule=schedule,
-        hyperparameters=asdict(config),
-        combination=plan.combination,
+        scheduler=scheduler,
         guard=StepGuard(BadSteps(plan), every=every),
     )
+    module.save_hyperparameters({"config": asdict(config)}, logger=False)
+    return module
 
 
 @dataclass(slots=True)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.checks import load
-from mtl.training import build, gradient_aggregation
-from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.config.combine import Combine, LossName, WeightingName
+from mtl.training import build, combination
+from mtl.training.combination import (
+    COMBINATIONS,
+    Combination,
+    DynamicWeightAverage,
+    Famo,
+    GradientAggregation,
+    Uncertainty,
+    Weighted,
+)
 from mtl.training.freezing import FreezePlan
-from mtl.training.gradient_aggregation import GradientAggregation
+from mtl.training.losses import LOSSES, WEIGHTINGS
 from tests.support.configs import changed, composed
 from tests.support.networks import network
 
@@ -103,6 +112,13 @@ def test_the_file_and_the_key_choose_the_same(name: str, kind: type[Combination]
     assert type(build.make_combination(by_file, ["classification", "sentiment"])) is kind
 
 
+@pytest.mark.parametrize(
+    ("names", "registry"), [(LossName, LOSSES), (WeightingName, WEIGHTINGS), (Combine, COMBINATIONS)]
+)
+def test_the_configuration_allows_the_names_of_the_registries(names: Any, registry: dict[str, Any]) -> None:
+    assert list(get_args(names)) == list(registry)
+
+
 def test_only_what_learns_with_the_network_has_a_group(tiny_folder: Path) -> None:
     config = load(changed({"loss.combine": "uncertainty", "loss.uncertainty.rate": 0.5}))
     net = network(tiny_folder)
@@ -119,7 +135,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     def missing(name: str) -> None:
         raise ImportError("No module named 'torchjd'")
 
-    monkeypatch.setattr(build, "torchjd_weighting", missing)
+    monkeypatch.setattr(combination, "torchjd_weighting", missing)
     with pytest.raises(ConfigError) as caught:
         build.make_combination(load(changed({"loss.combine": "upgrad"})), ())
     assert str(caught.value) == (
@@ -133,4 +149,4 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_torchjd_is_imported_only_where_it_is_used() -> None:
-    assert "torchjd" not in vars(gradient_aggregation)
+    assert "torchjd" not in vars(combination)

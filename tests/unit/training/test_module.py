@@ -229,7 +229,3 @@ def test_a_checkpoint_leaves_out_what_never_learns(tiny_folder: Path) -> None:
     other.on_load_checkpoint(checkpoint)
     other.load_state_dict(checkpoint["state_dict"])
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in trained.state_dict().items())
-
-
-def test_hyperparameters_are_plain_values(tiny_folder: Path) -> None:
-    assert dict(module(tiny_folder).hparams) == {"config": {"seed": 7}}
