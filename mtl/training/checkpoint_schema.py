@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired
 import lightning
 import numpy as np
 import torch
-import transformers
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, with_config
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
-import mtl
 from mtl.base.errors import ModelError, Problem, listed
-from mtl.training.checkpoints import read_checkpoint
+from mtl.training.checkpoints import read_checkpoint, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,12 +128,6 @@ ResumePoint = TypedDict(
 )
 _MODEL: Final = TypeAdapter(with_config(_STRICT)(ResumePoint))
 _WEIGHTS: Final = TypeAdapter(dict[str, InstanceOf[Tensor]], config=_STRICT)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that compute."""
-    modules = {"mtl": mtl, "torch": torch, "lightning": lightning, "transformers": transformers}
-    return {name: str(module.__version__) for name, module in modules.items()}
 
 
 def validate(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -20,9 +20,9 @@ from mtl.config.checks import SHOWN
 from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
+from mtl.training.bad_steps import StepGuard
 from mtl.training.combination import GradientAggregation, Randomness
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
-from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import Objective
 from mtl.training.optimization import clip_norm, gradient_norm

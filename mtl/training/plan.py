@@ -21,7 +21,7 @@ from mtl.config.fields import Config
 from mtl.data.splits import oversampled_rows
 from mtl.data.tasks import TaskData
 from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
-from mtl.training.checkpoint_schema import versions
+from mtl.training.checkpoints import versions
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.hardware import choose_device, choose_precision, count_processes

@@ -25,22 +25,20 @@ from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.training.announce import unfreezing_lines
 from mtl.training.averaging import AveragedWeights
-from mtl.training.bad_steps import BadSteps
+from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.build import make_losses
 from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, History, UnfreezingLines
 from mtl.training.checkpoints import CheckpointFiles, CurveLog
+from mtl.training.description import unfreezing_lines
 from mtl.training.freezing import FreezePlan
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.guard import StepGuard
-from mtl.training.loop import use_exact_loops
 from mtl.training.losses import Objective
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SummedGradients
 from mtl.training.plan import RunPlan
-from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm
+from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm, use_exact_loops
 from mtl.training.stopping import Stop
 
 _LOG_EVERY = 50

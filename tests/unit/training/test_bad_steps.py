@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.training.guard import BadStep, BrokenWeights, StepGuard, not_finite
+from mtl.training.bad_steps import BadStep, BrokenWeights, StepGuard, not_finite
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.optimization import build_adamw
 from tests.support.networks import batch
