@@ -305,7 +305,7 @@ class BadSteps:
         if not config.trainer.gradient_clip_val:
             yield "trainer.gradient_clip_val=5.0, which is off"
         if config.callbacks.bad_steps.action == "stop":
-            yield "look into the rows; to go on without such steps: callbacks.bad_steps.action=skip"
+            yield "look into the rows; to continue without such steps: callbacks.bad_steps.action=skip"
         yield from self._last_good_state()
 
 

@@ -275,10 +275,10 @@ def _optimizer_problems(checkpoint: Mapping[str, Any], module: MultiTaskModule) 
     saved = checkpoint["optimizer_states"][0]
     yield from _unlike(saved["param_groups"], optimizer.state_dict()["param_groups"], "optimizer_states.0.param_groups")
     yield from _unlike(checkpoint["lr_schedulers"], [scheduler.state_dict()], "lr_schedulers")
-    parameters = dict(enumerate(each for group in optimizer.param_groups for each in group["params"]))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, state in saved["state"].items():
         place = f"optimizer_states.0.state.{number}"
-        if number not in parameters:
+        if not 0 <= number < len(parameters):
             yield Problem(place, f"parameter {number}", f"parameters 0 to {len(parameters) - 1}")
             continue
         moment = parameters[number].detach()

@@ -126,9 +126,9 @@ class MultiTaskModule(LightningModule):
         if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
         if batch.features is not None and not _is_frozen_at(batch, self._boundary):
-            found, allowed = batch.boundary or "embedding", self._boundary or 0
+            above, frozen = batch.boundary or "embedding", self._boundary or 0
             raise RuntimeError(
-                f"step {self.global_step}: a batch of activations at {found}, but layers from {allowed} on learn"
+                f"step {self.global_step}: a batch of activations at {above}, but layers from {frozen} on are trained"
             )
 
     def _freeze(self) -> None:
@@ -255,8 +255,7 @@ class MultiTaskModule(LightningModule):
 
     def _nothing_to_learn(self) -> Tensor:
         """Return 0 with a gradient of 0, for a step whose tasks have frozen heads while the encoder is still frozen."""
-        parameter = next(one for one in self.network.parameters() if one.requires_grad)
-        return 0.0 * parameter.sum()
+        return 0.0 * next(parameter for parameter in self.network.parameters() if parameter.requires_grad).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the task of the batch."""
@@ -312,20 +311,17 @@ class MultiTaskModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """Report bad steps before metrics and checkpoints are made."""
-        self._inspect()
+        if self._guard is not None:
+            self._guard.inspect()
 
     def on_train_epoch_end(self) -> None:
         """Report bad steps at the end of an epoch without validation."""
-        self._inspect()
+        self.on_validation_start()
 
     @property
     def left_out(self) -> int:
         """The number of optimizer steps that were left out because they were not finite."""
         return 0 if self._guard is None else self._guard.left_out
-
-    def _inspect(self) -> None:
-        if self._guard is not None:
-            self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is never trained: it is what training started from, and 400 MB of an MPNet.

@@ -163,5 +163,5 @@ def build_schedule(
     return LambdaLR(optimizer, [_product(whole, stage_factor(start, rising)) for start in starts])
 
 
-def _product(one: Callable[[int], float], other: Callable[[int], float]) -> Callable[[int], float]:
-    return lambda step: one(step) * other(step)
+def _product(first: Callable[[int], float], second: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: first(step) * second(step)

@@ -83,7 +83,9 @@ class Results:
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
         """The report of each task and split."""
-        return {task: {split: each.report for split, each in splits.items()} for task, splits in self.scored.items()}
+        return {
+            task: {split: scores.report for split, scores in splits.items()} for task, splits in self.scored.items()
+        }
 
     @property
     def name(self) -> str:
@@ -195,8 +197,8 @@ def write(run: Results) -> None:
     card = model_card(run.name, run.heads, run.reports)
     save_model(folder / "model", start.network, start.tokenizer, run.heads, card)
     for task, splits in run.scored.items():
-        for split, each in splits.items():
-            write_predictions(predictions_path(folder, task, split), each.predictions)
+        for split, scores in splits.items():
+            write_predictions(predictions_path(folder, task, split), scores.predictions)
     for task, analysis in run.errors.items():
         write_errors(folder, task, analysis)
     for task, drawn in run.maps.items():
@@ -249,9 +251,9 @@ def backbone_name(config: Config) -> str:
 def _summary(run: Results, pictures: RunPictures) -> RunSummary:
     choices = {group: choice for group, choice in run.choices.items() if group in ("data", "freeze", "learning_rates")}
     examples = {
-        (task, split): confusion_examples(each.predictions)
+        (task, split): confusion_examples(scores.predictions)
         for task, splits in run.scored.items()
-        for split, each in splits.items()
+        for split, scores in splits.items()
     }
     return RunSummary(
         title=f"Run report: {run.name}",

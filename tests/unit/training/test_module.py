@@ -122,7 +122,7 @@ def test_a_batch_that_stands_for_a_layer_that_learns_is_refused(
         return
     with pytest.raises(RuntimeError) as caught:
         trained.on_train_batch_start(early, 0)
-    assert str(caught.value) == f"step 4: a batch of activations at {refused}, but layers from 1 on learn"
+    assert str(caught.value) == f"step 4: a batch of activations at {refused}, but layers from 1 on are trained"
 
 
 def trainable(trained: MultiTaskModule) -> set[str]:
