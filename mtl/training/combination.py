@@ -7,8 +7,7 @@ A new way to combine losses is a class and a line in `COMBINATIONS`, and its nam
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -17,6 +16,11 @@ from torch import Tensor, nn
 from mtl.config.combine import AGGREGATIONS, LossConfig
 
 Weights = Mapping[str, "Tensor | float"]
+
+
+def task_key(task: str) -> str:
+    """Return a task's key in a module dictionary, see `mtl.model.network`."""
+    return f"{task}_"
 
 
 class Combination(nn.Module):
@@ -89,15 +93,15 @@ class Uncertainty(Combination):
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__(tasks)
-        self.log_variances = nn.ParameterDict({_key(task): nn.Parameter(torch.zeros(())) for task in tasks})
+        self.log_variances = nn.ParameterDict({task_key(task): nn.Parameter(torch.zeros(())) for task in tasks})
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
         """Return ``exp(-s)``, with its gradient."""
-        return {task: torch.exp(-self.log_variances[_key(task)]) for task in losses}
+        return {task: torch.exp(-self.log_variances[task_key(task)]) for task in losses}
 
     def penalty(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of ``s / 2`` over the tasks of the step."""
-        return torch.stack([self.log_variances[_key(task)] for task in losses]).sum() / 2
+        return torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
 
 
 class DynamicWeightAverage(Combination):
@@ -380,37 +384,5 @@ COMBINATIONS: Final[Mapping[str, Callable[[Sequence[str], LossConfig], Combinati
 """The values of ``loss.combine``, each with its constructor from the trained tasks and the settings."""
 
 
-class Randomness:
-    """The random state at one moment, to repeat the same dropout for the same rows."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw the same numbers again inside the block, and restore the random state after it."""
-        outside = Randomness(self._device)
-        self._restore()
-        try:
-            yield
-        finally:
-            outside._restore()
-
-    def _restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
-        if self._mps is not None:
-            torch.mps.set_rng_state(self._mps)
-
-
 def _vector(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([loss.detach().float() for loss in losses.values()])
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"

@@ -158,11 +158,7 @@ class Companions:
         return failure or error
 
     def watch(self, signals: socket.socket) -> None:
-        """Watch the others in a thread: this one may wait for them in code where Python handles no signals.
-
-        Args:
-            signals: Receives the numbers of signals.
-        """
+        """Watch the others, and the numbers of signals, in a thread: this one may wait where Python handles none."""
         self._watcher = threading.Thread(target=self._watch, args=[signals], name="companions", daemon=True)
         self._watcher.start()
 
@@ -310,11 +306,7 @@ def _start(place: Place, meeting: Path, threads: int, folder: Path, flags: Seque
 
 
 def join_as_companion(meeting: Path) -> tuple[Place, Connect]:
-    """Return the rank of this process from its environment, and the function that joins the group.
-
-    Args:
-        meeting: The folder through which the processes find each other.
-    """
+    """Return the rank of this process from its environment, and the function that joins the group in a folder."""
     place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
     def connect(device: torch.device) -> None:

@@ -125,12 +125,7 @@ def _unfreezing_row(plan: RunPlan, freezing: FreezePlan, start: int) -> StageRow
 
 
 def unfreezing_lines(plan: RunPlan, freezing: FreezePlan) -> dict[int, str]:
-    """Return the line to print when layers unfreeze, by the optimizer step that they start with.
-
-    Args:
-        plan: The plan of the run.
-        freezing: Its freeze plan by optimizer steps.
-    """
+    """Return the line to print when layers unfreeze, by the step they start with in a freeze plan by steps."""
     starts = freezing.unfreezing
     return {start: _line(_unfreezing_row(plan, freezing, start)) for start in starts} if len(starts) > 1 else {}
 

@@ -55,12 +55,8 @@ def layerwise_rates(
 ) -> dict[str, LayerRate]:
     """Return three rates: heads, the upper layers, the lower layers with the embeddings.
 
-    Args:
-        encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
-        heads: Rate of all heads.
-        upper: Rate of the upper layers.
-        lower: Rate of the other layers.
-        upper_layers: The number of upper layers, or their share (rounded up).
+    The layers are those of the encoder from the bottom, ``embeddings`` first; ``upper_layers`` is the number of upper
+    ones, or their share (rounded up).
 
     Raises:
         ConfigError: ``upper_layers`` is more than the encoder has.
@@ -98,11 +94,7 @@ def parameter_groups(
     They include layers that unfreeze later: an optimizer to which a group is added during a run loses its schedule.
     Biases and norms, which have one dimension, have no weight decay. All of a group unfreezes at the same time.
 
-    Args:
-        network: The network.
-        rates: The rate of each layer of the encoder, of ``heads``, and of ``lora`` if there are adapters.
-        plan: When each layer is trained.
-        weight_decay: The weight decay of all other parameters.
+    ``rates`` holds the rate of each layer of the encoder, of ``heads``, and of ``lora`` if there are adapters.
     """
     members: dict[tuple[str, int, bool], list[tuple[str, str, nn.Parameter]]] = {}
     starts: dict[str, set[int]] = {}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtl.config.combine import TaskLossConfig
-from mtl.training.combination import Combination
+from mtl.training.combination import Combination, task_key
 
 ClassValues = Callable[[TaskLossConfig, NDArray[np.int64]], NDArray[np.float64]]
 """From a task's settings and the training rows of each class ``(C,)`` to a number for each class ``(C,)``."""
@@ -253,7 +253,7 @@ class TaskLosses(nn.Module):
         super().__init__()
         self.consistency = consistency
         self.plain = TaskLoss()
-        self.tasks = nn.ModuleDict({_key(task): loss for task, loss in (tasks or {}).items()})
+        self.tasks = nn.ModuleDict({task_key(task): loss for task, loss in (tasks or {}).items()})
 
     def forward(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss over the rows of each task, a scalar; 0 for a task without rows in this process.
@@ -286,7 +286,7 @@ class TaskLosses(nn.Module):
         }
 
     def _loss(self, task: str) -> nn.Module:
-        key = _key(task)
+        key = task_key(task)
         return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
 
 
@@ -307,8 +307,3 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
         return (first + second).sum()  # 0, with a graph
     p, q = first.float().log_softmax(dim=-1), second.float().log_softmax(dim=-1)
     return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean() / 2
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
-from mtl.training.combination import GradientAggregation, Randomness
+from mtl.training.combination import GradientAggregation, task_key
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import Objective
@@ -31,6 +31,33 @@ from mtl.training.parallel import over_processes
 NAN = float("nan")
 
 log = logging.getLogger(__name__)
+
+
+class Randomness:
+    """The random state at one moment, to repeat the same dropout for the same rows."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers again inside the block, and restore the random state after it."""
+        outside = Randomness(self._device)
+        self._restore()
+        try:
+            yield
+        finally:
+            outside._restore()
+
+    def _restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
 
 
 @dataclass(slots=True)
@@ -86,7 +113,7 @@ class MultiTaskModule(LightningModule):
         self.combination = objective.combination
         self.step: ForwardPass | None = None
         self.freezing = freezing
-        self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
+        self.validation = nn.ModuleDict({task_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
         self._optimizer = optimizer
         self._scheduler = scheduler
@@ -220,14 +247,11 @@ class MultiTaskModule(LightningModule):
     def _look_back(self, step: ForwardPass) -> None:
         """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
         assert step.randomness is not None  # noqa: S101 - narrows for mypy
-        with torch.no_grad(), step.randomness.again(), self._autocast():
+        trainer = self._attached()
+        precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
+        with torch.no_grad(), step.randomness.again(), precision:
             after, _ = self._task_losses(step.batch)
         self.combination.update(step.losses, after)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Return the precision context of a training step."""
-        trainer = self._attached()
-        return contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
 
     def _attached(self) -> Trainer | None:
         """Return the trainer; None where the module is used without one."""
@@ -238,14 +262,13 @@ class MultiTaskModule(LightningModule):
 
     def _rates(self) -> dict[str, float]:
         """Return the learning rate of each group; biases and norms have that of the weights in their layers."""
-        rates = {} if self._attached() is None else {group["name"]: group["lr"] for group in self._groups()}
-        shown = {name: name.removesuffix(NO_DECAY) for name in rates}
-        return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
-
-    def _groups(self) -> list[dict[str, Any]]:
+        if self._attached() is None:
+            return {}
         optimizer = self.optimizers()
         assert isinstance(optimizer, Optimizer)  # noqa: S101 - narrows for mypy: there is one
-        return optimizer.param_groups
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        shown = {name: name.removesuffix(NO_DECAY) for name in rates}
+        return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
 
     def _logs_this_step(self) -> bool:
         """Whether this step's figures are logged: collecting them takes as long as a training step of a head alone."""
@@ -279,7 +302,7 @@ class MultiTaskModule(LightningModule):
             self.log(f"val/{name}", torch.stack(values).mean().float())
 
     def _metrics(self, task: str) -> TaskMetrics:
-        metrics = self.validation[_key(task)]
+        metrics = self.validation[task_key(task)]
         assert isinstance(metrics, TaskMetrics)  # noqa: S101 - narrows nn.Module for mypy
         return metrics
 
@@ -360,8 +383,3 @@ class MultiTaskModule(LightningModule):
 def _is_frozen_at(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
     """Whether the activations of a batch are those of layers that are frozen, which are ``boundary`` many."""
     return boundary == "embedding" or (batch.boundary is not None and batch.boundary <= (boundary or 0))
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"

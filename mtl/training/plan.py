@@ -164,13 +164,7 @@ class ActivationPhase:
 
 
 def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> list[ActivationPhase]:
-    """Return how training obtains the activations of frozen layers, in the order of its steps.
-
-    Args:
-        plan: The plan of the run.
-        steps_per_epoch: Optimizer steps of an epoch.
-        total_steps: Optimizer steps of the whole training.
-    """
+    """Return how training obtains the activations of frozen layers, in the order of its optimizer steps."""
     encoder, freezing = plan.start.network.encoder, plan.freezing.by_steps(steps_per_epoch)
     cached = plan.config.cache.activations
     phases: list[ActivationPhase] = []

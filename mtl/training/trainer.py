@@ -56,7 +56,7 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
     """
     if not plan.groups:
         return None
-    padded = not plan.freezing.encoder_is_frozen
+    padded, settings = not plan.freezing.encoder_is_frozen, plan.config.data
     train = {task: splits[task]["train"] for task in plan.tasks if plan.trains(task)}
     sampler = make_sampler(plan, train, padded=padded)
     steps = optimizer_steps(plan.config.trainer, len(sampler))
@@ -66,7 +66,8 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
         {task: parts["val"] for task, parts in splits.items()},
         sampler,
         pad_id=plan.encoding.pad_id,
-        eval_batch=_eval_batch(plan, padded=padded),
+        # Heads alone take many embeddings at once.
+        eval_batch=Budget(settings.eval_batch_size, 2 * settings.max_tokens) if padded else Budget(batch_size=2**16),
         slots=plan.slots,
         steps=steps,
         frozen=lambda step: _frozen_below(plan, activations, freezing, step),
@@ -99,12 +100,6 @@ def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bo
         rank=plan.place.rank,
         world_size=plan.place.world_size,
     )
-
-
-def _eval_batch(plan: RunPlan, *, padded: bool) -> Budget:
-    """Return how large a batch may be outside training; heads alone take many embeddings at once."""
-    data = plan.config.data
-    return Budget(data.eval_batch_size, 2 * data.max_tokens) if padded else Budget(batch_size=2**16)
 
 
 def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:

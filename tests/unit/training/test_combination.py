@@ -10,7 +10,8 @@ import torch
 from torch.optim import Adam
 
 from mtl.training.checkpoints import random_state, restore_random_state
-from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Randomness, Uncertainty, Weighted
+from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.training.module import Randomness
 from tests.support.modules import Waits
 
 if TYPE_CHECKING:
