@@ -16,7 +16,7 @@ from mtl.base.errors import Problem, TrainingError, listed
 from mtl.base.files import write_json
 from mtl.data.batch import Batch
 from mtl.data.problems import plural
-from mtl.training.optimization import does_nothing_if, is_scaled
+from mtl.training.optimization import is_scaled, skip_step_if
 from mtl.training.plan import RunPlan
 
 FOLDER = "bad_steps"
@@ -73,8 +73,8 @@ _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 @dataclass(slots=True)
-class _Judged:
-    """A judged step whose result has not been read from the device yet."""
+class _CheckedStep:
+    """A checked step whose result has not been read from the device yet."""
 
     step: int
     epoch: int
@@ -115,14 +115,14 @@ class StepGuard:
     sound: int = 0
     _batches: list[_Rows] = field(default_factory=list)
     _total: Tensor | None = None
-    _judged: list[_Judged] = field(default_factory=list)
+    _checked: list[_CheckedStep] = field(default_factory=list)
 
-    def saw(self, batch: Batch, losses: Mapping[str, Tensor], total: Tensor) -> None:
+    def record(self, batch: Batch, losses: Mapping[str, Tensor], total: Tensor) -> None:
         """Record a batch of the next step with its losses and their combination, scalars."""
         self._batches.append((batch.step_rows, {task: loss.detach() for task, loss in losses.items()}))
         self._total = total.detach() if self._total is None else self._total + total.detach()
 
-    def judge(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:
+    def check_step(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:
         """Make the optimizer skip its next step if that is bad.
 
         Args:
@@ -132,22 +132,23 @@ class StepGuard:
             epoch: The epoch, from 0.
         """
         total = norm.new_zeros(()) if self._total is None else self._total
-        checked = total if is_scaled(optimizer) else total + norm.to(total.device)  # finite only if both are
-        judged = _Judged(step + 1, epoch + 1, ~checked.isfinite(), norm, self._batches)
+        if not is_scaled(optimizer):
+            total = total + norm.to(total.device)  # finite only if both are
+        checked = _CheckedStep(step + 1, epoch + 1, ~total.isfinite(), norm, self._batches)
         self._batches, self._total = [], None
-        self._judged.append(judged)
+        self._checked.append(checked)
         if self.every == 1 or is_scaled(optimizer):
-            if judged.bad:
+            if checked.bad:
                 optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
             self.inspect()
             return
-        does_nothing_if(optimizer, judged.bad)
-        if len(self._judged) >= self.every:
+        skip_step_if(optimizer, checked.bad)
+        if len(self._checked) >= self.every:
             self.inspect()
 
     def inspect(self) -> None:
         """Report the bad steps since the last call."""
-        steps, self._judged = self._judged, []
+        steps, self._checked = self._checked, []
         if not steps:
             return
         for step, bad in zip(steps, torch.stack([step.bad for step in steps]).tolist(), strict=True):
@@ -202,13 +203,13 @@ def _weights(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
                     yield f"{name} {number} of the optimizer", value
 
 
-def _bad_step(judged: _Judged, in_a_row: int, number: int, sound: int) -> BadStep:
+def _bad_step(step: _CheckedStep, in_a_row: int, number: int, sound: int) -> BadStep:
     rows: dict[str, list[int]] = {}
-    for batch, _ in judged.batches:
+    for batch, _ in step.batches:
         for task, indices in batch.items():
             rows.setdefault(task, []).extend(indices.tolist())
-    losses = [{task: float(loss) for task, loss in of_tasks.items()} for _, of_tasks in judged.batches]
-    return BadStep(judged.step, judged.epoch, losses, float(judged.norm), rows, in_a_row, number, sound)
+    losses = [{task: float(loss) for task, loss in of_tasks.items()} for _, of_tasks in step.batches]
+    return BadStep(step.step, step.epoch, losses, float(step.norm), rows, in_a_row, number, sound)
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class GradientWatch(Callback):
         self._last = trainer.global_step
         name, parameters = layer
         total = sum_over_processes if trainer.world_size > 1 else None
-        norms, cosines = measured(step.losses, step.embeddings, parameters, total)
+        norms, cosines = measure_gradients(step.losses, step.embeddings, parameters, total)
         self._note(name, norms, cosines)
         figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
         figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
@@ -99,7 +99,7 @@ def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | Non
     return None
 
 
-def measured(
+def measure_gradients(
     losses: Mapping[str, Tensor],
     embeddings: Sequence[Tensor],
     parameters: Sequence[nn.Parameter],

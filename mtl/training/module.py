@@ -170,7 +170,7 @@ class MultiTaskModule(LightningModule):
         self.step = ForwardPass(batch, losses, embeddings, randomness)
         total: Tensor = self.combination(losses)
         if self._guard is not None:
-            self._guard.saw(batch, losses, total)
+            self._guard.record(batch, losses, total)
         if self._logs_this_step():
             self._note_figures(losses, total)
         self.combination.observe(losses)
@@ -330,7 +330,7 @@ class MultiTaskModule(LightningModule):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         if self._guard is not None:
-            self._guard.judge(optimizer, norm, self.global_step, self.current_epoch)
+            self._guard.check_step(optimizer, norm, self.global_step, self.current_epoch)
 
     def on_validation_start(self) -> None:
         """Report bad steps before metrics and checkpoints are made."""

@@ -73,7 +73,7 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     return norm
 
 
-def does_nothing_if(optimizer: Optimizer, flag: Tensor) -> None:
+def skip_step_if(optimizer: Optimizer, flag: Tensor) -> None:
     """Make the next step of a fused AdamW of `build_adamw` change nothing if a flag on its device is set.
 
     It uses ``found_inf``, which PyTorch provides for fp16 gradients as it does ``grad_scale``, see `clip_norm`.

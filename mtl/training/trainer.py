@@ -121,7 +121,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         starts=[freezing.first.get(group.layers[0], 0) for group in plan.groups],
         stage_warmup=0 if gradual is None else gradual.warmup,
     )
-    # On a GPU steps are judged as often as figures are logged, when the device is waited for anyway.
+    # On a GPU steps are checked as often as figures are logged, which synchronises with the device anyway.
     every = config.trainer.log_every_n_steps or _LOG_EVERY if plan.device.type == "cuda" else 1
     module = MultiTaskModule(
         plan.start.network,
