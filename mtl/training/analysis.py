@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     Embeddings = Mapping[str, NDArray[np.float32]]
 
 log = logging.getLogger(__name__)
-Encoded = Mapping[str, Mapping[str, EncodedSplit]]
 Frozen = Mapping[tuple[str, str], "RowActivations"]
 
 
 def analyse_errors(
-    plan: RunPlan, splits: Encoded, scored: Mapping[str, Mapping[str, Scored]], frozen: Frozen | None
+    plan: RunPlan, splits: Splits, scored: Mapping[str, Mapping[str, Scored]], frozen: Frozen | None
 ) -> dict[str, ErrorAnalysis]:
     """Return the error analysis of each task on the split of its report.
 

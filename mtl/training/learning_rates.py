@@ -104,7 +104,8 @@ def parameter_groups(
         for name, parameter in network.layer_parameters(layer):
             members.setdefault((group, first, parameter.ndim > 1), []).append((layer, name, parameter))
     by_group = {rate.group: rate.rate for rate in rates.values()}
-    ordered = sorted(members, key=lambda key: (_order(key[0], by_group), key[1], not key[2]))
+    from_the_top = list(reversed(by_group))
+    ordered = sorted(members, key=lambda key: (from_the_top.index(key[0]), key[1], not key[2]))
     return [
         ParameterGroup(
             name=name
@@ -124,8 +125,3 @@ def _rated_as(layer: str) -> str:
     """Return the key of a layer's rate: heads share one, and so do adapters."""
     kind = layer.partition(".")[0]
     return kind if kind in ("heads", ADAPTER) else layer
-
-
-def _order(group: str, groups: Mapping[str, float]) -> int:
-    """Return the place of a group from the top down: heads first."""
-    return len(groups) - list(groups).index(group)

@@ -262,7 +262,12 @@ class TaskLosses(nn.Module):
             logits: ``(B_task, C_task)`` of each task.
             labels: Class ids ``(B_task,)`` of each task.
         """
-        return {task: self._loss(task)(values.float(), labels[task]) for task, values in logits.items()}
+        losses = {}
+        for task, values in logits.items():
+            key = task_key(task)
+            loss = self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - no get
+            losses[task] = loss(values.float(), labels[task])
+        return losses
 
     def of_two_passes(
         self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], labels: Mapping[str, Tensor]
@@ -284,10 +289,6 @@ class TaskLosses(nn.Module):
             task: (loss + again[task]) / 2 + self.consistency * divergence(first[task], second[task])
             for task, loss in losses.items()
         }
-
-    def _loss(self, task: str) -> nn.Module:
-        key = task_key(task)
-        return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
 
 
 @dataclass(frozen=True, slots=True)

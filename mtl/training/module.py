@@ -339,7 +339,8 @@ class MultiTaskModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Report bad steps at the end of an epoch without validation."""
-        self.on_validation_start()
+        if self._guard is not None:
+            self._guard.inspect()
 
     @property
     def left_out(self) -> int:

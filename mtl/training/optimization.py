@@ -65,7 +65,7 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
         The total norm before clipping, a scalar.
     """
     norm = gradient_norm(optimizer)
-    if _divides(optimizer, norm.device):
+    if _is_fused(optimizer) and norm.device.type in {"cpu", "cuda"}:  # untested on MPS
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -88,11 +88,6 @@ def is_scaled(optimizer: Optimizer) -> bool:
 
 def _is_fused(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
-
-
-def _divides(optimizer: Optimizer, device: torch.device) -> bool:
-    """Whether a step of the optimizer divides by ``grad_scale``; untested on MPS, so not used there."""
-    return _is_fused(optimizer) and device.type in {"cpu", "cuda"}
 
 
 def _forget_scale(optimizer: Optimizer, *_: object) -> None:

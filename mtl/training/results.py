@@ -203,20 +203,16 @@ def write(run: Results) -> None:
         write_errors(folder, task, analysis)
     for task, drawn in run.maps.items():
         write_map(map_path(folder, task, reported_split(run.scored[task]) or ""), drawn)
-    write_report(folder / "report.md", _summary(run, _draw(run)))
+    figures = run.plan.config.evaluation.figures
+    pictures = draw_run(folder, run.reports, run.trained.epochs) if figures else RunPictures()
+    write_report(folder / "report.md", _summary(run, pictures))
     metrics = RunMetrics(
         run.reports, run.trained.cost, _run_facts(run), run.retention, run.trained.gradients, checksums(folder)
     )
-    if run.plan.config.evaluation.figures:
+    if figures:
         write_run_page(folder, metrics)
     write_metrics(folder / "metrics.json", metrics)
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # as large as the last one, and not needed
-
-
-def _draw(run: Results) -> RunPictures:
-    if not run.plan.config.evaluation.figures:
-        return RunPictures()
-    return draw_run(run.plan.folder, run.reports, run.trained.epochs)
 
 
 def _run_facts(run: Results) -> dict[str, object]:

@@ -56,7 +56,7 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
     """
     if not plan.groups:
         return None
-    padded, settings = not plan.freezing.encoder_is_frozen, plan.config.data
+    padded = not plan.freezing.encoder_is_frozen
     train = {task: splits[task]["train"] for task in plan.tasks if plan.trains(task)}
     sampler = make_sampler(plan, train, padded=padded)
     steps = optimizer_steps(plan.config.trainer, len(sampler))
@@ -66,8 +66,7 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
         {task: parts["val"] for task, parts in splits.items()},
         sampler,
         pad_id=plan.encoding.pad_id,
-        # Heads alone take many embeddings at once.
-        eval_batch=Budget(settings.eval_batch_size, 2 * settings.max_tokens) if padded else Budget(batch_size=2**16),
+        eval_batch=_eval_batch(plan, padded=padded),
         slots=plan.slots,
         steps=steps,
         frozen=lambda step: _frozen_below(plan, activations, freezing, step),
@@ -100,6 +99,12 @@ def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bo
         rank=plan.place.rank,
         world_size=plan.place.world_size,
     )
+
+
+def _eval_batch(plan: RunPlan, *, padded: bool) -> Budget:
+    """Return how large a batch may be outside training; heads alone take many embeddings at once."""
+    data = plan.config.data
+    return Budget(data.eval_batch_size, 2 * data.max_tokens) if padded else Budget(batch_size=2**16)
 
 
 def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
@@ -138,7 +143,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
 
 @dataclass(slots=True)
 class Connection:
-    """Joins the processes of a training in several; `connect` is set once they have been started."""
+    """Join the processes of a parallel training; `connect` is set once they have been started."""
 
     connect: Callable[[torch.device], None] | None = None
 
@@ -150,17 +155,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Lightning's side of a run.
-
-    Attributes:
-        trainer: The trainer.
-        module: The module that it trains.
-        data: The batches.
-        connection: Joins the processes of a training in several.
-        meter: Measures what training takes.
-        history: Collects the figures of each epoch.
-        gradients: Measures the tasks' gradients, if the run wants that.
-    """
+    """Lightning's side of a run: trainer, module, batches, and the callbacks whose figures are read after training."""
 
     trainer: pl.Trainer
     module: MultiTaskModule
