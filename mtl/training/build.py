@@ -237,7 +237,7 @@ def make_groups(
     groups = parameter_groups(network, make_rates(config, network), freezing, config.optimizer.weight_decay)
     learned = {f"{COMBINATION}.{name}": parameter for name, parameter in combination.named_parameters()}
     if groups and learned:
-        groups.append(ParameterGroup(COMBINATION, ("log variances",), config.loss.uncertainty.rate, 0.0, learned))
+        groups.append(ParameterGroup(COMBINATION, ("log variances",), combination.rate, 0.0, learned))
     return groups
 
 

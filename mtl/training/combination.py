@@ -33,9 +33,11 @@ class Combination(nn.Module):
 
     Attributes:
         looks_back: Whether `update` is to be called with the losses before and after each optimizer step.
+        rate: The learning rate of its parameters, if it has any; they are learned with the network.
     """
 
     looks_back = False
+    rate = 0.0
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -86,13 +88,18 @@ class Uncertainty(Combination):
     the paper's term for classification, ``L / sigma² + log sigma``. A task whose loss stays high gets less weight; the
     second term keeps the weight from vanishing. Initially all s are 0, which gives the plain sum.
 
+    Args:
+        tasks: All trained tasks.
+        rate: Learning rate of the log variances.
+
     Attributes:
         log_variances: ``s_t`` of each task, learned with the network. Each is a separate tensor, so that a step without
             rows of its task has no gradient for it and changes neither the value nor Adam's averages.
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[str], *, rate: float) -> None:
         super().__init__(tasks)
+        self.rate = rate
         self.log_variances = nn.ParameterDict({task_key(task): nn.Parameter(torch.zeros(())) for task in tasks})
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
@@ -376,7 +383,7 @@ def torchjd_weighting(name: str) -> GramianWeighting:
 COMBINATIONS: Final[Mapping[str, Callable[[Sequence[str], LossConfig], Combination]]] = {
     "sum": lambda tasks, _: Combination(tasks),
     "weighted": lambda tasks, loss: Weighted(tasks, loss.weights),
-    "uncertainty": lambda tasks, _: Uncertainty(tasks),
+    "uncertainty": lambda tasks, loss: Uncertainty(tasks, rate=loss.uncertainty.rate),
     "dwa": lambda tasks, loss: DynamicWeightAverage(tasks, temperature=loss.dwa.temperature, window=loss.dwa.window),
     "famo": lambda tasks, loss: Famo(tasks, rate=loss.famo.rate, decay=loss.famo.decay),
     **dict.fromkeys(AGGREGATIONS, lambda tasks, loss: GradientAggregation(tasks, torchjd_weighting(loss.combine))),

@@ -34,7 +34,7 @@ class ParameterGroup:
 
     Attributes:
         name: Its name in the optimizer: ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate
-            begin to learn at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
+            unfreeze at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
         layers: The layers that its parameters belong to, from the bottom.
         rate: The peak learning rate.
         weight_decay: The weight decay.

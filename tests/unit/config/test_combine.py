@@ -123,12 +123,13 @@ def test_only_what_learns_with_the_network_has_a_group(tiny_folder: Path) -> Non
     config = load(changed({"loss.combine": "uncertainty", "loss.uncertainty.rate": 0.5}))
     net = network(tiny_folder)
     learning, frozen = FreezePlan({"heads.mood": 0}), FreezePlan({})
-    *_, group = build.make_groups(config, net, learning, Uncertainty(("a", "b")))
+    uncertainty = build.make_combination(config, ("a", "b"))
+    *_, group = build.make_groups(config, net, learning, uncertainty)
     assert (group.name, group.rate, group.weight_decay) == ("combination", 0.5, 0.0)
     assert list(group.parameters) == ["combination.log_variances.a_", "combination.log_variances.b_"]
     without = build.make_groups(config, net, learning, Famo(("a", "b"), rate=0.1, decay=0.0))
     assert "combination" not in {each.name for each in without}
-    assert build.make_groups(config, net, frozen, Uncertainty(("a", "b"))) == []
+    assert build.make_groups(config, net, frozen, uncertainty) == []
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
