@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
+from mtl.base.task_names import RESERVED
 from mtl.config.checks import load
 from mtl.config.combine import Combine, LossName, WeightingName
+from mtl.config.short_forms import SECTIONS
 from mtl.training import build, combination
 from mtl.training.combination import (
     COMBINATIONS,
@@ -117,6 +119,10 @@ def test_the_file_and_the_key_choose_the_same(name: str, kind: type[Combination]
 )
 def test_the_configuration_allows_the_names_of_the_registries(names: Any, registry: dict[str, Any]) -> None:
     assert list(get_args(names)) == list(registry)
+
+
+def test_no_task_has_the_name_of_a_key_beside_tasks() -> None:
+    assert {key for keys in SECTIONS.values() for key in keys} == RESERVED
 
 
 def test_only_what_learns_with_the_network_has_a_group(tiny_folder: Path) -> None:
