@@ -10,9 +10,14 @@ from pydantic.dataclasses import dataclass
 from mtl.base import schema
 from mtl.base.schema import Count, Rate, Share
 
+LossName = Literal["cross_entropy", "focal"]
+"""The keys of `mtl.training.losses.LOSSES`."""
+WeightingName = Literal["none", "balanced", "effective_number", "logit_adjustment"]
+"""The keys of `mtl.training.losses.WEIGHTINGS`."""
 Aggregation = Literal["upgrad", "pcgrad", "mgda", "aligned_mtl"]
 """The methods of TorchJD, which combine gradients instead of losses."""
-Combine = Literal["sum", "weighted", "uncertainty", "dwa", "famo", "upgrad", "pcgrad", "mgda", "aligned_mtl"]
+Combine = Literal["sum", "weighted", "uncertainty", "dwa", "famo", Aggregation]
+"""The keys of `mtl.training.combination.COMBINATIONS`."""
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 
 
@@ -20,8 +25,8 @@ AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 class TaskLossConfig:
     """One task's loss; formulas and sources in `mtl.training.losses`."""
 
-    kind: Literal["cross_entropy", "focal"]
-    weighting: Literal["none", "balanced", "effective_number", "logit_adjustment"]
+    kind: LossName
+    weighting: WeightingName
     """What makes up for rare classes."""
     weighting_power: Annotated[float, Field(ge=0, le=1)]
     """``balanced``: exponent of the weights; 1 makes up for the whole imbalance, 0.5 for its square root."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.base.files import expanded
+from mtl.config.combine import LossConfig
 
 TO_BE_GIVEN = "<name>"
 """What stands for the task in ``experiment=single_task``; no task can be called so."""
@@ -78,7 +79,7 @@ def _without(values: Mapping[str, Any], path: tuple[str, ...], keys: set[str]) -
 
 SECTIONS = {
     "heads": ("default", "tasks"),
-    "loss": ("combine", "weights", "uncertainty", "dwa", "famo", "consistency", "default", "tasks"),
+    "loss": tuple(key.name for key in fields(LossConfig)),
 }
 """The groups with settings of single tasks, and the keys in them that are no tasks."""
 _OF_ONE_KIND = frozenset({"hidden"})

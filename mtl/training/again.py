@@ -173,8 +173,8 @@ def _as_split(values: dict[str, Any]) -> dict[str, Any]:
 def write_scored(folder: str | Path, scored: AllScored) -> None:
     """Write ``metrics.json`` and the predictions."""
     for task, splits in scored.items():
-        for split, each in splits.items():
-            write_predictions(predictions_path(folder, task, split), each.predictions)
-    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
+        for split, scores in splits.items():
+            write_predictions(predictions_path(folder, task, split), scores.predictions)
+    reports = {task: {split: scores.report for split, scores in splits.items()} for task, splits in scored.items()}
     files = checksums(Path(folder))
     write_metrics(Path(folder) / "metrics.json", RunMetrics(reports, files=files))

@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     Embeddings = Mapping[str, NDArray[np.float32]]
 
 log = logging.getLogger(__name__)
-Encoded = Mapping[str, Mapping[str, EncodedSplit]]
 Frozen = Mapping[tuple[str, str], "RowActivations"]
 
 
 def analyse_errors(
-    plan: RunPlan, splits: Encoded, scored: Mapping[str, Mapping[str, Scored]], frozen: Frozen | None
+    plan: RunPlan, splits: Splits, scored: Mapping[str, Mapping[str, Scored]], frozen: Frozen | None
 ) -> dict[str, ErrorAnalysis]:
     """Return the error analysis of each task on the split of its report.
 
@@ -80,13 +79,9 @@ def _training_rows(plan: RunPlan, encoded: EncodedSplit, task: str, frozen: Froz
 def embeddings_of(
     plan: RunPlan, encoded: EncodedSplit, known: RowActivations | None, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the embeddings of some rows of a split, ``(M, H)``.
+    """Return the embeddings ``(M, H)`` of some rows (int64, ``(M,)``) of a split.
 
-    Args:
-        plan: The plan of the run, with the encoder.
-        encoded: Token ids of the split.
-        known: The embeddings of all its rows if the encoder is frozen.
-        rows: The rows, int64, ``(M,)``.
+    With a frozen encoder the embeddings of all rows are known already.
     """
     if known is not None:
         return known.gather(rows)[0]

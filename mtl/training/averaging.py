@@ -67,10 +67,8 @@ class AveragedWeights(Callback):
         with torch.no_grad():
             for layer, name, parameter in _trained(pl_module):
                 if layer in trained:
-                    self._averages[name].lerp_(parameter, 1.0 - self._decay_at(self._steps[layer]))
-
-    def _decay_at(self, step: int) -> float:
-        return min(self._decay, step / (step + 9))
+                    decay = min(self._decay, self._steps[layer] / (self._steps[layer] + 9))
+                    self._averages[name].lerp_(parameter, 1.0 - decay)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averages, which stay in place until the best checkpoint is written."""

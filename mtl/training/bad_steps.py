@@ -1,16 +1,22 @@
-"""Handle steps whose loss or gradients are not finite: write their rows to a file, then stop or skip the step."""
+"""Steps whose loss or gradients are not finite: keep them out of weights and checkpoints, and report their rows."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from mtl.base.errors import Problem, TrainingError, listed
 from mtl.base.files import write_json
+from mtl.data.batch import Batch
 from mtl.data.problems import plural
-from mtl.training.guard import BadStep, BrokenWeights, not_finite
+from mtl.training.optimization import is_scaled, skip_step_if
 from mtl.training.plan import RunPlan
 
 FOLDER = "bad_steps"
@@ -20,6 +26,190 @@ _USUAL_DECAY = 0.01
 _USUAL_EPS = 1e-8
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BadStep:
+    """An optimizer step that was left out.
+
+    Attributes:
+        step: The step, from 1.
+        epoch: The epoch, from 1.
+        losses: The loss of each task in each accumulated batch.
+        norm: The norm of the gradients before clipping.
+        rows: The rows of each task's training split in the step.
+        in_a_row: How many consecutive steps up to this one were left out.
+        number: How many steps up to this one were left out since the start of training.
+        sound: The number of optimizer steps when the weights were last checked and finite.
+    """
+
+    step: int
+    epoch: int
+    losses: list[dict[str, float]]
+    norm: float
+    rows: dict[str, list[int]]
+    in_a_row: int
+    number: int
+    sound: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenWeights:
+    """Weights that are not finite after updates from finite gradients, found before they were saved.
+
+    Attributes:
+        first: The first step, from 1, that may have caused it.
+        last: The last such step.
+        names: The tensors that are not finite.
+    """
+
+    first: int
+    last: int
+    names: list[str]
+
+
+_Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""The rows of each task in a batch, and the loss of each."""
+
+
+@dataclass(slots=True)
+class _CheckedStep:
+    """A checked step whose result has not been read from the device yet."""
+
+    step: int
+    epoch: int
+    bad: Tensor
+    norm: Tensor
+    batches: list[_Rows]
+
+
+@dataclass(slots=True)
+class StepGuard:
+    """Check each optimizer step before it is taken.
+
+    With ``every`` = 1 the gradients of a bad step are dropped at once. This synchronises with the device in each step,
+    which is free on a CPU but stalls a GPU. With a larger number the optimizer skips the step by a flag on its device,
+    and the flags of several steps are read together in `inspect`. The weights are the same either way.
+
+    Gradients in fp16 are checked by Lightning's gradient scaler, which skips steps until it has found its scale; only
+    the loss is checked here. Its optimizer is not fused and cannot skip a step by a flag, and the scaler synchronises
+    in each step anyway: a bad step is dropped at once, whatever ``every`` is.
+
+    A finite gradient can still lead to weights that are not finite, if the learning rate is too high for the weight
+    decay or Adam's denominator is too small. So weights are checked before each checkpoint is written.
+
+    Args:
+        report: Called with each bad step, in order, and with broken weights; what it raises ends the training.
+        every: After how many steps to read the flags.
+
+    Attributes:
+        in_a_row: How many steps were left out since the last good one.
+        left_out: How many steps were left out since the start of training.
+        sound: The number of steps when the weights were last checked and finite.
+    """
+
+    report: Callable[[BadStep | BrokenWeights], None]
+    every: int = 1
+    in_a_row: int = 0
+    left_out: int = 0
+    sound: int = 0
+    _batches: list[_Rows] = field(default_factory=list)
+    _total: Tensor | None = None
+    _checked: list[_CheckedStep] = field(default_factory=list)
+
+    def record(self, batch: Batch, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """Record a batch of the next step with its losses and their combination, scalars."""
+        self._batches.append((batch.step_rows, {task: loss.detach() for task, loss in losses.items()}))
+        self._total = total.detach() if self._total is None else self._total + total.detach()
+
+    def check_step(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:
+        """Make the optimizer skip its next step if that is bad.
+
+        Args:
+            optimizer: The optimizer with the gradients of the step.
+            norm: The norm of the gradients before clipping, a scalar.
+            step: The number of optimizer steps before.
+            epoch: The epoch, from 0.
+        """
+        total = norm.new_zeros(()) if self._total is None else self._total
+        if not is_scaled(optimizer):
+            total = total + norm.to(total.device)  # finite only if both are
+        checked = _CheckedStep(step + 1, epoch + 1, ~total.isfinite(), norm, self._batches)
+        self._batches, self._total = [], None
+        self._checked.append(checked)
+        if self.every == 1 or is_scaled(optimizer):
+            if checked.bad:
+                optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
+            self.inspect()
+            return
+        skip_step_if(optimizer, checked.bad)
+        if len(self._checked) >= self.every:
+            self.inspect()
+
+    def inspect(self) -> None:
+        """Report the bad steps since the last call."""
+        steps, self._checked = self._checked, []
+        if not steps:
+            return
+        for step, bad in zip(steps, torch.stack([step.bad for step in steps]).tolist(), strict=True):
+            self.in_a_row = self.in_a_row + 1 if bad else 0
+            if bad:
+                self.left_out += 1
+                self.report(_bad_step(step, self.in_a_row, self.left_out, self.sound))
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Report the weights of a checkpoint that is about to be saved if they are not finite."""
+        steps = checkpoint["global_step"]
+        if names := not_finite(dict(_weights(checkpoint))):
+            self.report(BrokenWeights(self.sound + 1, max(self.sound + 1, steps - self.in_a_row), names))
+        self.sound = steps
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts for a resumed training, after `inspect`."""
+        self.inspect()
+        return {"in_a_row": self.in_a_row, "left_out": self.left_out}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restore the counts; ``sound`` is the step of the checkpoint, since saved weights are finite."""
+        self.in_a_row, self.left_out, self.sound = state["in_a_row"], state["left_out"], state["sound"]
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity.
+
+    A finite sum has only finite terms, is the cheapest pass over a tensor, and all sums are read from the device at
+    once. Only tensors whose sum is not finite, which may also be an overflow of finite terms, are checked by element.
+    """
+    floats = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    if not floats:
+        return []
+    device = next(iter(floats.values())).device
+    sums = torch.stack([value.detach().sum().float().to(device) for value in floats.values()]).isfinite().tolist()
+    doubtful = [name for name, finite in zip(floats, sums, strict=True) if not finite]
+    return [name for name in doubtful if not floats[name].isfinite().all()]
+
+
+def _weights(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a checkpoint, their averages, and the state of the optimizer."""
+    for name, value in checkpoint["state_dict"].items():
+        yield name.removeprefix("network."), value
+    for state in checkpoint.get("callbacks", {}).values():
+        for name, value in state.get("averages", {}).items():
+            yield f"average of {name}", value
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for number, state in optimizer["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    yield f"{name} {number} of the optimizer", value
+
+
+def _bad_step(step: _CheckedStep, in_a_row: int, number: int, sound: int) -> BadStep:
+    rows: dict[str, list[int]] = {}
+    for batch, _ in step.batches:
+        for task, indices in batch.items():
+            rows.setdefault(task, []).extend(indices.tolist())
+    losses = [{task: float(loss) for task, loss in of_tasks.items()} for _, of_tasks in step.batches]
+    return BadStep(step.step, step.epoch, losses, float(step.norm), rows, in_a_row, number, sound)
 
 
 @dataclass(slots=True)
@@ -116,7 +306,7 @@ class BadSteps:
         if not config.trainer.gradient_clip_val:
             yield "trainer.gradient_clip_val=5.0, which is off"
         if config.callbacks.bad_steps.action == "stop":
-            yield "look into the rows; to go on without such steps: callbacks.bad_steps.action=skip"
+            yield "look into the rows; to continue without such steps: callbacks.bad_steps.action=skip"
         yield from self._last_good_state()
 
 

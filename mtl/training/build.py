@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
 from mtl.config.checks import PLACE
-from mtl.config.combine import AGGREGATIONS
-from mtl.config.fields import Config, MultiStageConfig, TaskLossConfig
+from mtl.config.fields import Config, MultiStageConfig
 from mtl.config.freezing import Decay, Layerwise
 from mtl.data.tasks import TaskData
 from mtl.model.adapters import add_adapters
@@ -22,9 +21,8 @@ from mtl.model.layers import ADAPTER
 from mtl.model.loading import load_tokenizer
 from mtl.model.network import MultiTaskNetwork
 from mtl.model.saved import HeadSpec, SavedModel, TaskHead, build_network, load_model
-from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.training.combination import COMBINATIONS, Combination
 from mtl.training.freezing import FreezePlan, plan_freezing, top_layers
-from mtl.training.gradient_aggregation import GradientAggregation, Weighting, torchjd_weighting
 from mtl.training.learning_rates import (
     COMBINATION,
     LayerRate,
@@ -34,7 +32,7 @@ from mtl.training.learning_rates import (
     parameter_groups,
     uniform_rates,
 )
-from mtl.training.losses import TaskLoss, TaskLosses, balanced_weights, effective_number_weights, logit_offsets
+from mtl.training.losses import TaskLosses, make_loss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +237,7 @@ def make_groups(
     groups = parameter_groups(network, make_rates(config, network), freezing, config.optimizer.weight_decay)
     learned = {f"{COMBINATION}.{name}": parameter for name, parameter in combination.named_parameters()}
     if groups and learned:
-        groups.append(ParameterGroup(COMBINATION, ("log variances",), config.loss.uncertainty.rate, 0.0, learned))
+        groups.append(ParameterGroup(COMBINATION, ("log variances",), combination.rate, 0.0, learned))
     return groups
 
 
@@ -249,23 +247,9 @@ def make_combination(config: Config, tasks: Sequence[str]) -> Combination:
     Raises:
         ConfigError: The package of a method is not installed.
     """
-    loss = config.loss
-    if loss.combine in AGGREGATIONS:
-        return GradientAggregation(tasks, _weighting(loss.combine))
-    if loss.combine == "weighted":
-        return Weighted(tasks, loss.weights)
-    if loss.combine == "uncertainty":
-        return Uncertainty(tasks)
-    if loss.combine == "dwa":
-        return DynamicWeightAverage(tasks, temperature=loss.dwa.temperature, window=loss.dwa.window)
-    if loss.combine == "famo":
-        return Famo(tasks, rate=loss.famo.rate, decay=loss.famo.decay)
-    return Combination(tasks)
-
-
-def _weighting(name: str) -> Weighting:
+    name = config.loss.combine
     try:
-        return torchjd_weighting(name)
+        return COMBINATIONS[name](tasks, config.loss)
     except ImportError as error:
         found = f"{name}, which needs TorchJD: {str(error).partition('. ')[0]}"
         expected = "sum, weighted, uncertainty, dwa or famo, or TorchJD"
@@ -273,36 +257,6 @@ def _weighting(name: str) -> Weighting:
 
 
 def make_losses(config: Config, counts: Mapping[str, NDArray[np.int64]]) -> TaskLosses:
-    """Return the losses of the tasks.
-
-    Args:
-        config: The run's configuration.
-        counts: How often rows of each class occur in a pass over each task's training rows, int64, ``(C,)``: rows that
-            are repeated are not weighted again.
-    """
-    losses = {}
-    for task, of_classes in counts.items():
-        settings = config.loss.of(task)
-        weights, offsets = class_weights(settings, of_classes), class_offsets(settings, of_classes)
-        losses[task] = TaskLoss(
-            settings.kind,
-            weights=None if weights is None else weights.tolist(),
-            offsets=None if offsets is None else offsets.tolist(),
-            gamma=settings.gamma,
-            label_smoothing=settings.label_smoothing,
-        )
+    """Return the losses of the tasks; the counts of each task's classes are those of `make_loss`."""
+    losses = {task: make_loss(config.loss.of(task), of_classes) for task, of_classes in counts.items()}
     return TaskLosses(losses, config.loss.consistency)
-
-
-def class_weights(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Return the weights of the classes in a task's loss, ``(C,)``, if it has any; counts as in `make_losses`."""
-    if settings.weighting == "balanced":
-        return balanced_weights(counts, settings.weighting_power)
-    if settings.weighting == "effective_number":
-        return effective_number_weights(counts, settings.beta)
-    return None
-
-
-def class_offsets(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Return what is added to a task's logits in the loss, ``(C,)``, if anything is; counts as in `make_losses`."""
-    return logit_offsets(counts, settings.tau) if settings.weighting == "logit_adjustment" else None

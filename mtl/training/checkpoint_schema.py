@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired
 import lightning
 import numpy as np
 import torch
-import transformers
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, with_config
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
-import mtl
 from mtl.base.errors import ModelError, Problem, listed
-from mtl.training.checkpoints import read_checkpoint
+from mtl.training.checkpoints import read_checkpoint, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,12 +128,6 @@ ResumePoint = TypedDict(
 )
 _MODEL: Final = TypeAdapter(with_config(_STRICT)(ResumePoint))
 _WEIGHTS: Final = TypeAdapter(dict[str, InstanceOf[Tensor]], config=_STRICT)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that compute."""
-    modules = {"mtl": mtl, "torch": torch, "lightning": lightning, "transformers": transformers}
-    return {name: str(module.__version__) for name, module in modules.items()}
 
 
 def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -283,10 +275,10 @@ def _optimizer_problems(checkpoint: Mapping[str, Any], module: MultiTaskModule) 
     saved = checkpoint["optimizer_states"][0]
     yield from _unlike(saved["param_groups"], optimizer.state_dict()["param_groups"], "optimizer_states.0.param_groups")
     yield from _unlike(checkpoint["lr_schedulers"], [scheduler.state_dict()], "lr_schedulers")
-    parameters = dict(enumerate(each for group in optimizer.param_groups for each in group["params"]))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, state in saved["state"].items():
         place = f"optimizer_states.0.state.{number}"
-        if number not in parameters:
+        if not 0 <= number < len(parameters):
             yield Problem(place, f"parameter {number}", f"parameters 0 to {len(parameters) - 1}")
             continue
         moment = parameters[number].detach()

@@ -16,11 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
+import lightning
 import numpy as np
 import torch
+import transformers
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
+import mtl
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import replacing, sync_file
 
@@ -269,6 +272,12 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that compute."""
+    modules = {"mtl": mtl, "torch": torch, "lightning": lightning, "transformers": transformers}
+    return {name: str(module.__version__) for name, module in modules.items()}
 
 
 def random_state() -> dict[str, Any]:

@@ -1,17 +1,26 @@
-"""Combine the tasks' losses into the loss of a step: fixed, learned and adaptive weights.
+"""Combine the tasks' losses into the loss of a step, by weights or by an aggregation of their gradients.
 
 Notation: ``T`` tasks with losses ``L_t``; the loss of a step sums over the tasks that have rows in it.
+
+A new way to combine losses is a class and a line in `COMBINATIONS`, and its name and settings in `mtl.config.combine`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from mtl.config.combine import AGGREGATIONS, LossConfig
+
 Weights = Mapping[str, "Tensor | float"]
+
+
+def task_key(task: str) -> str:
+    """Return a task's key in a module dictionary, see `mtl.model.network`."""
+    return f"{task}_"
 
 
 class Combination(nn.Module):
@@ -24,9 +33,11 @@ class Combination(nn.Module):
 
     Attributes:
         looks_back: Whether `update` is to be called with the losses before and after each optimizer step.
+        rate: The learning rate of its parameters, if it has any; they are learned with the network.
     """
 
     looks_back = False
+    rate = 0.0
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -77,22 +88,27 @@ class Uncertainty(Combination):
     the paper's term for classification, ``L / sigma² + log sigma``. A task whose loss stays high gets less weight; the
     second term keeps the weight from vanishing. Initially all s are 0, which gives the plain sum.
 
+    Args:
+        tasks: All trained tasks.
+        rate: Learning rate of the log variances.
+
     Attributes:
         log_variances: ``s_t`` of each task, learned with the network. Each is a separate tensor, so that a step without
             rows of its task has no gradient for it and changes neither the value nor Adam's averages.
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[str], *, rate: float) -> None:
         super().__init__(tasks)
-        self.log_variances = nn.ParameterDict({_key(task): nn.Parameter(torch.zeros(())) for task in tasks})
+        self.rate = rate
+        self.log_variances = nn.ParameterDict({task_key(task): nn.Parameter(torch.zeros(())) for task in tasks})
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
         """Return ``exp(-s)``, with its gradient."""
-        return {task: torch.exp(-self.log_variances[_key(task)]) for task in losses}
+        return {task: torch.exp(-self.log_variances[task_key(task)]) for task in losses}
 
     def penalty(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of ``s / 2`` over the tasks of the step."""
-        return torch.stack([self.log_variances[_key(task)] for task in losses]).sum() / 2
+        return torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
 
 
 class DynamicWeightAverage(Combination):
@@ -163,11 +179,6 @@ class DynamicWeightAverage(Combination):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore what `get_extra_state` returned."""
         self._batches, self._windows = state.tolist()
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"
 
 
 _TINY = 1e-8
@@ -241,31 +252,143 @@ class Famo(Combination):
             state[places] = torch.where(finite, new, state[places])
 
 
-class Randomness:
-    """The random state at one moment, to repeat the same dropout for the same rows."""
+GramianWeighting = Callable[[Tensor], Tensor]
+"""From the Gramian ``(T, T)`` of the tasks' gradients to the weight of each, ``(T,)``."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
 
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw the same numbers again inside the block, and restore the random state after it."""
-        outside = Randomness(self._device)
-        self._restore()
-        try:
-            yield
-        finally:
-            outside._restore()
+class GradientAggregation(Combination):
+    """Give the shared parameters a combination of the tasks' gradients that depends on the angles between them.
 
-    def _restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
-        if self._mps is not None:
-            torch.mps.set_rng_state(self._mps)
+    Each task is differentiated separately, with its own backward pass through the encoder. The inner products of these
+    gradients over all trained shared parameters determine the weights of their sum. The parameters of heads get the
+    gradient of the plain sum, which for a head of one task is the gradient of this task.
+
+    The loss of a step is the sum; its backward pass is `backward`.
+
+    Args:
+        tasks: All trained tasks.
+        weighting: The weight of each task's gradient; those of TorchJD are in `torchjd_weighting`.
+    """
+
+    def __init__(self, tasks: Sequence[str], weighting: GramianWeighting) -> None:
+        super().__init__(tasks)
+        self._weighting = weighting
+        self._pending: tuple[Tensor, list[Tensor]] | None = None
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the sum of the losses, detached from their graph, which `backward` uses."""
+        total = torch.stack([loss.detach() for loss in losses.values()]).sum().requires_grad_()
+        self._pending = (total, [loss for loss in losses.values() if loss.requires_grad])
+        return total
+
+    def backward(self, loss: Tensor, shared: Iterable[nn.Parameter], own: Iterable[nn.Parameter]) -> None:
+        """Add the gradients of a step to those of the parameters.
+
+        Args:
+            loss: The loss that `forward` returned, as Lightning has scaled it.
+            shared: Parameters that all tasks share.
+            own: Parameters of heads.
+        """
+        if self._pending is None:
+            raise RuntimeError("backward must be called once after each forward")
+        (total, losses), self._pending = self._pending, None
+        (scale,) = torch.autograd.grad(loss, total)
+        encoder, heads = ([parameter for parameter in part if parameter.requires_grad] for part in (shared, own))
+        rows: list[list[Tensor | None]] = []
+        for at, task_loss in enumerate(losses):
+            gradients = torch.autograd.grad(
+                task_loss, [*encoder, *heads], scale, retain_graph=at + 1 < len(losses), allow_unused=True
+            )
+            rows.append(list(gradients[: len(encoder)]))
+            for parameter, gradient in zip(heads, gradients[len(encoder) :], strict=True):
+                _add(parameter, gradient)
+        if rows and encoder:
+            weights = self._weights(gramian(rows))
+            for parameter, *of_tasks in zip(encoder, *rows, strict=True):
+                _add(parameter, _weighted(weights, of_tasks))
+
+    def _weights(self, products: Tensor) -> list[float]:
+        """Return the weights; 1 if a gradient is not finite, so that the guard of steps still detects it."""
+        products = products.cpu()  # the only synchronisation with the device
+        if not products.isfinite().all():
+            return [1.0] * len(products)
+        weights: list[float] = self._weighting(products).tolist()
+        return weights
+
+
+def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
+    """Return the inner products ``(T, T)`` of the gradients of ``T`` tasks.
+
+    Args:
+        rows: The gradient of each task for each parameter; None stands for 0.
+    """
+    products = [[_product(row, other) for other in rows[: at + 1]] for at, row in enumerate(rows)]
+    size = len(rows)
+    return torch.stack([products[max(i, j)][min(i, j)] for i in range(size) for j in range(size)]).view(size, size)
+
+
+def _product(row: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> Tensor:
+    parts = [
+        torch.dot(gradient.flatten(), other_gradient.flatten()).float()
+        for gradient, other_gradient in zip(row, other, strict=True)
+        if gradient is not None and other_gradient is not None
+    ]
+    return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def _weighted(weights: Sequence[float], gradients: Sequence[Tensor | None]) -> Tensor | None:
+    total: Tensor | None = None
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            total = gradient.mul(weight) if total is None else total.add_(gradient, alpha=weight)
+    return total
+
+
+def _add(parameter: nn.Parameter, gradient: Tensor | None) -> None:
+    if gradient is not None:
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def torchjd_weighting(name: str) -> GramianWeighting:
+    """Return how a method of TorchJD, an optional dependency, weights the gradients of the tasks.
+
+    - ``upgrad``: the sum of the gradients, each projected so that it hurts no task (Quinton & Rey 2024).
+    - ``pcgrad``: the sum of the gradients, each without its conflicts with the others (Yu et al. 2020, algorithm 1).
+    - ``mgda``: the shortest vector between them (Désidéri 2012; Sener & Koltun 2018, algorithm 2).
+    - ``aligned_mtl``: their sum after an orthogonal change to equal lengths (Senushkin et al. 2023).
+
+    Without a conflict the first two are the sum; the others are means by nature, whose scale may differ from it.
+
+    Raises:
+        ImportError: TorchJD, or another package that the method needs, is not installed.
+    """
+    from torchjd import aggregation
+
+    makers: dict[str, Callable[[Tensor], nn.Module]] = {
+        "upgrad": aggregation.UPGradWeighting,
+        "pcgrad": lambda _: aggregation.PCGradWeighting(),
+        "mgda": lambda _: aggregation.MGDAWeighting(),
+        "aligned_mtl": aggregation.AlignedMTLWeighting,
+    }
+    make = makers[name]
+    make(torch.ones(2))  # fails now if a package is missing
+
+    def weighting(products: Tensor) -> Tensor:
+        weights: Tensor = make(torch.ones(len(products)))(products.cpu())
+        return weights
+
+    return weighting
+
+
+COMBINATIONS: Final[Mapping[str, Callable[[Sequence[str], LossConfig], Combination]]] = {
+    "sum": lambda tasks, _: Combination(tasks),
+    "weighted": lambda tasks, loss: Weighted(tasks, loss.weights),
+    "uncertainty": lambda tasks, loss: Uncertainty(tasks, rate=loss.uncertainty.rate),
+    "dwa": lambda tasks, loss: DynamicWeightAverage(tasks, temperature=loss.dwa.temperature, window=loss.dwa.window),
+    "famo": lambda tasks, loss: Famo(tasks, rate=loss.famo.rate, decay=loss.famo.decay),
+    **dict.fromkeys(AGGREGATIONS, lambda tasks, loss: GradientAggregation(tasks, torchjd_weighting(loss.combine))),
+}
+"""The values of ``loss.combine``, each with its constructor from the trained tasks and the settings."""
 
 
 def _vector(losses: Mapping[str, Tensor]) -> Tensor:

@@ -122,7 +122,8 @@ def _table(backbone: PreTrainedModel) -> tuple[str, nn.Embedding] | None:
     if type(embedding) is not nn.Embedding or embedding.sparse or embedding.scale_grad_by_freq or embedding.max_norm:
         return None
     names = [name for name, module in backbone.named_modules(remove_duplicate=False) if module is embedding]
-    owners = [name for name, one in backbone.named_parameters(remove_duplicate=False) if one is embedding.weight]
+    parameters = backbone.named_parameters(remove_duplicate=False)
+    owners = [name for name, parameter in parameters if parameter is embedding.weight]
     return (names[0], embedding) if len(names) == len(owners) == 1 else None
 
 

@@ -1,11 +1,11 @@
-"""The processes of a parallel training: the first one starts the others, watches them, and ends with them.
+"""Start, watch and end the other processes of a parallel training, from the first one.
 
-Lightning would start the command line again in each process: a sweep would begin once more, and each process would
-check the command and make a folder for itself. Here the others run `mtl.training.rank`, which is told the run folder,
-and reads the configuration there.
+Lightning would start the command line again in each process: a sweep would start again, and each process would check
+the command and make its own folder. Here the others run `mtl.training.rank` with the run folder as an argument, and
+read the configuration there.
 
-Nobody else is let in. The processes find each other through a file in a folder that only their user can enter, they
-listen on the loopback interface alone, and what they send is numbers and JSON, never a pickle.
+No other program can join. The processes find each other through a file in a folder that only their user can enter,
+listen only on the loopback interface, and exchange numbers and JSON, never pickled objects.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Connect = Callable[[torch.device], None]
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
 _TIMEOUT = timedelta(minutes=30)
-"""How long one process waits for another that lives: it may fill a cache of activations meanwhile."""
+"""How long a process waits for another running one, which may be filling the cache of activations."""
 _SILENCE_SECONDS = 60.0
-"""How long a process may show no sign of life, which it gives every second."""
+"""How long a process may show no sign of life; it shows one every second."""
 _SIGNAL_SECONDS: dict[int, float] = {signal.SIGINT: 5.0, signal.SIGTERM: 30.0}
-"""How long the first process may take to obey a signal while it waits for the others."""
+"""How long the first process may take to handle a signal while it waits for the others."""
 _GRACE_SECONDS = 60.0
-"""How long the first process may take to notice by itself that another one has died; with gloo that is at once."""
+"""How long the first process may take to notice that another one has died; with gloo it does at once."""
 _LAST_LINES = 20
 _LOOPBACK = ("lo", "lo0")
 """Names of the loopback interface: on Linux, on macOS and BSD."""
@@ -59,10 +59,9 @@ class _Companion:
     Attributes:
         rank: Its number.
         process: The process.
-        stderr: The file that takes its error output.
+        stderr: The file with its error output.
         sign_of_life: A file that it touches every second.
-        silence: For how many seconds it has not. Only those count in which this process runs itself: both may be
-            suspended together.
+        silence: Seconds since it last did, without those in which this process was suspended too.
     """
 
     rank: int
@@ -73,7 +72,7 @@ class _Companion:
     _touched: int = 0
 
     def observe(self, seconds: float) -> None:
-        """Look for a sign of life, ``seconds`` after the last look; kill a process that has given none for too long."""
+        """Look for a sign of life, ``seconds`` after the last look; kill the process if there was none for too long."""
         if self.process.poll() is not None:
             return
         with suppress(FileNotFoundError):
@@ -87,7 +86,7 @@ class _Companion:
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended before training has."""
+        """Whether it ended before training did."""
         return self.process.poll() not in (None, 0)
 
 
@@ -96,7 +95,7 @@ class Companions:
     """The other processes of a training, for the first one.
 
     Args:
-        place: Which process this is.
+        place: The rank of this process.
         folder: The run folder.
         stop: Whether this process is to end.
         meeting: The folder through which the processes find each other.
@@ -133,10 +132,10 @@ class Companions:
         _join(self.place, self.meeting, device)
 
     def failure(self, patience: float = 0.0) -> TrainingError | None:
-        """Return what became of the first process that has failed, if one has.
+        """Return the error of the first process that has failed, if one has.
 
         Args:
-            patience: Seconds to wait for one to fail.
+            patience: Seconds to wait for a failure.
         """
         end = time.monotonic() + patience
         while True:
@@ -148,7 +147,7 @@ class Companions:
             time.sleep(_POLL_SECONDS)
 
     def cause(self, error: Exception) -> BaseException:
-        """Return the error of which ``error``, which came out of training, is a consequence; itself if it is none."""
+        """Return the cause of an error that training raised, which may be the error itself."""
         failure = self.failure(patience=5.0)
         if self._gave_up == signal.SIGINT:
             return KeyboardInterrupt()
@@ -159,25 +158,21 @@ class Companions:
         return failure or error
 
     def watch(self, signals: socket.socket) -> None:
-        """Watch the others from now on, in a thread: this one may wait for them where Python hears nothing.
-
-        Args:
-            signals: Receives the numbers of signals.
-        """
+        """Watch the others, and the numbers of signals, in a thread: this one may wait where Python handles none."""
         self._watcher = threading.Thread(target=self._watch, args=[signals], name="companions", daemon=True)
         self._watcher.start()
 
     def _watch(self, signals: socket.socket) -> None:
-        """Kill the others if one is silent or a signal waits; end this process if it does not notice."""
-        heard: dict[int, float] = {}
+        """Kill the others if one is silent or a signal is pending; end this process if it does not notice."""
+        pending: dict[int, float] = {}
         noticed = float("inf")
         while not self._over.wait(_WATCH_SECONDS):
             now = time.monotonic()
             for companion in self.others:
                 companion.observe(_WATCH_SECONDS)
             for number in _received(signals):
-                heard.setdefault(number, now)
-            for number, since in heard.items():
+                pending.setdefault(number, now)
+            for number, since in pending.items():
                 stops = number == signal.SIGTERM and self.stop.requested  # after this step, with a checkpoint
                 if now >= since + _SIGNAL_SECONDS[number] and not stops:
                     self._give_up(number)
@@ -187,13 +182,13 @@ class Companions:
                 self._exit()
 
     def _give_up(self, number: int) -> None:
-        """Kill the others, so that this process need not wait for them before it obeys a signal."""
+        """Kill the others, so that this process need not wait for them before it handles a signal."""
         self._gave_up = number
         for companion in self.others:
             companion.process.kill()
 
     def _exit(self) -> None:
-        """End this process, which waits, in NCCL or for a connection, for one that has died."""
+        """End this process, which waits (in NCCL, or for a connection) for one that has died."""
         message: object = self.failure()
         if self._gave_up is not None:
             message = "interrupted" if self._gave_up == signal.SIGINT else self.stop.terminated()
@@ -202,13 +197,13 @@ class Companions:
         os._exit(cli.FAILED if self._gave_up is None else 128 + self._gave_up)
 
     def end(self) -> None:
-        """Stop watching, and end what still runs."""
+        """Stop watching, and end the processes that still run."""
         self._over.set()
         if self._watcher is not None:
             self._watcher.join()
         for companion in self.others:
             if companion.process.stdin is not None:
-                companion.process.stdin.close()  # which tells them: see `mtl.training.rank`
+                companion.process.stdin.close()  # ends them, see `mtl.training.rank`
         for companion in self.others:
             companion.process.kill()
             with suppress(subprocess.TimeoutExpired):
@@ -216,29 +211,28 @@ class Companions:
             companion.stderr.close()
 
     def _timed_out(self) -> TrainingError:
-        waited = f"no answer for {_TIMEOUT.total_seconds() / 60:.0f} minutes, though all processes live"
+        waited = f"no answer for {_TIMEOUT.total_seconds() / 60:.0f} minutes, though all processes are running"
         return TrainingError(
-            Problem("the processes", waited, "processes that take about as long as each other", _resume(self.folder))
+            Problem("the processes", waited, "processes that take about the same time", _resume(self.folder))
         )
 
 
 @contextmanager
 def companions(place: Place, folder: Path, stop: Stop, *flags: str) -> Iterator[Connect]:
-    """Have the other processes of a training inside the block.
+    """Run the other processes of a training inside the block.
 
     Args:
-        place: Which process this is. Only the first one starts others; where it is alone nothing happens.
+        place: The rank of this process. Only the first one starts others; with a single process nothing happens.
         folder: The run folder with its configuration.
         stop: Whether this process is to end.
         *flags: Further arguments of `mtl.training.rank`.
 
     Yields:
-        What joins the group of all processes; to be called by each, before they train together.
+        A function that joins the group of all processes; each calls it before they train together.
 
     Raises:
-        TrainingError: One of the others has died or hangs, of which the error that came out of the block is a
-            consequence.
-        Terminated: So it is of SIGTERM.
+        TrainingError: Another process has died or hangs, which caused an error in the block.
+        Terminated: SIGTERM caused an error in the block.
     """
     if place.world_size == 1:
         yield lambda _: None
@@ -286,7 +280,7 @@ def _signals() -> Iterator[socket.socket]:
 
 
 def _received(signals: socket.socket) -> list[int]:
-    """Return the signals that have come and ask for the end."""
+    """Return the received signals that ask the process to end."""
     try:
         return [number for number in signals.recv(64) if number in _SIGNAL_SECONDS]
     except BlockingIOError:
@@ -312,11 +306,7 @@ def _start(place: Place, meeting: Path, threads: int, folder: Path, flags: Seque
 
 
 def join_as_companion(meeting: Path) -> tuple[Place, Connect]:
-    """Return which process this is, as its environment says, and what joins the group; for `mtl.training.rank`.
-
-    Args:
-        meeting: The folder through which the processes find each other.
-    """
+    """Return the rank of this process from its environment, and the function that joins the group in a folder."""
     place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
     def connect(device: torch.device) -> None:
@@ -327,7 +317,7 @@ def join_as_companion(meeting: Path) -> tuple[Place, Connect]:
 
 
 def _ready(meeting: Path, rank: int) -> Path:
-    """Return the file with which a process says that it waits for the group."""
+    """Return the file by which a process shows that it waits for the group."""
     return meeting / f"ready-{rank}"
 
 
@@ -347,25 +337,25 @@ def _join(place: Place, meeting: Path, device: torch.device) -> None:
 
 
 def _explained(companion: _Companion, world_size: int, folder: Path) -> TrainingError:
-    """Return the error for a process that has failed, with its last words."""
+    """Return the error for a process that has failed, with the end of its error output."""
     code = companion.process.returncode
     companion.stderr.seek(0)
     lines = companion.stderr.read().decode(errors="replace").strip().splitlines()
     end = f"it ended with exit code {code}"
-    repair = "mend what it says, and start the run again"
+    repair = "fix what it reports, then start the run again"
     if companion.silence >= _SILENCE_SECONDS:
         end = f"no sign of life for {_SILENCE_SECONDS:.0f} s: it was stopped, or got no time or memory to run"
         repair = f"find out why; {_resume(folder)}"
     elif code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         end = f"it was ended by {name}"
-        repair = "find what ended it; the system does if memory runs out: then a smaller data.batch_size"
+        repair = "find out what ended it; if the system did, for lack of memory: a smaller data.batch_size"
     last = lines[-_LAST_LINES:] if code == cli.FAILED else lines[-1:]
     if last and code > 0:
-        end += ", and said:\n" + "\n".join(f"      {line}" for line in last)
+        end += ", with the output:\n" + "\n".join(f"      {line}" for line in last)
     place = f"process {companion.rank} of 0 to {world_size - 1}"
-    return TrainingError(Problem(place, end, "all processes at work up to the end of training", repair))
+    return TrainingError(Problem(place, end, "all processes running until the end of training", repair))
 
 
 def _resume(folder: Path) -> str:
-    return f"to go on: python -m mtl.train resume={shlex.quote(str(folder))}"
+    return f"to resume: python -m mtl.train resume={shlex.quote(str(folder))}"

@@ -20,16 +20,15 @@ from mtl.evaluation.run_summary import GroupRow, StageRow
 from mtl.evaluation.task_gradients import GradientFigures
 from mtl.model.adapters import merge_adapters
 from mtl.training.analysis import SentenceMaps
-from mtl.training.announce import announce, group_rows, unfreezing_rows
 from mtl.training.checkpoint_schema import check_fits, check_weights
 from mtl.training.checkpoints import read_checkpoint
 from mtl.training.compact import compact_embeddings
 from mtl.training.companions import Connect, companions
+from mtl.training.description import announce, cut_texts, group_rows, plan_warnings, unfreezing_rows
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.module import MultiTaskModule
 from mtl.training.parallel import ALONE
 from mtl.training.prepare import Prepared
-from mtl.training.run_warnings import cut_texts, plan_warnings
 from mtl.training.trainer import Training, refused, total_steps
 
 

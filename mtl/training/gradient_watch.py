@@ -17,14 +17,14 @@ from mtl.training.parallel import sum_over_processes
 
 
 class GradientWatch(Callback):
-    """Measures every so many steps, before the backward pass, and leaves training as it is.
+    """Measure the tasks' gradients every so many steps before the backward pass, without changing training.
 
-    - The norm of ``d L_t / d E`` at the embeddings ``E`` of the task's rows. It needs a pass back through a head.
-    - The cosine between the gradients of two tasks over the parameters of the highest layer of the encoder that learns.
-      It needs for each task a pass back through that layer: of the six of MiniLM a sixth of a backward pass, where the
-      gradients of all shared parameters would take all of it. What a task changes below comes through this layer.
+    - The norm of ``d L_t / d E`` at the embeddings ``E`` of the task's rows, by a backward pass through a head.
+    - The cosine between the gradients of two tasks over the parameters of the highest trained layer of the encoder, by
+      a backward pass through that layer for each task: with the six layers of MiniLM a sixth of a whole backward pass,
+      which the gradients of all shared parameters would take. All that a task changes below passes through this layer.
 
-    Nothing is measured where the encoder is frozen: there is nothing that the tasks could fight over.
+    Nothing is measured while the encoder is frozen: the tasks then share nothing that is trained.
 
     Args:
         every_n_steps: Optimizer steps from one measurement to the next.
@@ -52,7 +52,7 @@ class GradientWatch(Callback):
         self._last = trainer.global_step
         name, parameters = layer
         total = sum_over_processes if trainer.world_size > 1 else None
-        norms, cosines = measured(step.losses, step.embeddings, parameters, total)
+        norms, cosines = measure_gradients(step.losses, step.embeddings, parameters, total)
         self._note(name, norms, cosines)
         figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
         figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
@@ -99,7 +99,7 @@ def top_layer(network: MultiTaskNetwork) -> tuple[str, list[nn.Parameter]] | Non
     return None
 
 
-def measured(
+def measure_gradients(
     losses: Mapping[str, Tensor],
     embeddings: Sequence[Tensor],
     parameters: Sequence[nn.Parameter],
@@ -121,14 +121,18 @@ def measured(
     for task, loss in losses.items():
         wanted = [*embeddings, *parameters]
         computed = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-        gradients = [torch.zeros_like(at) if one is None else one for at, one in zip(wanted, computed, strict=True)]
-        squares = torch.stack([each.float().square().sum() for each in gradients[: len(embeddings)]])
+        gradients = [
+            torch.zeros_like(tensor) if gradient is None else gradient
+            for tensor, gradient in zip(wanted, computed, strict=True)
+        ]
+        squares = torch.stack([gradient.float().square().sum() for gradient in gradients[: len(embeddings)]])
         norms[task] = total(squares.sum()).sqrt()
-        directions[task] = total(torch.cat([each.float().flatten() for each in gradients[len(embeddings) :]]))
+        directions[task] = total(torch.cat([gradient.float().flatten() for gradient in gradients[len(embeddings) :]]))
     pairs = list(combinations(losses, 2))
     known = [directions[first].any() & directions[second].any() for first, second in pairs]
     cosines = [torch.cosine_similarity(directions[first], directions[second], dim=0) for first, second in pairs]
-    values = iter(torch.stack([*norms.values(), *(each.float() for each in known), *cosines]).tolist())  # one wait
+    figures = torch.stack([*norms.values(), *(flag.float() for flag in known), *cosines])
+    values = iter(figures.tolist())  # the only synchronisation with the device
     shown = {task: next(values) for task in norms}
     has_direction = [bool(next(values)) for _ in pairs]
     return shown, {pair: cosine for pair, has, cosine in zip(pairs, has_direction, values, strict=True) if has}

@@ -23,7 +23,7 @@ def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:
     if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
         found = f"{wanted}, and PyTorch {torch.__version__} finds none"
         repair = "trainer=cpu" + ("" if wanted == "mps" else ", or install a CUDA build of PyTorch")
-        raise ConfigError(Problem("trainer.accelerator", found, "a device that is there", repair))
+        raise ConfigError(Problem("trainer.accelerator", found, "an available device", repair))
     if wanted == "cpu" or not (cuda or mps):
         return torch.device("cpu")
     if not cuda or wanted == "mps":

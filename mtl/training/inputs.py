@@ -32,7 +32,7 @@ class Inputs:
     Attributes:
         tasks: The data of each task.
         weights: The encoder's folder in the hub's layout, or the saved model to start from.
-        pairs: Sentence pairs for the encoder's retention, or nothing.
+        pairs: Sentence pairs for the encoder's retention; None without them.
     """
 
     tasks: dict[str, TaskData]
@@ -103,7 +103,8 @@ def _weights(config: Config) -> Path:
     try:
         return find_model(expanded(config.model.init_from))
     except MtlError as error:
-        raise type(error)(replace(each, place=f"model.init_from: {each.place}") for each in error.problems) from None
+        problems = [replace(problem, place=f"model.init_from: {problem.place}") for problem in error.problems]
+        raise type(error)(problems) from None
 
 
 def _pairs(retention: RetentionConfig) -> Pairs | None:

@@ -34,7 +34,7 @@ class ParameterGroup:
 
     Attributes:
         name: Its name in the optimizer: ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate
-            begin to learn at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
+            unfreeze at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
         layers: The layers that its parameters belong to, from the bottom.
         rate: The peak learning rate.
         weight_decay: The weight decay.
@@ -55,12 +55,8 @@ def layerwise_rates(
 ) -> dict[str, LayerRate]:
     """Return three rates: heads, the upper layers, the lower layers with the embeddings.
 
-    Args:
-        encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
-        heads: Rate of all heads.
-        upper: Rate of the upper layers.
-        lower: Rate of the other layers.
-        upper_layers: The number of upper layers, or their share (rounded up).
+    The layers are those of the encoder from the bottom, ``embeddings`` first; ``upper_layers`` is the number of upper
+    ones, or their share (rounded up).
 
     Raises:
         ConfigError: ``upper_layers`` is more than the encoder has.
@@ -98,11 +94,7 @@ def parameter_groups(
     They include layers that unfreeze later: an optimizer to which a group is added during a run loses its schedule.
     Biases and norms, which have one dimension, have no weight decay. All of a group unfreezes at the same time.
 
-    Args:
-        network: The network.
-        rates: The rate of each layer of the encoder, of ``heads``, and of ``lora`` if there are adapters.
-        plan: When each layer is trained.
-        weight_decay: The weight decay of all other parameters.
+    ``rates`` holds the rate of each layer of the encoder, of ``heads``, and of ``lora`` if there are adapters.
     """
     members: dict[tuple[str, int, bool], list[tuple[str, str, nn.Parameter]]] = {}
     starts: dict[str, set[int]] = {}
@@ -112,7 +104,8 @@ def parameter_groups(
         for name, parameter in network.layer_parameters(layer):
             members.setdefault((group, first, parameter.ndim > 1), []).append((layer, name, parameter))
     by_group = {rate.group: rate.rate for rate in rates.values()}
-    ordered = sorted(members, key=lambda key: (_order(key[0], by_group), key[1], not key[2]))
+    from_the_top = list(reversed(by_group))
+    ordered = sorted(members, key=lambda key: (from_the_top.index(key[0]), key[1], not key[2]))
     return [
         ParameterGroup(
             name=name
@@ -132,8 +125,3 @@ def _rated_as(layer: str) -> str:
     """Return the key of a layer's rate: heads share one, and so do adapters."""
     kind = layer.partition(".")[0]
     return kind if kind in ("heads", ADAPTER) else layer
-
-
-def _order(group: str, groups: Mapping[str, float]) -> int:
-    """Return the place of a group from the top down: heads first."""
-    return len(groups) - list(groups).index(group)

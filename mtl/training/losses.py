@@ -4,19 +4,26 @@ Class weights are scaled to a mean of 1 over the training rows: the expected los
 weights, and so does the meaning of learning rates, clipping and the balance between tasks. A class without training
 rows has the weight 1, and counts as one row where its frequency is needed. `mtl.training.combination` combines the
 losses of the tasks.
+
+A new loss is a class and a line in `LOSSES`, or a line in `WEIGHTINGS`, and its name in `mtl.config.combine`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from mtl.config.combine import TaskLossConfig
+from mtl.training.combination import Combination, task_key
+
+ClassValues = Callable[[TaskLossConfig, NDArray[np.int64]], NDArray[np.float64]]
+"""From a task's settings and the training rows of each class ``(C,)`` to a number for each class ``(C,)``."""
 
 
 def balanced_weights(counts: NDArray[np.int64], power: float = 1.0) -> NDArray[np.float64]:
@@ -75,42 +82,69 @@ def _scaled(raw: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.f
     return np.where(counts > 0, raw * (counts.sum() / total), 1.0) if total else np.ones(len(counts))
 
 
-LossKind = Literal["cross_entropy", "focal"]
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """A way to make up for rare classes.
+
+    Attributes:
+        text: What a report writes before the values, formatted with the settings of the loss.
+        weights: Returns the weight of each class in the loss.
+        offsets: Returns what is added to the logit of each class in training.
+    """
+
+    text: str = ""
+    weights: ClassValues | None = None
+    offsets: ClassValues | None = None
+
+
+WEIGHTINGS: Final[Mapping[str, Weighting]] = {
+    "none": Weighting(),
+    "balanced": Weighting(
+        "balanced class weights (power {weighting_power:g}):",
+        weights=lambda settings, counts: balanced_weights(counts, settings.weighting_power),
+    ),
+    "effective_number": Weighting(
+        "class weights by effective number (beta {beta:g}):",
+        weights=lambda settings, counts: effective_number_weights(counts, settings.beta),
+    ),
+    "logit_adjustment": Weighting(
+        "logits adjusted in training (tau {tau:g}) by",
+        offsets=lambda settings, counts: logit_offsets(counts, settings.tau),
+    ),
+}
+"""The values of ``loss.<task>.weighting``."""
 
 
 class TaskLoss(nn.Module):
-    r"""The loss of one task: cross-entropy or focal loss, with class weights or logit adjustment.
+    r"""The cross-entropy of one task, with class weights or logit adjustment; other losses extend it.
 
     With ``z`` the logits plus the offsets, ``p = softmax(z)``, ``q`` the smoothed target and ``w`` the weights:
 
-    .. math:: \frac{1}{B} \sum_i w_{y_i} \sum_c q_{ic} (1 - p_{ic})^{\gamma} (-\log p_{ic})
-
-    where gamma is 0 for cross-entropy. Without label smoothing only ``c = y_i`` remains, which is the focal loss of Lin
-    et al. 2017 (equation 5, with the weights in the place of its alpha).
+    .. math:: \frac{1}{B} \sum_i w_{y_i} \sum_c q_{ic} \ell(p_{ic}), \quad \ell(p) = -\log p
 
     The sum is divided by the number of rows, not by the sum of their weights as in `torch.nn.functional.cross_entropy`:
     a row then counts the same in every batch. Otherwise a batch with rows of a single class would not be weighted at
     all, and accumulated small batches would have another gradient than one large batch.
 
     Args:
-        kind: ``cross_entropy`` or ``focal``.
         weights: The weight of each class, ``(C,)``; None for 1.
         offsets: What is added to the logits in training, ``(C,)``; predictions use the logits without it.
-        gamma: How strongly easy rows are weighted down; only for ``focal``.
         label_smoothing: Share of the target that is distributed over all classes (Szegedy et al. 2016, section 7).
+
+    Attributes:
+        is_cross_entropy: Whether PyTorch's fused cross-entropy computes this loss where there are no weights.
     """
+
+    is_cross_entropy = True
 
     def __init__(
         self,
-        kind: LossKind = "cross_entropy",
         *,
         weights: Sequence[float] | None = None,
         offsets: Sequence[float] | None = None,
-        gamma: float = 2.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.gamma = gamma if kind == "focal" else 0.0
         self.label_smoothing = label_smoothing
         self.weights: Tensor | None
         self.offsets: Tensor | None
@@ -128,19 +162,83 @@ class TaskLoss(nn.Module):
         if not len(labels):
             return logits.sum()  # 0, with a graph
         adjusted = logits if self.offsets is None else logits + self.offsets
-        if self.weights is None and not self.gamma:
+        if self.weights is None and self.is_cross_entropy:
             return nn.functional.cross_entropy(adjusted, labels, label_smoothing=self.label_smoothing)
-        rows = self._rows(adjusted.log_softmax(dim=-1), labels)
+        losses = self.class_losses(adjusted.log_softmax(dim=-1))
+        own = losses.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        rows = own + self.label_smoothing * (losses.mean(dim=-1) - own)
         return (rows if self.weights is None else rows * self.weights[labels]).mean()
 
-    def _rows(self, logs: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss ``(B,)`` of each row without its weight, from log-probabilities ``(B, C)``."""
-        losses = -logs
-        if self.gamma:
-            missing = -torch.expm1(logs)  # 1 - p
-            losses = losses * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # gamma < 1
-        own = losses.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-        return own + self.label_smoothing * (losses.mean(dim=-1) - own)
+    def class_losses(self, logs: Tensor) -> Tensor:
+        """Return the loss ``(B, C)`` that each class has as the label of a row, from log-probabilities ``(B, C)``."""
+        return -logs
+
+
+class FocalLoss(TaskLoss):
+    r"""The focal loss (Lin et al. 2017, equation 5, with class weights in the place of its alpha).
+
+    .. math:: \ell(p) = -(1 - p)^{\gamma} \log p
+
+    Args:
+        gamma: How strongly easy rows are weighted down; 0 for cross-entropy.
+        **arguments: Those of `TaskLoss`.
+    """
+
+    def __init__(self, gamma: float = 2.0, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.gamma = gamma
+        self.is_cross_entropy = not gamma
+
+    def class_losses(self, logs: Tensor) -> Tensor:
+        """Return the loss ``(B, C)`` that each class has as the label of a row, from log-probabilities ``(B, C)``."""
+        if not self.gamma:
+            return -logs
+        missing = -torch.expm1(logs)  # 1 - p
+        return -logs * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # finite gradients for gamma < 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of loss: its text in a report, and its constructor from settings and the arguments of `TaskLoss`."""
+
+    text: str
+    make: Callable[..., TaskLoss]
+
+
+LOSSES: Final[Mapping[str, Kind]] = {
+    "cross_entropy": Kind("cross-entropy", lambda _, **arguments: TaskLoss(**arguments)),
+    "focal": Kind("focal, gamma {gamma:g}", lambda settings, **arguments: FocalLoss(settings.gamma, **arguments)),
+}
+"""The values of ``loss.<task>.kind``."""
+
+
+def class_weights(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Return the weights of the classes in a task's loss, ``(C,)``, if it has any; see `make_loss`."""
+    weights = WEIGHTINGS[settings.weighting].weights
+    return None if weights is None else weights(settings, counts)
+
+
+def class_offsets(settings: TaskLossConfig, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Return what is added to a task's logits in the loss, ``(C,)``, if anything is; see `make_loss`."""
+    offsets = WEIGHTINGS[settings.weighting].offsets
+    return None if offsets is None else offsets(settings, counts)
+
+
+def make_loss(settings: TaskLossConfig, counts: NDArray[np.int64]) -> TaskLoss:
+    """Return the loss of a task.
+
+    Args:
+        settings: Its settings.
+        counts: How often rows of each class occur in a pass over the training rows, int64, ``(C,)``: rows that are
+            repeated are not weighted again.
+    """
+    weights, offsets = class_weights(settings, counts), class_offsets(settings, counts)
+    return LOSSES[settings.kind].make(
+        settings,
+        weights=None if weights is None else weights.tolist(),
+        offsets=None if offsets is None else offsets.tolist(),
+        label_smoothing=settings.label_smoothing,
+    )
 
 
 class TaskLosses(nn.Module):
@@ -151,15 +249,11 @@ class TaskLosses(nn.Module):
         consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 for a single pass.
     """
 
-    def __init__(
-        self,
-        tasks: Mapping[str, TaskLoss] | None = None,
-        consistency: float = 0.0,
-    ) -> None:
+    def __init__(self, tasks: Mapping[str, TaskLoss] | None = None, consistency: float = 0.0) -> None:
         super().__init__()
         self.consistency = consistency
         self.plain = TaskLoss()
-        self.tasks = nn.ModuleDict({_key(task): loss for task, loss in (tasks or {}).items()})
+        self.tasks = nn.ModuleDict({task_key(task): loss for task, loss in (tasks or {}).items()})
 
     def forward(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss over the rows of each task, a scalar; 0 for a task without rows in this process.
@@ -168,7 +262,12 @@ class TaskLosses(nn.Module):
             logits: ``(B_task, C_task)`` of each task.
             labels: Class ids ``(B_task,)`` of each task.
         """
-        return {task: self._loss(task)(values.float(), labels[task]) for task, values in logits.items()}
+        losses = {}
+        for task, values in logits.items():
+            key = task_key(task)
+            loss = self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - no get
+            losses[task] = loss(values.float(), labels[task])
+        return losses
 
     def of_two_passes(
         self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], labels: Mapping[str, Tensor]
@@ -185,15 +284,19 @@ class TaskLosses(nn.Module):
             second: As ``first``.
             labels: Class ids ``(B_task,)`` of each task.
         """
-        one, other = self(first, labels), self(second, labels)
+        losses, again = self(first, labels), self(second, labels)
         return {
-            task: (one[task] + other[task]) / 2 + self.consistency * divergence(first[task], second[task])
-            for task in one
+            task: (loss + again[task]) / 2 + self.consistency * divergence(first[task], second[task])
+            for task, loss in losses.items()
         }
 
-    def _loss(self, task: str) -> nn.Module:
-        key = _key(task)
-        return self.tasks[key] if key in self.tasks else self.plain  # noqa: SIM401 - a ModuleDict has no get
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What training minimizes: the tasks' losses, and how they are combined into the loss of a step."""
+
+    losses: TaskLosses
+    combination: Combination
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -203,10 +306,5 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     """
     if not len(first):
         return (first + second).sum()  # 0, with a graph
-    one, other = first.float().log_softmax(dim=-1), second.float().log_softmax(dim=-1)
-    return ((one.exp() - other.exp()) * (one - other)).sum(dim=-1).mean() / 2
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"
+    p, q = first.float().log_softmax(dim=-1), second.float().log_softmax(dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean() / 2

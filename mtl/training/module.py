@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,18 +20,44 @@ from mtl.config.checks import SHOWN
 from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
-from mtl.training.combination import Combination, Randomness
+from mtl.training.bad_steps import StepGuard
+from mtl.training.combination import GradientAggregation, task_key
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
-from mtl.training.gradient_aggregation import GradientAggregation
-from mtl.training.guard import StepGuard
 from mtl.training.learning_rates import NO_DECAY
-from mtl.training.losses import TaskLosses
+from mtl.training.losses import Objective
 from mtl.training.optimization import clip_norm, gradient_norm
 from mtl.training.parallel import over_processes
 
 NAN = float("nan")
 
 log = logging.getLogger(__name__)
+
+
+class Randomness:
+    """The random state at one moment, to repeat the same dropout for the same rows."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers again inside the block, and restore the random state after it."""
+        outside = Randomness(self._device)
+        self._restore()
+        try:
+            yield
+        finally:
+            outside._restore()
+
+    def _restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
 
 
 @dataclass(slots=True)
@@ -59,13 +85,11 @@ class MultiTaskModule(LightningModule):
 
     Args:
         network: Encoder and heads.
-        classes: The number of classes of each task.
-        losses: The tasks' losses.
+        classes: The number of classes of each validated task.
+        objective: The tasks' losses and their combination.
         freezing: When each layer is trained, by optimizer steps.
         optimizer: Makes the optimizer of all parameters that are trained at any time.
-        schedule: Makes the scheduler of that optimizer, which is called once per optimizer step.
-        hyperparameters: The configuration as plain values, saved in the checkpoints.
-        combination: How the tasks' losses are combined; by default they are summed.
+        scheduler: Makes the scheduler of that optimizer, which is stepped once per optimizer step.
         guard: Checks each optimizer step; without it a loss that is not finite reaches the weights.
 
     Attributes:
@@ -77,31 +101,28 @@ class MultiTaskModule(LightningModule):
         self,
         network: MultiTaskNetwork,
         classes: Mapping[str, int],
-        losses: TaskLosses,
+        objective: Objective,
         freezing: FreezePlan,
         optimizer: Callable[[], Optimizer],
-        schedule: Callable[[Optimizer], LRScheduler],
-        hyperparameters: Mapping[str, Any] | None = None,
-        combination: Combination | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler],
         guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.losses = losses
-        self.combination = combination or Combination(tuple(classes))
+        self.losses = objective.losses
+        self.combination = objective.combination
         self.step: ForwardPass | None = None
         self.freezing = freezing
-        self.validation = nn.ModuleDict({_key(task): TaskMetrics(count) for task, count in classes.items()})
+        self.validation = nn.ModuleDict({task_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
         self._optimizer = optimizer
-        self._schedule = schedule
+        self._scheduler = scheduler
         self._times_unfrozen = -1
         self._boundary: int | Literal["embedding"] | None = "embedding"
         self._guard = guard
         self._noted_at = -1
         self._batches_noted: Counter[str] = Counter()
         self.figures: dict[str, Tensor | float] = {}
-        self.save_hyperparameters({"config": dict(hyperparameters or {})}, logger=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch."""
@@ -132,9 +153,9 @@ class MultiTaskModule(LightningModule):
         if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
         if batch.features is not None and not _is_frozen_at(batch, self._boundary):
-            found, allowed = batch.boundary or "embedding", self._boundary or 0
+            above, frozen = batch.boundary or "embedding", self._boundary or 0
             raise RuntimeError(
-                f"step {self.global_step}: a batch of activations at {found}, but layers from {allowed} on learn"
+                f"step {self.global_step}: a batch of activations at {above}, but layers from {frozen} on are trained"
             )
 
     def _freeze(self) -> None:
@@ -149,7 +170,7 @@ class MultiTaskModule(LightningModule):
         self.step = ForwardPass(batch, losses, embeddings, randomness)
         total: Tensor = self.combination(losses)
         if self._guard is not None:
-            self._guard.saw(batch, losses, total)
+            self._guard.record(batch, losses, total)
         if self._logs_this_step():
             self._note_figures(losses, total)
         self.combination.observe(losses)
@@ -226,14 +247,11 @@ class MultiTaskModule(LightningModule):
     def _look_back(self, step: ForwardPass) -> None:
         """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
         assert step.randomness is not None  # noqa: S101 - narrows for mypy
-        with torch.no_grad(), step.randomness.again(), self._autocast():
+        trainer = self._attached()
+        precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
+        with torch.no_grad(), step.randomness.again(), precision:
             after, _ = self._task_losses(step.batch)
         self.combination.update(step.losses, after)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Return the precision context of a training step."""
-        trainer = self._attached()
-        return contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
 
     def _attached(self) -> Trainer | None:
         """Return the trainer; None where the module is used without one."""
@@ -244,14 +262,13 @@ class MultiTaskModule(LightningModule):
 
     def _rates(self) -> dict[str, float]:
         """Return the learning rate of each group; biases and norms have that of the weights in their layers."""
-        rates = {} if self._attached() is None else {group["name"]: group["lr"] for group in self._groups()}
-        shown = {name: name.removesuffix(NO_DECAY) for name in rates}
-        return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
-
-    def _groups(self) -> list[dict[str, Any]]:
+        if self._attached() is None:
+            return {}
         optimizer = self.optimizers()
         assert isinstance(optimizer, Optimizer)  # noqa: S101 - narrows for mypy: there is one
-        return optimizer.param_groups
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        shown = {name: name.removesuffix(NO_DECAY) for name in rates}
+        return {weights: rates[name] for name, weights in shown.items() if weights == name or weights not in rates}
 
     def _logs_this_step(self) -> bool:
         """Whether this step's figures are logged: collecting them takes as long as a training step of a head alone."""
@@ -261,8 +278,7 @@ class MultiTaskModule(LightningModule):
 
     def _nothing_to_learn(self) -> Tensor:
         """Return 0 with a gradient of 0, for a step whose tasks have frozen heads while the encoder is still frozen."""
-        parameter = next(one for one in self.network.parameters() if one.requires_grad)
-        return 0.0 * parameter.sum()
+        return 0.0 * next(parameter for parameter in self.network.parameters() if parameter.requires_grad).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the task of the batch."""
@@ -286,14 +302,14 @@ class MultiTaskModule(LightningModule):
             self.log(f"val/{name}", torch.stack(values).mean().float())
 
     def _metrics(self, task: str) -> TaskMetrics:
-        metrics = self.validation[_key(task)]
+        metrics = self.validation[task_key(task)]
         assert isinstance(metrics, TaskMetrics)  # noqa: S101 - narrows nn.Module for mypy
         return metrics
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule, which is stepped with each optimizer step."""
         optimizer = self._optimizer()
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def configure_gradient_clipping(
         self,
@@ -314,24 +330,22 @@ class MultiTaskModule(LightningModule):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         if self._guard is not None:
-            self._guard.judge(optimizer, norm, self.global_step, self.current_epoch)
+            self._guard.check_step(optimizer, norm, self.global_step, self.current_epoch)
 
     def on_validation_start(self) -> None:
         """Report bad steps before metrics and checkpoints are made."""
-        self._inspect()
+        if self._guard is not None:
+            self._guard.inspect()
 
     def on_train_epoch_end(self) -> None:
         """Report bad steps at the end of an epoch without validation."""
-        self._inspect()
+        if self._guard is not None:
+            self._guard.inspect()
 
     @property
     def left_out(self) -> int:
         """The number of optimizer steps that were left out because they were not finite."""
         return 0 if self._guard is None else self._guard.left_out
-
-    def _inspect(self) -> None:
-        if self._guard is not None:
-            self._guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is never trained: it is what training started from, and 400 MB of an MPNet.
@@ -370,8 +384,3 @@ class MultiTaskModule(LightningModule):
 def _is_frozen_at(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
     """Whether the activations of a batch are those of layers that are frozen, which are ``boundary`` many."""
     return boundary == "embedding" or (batch.boundary is not None and batch.boundary <= (boundary or 0))
-
-
-def _key(task: str) -> str:
-    """Return a task's key in a module dictionary, see `mtl.model.network`."""
-    return f"{task}_"

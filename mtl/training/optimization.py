@@ -65,7 +65,7 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
         The total norm before clipping, a scalar.
     """
     norm = gradient_norm(optimizer)
-    if _divides(optimizer, norm.device):
+    if _is_fused(optimizer) and norm.device.type in {"cpu", "cuda"}:  # untested on MPS
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -73,7 +73,7 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     return norm
 
 
-def does_nothing_if(optimizer: Optimizer, flag: Tensor) -> None:
+def skip_step_if(optimizer: Optimizer, flag: Tensor) -> None:
     """Make the next step of a fused AdamW of `build_adamw` change nothing if a flag on its device is set.
 
     It uses ``found_inf``, which PyTorch provides for fp16 gradients as it does ``grad_scale``, see `clip_norm`.
@@ -88,11 +88,6 @@ def is_scaled(optimizer: Optimizer) -> bool:
 
 def _is_fused(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
-
-
-def _divides(optimizer: Optimizer, device: torch.device) -> bool:
-    """Whether a step of the optimizer divides by ``grad_scale``; untested on MPS, so not used there."""
-    return _is_fused(optimizer) and device.type in {"cpu", "cuda"}
 
 
 def _forget_scale(optimizer: Optimizer, *_: object) -> None:
@@ -163,5 +158,5 @@ def build_schedule(
     return LambdaLR(optimizer, [_product(whole, stage_factor(start, rising)) for start in starts])
 
 
-def _product(one: Callable[[int], float], other: Callable[[int], float]) -> Callable[[int], float]:
-    return lambda step: one(step) * other(step)
+def _product(first: Callable[[int], float], second: Callable[[int], float]) -> Callable[[int], float]:
+    return lambda step: first(step) * second(step)

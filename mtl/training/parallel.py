@@ -1,4 +1,4 @@
-"""Training in several processes on one machine: each takes a share of a step's rows, and gradients are summed.
+"""Train in several processes on one machine: each takes a share of a step's rows, and gradients are summed.
 
 Notation: ``R`` processes; a task has ``n_r`` rows of a step in process ``r`` and ``n`` in all of them.
 """
@@ -27,11 +27,11 @@ BUCKET = 2**23
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which one of the processes of a training this is.
+    """The rank of this process.
 
     Attributes:
-        rank: Its number, from 0; 0 is the one that writes and reports.
-        world_size: How many there are.
+        rank: Its number, from 0; process 0 writes and reports.
+        world_size: The number of processes.
     """
 
     rank: int = 0
@@ -42,19 +42,19 @@ ALONE = Place()
 
 
 class SummedGradients(ParallelStrategy):
-    """Sums the gradients of all processes once the backward passes of an optimizer step are done.
+    """Sum the gradients of all processes after the backward passes of an optimizer step.
 
-    With losses that are each process's part of the mean over all rows (`over_processes`), the sum is the gradient that
-    one process with all the rows would have. `DistributedDataParallel` gives the mean over processes, which is that
-    only where all have equally many rows. It also settles at its start which parameters have gradients: a layer that
-    thaws later, a head without rows in a step, or a process without any would each need a rebuilt reducer or a search
-    of the graph. Here nothing is wrapped: after each backward pass the processes tell each other which parameters have
-    a gradient, and those of at least one are summed; who has none adds 0. The price is that sending starts when the
-    backward pass is over rather than during it.
+    The loss of each process is its part of the mean over all rows (`over_processes`), so the sum is the gradient of a
+    single process with all rows. `DistributedDataParallel` gives the mean over processes, which equals it only if all
+    have the same number of rows. It also fixes at its start which parameters have gradients: a layer that unfreezes
+    later, a head without rows in a step, or a process without rows would need a rebuilt reducer or a search of the
+    graph. Here nothing is wrapped: after each backward pass the processes exchange which parameters have a gradient,
+    and those of at least one process are summed; processes without a gradient contribute zeros. The price is that
+    communication starts after the backward pass rather than during it.
 
     Args:
-        place: Which of the processes this is.
-        connect: Joins the processes' default group, given the device that this one computes on.
+        place: The rank of this process.
+        connect: Joins the default group of the processes, given the device of this one.
     """
 
     def __init__(self, place: Place, connect: Callable[[torch.device], None]) -> None:
@@ -64,12 +64,12 @@ class SummedGradients(ParallelStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        """The device of this process: each process is given one."""
+        """The device of this process."""
         assert self.parallel_devices is not None  # noqa: S101 - narrows for mypy
         return self.parallel_devices[0]
 
     def set_world_ranks(self) -> None:
-        """Tell Lightning's own messages which process is the first."""
+        """Set the rank that Lightning's messages depend on."""
         rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
 
     def setup_environment(self) -> None:
@@ -83,7 +83,7 @@ class SummedGradients(ParallelStrategy):
         self.model.to(self.root_device)
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Make the optimizer, and begin with the weights of the first process."""
+        """Make the optimizer, and start from the weights of the first process."""
         super().setup(trainer)
         assert self.model is not None  # noqa: S101 - narrows for mypy
         for parameter in self.model.parameters():
@@ -91,7 +91,7 @@ class SummedGradients(ParallelStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Leave the gradients as they are inside: more batches of the same optimizer step follow."""
+        """Do not sum gradients inside the block: more batches of the same optimizer step follow."""
         self._waits = True
         try:
             yield
@@ -99,13 +99,13 @@ class SummedGradients(ParallelStrategy):
             self._waits = False
 
     def post_backward(self, closure_loss: Tensor) -> None:
-        """Sum the gradients, unless more of the step follow."""
+        """Sum the gradients, unless more batches of the step follow."""
         del closure_loss
         if self._waits:
             return
         assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
         sum_gradients(
-            [each for each in self.lightning_module.parameters() if each.requires_grad],
+            [parameter for parameter in self.lightning_module.parameters() if parameter.requires_grad],
             whole=getattr(self.lightning_module, "combination", nn.Module()).parameters(),
         )
 
@@ -118,20 +118,20 @@ class SummedGradients(ParallelStrategy):
         return total / self.world_size if reduce_op in ("mean", "avg") else total
 
     def barrier(self, name: str | None = None) -> None:
-        """Wait until all processes are here."""
+        """Wait for all processes."""
         del name
         if dist.is_initialized():
             dist.barrier()
 
     def broadcast(self, obj: T, src: int = 0) -> T:
-        """Return what the process ``src`` has: Lightning asks for paths and truth values."""
+        """Return the value of the process ``src``; Lightning broadcasts paths and booleans."""
         if not dist.is_initialized():
             return obj
-        result: T = gather_json(obj, self.root_device)[src]
-        return result
+        value: T = gather_json(obj, self.root_device)[src]
+        return value
 
     def teardown(self) -> None:
-        """Let go of the other processes: what follows training is for the first one alone."""
+        """Leave the group: only the first process continues after training."""
         super().teardown()
         leave()
 
@@ -149,36 +149,36 @@ def sum_gradients(parameters: Iterable[nn.Parameter], whole: Iterable[nn.Paramet
     process.
 
     Args:
-        parameters: Those that learn now, the same on all processes.
-        whole: Those of them whose gradient is the whole one in each process already; their mean is taken.
+        parameters: The parameters that are trained now, the same in all processes.
+        whole: Those whose gradient is complete in each process already, so that the mean is taken.
     """
     parameters = list(parameters)
     if not parameters:
         return
-    present = torch.tensor([each.grad is not None for each in parameters], dtype=torch.float32)
+    present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
     present = present.to(parameters[0].device)
     dist.all_reduce(present)
-    used = [each for each, count in zip(parameters, present.tolist(), strict=True) if count]
-    for each in used:
-        if each.grad is None:
-            each.grad = torch.zeros_like(each)
+    used = [parameter for parameter, count in zip(parameters, present.tolist(), strict=True) if count]
+    for parameter in used:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
     for bucket in _buckets(used):
         _sum_bucket(bucket)
-    for each in whole:
-        if each.grad is not None:
-            each.grad /= dist.get_world_size()
+    for parameter in whole:
+        if parameter.grad is not None:
+            parameter.grad /= dist.get_world_size()
 
 
 def _sum_bucket(parameters: list[nn.Parameter]) -> None:
-    gradients = [each.grad for each in parameters if each.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if len(gradients) == 1 and gradients[0].is_contiguous():
         dist.all_reduce(gradients[0])
         return
-    together = torch.cat([each.flatten() for each in gradients])
-    dist.all_reduce(together)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
     start = 0
     for gradient in gradients:
-        gradient.copy_(together[start : start + gradient.numel()].view_as(gradient))
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
 
 
@@ -186,29 +186,29 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
     """Yield the parameters in groups of one type and at most `BUCKET` numbers, a larger one by itself."""
     bucket: list[nn.Parameter] = []
     size = 0
-    for each in parameters:
-        if bucket and (size + each.numel() > BUCKET or each.dtype != bucket[0].dtype):
+    for parameter in parameters:
+        if bucket and (size + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
             yield bucket
             bucket, size = [], 0
-        bucket.append(each)
-        size += each.numel()
+        bucket.append(parameter)
+        size += parameter.numel()
     if bucket:
         yield bucket
 
 
 def sum_over_processes(own: Tensor) -> Tensor:
-    """Return the sum of a tensor over all processes, and change it to that."""
+    """Sum a tensor over all processes in place, and return it."""
     dist.all_reduce(own)
     return own
 
 
 def gather_json(value: Any, device: torch.device) -> list[Any]:
-    """Return what each process has, in the order of their ranks.
+    """Return the value of each process, in the order of their ranks.
 
     `torch.distributed.all_gather_object` would unpickle what another process sends, which can run code.
 
     Args:
-        value: What JSON can hold, or a path, which becomes a string.
+        value: A value that JSON can hold, or a path, which becomes a string.
         device: The device of this process.
     """
     text = json.dumps(value, default=os.fspath).encode()
@@ -220,14 +220,14 @@ def gather_json(value: Any, device: torch.device) -> list[Any]:
 
 
 def _gathered(own: Tensor) -> list[Tensor]:
-    """Return the tensors of all processes, which have one shape."""
+    """Return the tensors of all processes, which have the same shape."""
     tensors = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(tensors, own)
     return tensors
 
 
 def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | None) -> dict[str, Tensor]:
-    r"""Return each task's mean loss over the rows of all processes, the same number on each of them.
+    r"""Return each task's mean loss over the rows of all processes, the same number in each of them.
 
     .. math:: L = \sum_r \frac{n_r}{n} L_r
 
@@ -235,7 +235,7 @@ def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | N
 
     Args:
         losses: The mean loss of each task over this process's rows, ``L_r``, scalars.
-        shares: ``n_r / n`` of each task; nothing where there is one process.
+        shares: ``n_r / n`` of each task; None with a single process.
     """
     if shares is None:
         return dict(losses)
@@ -265,7 +265,7 @@ class _Whole(torch.autograd.Function):
 
 
 class _Placed(ClusterEnvironment):
-    """Tells Lightning what this process is; the processes are there already, and connected by other means."""
+    """The rank of this process for Lightning; the processes run already and are connected by `SummedGradients`."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from mtl.config.fields import Config
 from mtl.data.splits import oversampled_rows
 from mtl.data.tasks import TaskData
 from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
-from mtl.training.checkpoint_schema import versions
+from mtl.training.checkpoints import versions
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.hardware import choose_device, choose_precision, count_processes
@@ -164,13 +164,7 @@ class ActivationPhase:
 
 
 def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> list[ActivationPhase]:
-    """Return how training obtains the activations of frozen layers, in the order of its steps.
-
-    Args:
-        plan: The plan of the run.
-        steps_per_epoch: Optimizer steps of an epoch.
-        total_steps: Optimizer steps of the whole training.
-    """
+    """Return how training obtains the activations of frozen layers, in the order of its optimizer steps."""
     encoder, freezing = plan.start.network.encoder, plan.freezing.by_steps(steps_per_epoch)
     cached = plan.config.cache.activations
     phases: list[ActivationPhase] = []

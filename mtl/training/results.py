@@ -39,7 +39,7 @@ from mtl.reporting.run_page import write_run_page
 from mtl.reporting.tables import calibration_table, class_table, cost_table, decision_table, results_table, stage_table
 from mtl.training.analysis import Frozen, analyse_errors
 from mtl.training.bad_steps import left_out_warnings
-from mtl.training.facts import facts, loss_settings
+from mtl.training.description import facts, loss_settings
 from mtl.training.fit import Trained, encoder_ability
 from mtl.training.plan import RunPlan
 from mtl.training.prepare import Prepared
@@ -84,7 +84,9 @@ class Results:
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
         """The report of each task and split."""
-        return {task: {split: each.report for split, each in splits.items()} for task, splits in self.scored.items()}
+        return {
+            task: {split: scores.report for split, scores in splits.items()} for task, splits in self.scored.items()
+        }
 
     @property
     def name(self) -> str:
@@ -203,26 +205,22 @@ def write(run: Results) -> None:
     card = model_card(run.name, run.heads, run.reports)
     save_model(folder / "model", start.network, start.tokenizer, run.heads, card)
     for task, splits in run.scored.items():
-        for split, each in splits.items():
-            write_predictions(predictions_path(folder, task, split), each.predictions)
+        for split, scores in splits.items():
+            write_predictions(predictions_path(folder, task, split), scores.predictions)
     for task, analysis in run.errors.items():
         write_errors(folder, task, analysis)
     for task, drawn in run.maps.items():
         write_map(map_path(folder, task, reported_split(run.scored[task]) or ""), drawn)
-    write_report(folder / "report.md", _summary(run, _draw(run)))
+    figures = run.plan.config.evaluation.figures
+    pictures = draw_run(folder, run.reports, run.trained.epochs) if figures else RunPictures()
+    write_report(folder / "report.md", _summary(run, pictures))
     metrics = RunMetrics(
         run.reports, run.trained.cost, _run_facts(run), run.retention, run.trained.gradients, checksums(folder)
     )
-    if run.plan.config.evaluation.figures:
+    if figures:
         write_run_page(folder, metrics)
     write_metrics(folder / "metrics.json", metrics)
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # as large as the last one, and not needed
-
-
-def _draw(run: Results) -> RunPictures:
-    if not run.plan.config.evaluation.figures:
-        return RunPictures()
-    return draw_run(run.plan.folder, run.reports, run.trained.epochs)
 
 
 def _run_facts(run: Results) -> dict[str, object]:
@@ -257,9 +255,9 @@ def backbone_name(config: Config) -> str:
 def _summary(run: Results, pictures: RunPictures) -> RunSummary:
     choices = {group: choice for group, choice in run.choices.items() if group in ("data", "freeze", "learning_rates")}
     examples = {
-        (task, split): confusion_examples(each.predictions)
+        (task, split): confusion_examples(scores.predictions)
         for task, splits in run.scored.items()
-        for split, each in splits.items()
+        for split, scores in splits.items()
     }
     return RunSummary(
         title=f"Run report: {run.name}",

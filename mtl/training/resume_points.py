@@ -2,6 +2,17 @@
 
 On a CPU the weights are identical bit for bit. With frozen layers this holds as long as the cached activations are the
 same: if they are computed again, in other batches, their last bits may differ, and the run logs a warning.
+
+Lightning 2.6 offers hooks only while its counters are between two states. A run that resumes from a checkpoint written
+in ``on_train_batch_end`` skips what should have followed: a validation that was due, the end of the epoch with its
+hooks and, after the last step of ``max_steps``, the end of training (`_FitLoop.reset`, `_TrainingEpochLoop.advance`).
+The loops of `use_exact_loops` write a checkpoint when all counters agree that a step is complete and its figures are
+logged, and a resumed run starts with what follows that step. They extend private classes, for which no public hook
+stands in: pyproject.toml pins Lightning's minor version, and ``tests/unit/training/test_resume_points.py`` fails when
+the classes change.
+
+The last step of training is always followed by a validation, whatever the intervals are: otherwise its weights could
+not become the best ones, and what was learned since the last validation would be lost.
 """
 
 from __future__ import annotations
@@ -16,6 +27,9 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from mtl.base.errors import ModelError, Problem
 from mtl.training.averaging import AveragedWeights
@@ -25,7 +39,6 @@ from mtl.training.parallel import gather_json
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
-"""The folder of checkpoints in a run folder."""
 LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"
 """The resume point before `LAST`, used if `LAST` is damaged."""
@@ -53,7 +66,7 @@ class ResumePoints(Checkpoint):
     """Write resume points, and resume from one.
 
     Every point lies between an optimizer step and what follows it (validation, the end of the epoch), see
-    `mtl.training.loop`. Points by epoch and by minutes are skipped while they would take more than a twentieth of the
+    `use_exact_loops`. Points by epoch and by minutes are skipped while they would take more than a twentieth of the
     time: an epoch of a head alone may be faster than the disk.
 
     Args:
@@ -179,7 +192,7 @@ def _is_trial(trainer: pl.Trainer) -> bool:
 def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
     if trainer.world_size == 1:
         return [state]
-    return [from_json(one) for one in gather_json(to_json(state), trainer.strategy.root_device)]
+    return [from_json(saved) for saved in gather_json(to_json(state), trainer.strategy.root_device)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +247,58 @@ def _point(path: Path) -> Point:
     validate(checkpoint, path)
     used = state.get("activations", {})
     return Point(path, state["inputs"], state["log_rows"], checkpoint["global_step"], used)
+
+
+def use_exact_loops(trainer: pl.Trainer, points: ResumePoints) -> None:
+    """Replace the loops of a trainer that has not run yet."""
+    original = trainer.fit_loop
+    fit_loop = _ExactFitLoop(trainer, min_epochs=original.min_epochs, max_epochs=original.max_epochs)
+    fit_loop.epoch_loop = _ExactEpochLoop(trainer, points, original.min_steps, original.max_steps)
+    trainer.fit_loop = fit_loop
+
+
+class _ExactFitLoop(_FitLoop):
+    @property
+    def done(self) -> bool:
+        """Continue where Lightning stops if the run was resumed after its last step: the epoch must still end."""
+        return not self.restarting and bool(super().done)
+
+
+class _ExactEpochLoop(_TrainingEpochLoop):
+    def __init__(self, trainer: pl.Trainer, points: ResumePoints, min_steps: int | None, max_steps: int) -> None:
+        super().__init__(trainer, min_steps=min_steps, max_steps=max_steps)
+        self._points = points
+
+    @property
+    def done(self) -> bool:
+        """Continue where Lightning stops if the run was resumed: what follows its last step is still to do."""
+        return not self.restarting and bool(super().done)
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Train on a batch; a resumed run has trained on it already."""
+        if self.restarting:
+            self.val_loop.restarting = False
+            self._points.resume(self.trainer)
+        else:
+            super().advance(data_fetcher)
+
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Write a checkpoint if one is due, then do what follows a step: validate if that is due."""
+        if not self.restarting:
+            self._points.step_ended(self.trainer, accumulating=self._should_accumulate(), last=self._ends_training())
+        super().on_advance_end(data_fetcher)
+
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        due: bool = super()._should_check_val_fx(data_fetcher)
+        return due or (self.trainer.enable_validation and self._ends_training())
+
+    def _ends_training(self) -> bool:
+        """Whether no step follows this one, as far as is known before a validation."""
+        trainer, fit_loop = self.trainer, self.trainer.fit_loop
+        if self.global_step == self.max_steps:
+            return True
+        epochs = fit_loop.epoch_progress.current.processed + self._num_ready_batches_reached()
+        if epochs == fit_loop.max_epochs:
+            return True
+        late_enough = epochs >= (fit_loop.min_epochs or 0) and self.global_step >= (self.min_steps or 0)
+        return trainer.should_stop and late_enough

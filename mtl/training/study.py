@@ -169,7 +169,8 @@ class Study:
         """The arguments that set the folders of the jobs in Hydra."""
         keys = ", ".join(f'"{key.lstrip("+")}"' for key in self.jobs[0].values)
         subdir = f"hydra.sweep.subdir='${{mtl.job_name:${{hydra.overrides.task}},{keys}}}'"
-        return [f"{_DIR}='{_escaped(str(self.folder))}'", subdir]
+        folder = str(self.folder).replace("'", r"\'")
+        return [f"{_DIR}='{folder}'", subdir]
 
     def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> None:
         """Run a job unless it is completed, log the progress of the study, and record how the job ended."""
@@ -184,7 +185,7 @@ class Study:
         log.info("\n%s%s\n", place, remaining)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
-            work(_was_broken_off(folder, config))
+            work(_was_interrupted(folder, config))
         except MtlError as caught:
             error = str(caught)
             log.error("this job failed, the study continues\n%s", error)
@@ -265,7 +266,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
             print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
 
 
-def _was_broken_off(folder: Path, config: Config) -> bool:
+def _was_interrupted(folder: Path, config: Config) -> bool:
     """Whether the folder holds this run, started and unfinished."""
     if not (folder / RUN_RECORD).is_file() or is_finished(folder):
         return False
@@ -314,7 +315,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("'", r"\'")

@@ -25,21 +25,20 @@ from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
-from mtl.training.announce import unfreezing_lines
 from mtl.training.averaging import AveragedWeights
-from mtl.training.bad_steps import BadSteps
+from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.build import make_losses
 from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, History, UnfreezingLines
 from mtl.training.checkpoints import CheckpointFiles, CurveLog
+from mtl.training.description import unfreezing_lines
 from mtl.training.freezing import FreezePlan
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.guard import StepGuard
-from mtl.training.loop import use_exact_loops
+from mtl.training.losses import Objective
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SummedGradients
 from mtl.training.plan import RunPlan
-from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm
+from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm, use_exact_loops
 from mtl.training.stopping import Stop
 
 _LOG_EVERY = 50
@@ -119,7 +118,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         eps=settings.eps,
         fused=plan.precision != "16-mixed",
     )
-    schedule = partial(
+    scheduler = partial(
         build_schedule,
         schedule=settings.schedule,
         total_steps=total_steps(config.trainer, len(data.sampler)),
@@ -127,24 +126,24 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         starts=[freezing.first.get(group.layers[0], 0) for group in plan.groups],
         stage_warmup=0 if gradual is None else gradual.warmup,
     )
-    # On a GPU steps are judged as often as figures are logged, when the device is waited for anyway.
+    # On a GPU steps are checked as often as figures are logged, which synchronises with the device anyway.
     every = config.trainer.log_every_n_steps or _LOG_EVERY if plan.device.type == "cuda" else 1
-    return MultiTaskModule(
+    module = MultiTaskModule(
         plan.start.network,
         {task: len(plan.tasks[task].labels) for task in data.val},
-        make_losses(config, plan.class_counts),
+        Objective(make_losses(config, plan.class_counts), plan.combination),
         freezing,
         optimizer=optimizer,
-        schedule=schedule,
-        hyperparameters=asdict(config),
-        combination=plan.combination,
+        scheduler=scheduler,
         guard=StepGuard(BadSteps(plan), every=every),
     )
+    module.save_hyperparameters({"config": asdict(config)}, logger=False)
+    return module
 
 
 @dataclass(slots=True)
 class Connection:
-    """Joins the processes of a training in several; `connect` is set once they have been started."""
+    """Join the processes of a parallel training; `connect` is set once they have been started."""
 
     connect: Callable[[torch.device], None] | None = None
 
@@ -156,17 +155,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Lightning's side of a run.
-
-    Attributes:
-        trainer: The trainer.
-        module: The module that it trains.
-        data: The batches.
-        connection: Joins the processes of a training in several.
-        meter: Measures what training takes.
-        history: Collects the figures of each epoch.
-        gradients: Measures the tasks' gradients, if the run wants that.
-    """
+    """Lightning's side of a run: trainer, module, batches, and the callbacks whose figures are read after training."""
 
     trainer: pl.Trainer
     module: MultiTaskModule

@@ -586,7 +586,7 @@ def test_a_gpu_that_is_not_there(bad_files: Path, here: Path) -> None:
     problems = f"""
   trainer.accelerator
       found:    gpu, and PyTorch {torch.__version__} finds none
-      expected: a device that is there
+      expected: an available device
       repair:   trainer=cpu, or install a CUDA build of PyTorch"""
     outcome = run(
         "mtl.train", "backbone=tiny", "data=files", f"data.tasks.mood.path={bad_files}/good.csv", "trainer=gpu"

@@ -103,7 +103,7 @@ def test_what_a_stopped_run_says_and_leaves(spoilt: Any, tmp_path: Path) -> None
             "a finite loss and finite gradients",
             "one of these:\n"
             "      - lower rates: learning_rates=… with smaller values, or more optimizer.warmup\n"
-            "      - look into the rows; to go on without such steps: callbacks.bad_steps.action=skip\n"
+            "      - look into the rows; to continue without such steps: callbacks.bad_steps.action=skip\n"
             f"      - the last good state is in {tmp_path}/run/checkpoints/last.ckpt",
         ),
     )

@@ -17,9 +17,10 @@ from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
+from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import parameter_groups, uniform_rates
-from mtl.training.losses import TaskLosses
+from mtl.training.losses import Objective, TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from tests.support.networks import TASKS, network
@@ -46,10 +47,10 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
     trained = MultiTaskModule(
         net,
         TASKS,
-        TaskLosses(),
+        Objective(TaskLosses(), Combination(tuple(TASKS))),
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-5),
-        schedule=partial(
+        scheduler=partial(
             build_schedule,
             schedule="linear",
             total_steps=9,

@@ -112,8 +112,8 @@ def test_a_killed_process_ends_the_training(endless: tuple[subprocess.Popen[str]
         "Training: 1 problem\n"
         "  process 1 of 0 to 1\n"
         "      found:    it was ended by SIGKILL\n"
-        "      expected: all processes at work up to the end of training\n"
-        "      repair:   find what ended it; the system does if memory runs out: then a smaller data.batch_size\n"
+        "      expected: all processes running until the end of training\n"
+        "      repair:   find out what ended it; if the system did, for lack of memory: a smaller data.batch_size\n"
     )
 
 
@@ -155,8 +155,8 @@ def test_a_suspended_process_ends_the_training(
             "Training: 1 problem\n"
             "  process 1 of 0 to 1\n"
             "      found:    no sign of life for 60 s: it was stopped, or got no time or memory to run\n"
-            "      expected: all processes at work up to the end of training\n"
-            f"      repair:   find out why; to go on: python -m mtl.train resume={tmp_path / 'run'}\n"
+            "      expected: all processes running until the end of training\n"
+            f"      repair:   find out why; to resume: python -m mtl.train resume={tmp_path / 'run'}\n"
         )
     until(lambda: not lives(other))
     assert not list((tmp_path / "temporary").glob("mtl-*"))

@@ -24,7 +24,7 @@ ROUNDS = st.integers(1, 4).flatmap(
 MAKERS: dict[str, Callable[[Sequence[str]], Combination]] = {
     "sum": Combination,
     "weighted": lambda tasks: Weighted(tasks, {tasks[0]: 2.0}),
-    "uncertainty": Uncertainty,
+    "uncertainty": lambda tasks: Uncertainty(tasks, rate=0.01),
     "dwa": lambda tasks: DynamicWeightAverage(tasks, temperature=2.0, window=2),
     "famo": lambda tasks: Famo(tasks, rate=0.025, decay=0.001),
 }

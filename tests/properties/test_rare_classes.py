@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtl.data.splits import oversampled_rows
-from mtl.training.losses import TaskLoss, balanced_weights, effective_number_weights
+from mtl.training.losses import FocalLoss, TaskLoss, balanced_weights, effective_number_weights
 
 counts = st.lists(st.integers(1, 2000), min_size=2, max_size=8).map(np.array)
 some_counts = st.lists(st.integers(0, 60), min_size=2, max_size=6).filter(any).map(np.array)
@@ -36,7 +36,7 @@ def test_what_changes_nothing_equals_plain_cross_entropy(batch: tuple[Tensor, Te
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     for loss in (
         TaskLoss(label_smoothing=smoothing),
-        TaskLoss("focal", gamma=0.0, label_smoothing=smoothing),
+        FocalLoss(gamma=0.0, label_smoothing=smoothing),
         TaskLoss(weights=[1.0] * classes, label_smoothing=smoothing),
         TaskLoss(offsets=[3.0] * classes, label_smoothing=smoothing),
         TaskLoss(weights=balanced_weights(np.full(classes, 7)).tolist(), label_smoothing=smoothing),
@@ -51,7 +51,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_rows(
 ) -> None:
     logits, labels = batch
     weights = torch.arange(1.0, logits.shape[1] + 1).tolist()
-    loss = TaskLoss("focal", weights=weights, offsets=weights, gamma=gamma, label_smoothing=smoothing)
+    loss = FocalLoss(weights=weights, offsets=weights, gamma=gamma, label_smoothing=smoothing)
     rows = torch.stack([loss(logits[at : at + 1], labels[at : at + 1]) for at in range(len(labels))])
     torch.testing.assert_close(loss(logits, labels), rows.mean(), rtol=1e-4, atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_losses_and_their_gradients_are_finite(
     batch: tuple[Tensor, Tensor], gamma: float, smoothing: float, scale: float
 ) -> None:
     logits, labels = (batch[0] * scale).requires_grad_(), batch[1]
-    loss = TaskLoss("focal", weights=[2.0] * logits.shape[1], gamma=gamma, label_smoothing=smoothing)(logits, labels)
+    loss = FocalLoss(weights=[2.0] * logits.shape[1], gamma=gamma, label_smoothing=smoothing)(logits, labels)
     loss.backward()
     assert torch.isfinite(loss)
     assert loss >= 0

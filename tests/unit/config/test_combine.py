@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from mtl.base.errors import ConfigError, Problem
+from mtl.base.task_names import RESERVED
 from mtl.config.checks import load
-from mtl.training import build, gradient_aggregation
-from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.config.combine import Combine, LossName, WeightingName
+from mtl.config.short_forms import SECTIONS
+from mtl.training import build, combination
+from mtl.training.combination import (
+    COMBINATIONS,
+    Combination,
+    DynamicWeightAverage,
+    Famo,
+    GradientAggregation,
+    Uncertainty,
+    Weighted,
+)
 from mtl.training.freezing import FreezePlan
-from mtl.training.gradient_aggregation import GradientAggregation
+from mtl.training.losses import LOSSES, WEIGHTINGS
 from tests.support.configs import changed, composed
 from tests.support.networks import network
 
@@ -103,23 +114,35 @@ def test_the_file_and_the_key_choose_the_same(name: str, kind: type[Combination]
     assert type(build.make_combination(by_file, ["classification", "sentiment"])) is kind
 
 
+@pytest.mark.parametrize(
+    ("names", "registry"), [(LossName, LOSSES), (WeightingName, WEIGHTINGS), (Combine, COMBINATIONS)]
+)
+def test_the_configuration_allows_the_names_of_the_registries(names: Any, registry: dict[str, Any]) -> None:
+    assert list(get_args(names)) == list(registry)
+
+
+def test_no_task_has_the_name_of_a_key_beside_tasks() -> None:
+    assert {key for keys in SECTIONS.values() for key in keys} == RESERVED
+
+
 def test_only_what_learns_with_the_network_has_a_group(tiny_folder: Path) -> None:
     config = load(changed({"loss.combine": "uncertainty", "loss.uncertainty.rate": 0.5}))
     net = network(tiny_folder)
     learning, frozen = FreezePlan({"heads.mood": 0}), FreezePlan({})
-    *_, group = build.make_groups(config, net, learning, Uncertainty(("a", "b")))
+    uncertainty = build.make_combination(config, ("a", "b"))
+    *_, group = build.make_groups(config, net, learning, uncertainty)
     assert (group.name, group.rate, group.weight_decay) == ("combination", 0.5, 0.0)
     assert list(group.parameters) == ["combination.log_variances.a_", "combination.log_variances.b_"]
     without = build.make_groups(config, net, learning, Famo(("a", "b"), rate=0.1, decay=0.0))
     assert "combination" not in {each.name for each in without}
-    assert build.make_groups(config, net, frozen, Uncertainty(("a", "b"))) == []
+    assert build.make_groups(config, net, frozen, uncertainty) == []
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError("No module named 'torchjd'")
 
-    monkeypatch.setattr(build, "torchjd_weighting", missing)
+    monkeypatch.setattr(combination, "torchjd_weighting", missing)
     with pytest.raises(ConfigError) as caught:
         build.make_combination(load(changed({"loss.combine": "upgrad"})), ())
     assert str(caught.value) == (
@@ -133,4 +156,4 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_torchjd_is_imported_only_where_it_is_used() -> None:
-    assert "torchjd" not in vars(gradient_aggregation)
+    assert "torchjd" not in vars(combination)

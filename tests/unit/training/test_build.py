@@ -209,7 +209,7 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         "Configuration: 1 problem\n"
         "  trainer.accelerator\n"
         f"      found:    cuda, and PyTorch {torch.__version__} finds none\n"
-        "      expected: a device that is there\n"
+        "      expected: an available device\n"
         "      repair:   trainer=cpu, or install a CUDA build of PyTorch"
     )
 

@@ -10,7 +10,8 @@ import torch
 from torch.optim import Adam
 
 from mtl.training.checkpoints import random_state, restore_random_state
-from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Randomness, Uncertainty, Weighted
+from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
+from mtl.training.module import Randomness
 from tests.support.modules import Waits
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_fixed_weights_are_factors_and_1_where_none_is_given() -> None:
 
 
 def test_uncertainty_is_the_formula_of_kendall() -> None:
-    how = Uncertainty(TASKS)
+    how = Uncertainty(TASKS, rate=0.01)
     assert how(losses(2.0, 5.0)).item() == 7.0
     with torch.no_grad():
         how.log_variances["mood_"].fill_(math.log(4))  # sigma = 2
@@ -60,7 +61,7 @@ def test_uncertainty_is_the_formula_of_kendall() -> None:
 
 def test_uncertainty_learns_the_variance_that_its_formula_wants() -> None:
     """The derivative of ``exp(-s) L + s / 2`` is 0 at ``s = log(2 L)``."""
-    how = Uncertainty(TASKS)
+    how = Uncertainty(TASKS, rate=0.01)
     optimizer = Adam(how.parameters(), lr=0.05)
     for _ in range(400):
         optimizer.zero_grad()
@@ -70,7 +71,7 @@ def test_uncertainty_learns_the_variance_that_its_formula_wants() -> None:
 
 
 def test_a_step_without_rows_of_a_task_leaves_its_variance_alone() -> None:
-    how = Uncertainty(TASKS)
+    how = Uncertainty(TASKS, rate=0.01)
     torch.autograd.backward(how(losses(5.0, tasks=["topic"])))
     assert how.log_variances["mood_"].grad is None
     assert how.log_variances["topic_"].grad == pytest.approx(0.5 - 5.0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mtl.training.combination import GradientAggregation, gramian, torchjd_weighting
 from mtl.training.freezing import FreezePlan
-from mtl.training.gradient_aggregation import GradientAggregation, gramian, torchjd_weighting
 from tests.support.modules import module
 from tests.support.networks import TASKS, batch
 

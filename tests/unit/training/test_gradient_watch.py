@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mtl.training.freezing import FreezePlan, apply_freezing
-from mtl.training.gradient_watch import GradientWatch, measured, top_layer
+from mtl.training.gradient_watch import GradientWatch, measure_gradients, top_layer
 from tests.support.modules import Waits, module
 from tests.support.networks import batch, network
 
@@ -39,7 +39,7 @@ def test_norms_and_cosines_of_gradients_known_by_hand() -> None:
     embeddings.requires_grad_()
     values = embeddings @ weight
     losses = {"a": values[0], "b": 2 * values[1], "c": -values[0], "d": values.sum()}
-    norms, cosines = measured(losses, [embeddings], [weight])
+    norms, cosines = measure_gradients(losses, [embeddings], [weight])
     assert norms == pytest.approx({"a": 5.0, "b": 10.0, "c": 5.0, "d": math.sqrt(50)})
     half = math.sqrt(0.5)
     expected = {("a", "b"): 0.0, ("a", "c"): -1.0, ("a", "d"): half}
@@ -54,7 +54,7 @@ def test_the_device_is_waited_for_once() -> None:
     embeddings = torch.eye(2).requires_grad_()
     values = embeddings @ weight
     with Waits() as waits:
-        measured({"a": values[0], "b": 2 * values[1], "c": values.sum()}, [embeddings], [weight])
+        measure_gradients({"a": values[0], "b": 2 * values[1], "c": values.sum()}, [embeddings], [weight])
     assert waits.count == 0
 
 
@@ -62,7 +62,7 @@ def test_a_gradient_of_0_has_no_direction() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     embeddings = torch.ones(1, 2, requires_grad=True)
     losses = {"a": (embeddings @ weight).sum(), "b": 0 * (embeddings @ weight).sum(), "c": embeddings.sum()}
-    norms, cosines = measured(losses, [embeddings], [weight])
+    norms, cosines = measure_gradients(losses, [embeddings], [weight])
     assert norms["b"] == 0.0
     assert cosines == {}
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from mtl.config.checks import load
 from mtl.training.combination import Weighted
-from mtl.training.losses import TaskLoss, TaskLosses, divergence
+from mtl.training.losses import FocalLoss, TaskLoss, TaskLosses, divergence, make_loss
+from tests.support.configs import changed
 
 LOGITS = {
     "mood": torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),  # probabilities 1/2, 1/2 and 3/4, 1/4
@@ -74,8 +78,8 @@ def test_focal_loss_by_hand() -> None:
     logits = probabilities([0.5, 0.5], [0.9, 0.1])
     labels = torch.tensor([0, 0])
     expected = (0.5**2 * math.log(2) + 0.1**2 * math.log(1 / 0.9)) / 2
-    assert TaskLoss("focal", gamma=2.0)(logits, labels).item() == pytest.approx(expected)
-    weighted = TaskLoss("focal", gamma=2.0, weights=[4.0, 1.0])(logits, labels)
+    assert FocalLoss(gamma=2.0)(logits, labels).item() == pytest.approx(expected)
+    weighted = FocalLoss(gamma=2.0, weights=[4.0, 1.0])(logits, labels)
     assert weighted.item() == pytest.approx(4 * expected)
 
 
@@ -83,13 +87,16 @@ def test_focal_loss_with_smoothed_labels_by_hand() -> None:
     logits = probabilities([0.6, 0.3, 0.1])
     terms = [(1 - p) * -math.log(p) for p in (0.6, 0.3, 0.1)]
     expected = 0.7 * terms[1] + 0.3 * sum(terms) / 3
-    loss = TaskLoss("focal", gamma=1.0, label_smoothing=0.3)(logits, torch.tensor([1]))
+    loss = FocalLoss(gamma=1.0, label_smoothing=0.3)(logits, torch.tensor([1]))
     assert loss.item() == pytest.approx(expected)
 
 
 def test_only_focal_loss_has_a_gamma() -> None:
     logits, labels = LOGITS["mood"], LABELS["mood"]
-    assert TaskLoss("cross_entropy", gamma=5.0)(logits, labels) == TaskLoss()(logits, labels)
+    settings = load(changed({"loss.default.gamma": 5.0})).loss.default
+    assert make_loss(settings, np.array([1, 1]))(logits, labels) == TaskLoss()(logits, labels)
+    focal = make_loss(replace(settings, kind="focal"), np.array([1, 1]))
+    assert focal(logits, labels) == FocalLoss(gamma=5.0)(logits, labels)
 
 
 def test_logit_adjustment_by_hand_with_its_gradient() -> None:

@@ -122,7 +122,7 @@ def test_a_batch_that_stands_for_a_layer_that_learns_is_refused(
         return
     with pytest.raises(RuntimeError) as caught:
         trained.on_train_batch_start(early, 0)
-    assert str(caught.value) == f"step 4: a batch of activations at {refused}, but layers from 1 on learn"
+    assert str(caught.value) == f"step 4: a batch of activations at {refused}, but layers from 1 on are trained"
 
 
 def trainable(trained: MultiTaskModule) -> set[str]:
@@ -229,7 +229,3 @@ def test_a_checkpoint_leaves_out_what_never_learns(tiny_folder: Path) -> None:
     other.on_load_checkpoint(checkpoint)
     other.load_state_dict(checkpoint["state_dict"])
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in trained.state_dict().items())
-
-
-def test_hyperparameters_are_plain_values(tiny_folder: Path) -> None:
-    assert dict(module(tiny_folder).hparams) == {"config": {"seed": 7}}

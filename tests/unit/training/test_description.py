@@ -10,7 +10,7 @@ import pytest
 
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.tokens import TokenTable
-from mtl.training.run_warnings import cut_texts, plan_warnings
+from mtl.training.description import cut_texts, plan_warnings
 from tests.support.runs import config
 
 

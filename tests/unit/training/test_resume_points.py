@@ -1,4 +1,4 @@
-"""The private loops of Lightning that `mtl.training.loop` extends are those that it was written for."""
+"""The private loops of Lightning that `mtl.training.resume_points` extends are those that it was written for."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def checksum(name: str) -> str:
 def test_the_loops_are_those_of_lightning_2_6_6(name: str) -> None:
     assert checksum(name) == KNOWN[name], (
         f"Lightning {lightning.__version__} has changed {name}, on which exact resumption depends. Compare it with "
-        "2.6.6, adapt mtl/training/loop.py, run tests/integration/test_resume.py, and then update the checksum here"
+        "2.6.6, adapt mtl/training/resume_points.py, run tests/integration/test_resume.py, and update the checksum"
     )

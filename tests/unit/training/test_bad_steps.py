@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.training.guard import BadStep, BrokenWeights, StepGuard, not_finite
+from mtl.training.bad_steps import BadStep, BrokenWeights, StepGuard, not_finite
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.optimization import build_adamw
 from tests.support.networks import batch
@@ -25,10 +25,10 @@ def test_a_bad_loss_with_the_gradient_scaler_of_fp16(every: int) -> None:
     for step, factor in enumerate([1.0, float("nan"), float("inf"), 1.0]):
         before = weight.detach().clone()
         loss = (weight * factor).sum()
-        guard.saw(batch(), {"mood": loss}, loss)
+        guard.record(batch(), {"mood": loss}, loss)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
-        guard.judge(optimizer, torch.tensor(1.0), step, 0)
+        guard.check_step(optimizer, torch.tensor(1.0), step, 0)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
