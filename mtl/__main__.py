@@ -28,7 +28,8 @@ def commands() -> dict[str, str]:
     """Return what each command does, from the first line of its module; no module is imported."""
     files = sorted(path for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("_"))
     docs = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in files}
-    return {name: doc.partition("\n")[0].partition("``: ")[2].rstrip(".") for name, doc in docs.items()}
+    lines = {name: doc.partition("\n")[0].partition("``: ")[2] for name, doc in docs.items()}
+    return {name: line.rstrip(".").replace("``", "") for name, line in lines.items()}
 
 
 def main(arguments: Sequence[str]) -> None:

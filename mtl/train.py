@@ -1,4 +1,7 @@
-"""``python -m mtl.train``: train all tasks on a shared encoder, evaluate, and save the model."""
+"""``python -m mtl.train``: train all tasks on a shared encoder, evaluate, and save the model.
+
+From Python the module itself is called, ``from mtl import train``: see `mtl.training.interface.train`.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -221,7 +222,7 @@ def _named_folder(given: Sequence[Argument], kind: str) -> Path | None:
     return None if "${" in text else Path(text).absolute()
 
 
-def choices_in(settings: DictConfig) -> dict[str, str]:
+def choices_in(settings: DictConfig | HydraConf) -> dict[str, str]:
     """Return the choice in each configuration group of ours from Hydra's settings of a job."""
     choices = settings.runtime.choices.items()
     return {group: choice for group, choice in choices if "hydra" not in group and choice}

@@ -188,9 +188,9 @@ def _of_columns(columns: Mapping[str, Any], settings: Mapping[str, Any], place: 
     return pa.table(arrays)
 
 
-def write_all(unwritten: Iterable[Unwritten], folder: Path) -> dict[str, dict[str, str]]:
+def write_all(unwritten: Iterable[Unwritten], folder: Path) -> dict[str, dict[str, Any]]:
     """Write rows into the folder `DATA` of a run folder and return the path of each, by task and setting."""
-    paths: dict[str, dict[str, str]] = {}
+    paths: dict[str, dict[str, Any]] = {}
     written: dict[str, Path] = {}
     for part in unwritten:
         if part.name not in written:

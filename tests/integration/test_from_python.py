@@ -82,6 +82,7 @@ def test_it_is_the_command_line(here: Path) -> None:
     assert again.code == 0, again.err  # the run has its rows
 
 
+OTHER: dict[str, Any] = {"text_column": "body", "label_column": "stars", "labels": ["good", "bad"]}
 KINDS: dict[str, Callable[[], Any]] = {
     "pairs": lambda: ROWS,
     "frame": lambda: frame(ROWS),
@@ -92,7 +93,6 @@ KINDS: dict[str, Callable[[], Any]] = {
     "other columns": lambda: {"path": frame(ROWS).set_axis(["body", "stars"], axis=1), **OTHER},
     "splits": lambda: {"train": ROWS[:24], "val": frame(ROWS[24:32]), "test": ROWS[32:]},
 }
-OTHER = {"text_column": "body", "label_column": "stars", "labels": ["good", "bad"]}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from tests.support.commands import outside, run
 def test_help_has_a_line_for_each_command() -> None:
     shown = run("mtl.__main__", "--help")
     assert shown == run("mtl.__main__") == run("mtl.__main__", "-h")
-    lines = dict(line.split(maxsplit=1) for line in shown.out.splitlines() if line.startswith("  "))
+    lines = dict(line.split(maxsplit=1) for line in shown.out.split("\n\n")[1].splitlines())
     modules = {path.stem for path in Path(mtl.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
     assert lines == commands()
     assert lines.keys() == modules
