@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mtl import MtlError, Run, train
 from mtl.base.errors import Problem
 from mtl.base.files import CONF
+from mtl.training import interface
 from tests.support import commands
 from tests.support.commands import outside
 from tests.support.runs import data, rows, write_csv
@@ -136,6 +137,12 @@ def test_it_leaves_the_process_as_it_was(capsys: pytest.CaptureFixture[str], mon
     assert first.record.tasks == second.record.tasks
     assert "epoch 1/1" in (second.folder / "train.log").read_text(encoding="utf-8")
     assert "mood, test" in capsys.readouterr().out
+
+
+def test_no_control_character_reaches_the_log(here: Path) -> None:
+    with interface._logging(here):
+        logging.getLogger("mtl.training").info("label %r and %s", "x", "y\x1b[2J")
+    assert (here / "train.log").read_text(encoding="utf-8").endswith("[INFO] - label 'x' and y\\x1b[2J\n")
 
 
 def problems(data: Any, **how: Any) -> tuple[Problem, ...]:
