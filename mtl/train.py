@@ -1,15 +1,19 @@
-"""``python -m mtl.train``: train all tasks on a shared encoder, evaluate, and save the model."""
+"""``python -m mtl.train``: train all tasks on a shared encoder, evaluate, and save the model.
+
+From Python the module itself is called, ``from mtl import train``: see `mtl.training.interface.train`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import hydra
@@ -23,9 +27,11 @@ from mtl.base.files import CONF
 from mtl.base.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.config import run_folders
 from mtl.config.checks import load
-from mtl.config.command_line import check_command_line
+from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
 from mtl.data.problems import plural
+from mtl.training import interface
+from mtl.training.launchers import refuse_launchers
 from mtl.training.study import Study, plan_study
 
 if TYPE_CHECKING:
@@ -34,16 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
-
-_LAUNCHERS = {
-    "WORLD_SIZE": "env -u WORLD_SIZE ",
-    "SLURM_STEP_NUM_TASKS": "srun --ntasks=1 ",
-    "OMPI_COMM_WORLD_SIZE": "",
-    "PMI_SIZE": "",
-    "JSM_NAMESPACE_SIZE": "",
-}
-"""The variables in which launchers (torchrun, srun, mpirun, jsrun) give the number of processes, and the prefix of a
-command that starts a single one."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -90,31 +86,6 @@ def _of_hydra(error: Exception) -> Exception:
         message = " ".join(str(error).split())
         return ConfigError(Problem("configuration", message, "what Hydra can run"))
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
-
-
-def refuse_launchers(environment: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Refuse to run as one of several processes of a launcher: each would train a whole model.
-
-    Args:
-        environment: The variables of this process.
-        arguments: The command line.
-
-    Raises:
-        ConfigError: A launcher has started several processes.
-    """
-    for name, prefix in _LAUNCHERS.items():
-        number = environment.get(name, "")
-        if not number.isdecimal() or int(number) < 2:
-            continue
-        if "TORCHELASTIC_RUN_ID" in environment:
-            prefix = ""  # torchrun sets WORLD_SIZE for its own processes alone
-        here = environment.get("LOCAL_WORLD_SIZE", number)
-        words = [word for word in arguments if not word.startswith(("trainer=", "trainer.devices="))]
-        if not any(word.startswith("resume=") for word in words):  # a resumed run has its own configuration
-            words += ["trainer=ddp", f"trainer.devices={here}"]
-        found = f"{name}={number}: one of {number} processes that a launcher has started"
-        expected = "one process, which starts the others itself, on this machine"
-        raise ConfigError(Problem("launcher", found, expected, f"{prefix}python -m mtl.train {shlex.join(words)}"))
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
@@ -201,7 +172,7 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[s
     settings = HydraConfig.get()
     config = load(cfg)
     folder = Path(settings.runtime.output_dir)
-    choices = {group: choice for group, choice in settings.runtime.choices.items() if "hydra" not in group and choice}
+    choices = choices_in(settings)
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.run import train
@@ -230,6 +201,18 @@ def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
     return wrapped
 
+
+class _Callable(ModuleType):
+    """This module: the command's, and from Python the function `mtl.training.interface.train`.
+
+    So ``from mtl import train`` gives the same whether or not the module has been imported before.
+    """
+
+    __call__ = staticmethod(interface.train)
+    __signature__ = inspect.signature(interface.train)  # inspect would leave out the first argument
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     cli.run(main)

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import yaml
 
-CONF: Final = Path(__file__).resolve().parents[2] / "conf"
-"""The configuration groups; they stand beside the package, in a checkout or an editable install."""
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+CONF: Final = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The configuration groups: in the installed package, or beside it in a checkout and an editable install."""
 _BLANK: Final = "0" * 64
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}(\.\w+)?")
 _WRITTEN_SECONDS: Final = 24 * 3600.0

@@ -48,8 +48,10 @@ RESULTS: Final = (
 )
 """What a run, and a diagnosis of it, leave beside its configuration and its log; the model is a folder of its own."""
 _LOCK: Final = ".running"
-_BEFORE: Final = (".hydra", "train.log", "job.json", _LOCK)
-"""What stands in a folder, made by Hydra, a study or `in_use`, before the run in it has begun."""
+DATA: Final = "training_data"
+"""The rows that a run from Python was given in memory."""
+_BEFORE: Final = (".hydra", "train.log", "job.json", DATA, _LOCK)
+"""What stands in a folder, made by Hydra, a study, `mtl.train` or `in_use`, before the run in it has begun."""
 _FOLDERS: Final = tuple(dict.fromkeys(name.partition("/")[0] for name in RESULTS if "/" in name))
 _LEFT: Final = re.compile(r"\.(partial|old)-[0-9a-f]{16}(\.\w+)?")
 """The temporary names of `mtl.base.files.replacing` and of a model that is being replaced."""

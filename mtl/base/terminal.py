@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import IO
@@ -17,6 +18,11 @@ class _Console(Console):
         """Yield what is to be written; rich's own control codes are segments of their own."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def shows_bars() -> bool:
+    """Whether standard error shows progress bars: it is a terminal, or the output of a notebook's cell."""
+    return os.isatty(2) or type(sys.stderr).__module__.startswith("ipykernel.")
 
 
 def console(file: IO[str] | None = None) -> Console:

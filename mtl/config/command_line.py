@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -64,6 +65,15 @@ class CommandLine:
         assert self.source is not None, "a command line that only shows something has no jobs"  # noqa: S101
         lines = [f"{key}={value}" for key, value in values.items()]
         return _checked(_composed_job([*self.fixed, *lines], self.source))
+
+    def run(self) -> tuple[Path, dict[str, str]]:
+        """Return the folder of the only job, and its choice in each configuration group.
+
+        A folder with a new name is made within `mtl.config.run_folders.making`.
+        """
+        assert self.source is not None, "a command line that only shows something has no job"  # noqa: S101
+        settings = compose(self.fixed, self.source)["hydra"]
+        return Path(settings.run.dir).absolute(), choices_in(settings)
 
 
 def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
@@ -210,6 +220,12 @@ def _named_folder(given: Sequence[Argument], kind: str) -> Path | None:
     values: list[Any] = [argument.override.value() for argument in given if argument.key == key]
     text = str(values[-1].text if isinstance(values[-1], QuotedString) else values[-1]) if values else "${"
     return None if "${" in text else Path(text).absolute()
+
+
+def choices_in(settings: DictConfig | HydraConf) -> dict[str, str]:
+    """Return the choice in each configuration group of ours from Hydra's settings of a job."""
+    choices = settings.runtime.choices.items()
+    return {group: choice for group, choice in choices if "hydra" not in group and choice}
 
 
 def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -33,11 +34,15 @@ def compose(lines: Sequence[str], source: Source) -> DictConfig:
     """
     places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+    caller = GlobalHydra.instance().hydra  # of a program that uses Hydra itself and calls `mtl.train`
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(config_dir=str(source.folders[0]), version_base="1.3"):
             return hydra.compose(source.name, overrides=[*lines, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, RecursionError) as error:
         raise ConfigError(_not_composed(error)) from None
+    finally:
+        GlobalHydra.instance().hydra = caller
 
 
 def _not_composed(error: Exception) -> Problem:

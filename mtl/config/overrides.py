@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
-from mtl.base.errors import Problem, did_you_mean, listed
+from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.files import CONF
 from mtl.config.short_forms import takes_a_word
 
@@ -22,6 +25,7 @@ MOST_VALUES = 1000
 """Values of one swept key that are checked beforehand."""
 Groups = Mapping[str, Sequence[str]]
 """The options of each configuration group."""
+_PLAIN = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][a-z0-9_]*", re.IGNORECASE)
 _WORD = re.compile(r"(?!(null|true|false)$)[a-z_]\w*|'[a-z_]\w*'|\"[a-z_]\w*\"", re.IGNORECASE)
 
 
@@ -179,3 +183,47 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
         return line.lstrip("+")
     as_it_is = argument.key in groups or "/" in argument.key or argument.key.split(".")[0] == "hydra"
     return line if as_it_is else f"++{line.lstrip('+')}"
+
+
+def lines_of(settings: Mapping[str, Any], above: str = "") -> list[str]:
+    """Return the arguments for settings with Python values.
+
+    Args:
+        settings: Values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings of
+            the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``.
+        above: The key of these settings, with a dot at its end.
+
+    Raises:
+        ConfigError: A value is none of these; all problems together.
+    """
+    lines, problems = [], []
+    for name, value in settings.items():
+        key = f"{above}{name}"
+        try:
+            lines += lines_of(value, f"{key}.") if isinstance(value, Mapping) else [f"{key}={_written(value)}"]
+        except TypeError as error:
+            problems.append(Problem(key, str(error), "a text, a number, True, False, None, or a list of them"))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return lines
+
+
+def _written(value: Any) -> str:
+    """Return a value in Hydra's grammar; texts are quoted, unless they can be nothing else."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case numbers.Integral():
+            return str(int(value))
+        case numbers.Real() if math.isfinite(value):
+            return repr(float(value))
+        case str() | os.PathLike():
+            text = os.fspath(value)
+            return text if _PLAIN.fullmatch(text) else QuotedString(text, Quote.single).with_quotes()
+        case list() | tuple():
+            return f"[{','.join(map(_written, value))}]"
+    raise TypeError(f"a value of type {type(value).__name__}")

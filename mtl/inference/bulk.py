@@ -6,23 +6,21 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypedDict, Unpack
 
 import numpy as np
 
-from mtl.base.errors import ConfigError, ModelError, Problem
+from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import replacing
 from mtl.evaluation.predictions import guarded
-from mtl.inference.models import MultiTaskModel, Prediction, SentenceEncoder
+from mtl.inference.models import CHUNK, MultiTaskModel, Prediction, SentenceEncoder, named_part
 
 if TYPE_CHECKING:
     from mtl.activations.encoding import Precision
 
-CHUNK = 16_384
-"""Sentences that are tokenised, sorted by length and encoded together."""
 Predictions = dict[str, list[Prediction]]
 
 
@@ -45,17 +43,6 @@ def chunks(texts: Sequence[str]) -> Iterator[tuple[list[str], str]]:
     for start in range(0, len(texts), CHUNK):
         chunk = list(texts[start : start + CHUNK])
         yield chunk, f"sentences {start + 1:,} to {start + len(chunk):,}" if len(texts) > CHUNK else ""
-
-
-@contextmanager
-def _part(part: str) -> Iterator[None]:
-    """Add to errors which chunk they are about, since sentences are numbered from the first of the chunk."""
-    try:
-        yield
-    except ModelError as error:
-        if not part:
-            raise
-        raise ModelError(replace(problem, place=f"{problem.place}, {part}") for problem in error.problems) from None
 
 
 def _title(action: str, part: str, texts: Sequence[str]) -> str:
@@ -88,7 +75,7 @@ def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **o
 
 def _predict_chunks(model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions) -> None:
     for chunk, part in chunks(texts):
-        with _part(part):
+        with named_part(part):
             predictions = model.predict(chunk, progress=_title("predicting", part, texts), **options)
         write(chunk, predictions)
 
@@ -208,7 +195,7 @@ def encode_to_file(
     with replacing(path) as temporary, temporary.open("wb") as file:
         _begin_npy(file, (len(texts), encoder.dimension))
         for chunk, part in chunks(texts):
-            with _part(part):
+            with named_part(part):
                 title = _title("encoding", part, texts)
                 embeddings = encoder.encode(chunk, precision=precision, progress=title, prompt_name=prompt_name)
                 file.write(embeddings.data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
 
@@ -26,6 +28,9 @@ from mtl.model.sources import backbone_spec, locate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
+
+CHUNK = 16_384
+"""Sentences that are tokenised, sorted by length and encoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class SentenceEncoder:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
@@ -91,7 +96,8 @@ class SentenceEncoder:
         """Return the embeddings of sentences.
 
         Args:
-            texts: ``N`` sentences, or one.
+            texts: ``N`` sentences, or one: any iterable of strings, such as a list, a column of a data frame, an Arrow
+                or NumPy array, or a generator.
             precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
             batch_size: Maximum number of sentences in a batch.
             progress: Whether to show a progress bar (lines if there is no terminal); a text is its title.
@@ -102,12 +108,11 @@ class SentenceEncoder:
 
         Raises:
             ConfigError: ``batch_size`` is not positive, or ``precision`` is unknown.
-            DataError: A sentence is not a string.
+            DataError: A sentence is not a string, or ``texts`` is a whole table.
             ModelError: An embedding is not finite, or the model has no such prompt.
         """
         single = isinstance(texts, str)
-        sentences = [texts] if isinstance(texts, str) else list(texts)
-        _check_strings(sentences)
+        sentences = [texts] if isinstance(texts, str) else list(_strings(texts))
         table = token_table(sentences, self.tokenizer, self.encoder, prompt_name)
         how = Encoding(
             pad_id=self.tokenizer.pad_token_id or 0,
@@ -167,7 +172,7 @@ class MultiTaskModel:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
@@ -181,7 +186,7 @@ class MultiTaskModel:
 
     def predict_proba(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
@@ -219,7 +224,7 @@ class MultiTaskModel:
     @overload
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
@@ -232,7 +237,7 @@ class MultiTaskModel:
 
     def predict(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         precision: Precision = "fp32",
         batch_size: int = 128,
@@ -245,7 +250,8 @@ class MultiTaskModel:
         """Return each task's predictions for sentences, in their order; its one prediction for one sentence.
 
         Args:
-            texts: Sentences, or one.
+            texts: As in `SentenceEncoder.encode`. A generator is read in chunks; its texts and embeddings are never
+                all in memory.
             precision: As in `SentenceEncoder.encode`.
             batch_size: As in `SentenceEncoder.encode`.
             progress: As in `SentenceEncoder.encode`.
@@ -258,7 +264,10 @@ class MultiTaskModel:
                 `mtl.model.conformal.Outcomes.answer_threshold`.
 
         Raises:
-            ConfigError: ``coverage`` or ``max_risk`` is out of range, or the model has no outcomes.
+            ConfigError: ``batch_size`` is not positive, ``precision`` is unknown, ``coverage`` or ``max_risk`` is not a
+                share, or the model has no outcomes of validation rows.
+            DataError: A sentence is not a string, or ``texts`` is a whole table.
+            ModelError: An embedding or a logit is not finite, or the model has no such prompt.
         """
         self._check_levels(calibrated, coverage=coverage, max_risk=max_risk)
         single = isinstance(texts, str)
@@ -299,18 +308,24 @@ class MultiTaskModel:
 
     def _logits(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         precision: Precision,
         batch_size: int,
         *,
         progress: bool | str,
         prompt_name: str | None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the logits ``(N, C_task)`` of each task's head."""
-        embeddings = self.encode(
-            texts, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
-        )
-        return {task: head_logits(self._saved.network, task, embeddings) for task in self._saved.tasks}
+        """Return the logits ``(N, C_task)`` of each task's head, computed `CHUNK` sentences at a time."""
+        logits: dict[str, list[NDArray[np.float32]]] = {task: [] for task in self._saved.tasks}
+        for chunk, part in _chunks(_strings(texts)):
+            title = f"encoding {part}" if part and progress is True else progress
+            with named_part(part):
+                embeddings = self.encode(
+                    chunk, precision=precision, batch_size=batch_size, progress=title, prompt_name=prompt_name
+                )
+                for task, parts in logits.items():
+                    parts.append(head_logits(self._saved.network, task, embeddings))
+        return {task: np.concatenate(parts) for task, parts in logits.items()}
 
     def _calibration(self, task: str, calibrated: bool) -> Calibration:
         return self._saved.tasks[task].calibration if calibrated else Calibration()
@@ -325,13 +340,50 @@ def _only(saved: SavedModel, tasks: Sequence[str]) -> SavedModel:
     return replace(saved, tasks={task: saved.tasks[task] for task in tasks})
 
 
-def _check_strings(sentences: Sequence[str]) -> None:
+def _strings(texts: Iterable[str]) -> Iterable[str]:
+    """Return texts as Python strings; those that are all in memory are checked here, others when they are read."""
+    if hasattr(texts, "columns") or hasattr(texts, "column_names") or isinstance(texts, Mapping):  # not their names
+        repair = "give one column: table['text']"
+        raise DataError(Problem("texts", f"a whole {type(texts).__name__}", "an iterable of strings", repair))
+    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow would yield scalars of its own
+    if hasattr(values, "__len__"):
+        values = list(values)
+        _check_strings(values)
+    return values
+
+
+def _check_strings(sentences: Sequence[str], start: int = 0) -> None:
     wrong = [at for at, sentence in enumerate(sentences) if not isinstance(sentence, str)]
     if wrong:
         first = sentences[wrong[0]]
         found = f"{first!r:.80} ({type(first).__name__})"
         more = f", and {len(wrong) - 1:,} more that are none" if len(wrong) > 1 else ""
-        raise DataError(Problem(f"sentence {wrong[0] + 1}", f"{found}{more}", "a string"))
+        raise DataError(Problem(f"sentence {start + wrong[0] + 1}", f"{found}{more}", "a string"))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield texts `CHUNK` at a time, with the name of each chunk; a single one, which may be empty, has no name."""
+    source, start = iter(texts), 0
+    chunk = list(islice(source, CHUNK))
+    while True:
+        _check_strings(chunk, start)
+        following = list(islice(source, CHUNK))
+        yield chunk, f"sentences {start + 1:,} to {start + len(chunk):,}" if start or following else ""
+        start += len(chunk)
+        if not following:
+            return
+        chunk = following
+
+
+@contextmanager
+def named_part(part: str) -> Iterator[None]:
+    """Add to errors which chunk they are about, since sentences are numbered from the first of the chunk."""
+    try:
+        yield
+    except ModelError as error:
+        if not part:
+            raise
+        raise ModelError(replace(problem, place=f"{problem.place}, {part}") for problem in error.problems) from None
 
 
 def _coarse(prediction: Prediction, tree: LabelTree) -> Prediction:

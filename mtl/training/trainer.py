@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.run_folder import CHECKPOINTS
+from mtl.base.terminal import shows_bars
 from mtl.config.fields import TrainerConfig
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
@@ -227,7 +227,7 @@ def make_trainer(
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
     """
     flags: dict[str, Any] = {name: value for name, value in asdict(plan.config.trainer).items() if value is not None}
-    progress = plan.config.callbacks.progress and os.isatty(2)
+    progress = plan.config.callbacks.progress and shows_bars()
     callbacks = [*callbacks, *_configured_callbacks(plan, validated=validated)]
     flags |= {
         "precision": plan.precision,

@@ -196,4 +196,4 @@ def test_importing_the_package_imports_no_torch(tmp_path: Path) -> None:
     code = "import sys, mtl; assert not {'torch', 'lightning', 'transformers'} & set(sys.modules); print(mtl.__all__)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=outside(), capture_output=True, text=True, check=True)
-    assert done.stdout == "['MultiTaskModel', 'Prediction', 'SentenceEncoder']\n"
+    assert done.stdout == "['MtlError', 'MultiTaskModel', 'Prediction', 'Run', 'SentenceEncoder', 'train']\n"

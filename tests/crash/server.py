@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from mtl import train
+import mtl.train as command
 from mtl.base import cli
 
 
@@ -51,7 +51,7 @@ def _train(order: dict[str, Any]) -> None:
     sys.argv = ["mtl.train", *order["arguments"]]
     code = 1
     try:
-        cli.run(train.main)
+        cli.run(command.main)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     finally:

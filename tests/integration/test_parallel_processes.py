@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from mtl.evaluation.run_metrics import read_metrics
-from mtl.train import refuse_launchers
+from mtl.training.launchers import refuse_launchers
 from tests.support.commands import call, outside, run
 from tests.support.runs import data
 

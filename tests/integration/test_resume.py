@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from mtl import train as command
+import mtl.train as command
 from mtl.base.errors import ConfigError, DiskError, ModelError, Terminated
 from mtl.training import checkpoints, resume_points
 from mtl.training.again import read_config

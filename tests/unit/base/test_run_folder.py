@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtl import train
+import mtl.train as command
 from mtl.base import run_folder
 from mtl.base.errors import ConfigError, DiskError
 from mtl.base.run_folder import (
@@ -80,7 +80,7 @@ def test_auto_is_the_last_started_run_that_is_neither_finished_nor_in_use(here: 
 def test_no_run_to_resume(arguments: list[str], found: str, expected: str, here: Path) -> None:
     run(here / "outputs" / "done", 1, finished=True)
     with pytest.raises(ConfigError) as caught:
-        train.main(arguments)
+        command.main(arguments)
     assert str(caught.value) == (
         f"Configuration: 1 problem\n  resume\n      found:    {found.format(here=here)}\n"
         f"      expected: {expected}\n      repair:   resume=outputs/<date>/<time>"
@@ -89,7 +89,7 @@ def test_no_run_to_resume(arguments: list[str], found: str, expected: str, here:
 
 def test_nothing_goes_together_with_resume() -> None:
     with pytest.raises(ConfigError) as caught:
-        train.main(["resume=auto", "optimizer.warmup=9", "-m"])
+        command.main(["resume=auto", "optimizer.warmup=9", "-m"])
     assert str(caught.value) == (
         "Configuration: 1 problem\n  resume\n      found:    resume=auto, optimizer.warmup=9, -m\n"
         "      expected: resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: "
@@ -102,7 +102,7 @@ def test_a_finished_run_is_left_alone(here: Path, capsys: pytest.CaptureFixture[
     folder = run(here / "run", 1, finished=True)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     (folder / ".running").touch()  # of a process that was killed behind its last file
-    train.main(["resume=run"])
+    command.main(["resume=run"])
     told = f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…\n"
     assert capsys.readouterr().out == told
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -194,8 +194,8 @@ def test_no_link_is_followed_out_of_a_run(name: str, here: Path) -> None:
         outcome = commands.run("mtl.train", *arguments)
         assert outcome.code == 2
         assert f"found:    {folder}, but {expected}" in outcome.err
-    for command in ("mtl.report", "mtl.diagnose"):
-        assert expected in commands.run(command, "run=outputs/run").err
+    for module in ("mtl.report", "mtl.diagnose"):
+        assert expected in commands.run(module, "run=outputs/run").err
     assert (here / "shell").read_text(encoding="utf-8") == "alias"
 
 

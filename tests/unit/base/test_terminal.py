@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,7 @@ from rich.text import Text
 
 from mtl.base import cli
 from mtl.base.errors import DataError, Problem, printable
-from mtl.base.terminal import console
+from mtl.base.terminal import console, shows_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,3 +88,14 @@ def test_what_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         handler.close()
     written = (tmp_path / "train.log").read_text(encoding="utf-8")
     assert written == f"task {ESCAPED}: 3 rows\nlabel {ESCAPED}\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "module", "expected"),
+    [(True, "io", True), (False, "io", False), (False, "ipykernel.iostream", True)],
+    ids=["terminal", "file", "notebook"],
+)
+def test_where_bars_are_shown(terminal: bool, module: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: terminal)
+    monkeypatch.setattr(sys, "stderr", type("Stream", (io.StringIO,), {"__module__": module})())
+    assert shows_bars() == expected

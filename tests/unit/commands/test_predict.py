@@ -126,7 +126,7 @@ import sys
 from mtl import predict
 
 def heavy():
-    slow = ("lightning", "torchmetrics", "hydra", "datasets", "pyarrow")
+    slow = ("lightning", "torchmetrics", "hydra", "omegaconf", "datasets", "pandas", "pyarrow")
     return [name for name in slow if name in sys.modules]
 
 try:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
-from mtl.base.errors import Problem
+import numpy as np
+import pytest
+from hydra.core.override_parser.types import QuotedString
+
+from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import CONF
 from mtl.config import overrides
+from mtl.config.overrides import lines_of
 from tests.support.configs import GROUPS
 
 OPTIONS = overrides.groups_in([CONF])
@@ -254,4 +260,60 @@ def test_a_number_of_too_many_digits_is_no_traceback() -> None:
     assert unreadable(f"seed={'1' * 5000}").found.endswith(
         "which cannot be read: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
         "use sys.set_int_max_str_digits() to increase the limit"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("tiny", "tiny"),
+        ("True", "'True'"),
+        ("null", "'null'"),
+        ("1e5", "'1e5'"),
+        ("a b,c=d", "'a b,c=d'"),
+        ("it's", r"'it\'s'"),
+        (r"C:\new\\", None),
+        ("größe: [x] {y}", "'größe: [x] {y}'"),
+        ("", "''"),
+        (Path("a/b.csv"), "'a/b.csv'"),
+        (None, "null"),
+        (True, "true"),
+        (3, "3"),
+        (np.int64(3), "3"),
+        (0.1, "0.1"),
+        (np.float32(0.5), "0.5"),
+        (1e-05, "1e-05"),
+        ([0.8, 0.1, 0.1], "[0.8,0.1,0.1]"),
+        (("good", "so so", None), "[good,'so so',null]"),
+        ([], "[]"),
+    ],
+)
+def test_python_values_are_written_so_that_they_are_read_again(value: Any, written: str | None) -> None:
+    (line,) = lines_of({"a": {"b": value}})
+    assert written is None or line == f"a.b={written}"
+    ((argument,), problems) = overrides.parse([line], {})
+    assert problems == []
+    assert (argument.key, argument.sweeps) == ("a.b", False)
+    read = argument.override.value()
+    plain = [
+        text.text if isinstance(text, QuotedString) else text for text in (read if isinstance(read, list) else [read])
+    ]
+    expected = [*value] if isinstance(value, list | tuple) else [str(value) if isinstance(value, Path) else value]
+    assert plain == expected
+
+
+def test_sections_become_dotted_keys() -> None:
+    settings = {"freeze": "none", "trainer": {"max_epochs": 3}, "loss": {"weights": {"topic": 2}}, "heads.topic": "mlp"}
+    lines = ["freeze=none", "trainer.max_epochs=3", "loss.weights.topic=2", "heads.topic=mlp"]
+    assert lines_of(settings) == lines
+
+
+def test_values_that_no_argument_can_hold() -> None:
+    with pytest.raises(ConfigError) as caught:
+        lines_of({"a": {"b": object()}, "c": [{1}], "d": float("nan"), "e": 1})
+    expected = "a text, a number, True, False, None, or a list of them"
+    assert caught.value.problems == (
+        Problem("a.b", "a value of type object", expected),
+        Problem("c", "a value of type set", expected),
+        Problem("d", "a value of type float", expected),
     )

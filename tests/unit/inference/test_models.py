@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,11 +24,21 @@ from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
 from tests.support.texts import TEXTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 LABELS = {"topic": ("price", "größe", "other"), "mood": ("0", "1")}
+KINDS: dict[str, Callable[[list[str]], Any]] = {
+    "tuple": tuple,
+    "generator": lambda texts: (text for text in texts),
+    "series": pd.Series,
+    "array of objects": lambda texts: np.array(texts, dtype=object),
+    "array of str": np.array,
+    "Arrow array": pa.array,
+    "chunked Arrow array": lambda texts: pa.chunked_array([texts[:1], texts[1:]]),
+}
 ODD = ("", " ", "\n", "\x00", "\ud800", "a\udfffb", "👩‍👩‍👧‍👦 🇪🇺", "\u202eright to left", "\ufeff", "ﬁ ①", "a" * 300)
 
 
@@ -155,6 +167,56 @@ def test_a_sentence_that_is_no_string_is_named(model: MultiTaskModel) -> None:
         assert error.value.problems == (Problem("sentence 2", "None (NoneType), and 1 more that are none", "a string"),)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_iterable_of_strings(kind: str, model: MultiTaskModel) -> None:
+    texts = [text for text in TEXTS if "\ud800" not in text]  # no UTF-8, so Arrow cannot hold it
+    expected = model.predict_proba(texts)
+    for task, found in model.predict_proba(KINDS[kind](texts)).items():
+        assert np.array_equal(found, expected[task])
+    assert model.predict(KINDS[kind](texts)) == model.predict(texts)
+    assert np.array_equal(model.encode(KINDS[kind](texts)), model.encode(texts))
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame({"text": ["a"]}), pa.table({"text": ["a"]}), {"text": ["a"]}])
+def test_a_whole_table_is_refused(table: Any, model: MultiTaskModel) -> None:
+    """Its iterator yields the names of its columns, which would be predicted."""
+    expected = Problem(
+        "texts", f"a whole {type(table).__name__}", "an iterable of strings", "give one column: table['text']"
+    )
+    for call in (model.encode, model.predict, model.predict_proba):
+        with pytest.raises(DataError) as error:
+            call(table)
+        assert error.value.problems == (expected,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 8])
+def test_a_generator_is_read_in_chunks(count: int, model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"a phone {number}" for number in range(count)]
+    expected = model.predict_proba(texts)
+    monkeypatch.setattr("mtl.inference.models.CHUNK", 4)
+    sizes: list[int] = []
+    encode = SentenceEncoder.encode
+
+    def counted(self: SentenceEncoder, texts: list[str], **how: Any) -> NDArray[np.float32]:
+        sizes.append(len(texts))
+        found: NDArray[np.float32] = encode(self, texts, **how)
+        return found
+
+    monkeypatch.setattr(SentenceEncoder, "encode", counted)
+    for task, found in model.predict_proba(text for text in texts).items():
+        assert found == pytest.approx(expected[task], abs=1e-6)
+    assert sizes == ([4] * (count // 4) + [count % 4] * (count % 4 > 0) or [0])
+
+
+def test_a_sentence_of_a_later_chunk_that_is_no_string_is_named(
+    model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl.inference.models.CHUNK", 2)
+    with pytest.raises(DataError) as error:
+        model.predict(text for text in ("a", "b", "c", None))  # type: ignore[misc]
+    assert error.value.problems == (Problem("sentence 4", "None (NoneType)", "a string"),)
+
+
 def test_no_sentence(model: MultiTaskModel) -> None:
     assert model.encode([]).shape == (0, 32)
     assert model.predict([]) == {"topic": [], "mood": []}
@@ -226,12 +288,14 @@ def test_a_model_that_is_none() -> None:
 
 
 def test_the_package_offers_the_public_classes_and_nothing_else() -> None:
-    assert mtl.__all__ == ["MultiTaskModel", "Prediction", "SentenceEncoder"]
+    assert mtl.__all__ == ["MtlError", "MultiTaskModel", "Prediction", "Run", "SentenceEncoder", "train"]
+    assert all(getattr(mtl, name).__doc__ for name in mtl.__all__)
     assert mtl.Prediction is Prediction
     with pytest.raises(AttributeError) as caught:
         _ = mtl.Model
     assert str(caught.value) == (
-        "module 'mtl' has no attribute 'Model'; it has MultiTaskModel, Prediction, SentenceEncoder"
+        "module 'mtl' has no attribute 'Model'; "
+        "it has MtlError, MultiTaskModel, Prediction, Run, SentenceEncoder, train"
     )
 
 
