@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -164,9 +166,9 @@ def test_the_encoder_alone_is_read_by_sentence_transformers(run: Path, tmp_path:
 def test_the_encoder_alone_is_verified_without_sentence_transformers(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = exporting.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        exporting.importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else find(name)
+        importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else find(name)
     )
     (agreement,) = export_encoder(run / "model", tmp_path / "encoder").agreements
     assert agreement.subject == f"{len(ROWS)} texts, encoded by transformers"
@@ -186,8 +188,6 @@ def test_an_encoder_that_is_read_otherwise_is_not_kept(
 def test_what_cannot_be_done_is_said_before_anything_is_loaded(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else find(name))
     (tmp_path / "full").mkdir()
@@ -215,8 +215,6 @@ def test_what_cannot_be_done_is_said_before_anything_is_loaded(
 
 
 def test_a_model_without_a_run_is_compared_on_tokens(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(run / "model", tmp_path / "alone")
     (tmp_path / "out").mkdir()  # an empty folder may be there
     exported = export_onnx(tmp_path / "alone", tmp_path / "out")
