@@ -10,6 +10,7 @@ import numbers
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -98,6 +99,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+@contextmanager
+def writing_folder(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary folder to a writer and rename it to ``path``, new or empty, once the block has ended well.
+
+    Args:
+        path: The folder to write.
+
+    Yields:
+        The folder that the block must fill; it lies beside ``path``, and nothing of it stays if the block fails.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".partial-{secrets.token_hex(8)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                sync_file(file)
+        if target.is_dir():
+            target.rmdir()  # an empty one; Windows does not rename onto it
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(target.parent)
 
 

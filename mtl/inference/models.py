@@ -22,6 +22,7 @@ from mtl.model.decision import Calibration
 from mtl.model.encoder import Encoder
 from mtl.model.heads import MultiStageHead
 from mtl.model.loading import load_tokenizer
+from mtl.model.published import download, is_hub_name, upload
 from mtl.model.saved import SavedModel, load_model, verify_model
 from mtl.model.sources import backbone_spec, locate
 
@@ -149,21 +150,66 @@ class MultiTaskModel:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str | None = None, tasks: Sequence[str] | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        tasks: Sequence[str] | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> Self:
         """Load a saved model.
 
         Args:
-            path: A run folder or a saved model.
+            path: A run folder or a saved model, or where there is no such folder the id of a model on the hub,
+                ``owner/name``, that `push_to_hub` has published; it comes from the local cache if the hub cannot be
+                reached. Only the files that its manifest lists are fetched, and their checksums verified.
             device: Where to run it, ``cpu`` or ``cuda``; the GPU if there is one by default.
             tasks: The tasks to predict; all by default.
+            revision: A branch, a tag or a commit of a model on the hub; the main branch by default.
+            token: An access token for the hub; by default that of ``hf auth login`` or ``HF_TOKEN``.
 
         Raises:
-            ConfigError: The model has no such task.
+            ConfigError: The model has no such task, or a folder is asked for a revision.
             ModelError: There is no saved model, or it is damaged.
         """
-        saved = load_model(Path(path))
+        local = Path(path)
+        if not local.exists() and is_hub_name(str(path)):
+            saved = load_model(download(str(path), revision=revision, token=token), card=False)
+        elif revision is not None:
+            found = f"{revision!r}, and {path} is no model's id on the hub"
+            raise ConfigError(Problem("revision", found, "only with owner/name, where there is no such folder"))
+        else:
+            saved = load_model(local)
         return cls(saved if tasks is None else _only(saved, tasks), choose_device(device))
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        message: str = "Upload a multi-task model",
+    ) -> str:
+        """Publish the model on the hub, as it was saved: safetensors, JSON, the tokenizer and the model card.
+
+        Args:
+            name: The model's id, ``owner/name``; its repository is made if there is none.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: An access token that may write; by default that of ``hf auth login`` or ``HF_TOKEN``.
+            revision: The branch, made if there is none; the main branch by default.
+            message: The commit's message.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ConfigError: ``name`` is no model's id.
+            ModelError: The saved model's folder is gone or damaged, or the hub refuses the upload or cannot be reached.
+        """
+        folder = self._saved.folder
+        return upload(folder, name, private=private, token=token, revision=revision, message=message)
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:

@@ -134,7 +134,7 @@ class Encoder(nn.Module):
             Embeddings, (B, E), float32.
         """
         if not self.supports_split:
-            return self._pool(self.forward_hidden(ids, mask), mask)
+            return self.pool(self.forward_hidden(ids, mask), mask)
         return self._run_and_pool(self.embed(ids), mask, 0)
 
     def forward_hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -288,7 +288,7 @@ class Encoder(nn.Module):
 
     def _run_and_pool(self, hidden: Tensor, mask: Tensor, first: int) -> Tensor:
         """Run layers ``first`` and above and pool, (B, E)."""
-        return self._pool(self._run(hidden, mask, first, self.num_layers), mask)
+        return self.pool(self._run(hidden, mask, first, self.num_layers), mask)
 
     def _run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
         """Run layers ``first`` to ``last - 1``; on a CPU over real tokens alone, where the family allows it."""
@@ -343,7 +343,8 @@ class Encoder(nn.Module):
         masked: Tensor | None = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
         return masked
 
-    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return the embeddings, (B, E), float32, of the last hidden states, (B, S, H), and their mask, (B, S)."""
         embedding = pool(self.layout.pooling, hidden, mask)  # (B, k * H), float32
         for module in self.dense:
             embedding = module(embedding)

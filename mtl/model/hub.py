@@ -92,7 +92,7 @@ def _probe(name: str, revision: str | None) -> list[str]:
 
     if constants.HF_HUB_OFFLINE:
         raise ModelError(_unreachable(name, "HF_HUB_OFFLINE is set"))
-    api, seconds = HfApi(endpoint=_endpoint()), hub.PROBE_SECONDS - 1
+    api, seconds = HfApi(endpoint=endpoint()), hub.PROBE_SECONDS - 1
     try:
         info = hub.answer(lambda: api.model_info(name, revision=revision, timeout=seconds))
     except Exception as error:
@@ -116,7 +116,7 @@ def _download(name: str, revision: str | None, files: Sequence[str]) -> Path:
             folder = snapshot_download(
                 name,
                 revision=revision,
-                endpoint=_endpoint(),
+                endpoint=endpoint(),
                 allow_patterns=list(patterns),
                 ignore_patterns=list(_OTHER_RUNTIMES),
             )
@@ -127,7 +127,8 @@ def _download(name: str, revision: str | None, files: Sequence[str]) -> Path:
     return Path(folder)
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Return the hub's address: ``HF_ENDPOINT``, else that of the client."""
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -139,14 +140,14 @@ def _refused(name: str, revision: str | None, error: Exception) -> Problem:
 
     if isinstance(error, RevisionNotFoundError):
         found = f"{name} has no revision {revision!r}"
-        return Problem("backbone.revision", found, f"a branch, a tag or a commit of {_endpoint()}/{name}")
+        return Problem("backbone.revision", found, f"a branch, a tag or a commit of {endpoint()}/{name}")
     if isinstance(error, RepositoryNotFoundError):
-        found = f"{_endpoint()} shows no model {name}: there is none, or it is private or gated"
+        found = f"{endpoint()} shows no model {name}: there is none, or it is private or gated"
         repair = "check the spelling; for a private or gated model run `hf auth login` first"
         return Problem("backbone.name", found, "a model that you may read", repair)
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     verb = "does not hand it out" if isinstance(error, HfHubHTTPError) else "cannot be reached"
-    return _unreachable(name, f"{_endpoint()} {verb} ({reason})")
+    return _unreachable(name, f"{endpoint()} {verb} ({reason})")
 
 
 def _unreachable(name: str, reason: str) -> Problem:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 from pydantic.dataclasses import dataclass as checked
 
 HEADS = "heads.safetensors"
+CARD = "README.md"
 FORMAT = 1
 _MOST_BIAS = 1e6  # divided by the lowest temperature it is still far from where exponentials overflow
 _REPAIR = "copy the model again or train it again"
@@ -155,7 +156,7 @@ def save_model(
         tokenizer.save_pretrained(partial)
         heads = {name: value.detach().cpu().contiguous() for name, value in network.heads.state_dict().items()}
         save_file(heads, partial / HEADS)
-        write_text_atomically(partial / "README.md", card)
+        write_text_atomically(partial / CARD, card)
         files = {path.relative_to(partial).as_posix(): _checksum(path) for path in _files_in(partial)}
         manifest = asdict(Manifest(format=FORMAT, tasks=dict(tasks), files=files))
         write_sealed_json(partial / MANIFEST, manifest)
@@ -164,17 +165,18 @@ def save_model(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_model(path: Path) -> SavedModel:
+def load_model(path: Path, *, card: bool = True) -> SavedModel:
     """Load a saved model and check every file of it.
 
     Args:
         path: The model's folder, or the run folder that holds it as ``model/``.
+        card: As in `verify_model`.
 
     Raises:
         ModelError: There is no saved model, or files of it miss or have changed (all named).
     """
     folder = find_model(path)
-    manifest = verify_model(folder)
+    manifest = verify_model(folder, card=card)
     encoder = Encoder.from_folder(folder)
     tensors = _load_heads(folder)
     with torch.device("meta"):  # takes no memory, whatever sizes the manifest asks for
@@ -269,11 +271,15 @@ def _task_problems(place: str, labels: Mapping[str, list[str]]) -> Iterator[Prob
             yield Problem(f"{place}.{name}.labels", found, "each label once", _REPAIR)
 
 
-def verify_model(folder: Path) -> Manifest:
+def verify_model(folder: Path, *, card: bool = True) -> Manifest:
     """Check that every file of a saved model is what was saved, and that there is no other.
 
     Files and folders whose name begins with a dot are passed over: the hub's client and file managers leave some, and
     nothing that loads the model looks for them.
+
+    Args:
+        folder: The saved model.
+        card: Whether the model card must be as it was saved; it may be edited or missing in a copy from the hub.
 
     Returns:
         What ``mtl.json`` says.
@@ -289,6 +295,8 @@ def verify_model(folder: Path) -> Manifest:
     ]
     for name, checksum in manifest.files.items():
         path = folder / name
+        if name == CARD and not card:
+            continue
         if not _stays_in(folder, name):
             problems.append(Problem(str(folder / MANIFEST), f"the file {name!r}", "files in the model's own folder"))
         elif not path.is_file():

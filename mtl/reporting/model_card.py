@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import yaml
+
+from mtl.base.errors import listed
 from mtl.evaluation.records import TaskReport
 from mtl.model.saved import TaskHead
 from mtl.reporting.markdown import escaped
 
+_WEAK_F1 = 0.7
+_FEW_ROWS = 30
 _USE = """```python
 from mtl import MultiTaskModel
 
@@ -20,13 +27,34 @@ The encoder alone also loads with `sentence_transformers.SentenceTransformer("pa
 load with `transformers.pipeline("text-classification")`: it would answer from a head of random weights."""
 
 
-def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, Mapping[str, TaskReport]]) -> str:
-    """Return the card as Markdown.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model came about, for its card; a card is published, so it names no local files.
+
+    Attributes:
+        rows: For each trained task the training rows of each label.
+        facts: Short facts by name: the encoder, what was frozen, the learning rates.
+        max_length: Tokens of a text, special tokens included; longer texts are truncated.
+    """
+
+    rows: Mapping[str, Mapping[str, int]]
+    facts: Mapping[str, str]
+    max_length: int | None
+
+
+def model_card(
+    name: str,
+    heads: Mapping[str, TaskHead],
+    reports: Mapping[str, Mapping[str, TaskReport]],
+    training: Training | None = None,
+) -> str:
+    """Return the card as Markdown, with a ``model-index`` from which the hub shows the figures.
 
     Args:
         name: What was run.
         heads: The tasks with their labels.
         reports: The figures of each task and split.
+        training: Data and settings of the training, where they are known.
     """
     rows = [
         f"| {task} | {split} | {report.rows:,} | {report.accuracy:.3f} | {report.macro_f1:.3f} |"
@@ -40,9 +68,7 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
     return "\n".join(
         [
             "---",
-            "library_name: sentence-transformers",
-            "pipeline_tag: sentence-similarity",
-            "tags: [sentence-transformers, multi-task]",
+            *_front_matter(name, reports),
             "---",
             "",
             f"# Multi-task sentence encoder: {escaped(name)}",
@@ -62,8 +88,69 @@ def model_card(name: str, heads: Mapping[str, TaskHead], reports: Mapping[str, M
             "|---|---|---:|---:|---:|",
             *rows,
             "",
+            *(() if training is None else _training(training)),
+            *_limits(reports, training),
         ]
     )
+
+
+def _front_matter(name: str, reports: Mapping[str, Mapping[str, TaskReport]]) -> list[str]:
+    """Return the lines of YAML; the tag text-classification would offer a pipeline that answers from random weights."""
+    content: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "multi-task"],
+    }
+    results = [
+        {
+            "task": {"type": "multi-class-classification", "name": task},
+            "dataset": {"type": task, "name": f"{task}, {split}", "split": split},
+            "metrics": [
+                {"type": "accuracy", "value": round(report.accuracy, 4)},
+                {"type": "f1", "name": "macro-F1", "value": round(report.macro_f1, 4)},
+            ],
+        }
+        for task, splits in reports.items()
+        for split, report in splits.items()
+    ]
+    if results:
+        content["model-index"] = [{"name": name, "results": results}]
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip().splitlines()
+
+
+def _training(training: Training) -> list[str]:
+    counts = [
+        f"| {task} | {escaped(label)} | {count:,} |"
+        for task, rows in training.rows.items()
+        for label, count in rows.items()
+    ]
+    facts = [f"- {name}: {escaped(value)}" for name, value in training.facts.items()]
+    header = ["| task | label | training rows |", "|---|---|---:|"]
+    return ["## Training data", "", *header, *counts, "", "## Training", "", *facts, ""]
+
+
+def _limits(reports: Mapping[str, Mapping[str, TaskReport]], training: Training | None) -> list[str]:
+    """Return what the figures do not promise: unlike data, long texts, and the labels that are known to be weak."""
+    limits = [
+        "The figures are of rows like the training rows; for other sources, domains or languages they promise nothing.",
+        "A text gets one of the labels of each task even if none fits it.",
+    ]
+    if training is not None and training.max_length is not None:
+        limits.append(f"Texts are truncated at {training.max_length} tokens.")
+    for task, splits in reports.items():
+        split = "test" if "test" in splits else next(iter(splits), None)
+        classes = splits[split].per_class if split is not None else {}
+        weak = [f"{escaped(label)} ({report.f1:.2f})" for label, report in classes.items() if report.f1 < _WEAK_F1]
+        if weak:
+            limits.append(f"{task}: F1 on {split} is below {_WEAK_F1:g} for {listed(weak)}.")
+        rare = [
+            f"{escaped(label)} ({count:,})"
+            for label, count in (training.rows.get(task, {}) if training is not None else {}).items()
+            if count < _FEW_ROWS
+        ]
+        if rare:
+            limits.append(f"{task}: fewer than {_FEW_ROWS} training rows for {listed(rare)}.")
+    return ["## Limits", "", *(f"- {limit}" for limit in limits), ""]
 
 
 def _kept(head: TaskHead, *, kept: bool) -> str:

@@ -32,7 +32,7 @@ from mtl.evaluation.task_gradients import sentences
 from mtl.model.conformal import outcomes
 from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
-from mtl.reporting.model_card import model_card
+from mtl.reporting.model_card import Training, model_card
 from mtl.reporting.run import write_report
 from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
@@ -202,7 +202,7 @@ def _scored(
 def write(run: Results) -> None:
     """Write model, predictions, report, page, and metrics.json last: it marks a complete run."""
     folder, start = run.plan.folder, run.plan.start
-    card = model_card(run.name, run.heads, run.reports)
+    card = model_card(run.name, run.heads, run.reports, _training(run))
     save_model(folder / "model", start.network, start.tokenizer, run.heads, card)
     for task, splits in run.scored.items():
         for split, scores in splits.items():
@@ -221,6 +221,16 @@ def write(run: Results) -> None:
         write_run_page(folder, metrics)
     write_metrics(folder / "metrics.json", metrics)
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # as large as the last one, and not needed
+
+
+def _training(run: Results) -> Training:
+    """Return what the model card says of the training; of local folders only their names."""
+    config = run.plan.config
+    local = config.model.init_from or config.backbone.path
+    chosen = {group: run.choices[group] for group in ("freeze", "learning_rates") if group in run.choices}
+    about = {"encoder": Path(local).name if local else backbone_name(config), **chosen, **facts(run.plan)}
+    rows = {name: _label_counts(task) for name, task in run.plan.tasks.items()}
+    return Training(rows, about, run.plan.start.network.encoder.max_length)
 
 
 def _run_facts(run: Results) -> dict[str, object]:

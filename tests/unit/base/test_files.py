@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl.base.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically
+from mtl.base.files import expanded, obstacle, read_yaml, replacing, write_json, write_text_atomically, writing_folder
 from mtl.model import saved
 from mtl.training.checkpoints import write_checkpoint
 
@@ -192,3 +192,34 @@ def test_files_are_synced_as_windows_wants_it(tmp_path: Path, monkeypatch: pytes
     write_checkpoint(folder / "last.ckpt", {"a": 1})
     write_checkpoint(folder / "last.ckpt", {"a": 2}, folder / "previous.ckpt")
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "previous.ckpt", "weights"]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_folder_appears_whole(tmp_path: Path, empty: bool) -> None:
+    if empty:
+        (tmp_path / "out").mkdir()
+    with writing_folder(tmp_path / "out") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_text("content")
+        assert not (tmp_path / "out" / "inner").exists()
+    assert (tmp_path / "out" / "inner" / "file").read_text() == "content"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_nothing_stays_of_a_folder_whose_writer_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with writing_folder(tmp_path / "out") as folder:
+            (folder / "file").write_text("half")
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(OSError, match="not empty"), writing_folder(tmp_path / "out") as folder:
+        (folder / "file").write_text("other")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]

@@ -1,0 +1,178 @@
+"""Whether an exported model answers as the saved one does: the same rows through both, embeddings and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from mtl.activations.encoding import evaluating, head_logits
+from mtl.inference.graph import EMBEDDING, INPUTS, logits_name, longest
+from mtl.model.decision import Calibration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+    from mtl.model.saved import SavedModel
+
+EMBEDDING_TOLERANCE: Final = 1e-5
+"""The largest difference of a number in an embedding, as a share of the largest number, or of 1 if that is less."""
+PROBABILITY_TOLERANCE: Final = 1e-4
+"""The largest difference of a probability."""
+TIE: Final = 1e-5
+"""Two most probable labels that are nearer to each other are equal up to rounding: either may be the answer."""
+_BATCH: Final = 32
+_ROWS: Final = 5
+_LENGTHS: Final = (3, 64)
+
+
+class Graph:
+    """A graph in onnxruntime, on the CPU.
+
+    Args:
+        path: The ``.onnx`` file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by name for ids and mask ``(B, S)``."""
+        outputs = self._session.run(self._names, dict(zip(INPUTS, (ids, mask), strict=True)))
+        return dict(zip(self._names, outputs, strict=True))
+
+    def run_texts(self, texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by name for ``N`` texts, in their order."""
+        rows = tokenizer.encode_batch_fast(list(texts))
+        order = np.argsort([sum(row.attention_mask) for row in rows], kind="stable")
+        found: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            kept = max(1, *(sum(rows[at].attention_mask) for at in places))  # they are padded to the longest of all
+            ids, mask = (
+                np.array([getattr(rows[at], name)[:kept] for at in places], dtype=np.int64)
+                for name in ("ids", "attention_mask")
+            )
+            for name, values in self.run(ids, mask).items():
+                found.setdefault(name, np.empty((len(texts), values.shape[1]), np.float32))[places] = values
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a program answers for ``N`` rows.
+
+    Attributes:
+        embeddings: ``(N, E)``.
+        labels: For each task the predicted class ``(N,)``.
+        probabilities: For each task ``(N, C_task)``.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: Mapping[str, NDArray[np.int64]]
+    probabilities: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of_model(cls, saved: SavedModel, embeddings: NDArray[np.float32]) -> Answers:
+        """Return what `mtl.MultiTaskModel` answers where the encoder gives these embeddings."""
+        logits = {task: head_logits(saved.network, task, embeddings) for task in saved.tasks}
+        how = {task: head.calibration for task, head in saved.tasks.items()}
+        return cls(
+            embeddings,
+            {task: how[task].predicted(values) for task, values in logits.items()},
+            {task: how[task].probabilities(values) for task, values in logits.items()},
+        )
+
+    @classmethod
+    def of_graph(cls, outputs: Mapping[str, NDArray[np.float32]], tasks: Iterable[str]) -> Answers:
+        """Return what a program answers that takes the softmax and the greatest of a graph's logits."""
+        logits = {task: outputs[logits_name(task)] for task in tasks}
+        return cls(
+            outputs[EMBEDDING],
+            {task: values.argmax(axis=1) for task, values in logits.items()},
+            {task: Calibration().probabilities(values) for task, values in logits.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near two answers for the same rows are.
+
+    Attributes:
+        subject: What the rows are: ``5 rows of up to 64 tokens``.
+        rows: Their number.
+        other_labels: How many labels of all tasks differ, ties left out.
+        ties: How many labels differ where the two most probable ones are equal up to rounding, see `TIE`.
+        probability: The largest difference of a probability; 0 where there is no task.
+        embedding: The largest difference of a number in an embedding, as `EMBEDDING_TOLERANCE` measures it.
+    """
+
+    subject: str
+    rows: int
+    other_labels: int
+    ties: int
+    probability: float
+    embedding: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether all labels are equal, and the differences within the tolerances; a NaN is within none."""
+        near = self.probability <= PROBABILITY_TOLERANCE and self.embedding <= EMBEDDING_TOLERANCE
+        return near and not self.other_labels
+
+
+def compare(subject: str, ours: Answers, theirs: Answers) -> Agreement:
+    """Return how near two answers for the same rows are; the scale and the ties are those of ``ours``."""
+    differing = ties = 0
+    for task, labels in ours.labels.items():
+        places = np.flatnonzero(labels != theirs.labels[task])
+        two_best = np.sort(ours.probabilities[task][places], axis=1)[:, -2:]
+        close = two_best[:, -1] - two_best[:, 0] < TIE
+        ties += int(close.sum())
+        differing += int((~close).sum())
+    return Agreement(
+        subject,
+        len(ours.embeddings),
+        differing,
+        ties,
+        max((_largest(values - theirs.probabilities[task]) for task, values in ours.probabilities.items()), default=0),
+        _largest(ours.embeddings - theirs.embeddings) / max(1.0, _largest(ours.embeddings)),
+    )
+
+
+def _largest(values: NDArray[np.floating]) -> float:
+    return float(np.abs(values).max(initial=0))
+
+
+def check_shapes(saved: SavedModel, graph: Graph) -> Iterator[Agreement]:
+    """Compare a graph with the model on random tokens: 3, 64 and the most tokens, in one row and in several.
+
+    The rows of a batch have lengths of their own, so that most are padded.
+    """
+    random = np.random.default_rng(0)
+    pad = saved.tokenizer.pad_token_id or 0
+    vocabulary = np.setdiff1d(np.fromiter(saved.tokenizer.get_vocab().values(), dtype=np.int64), [pad])
+    encoder = saved.network.encoder
+    most = longest(saved)
+    for length in sorted({min(length, most) for length in (*_LENGTHS, most)}):
+        for rows in (1, _ROWS if length <= 512 else 2):
+            lengths = np.array([length, *random.integers(min(3, length), length, rows - 1, endpoint=True)])
+            mask = np.arange(length) < lengths[:, None]
+            ids = np.where(mask, random.choice(vocabulary, mask.shape), pad)
+            with torch.inference_mode(), evaluating(encoder):
+                embeddings = encoder(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()
+            outputs = graph.run(ids, mask.astype(np.int64))
+            subject = f"1 row of {length} tokens" if rows == 1 else f"{rows} rows of up to {length} tokens"
+            yield compare(subject, Answers.of_model(saved, embeddings), Answers.of_graph(outputs, saved.tasks))
