@@ -24,28 +24,24 @@ _MOST_SHOWN = 200
 T = TypeVar("T")
 _KEY_VALUE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 FAILED = 2
-"""Exit code of everything that a user can mend."""
+"""Exit code of everything that a user can repair."""
 CUT_OFF = 141
-"""Exit code where the output was closed, as shells have it: 128 + SIGPIPE."""
+"""Exit code after the reader of the output closed it, as in shells: 128 + SIGPIPE."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 TERMINATED = 143
 """Exit code after SIGTERM: 128 + SIGTERM."""
 
 
 class _PrintableRecord(logging.LogRecord):
-    """What is logged, to the terminal or a file, by us or a library: without control characters."""
+    """A log record, of this program or a library, without control characters."""
 
     def getMessage(self) -> str:  # noqa: N802 - logging's name
         return printable(super().getMessage())
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a command line and exit: 0, 2 with the problems on stderr, 130 after Ctrl-C, or 143 after SIGTERM.
-
-    Args:
-        main: Takes the arguments behind the program's name.
-    """
+    """Run a command line and exit: 0, 2 with the problems on stderr, 130 after Ctrl-C, or 143 after SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, half a surrogate pair
@@ -53,7 +49,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     try:
         _run(main)
     finally:
-        gc.freeze()  # else Python looks for garbage among all modules before it ends: a second with torch loaded
+        gc.freeze()  # otherwise Python collects garbage among all modules at exit: a second with torch loaded
 
 
 def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
@@ -61,9 +57,9 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         _check_encoding(sys.argv[1:])
         main(sys.argv[1:])
     except MtlError as error:
-        sys.stderr.write(f"{error}\n")  # whole, so that those of several processes do not mix
+        sys.stderr.write(f"{error}\n")  # in one call, so that the output of several processes does not mix
         sys.exit(FAILED)
-    except BrokenPipeError:  # whoever read the output has enough
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CUT_OFF)
     except OSError as error:
@@ -85,10 +81,10 @@ def _run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
 @contextmanager
 def large_imports() -> Iterator[None]:
-    """Import torch and what comes with it without looking for garbage on the way, which takes a sixth of the time.
+    """Import torch and its dependencies without garbage collection, which takes a sixth of the time.
 
-    What was imported stays, and later searches for garbage leave it out. Ctrl-C ends the block even where a library
-    catches everything that an import of its own raises.
+    Later collections skip the imported objects. Ctrl-C ends the block even if a library catches every exception of an
+    import.
     """
     gc.disable()
     try:
@@ -101,10 +97,10 @@ def large_imports() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_heard() -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` of the block at its end if it was swallowed inside."""
+    """Raise a `KeyboardInterrupt` at the end of the block if one was swallowed inside."""
     usual = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
-    if usual is not signal.default_int_handler or not in_main:  # somebody else takes care of it, or nobody is to
+    if usual is not signal.default_int_handler or not in_main:  # another handler is installed, or none can be
         yield
         return
     heard = False
@@ -124,23 +120,15 @@ def _interrupts_heard() -> Iterator[None]:
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse arguments that are not text, such as names of files in another encoding: every file here is UTF-8."""
-    broken = [argument for argument in arguments if not argument.isascii() and not _is_text(argument)]
+    """Refuse arguments that are not UTF-8, such as file names in another encoding; Python reads them as surrogates."""
+    broken = [text for text in arguments if any("\ud800" <= character <= "\udfff" for character in text)]
     if broken:
         repair = "rename the file or folder"
         raise ConfigError([Problem("arguments", repr(argument), "text in UTF-8", repair) for argument in broken])
 
 
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def of_system(error: OSError) -> MtlError:
-    """Return the error for what the operating system refuses: a full disk, a name that is too long, no permission."""
+    """Return the error to show for an `OSError`: a full disk, a name that is too long, no permission."""
     repairs = {
         errno.ENOSPC: "free some space; what is there already is whole",
         errno.ENAMETOOLONG: "give a shorter name",
@@ -159,34 +147,32 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
     Args:
         kind: A pydantic dataclass; its fields are the keys.
         arguments: The arguments; ``--help`` prints ``usage`` and exits.
-        usage: What ``--help`` prints.
-        rest: The field that takes the arguments that are no ``key=value``, and all behind ``--``; ``None``: there are
-            none.
+        usage: The text of ``--help``.
+        rest: The field for the arguments that are not ``key=value``, and all after ``--``; ``None`` to refuse them.
 
     Raises:
         ConfigError: All problems together.
     """
-    before, behind = _cut(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    before, behind = arguments[:end], arguments[end + 1 :]
     if {"-h", "--help"} & set(before):
         print(usage.strip())
         sys.exit(0)
-    values, free, problems = _sorted_out(before, kind, rest)
+    values, free, problems = _split(before, kind, rest)
     free += behind
     if rest is not None and free:
         values[rest] = free
     if rest is None:
         names = listed(f"{name}=…" for name in schema.keys(kind))
         problems += [Problem(argument, "no key=value", names) for argument in free]
-    options, found = schema.check(kind, values)
-    if problems or found or options is None:
-        raise ConfigError([*problems, *found])
+    options, invalid = schema.check(kind, values)
+    if problems or invalid or options is None:
+        raise ConfigError([*problems, *invalid])
     return options
 
 
-def _sorted_out(
-    arguments: Sequence[str], kind: Any, rest: str | None
-) -> tuple[dict[str, Any], list[str], list[Problem]]:
-    """Return the values by key, the free arguments, and what is neither."""
+def _split(arguments: Sequence[str], kind: Any, rest: str | None) -> tuple[dict[str, Any], list[str], list[Problem]]:
+    """Return the values by key, the free arguments, and the problems of the others."""
     names = [name for name in schema.keys(kind) if name != rest]
     hint = "" if rest is None else f"behind -- everything counts as {rest}"
     values: dict[str, Any] = {}
@@ -206,14 +192,6 @@ def _sorted_out(
         else:
             free.append(argument)
     return values, free, problems
-
-
-def _cut(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    arguments = list(arguments)
-    if "--" not in arguments:
-        return arguments, []
-    at = arguments.index("--")
-    return arguments[:at], arguments[at + 1 :]
 
 
 def _value(text: str, *, takes_text: bool) -> Any:

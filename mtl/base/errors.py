@@ -1,4 +1,4 @@
-"""Errors that a user can repair, collected: each names the place, what was found, what is allowed, and the repair."""
+"""Errors that a user can repair: each names the place, what was found, what is allowed, and the repair."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import ClassVar
 _MOST_CHARACTERS = 2000
 _MOST_PROBLEMS = 100
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves a cursor, changes colours, ends a line or reorders text, and half surrogate pairs; not tab and newline."""
+"""Characters that move a cursor, change colours, end a line or reorder text, and lone surrogates; not tab, newline."""
 
 
 def printable(text: object) -> str:
     r"""Return a text for a terminal or a log, its control characters written as escapes: ``\x1b[31m``.
 
-    Texts of others, labels, paths and names in files, could hide or forge what is shown.
+    Labels, paths and names from files could otherwise hide or forge output.
     """
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in what the user gave.
+    """A problem in the user's input.
 
     Attributes:
         place: Where it is: a file with its line (``reviews.csv:17``) or a full key (``trainer.max_epochs``).
-        found: What stands there.
+        found: The value there.
         expected: What is allowed there.
-        repair: How to mend it, best as something to paste; empty when ``expected`` says it all.
+        repair: How to repair it, ideally as text to paste; empty if ``expected`` is enough.
     """
 
     place: str
@@ -47,7 +47,7 @@ class Problem:
 
 
 def _shown(text: str) -> str:
-    """Return the text as it can be printed, the middle of a very long one left out."""
+    """Return a printable form of the text, without the middle of a very long one."""
     if len(text) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2
         text = f"{text[:half]} … ({len(text) - 2 * half:,} more characters) … {text[-half:]}"
@@ -55,11 +55,7 @@ def _shown(text: str) -> str:
 
 
 class MtlError(Exception):
-    """Base of all errors that a user can mend; a command line shows it without a traceback and exits with 2.
-
-    Args:
-        problems: One problem or all that were found, in the order in which a reader meets them.
-    """
+    """Base of all errors that a user can repair; a command shows it without a traceback and exits with 2."""
 
     subject: ClassVar[str] = "Input"
 
@@ -79,25 +75,25 @@ class MtlError(Exception):
 
 
 class ConfigError(MtlError):
-    """Something in the configuration: an unknown key, a wrong type, a value out of range, an unknown name."""
+    """A problem of the configuration: an unknown key, a wrong type, a value out of range, an unknown name."""
 
     subject = "Configuration"
 
 
 class DataError(MtlError):
-    """Something in a data file: its place is the file, with the line where there is one."""
+    """A problem of a data file: its place is the file, with the line if there is one."""
 
     subject = "Data"
 
 
 class ModelError(MtlError):
-    """Something about weights or a saved model: not reachable, damaged, or not a model at all."""
+    """A problem of weights or a saved model: not reachable, damaged, or not a model at all."""
 
     subject = "Model"
 
 
 class TrainingError(MtlError):
-    """Training cannot go on: its place is the step."""
+    """Training cannot continue: its place is the step."""
 
     subject = "Training"
 
@@ -109,14 +105,14 @@ class DiskError(MtlError):
 
 
 class Terminated(BaseException):
-    """The process was asked to end, and no job of a sweep goes on; its text says how to.
+    """The process was asked to end, and with it all jobs of a sweep; its text says how to resume.
 
-    A command line exits with 143, as shells have it.
+    The command exits with 143, as in shells.
     """
 
 
 def did_you_mean(word: str, candidates: Sequence[str]) -> str:
-    """Return ``did you mean X?`` for the candidate nearest to ``word``, or an empty text if none is near."""
+    """Return ``did you mean X?`` for the candidate most similar to ``word``, or an empty text if none is similar."""
     folded = {candidate.lower(): candidate for candidate in candidates}
     near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
     return f"did you mean {folded[near[0]]}?" if near else ""

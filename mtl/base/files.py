@@ -25,7 +25,7 @@ CONF: Final = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.pa
 _BLANK: Final = "0" * 64
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}(\.\w+)?")
 _WRITTEN_SECONDS: Final = 24 * 3600.0
-"""No file is under a temporary name for so long: what is older was left by a process that was killed."""
+"""Writing a file never takes longer: an older temporary file was left by a process that was killed."""
 _SEAL: Final = re.compile(rb'"checksum": "([0-9a-f]{64})"\n\}\n\Z')
 
 
@@ -35,7 +35,7 @@ def cache_root() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Return the path with the home folder in the place of ``~``; as it is where nobody has that name."""
+    """Return the path with the home folder in place of ``~``; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -43,7 +43,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 class _WithoutAliases(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them can stand for more than fits into memory, or for themselves."""
+    """Refuses aliases: a few lines of them can expand to more than fits into memory, or be recursive."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -52,11 +52,11 @@ class _WithoutAliases(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file that a run has written holds: plain values.
+    """Return the plain values in a YAML file that a run has written.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is no UTF-8, or no such YAML.
+        OSError: The file cannot be read.
+        ValueError: It is not UTF-8, or not valid YAML of plain values.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -69,21 +69,15 @@ def read_yaml(path: Path) -> Any:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Lend a temporary path to a writer and rename it to ``path`` once the block has ended well.
+    """Yield a temporary path to write to, and rename it to ``path`` if the block ends without an exception.
 
-    A reader of ``path`` finds the old file or the whole new one, also after a crash or a power cut. The temporary file
-    lies in the same folder (a rename across file systems is not atomic) and keeps the suffix, which some writers look
-    at. Missing folders are made. A symbolic link stays one: its target is replaced.
-
-    Args:
-        path: The file to write.
-
-    Yields:
-        The path that the block must write.
+    A reader of ``path`` sees the old file or the whole new one, also after a crash or a power cut. The temporary file
+    is in the same folder (a rename across file systems is not atomic) and has the same suffix, which some writers
+    check. Missing folders are made. A symbolic link stays one: its target is replaced.
 
     Raises:
         FileNotFoundError: The block ended without having written the temporary file.
-        OSError: As the block raises it, with the name of ``path`` where it has none, as from a file that is open.
+        OSError: As raised in the block, with the name of ``path`` if it has none.
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +124,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Remove temporary files beside a target, of its kind, that no living process can still be writing."""
+    """Remove temporary files beside a target that no living process can still be writing."""
     for path in target.parent.glob(f".partial-*{glob.escape(target.suffix)}"):
         with suppress(OSError):
             if _PARTIAL.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _WRITTEN_SECONDS:
@@ -138,13 +132,9 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    r"""Write ``text`` as UTF-8, its line ends as they are, so that ``path`` is never seen half written.
+    r"""Write ``text`` as UTF-8, its line ends unchanged, so that ``path`` is never seen half written.
 
-    Half a surrogate pair, as a file name that is no UTF-8 has one, is written as its escape: ``\udcff``.
-
-    Args:
-        path: The file to write or to replace.
-        text: Its whole content.
+    A lone surrogate, as in a file name that is not UTF-8, is written as its escape: ``\udcff``.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
@@ -153,31 +143,22 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` atomically as strict, indented JSON with a newline at its end.
 
-    NaN and infinities, which JSON does not know, become ``null``; NumPy numbers become plain ones.
-
-    Args:
-        path: The file to write or to replace.
-        value: Mappings, sequences, texts, numbers, booleans and ``None``.
+    NaN and infinities, which JSON does not have, become ``null``; NumPy numbers become plain ones.
 
     Raises:
-        TypeError: Something in ``value`` has no counterpart in JSON; nothing is written.
+        TypeError: ``value`` contains something that JSON cannot express; nothing is written.
     """
     text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
     write_text_atomically(path, text + "\n")
 
 
 def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Write as `write_json`, with a last key ``checksum`` that makes any change of the file noticeable.
-
-    Args:
-        path: The file to write or to replace.
-        value: As for `write_json`, a mapping; a ``checksum`` of its own is left out.
-    """
+    """Write as `write_json`, with a last key ``checksum`` (in place of one in ``value``) that reveals any change."""
     write_text_atomically(path, sealed_json(value))
 
 
 def sealed_json(value: Mapping[str, Any]) -> str:
-    """Return what `write_sealed_json` writes."""
+    """Return the text that `write_sealed_json` writes."""
     content = {key: item for key, item in value.items() if key != "checksum"}
     text = json.dumps(_strict({**content, "checksum": _BLANK}), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
     checksum = hashlib.sha256(text.encode()).hexdigest()
@@ -191,11 +172,11 @@ def is_sealed(path: str | Path) -> bool:
         OSError: It cannot be read.
     """
     content = Path(path).read_bytes()
-    found = _SEAL.search(content)
-    if found is None:
+    seal = _SEAL.search(content)
+    if seal is None:
         return False
-    blank = content[: found.start(1)] + _BLANK.encode() + content[found.end(1) :]
-    return hashlib.sha256(blank).hexdigest().encode() == found[1]
+    blank = content[: seal.start(1)] + _BLANK.encode() + content[seal.end(1) :]
+    return hashlib.sha256(blank).hexdigest().encode() == seal[1]
 
 
 def content_checksum(path: Path) -> str:
@@ -225,13 +206,13 @@ def _strict(value: Any) -> Any:
 
 
 def sync_file(path: Path) -> None:
-    """Have the operating system write a file to the disk."""
+    """Flush a file to the disk."""
     with path.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Make what was renamed or removed in the folder durable; Windows has no such call and needs none."""
+    """Flush renames and removals in a folder to the disk; Windows has no such call and needs none."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -242,7 +223,7 @@ def sync_folder(path: Path) -> None:
 
 
 def obstacle(folder: Path) -> str:
-    """Return what stands against making ``folder``, or writing into it if it is there; empty if nothing does."""
+    """Return why ``folder`` cannot be made or written to; empty if it can."""
     above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not above.is_dir():
         return f"{above} is a file"

@@ -1,4 +1,4 @@
-"""Format figures and data texts for people, alike in the terminal's tables and in Markdown."""
+"""Format figures and data texts for people, the same in the terminal's tables and in Markdown."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def score(value: float | None) -> str:
 
 
 def change(before: float, after: float) -> str:
-    """Return a metric without and with something; once where both read the same."""
+    """Return a metric before and after a change; once if both read the same."""
     return score(after) if score(before) == score(after) else f"{score(before)} → {score(after)}"
 
 
 def count(value: float | None) -> str:
-    """Return a number of things, whole, with thousands separators."""
+    """Return a whole number with thousands separators."""
     return f"{value:,.0f}" if _known(value) else NOTHING
 
 
@@ -33,7 +33,7 @@ def rate(value: float | None) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Return ``part`` of ``whole`` in percent, with one decimal; what would round to nothing is below 0.1 %."""
+    """Return ``part`` of ``whole`` in percent with one decimal, ``<0.1 %`` for what would round to 0."""
     if not whole:
         return NOTHING
     percent = 100 * part / whole
@@ -81,11 +81,9 @@ def shortened(text: str, most: int) -> str:
 
 
 def told_apart(names: Sequence[str], most: int) -> dict[str, str]:
-    """Return each name `shortened` so that all of them still differ: those that begin alike are cut where they agree.
+    """Return each of different names `shortened` so that they still differ, cut where those that begin alike agree.
 
-    Args:
-        names: Different names.
-        most: Characters of a shortened name; a few more where names differ in white space alone.
+    A shortened name has at most ``most`` characters, and a few more if names differ in white space alone.
     """
     short = {name: shortened(name, most) for name in names}
     alike: dict[str, list[str]] = {}
@@ -103,7 +101,7 @@ def told_apart(names: Sequence[str], most: int) -> dict[str, str]:
 
 
 def _cut_in_the_middle(names: Sequence[str], most: int) -> dict[str, str]:
-    """Return names that begin alike with the end of that beginning left out, so that where they differ is shown."""
+    """Return names that begin alike without the end of that beginning, so that their differences are shown."""
     lines = {name: one_line(name) for name in names}
     letters = enumerate(zip(*lines.values(), strict=False))
     agreed = next((at for at, row in letters if len(set(row)) > 1), min(map(len, lines.values())))

@@ -12,16 +12,12 @@ T = TypeVar("T")
 
 
 def answer(call: Callable[[], T]) -> T:
-    """Return what a call to the hub returns, at most `PROBE_SECONDS` later.
+    """Return the result of a call to the hub within `PROBE_SECONDS`, or raise what the call raises.
 
-    A thread makes the call, because no timeout reaches into the name look-up of the operating system.
-
-    Args:
-        call: Asks the hub, with a timeout of its own.
+    A thread makes the call, because no timeout covers the name look-up of the operating system.
 
     Raises:
         TimeoutError: No answer in time.
-        Exception: Whatever the call raises.
     """
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

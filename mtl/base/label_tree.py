@@ -1,4 +1,4 @@
-"""The label tree of a multi-stage head: coarse classes over a task's labels; and its checks."""
+"""The label tree of a multi-stage head, coarse classes over a task's labels, and its checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LabelTree:
 
     @classmethod
     def over(cls, labels: Sequence[str], branches: Branches) -> LabelTree:
-        """Return the tree of ``branches``, each label of which stands in exactly one of them (see `tree_problems`)."""
+        """Return the tree of ``branches``, in which each label occurs exactly once (see `tree_problems`)."""
         members = {name: set(leaves) for name, leaves in branches.items()}
         return cls(
             tuple(labels),
@@ -47,13 +47,9 @@ class LabelTree:
 
 
 def branches_by(separator: str, labels: Sequence[str]) -> dict[str, list[str]]:
-    """Return the branches that label names tell: what stands before the separator is the coarse class.
+    """Return the branches given by label names: the part before the separator, stripped, is the coarse class.
 
     A label without the separator is a branch of its own: ``neutral`` beside ``negative: late flight``.
-
-    Args:
-        separator: What stands between the coarse class and the rest (``:``); white space around it does not count.
-        labels: The labels of a task.
     """
     branches: dict[str, list[str]] = {}
     for label in labels:
@@ -62,15 +58,10 @@ def branches_by(separator: str, labels: Sequence[str]) -> dict[str, list[str]]:
 
 
 def tree_problems(place: str, branches: Branches) -> Iterator[Problem]:
-    """Yield what is wrong with a tree by itself, whatever the labels of its task are.
-
-    Args:
-        place: The key of the tree.
-        branches: For each coarse class its labels.
-    """
+    """Yield the problems of a tree by itself, whatever the labels of its task; ``place`` is the key of the tree."""
     if len(branches) < 2:
-        found = f"{len(branches)} branch{'es' * (len(branches) != 1)}"
-        yield Problem(place, f"{found}{_named(branches)}", "at least two branches, the coarse classes")
+        found = f"{len(branches)} branch{'es' * (len(branches) != 1)}{_named(branches)}"
+        yield Problem(place, found, "at least two branches, the coarse classes")
     elif all(len(leaves) == 1 for leaves in branches.values()):
         found = "a single label in each branch, so that no second stage is left"
         yield Problem(place, found, "a branch with two labels or more", "choose a head of kind linear or mlp")
@@ -79,16 +70,12 @@ def tree_problems(place: str, branches: Branches) -> Iterator[Problem]:
             yield Problem(place, f"a branch named {name!r}", "a name for each coarse class")
         elif not leaves:
             yield Problem(f"{place}.{name}", "no label", "one label or more", "add its labels, or take it out")
-    yield from _repeated(place, branches)
-    yield from _ambiguous(place, branches)
-
-
-def _repeated(place: str, branches: Branches) -> Iterator[Problem]:
     counts = Counter(leaf for leaves in branches.values() for leaf in leaves)
     for label, count in counts.items():
         if count > 1:
             where = [name for name, leaves in branches.items() for leaf in leaves if leaf == label]
             yield Problem(place, f"the label {label!r} in {' and '.join(where)}", "each label once, in one branch")
+    yield from _ambiguous(place, branches)
 
 
 def _ambiguous(place: str, branches: Branches) -> Iterator[Problem]:
@@ -100,14 +87,7 @@ def _ambiguous(place: str, branches: Branches) -> Iterator[Problem]:
 
 
 def label_problems(place: str, branches: Branches, task: str, labels: Sequence[str]) -> Iterator[Problem]:
-    """Yield what is wrong between a tree and the labels of its task.
-
-    Args:
-        place: The key of the tree.
-        branches: For each coarse class its labels.
-        task: The task.
-        labels: Its labels.
-    """
+    """Yield the labels of a tree that its task does not have, and those of the task without a branch."""
     for name, leaves in branches.items():
         for label in leaves:
             if label not in labels:
@@ -122,14 +102,7 @@ def label_problems(place: str, branches: Branches, task: str, labels: Sequence[s
 
 
 def separator_problems(place: str, separator: str, task: str, labels: Sequence[str]) -> Iterator[Problem]:
-    """Yield what is wrong with the tree that a separator makes of the labels.
-
-    Args:
-        place: The key of the separator.
-        separator: See `branches_by`.
-        task: The task.
-        labels: Its labels.
-    """
+    """Yield the problems of the tree that a separator makes of a task's labels, see `branches_by`."""
     if not any(separator in label for label in labels):
         found, expected = f"{separator!r}, which no label of {task} has", f"what divides a label: {listed(labels)}"
         yield Problem(place, found, expected, f"give {place.removesuffix('separator')}tree={{coarse class: [labels]}}")
@@ -149,14 +122,14 @@ def separator_problems(place: str, separator: str, task: str, labels: Sequence[s
 def loan_problems(
     place: str, branches: Sequence[str], names: Mapping[str, str], lender: str, labels: Sequence[str]
 ) -> Iterator[Problem]:
-    """Yield what is wrong where the head of another task is to be the first stage.
+    """Yield the problems of the head of another task as the first stage.
 
     Args:
         place: The key of the first stage.
         branches: The coarse classes.
-        names: What some of them are called among the lender's labels; the others are called the same.
-        lender: The task whose head is to decide the coarse class.
-        labels: Its labels.
+        names: The lender's label for a coarse class, where it is not the same.
+        lender: The task whose head decides the coarse class.
+        labels: The labels of the lender.
     """
     for name, label in names.items():
         if name not in branches:
@@ -179,10 +152,10 @@ def loan_problems(
 
 
 def circle_problems(place: str, lenders: Mapping[str, str]) -> list[Problem]:
-    """Return a problem for each circle of tasks that borrow their first stage from each other, or from themselves.
+    """Return a problem for each cycle of tasks that borrow their first stage from each other, or from themselves.
 
     Args:
-        place: Where a task's head is described, with ``{}`` for the task.
+        place: The key of a task's head, with ``{}`` for the task.
         lenders: For each task that borrows, the task that it borrows from.
     """
     return [

@@ -20,14 +20,14 @@ _blocks = 0
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let the C library keep freed memory inside the block, and give it back to the system at its end.
+    """Let the C library keep freed memory inside the block, and return it to the system at its end.
 
-    By default large blocks, such as a step's activations and the gradient of the embeddings, go back to the system as
-    soon as they are freed; the next step gets them anew, page by page, each set to 0 by the kernel. On a CPU that takes
+    By default large blocks, such as a step's activations and the gradient of the embeddings, return to the system as
+    soon as they are freed; the next step gets them again, page by page, each zeroed by the kernel. On a CPU that takes
     a tenth of a training step of MiniLM and a fifteenth of encoding. Without the GNU C library this does nothing.
 
-    Blocks may lie in one another and in several threads: the last one to end gives the memory back. After it the
-    thresholds of the library stand for good where a process that runs an encoder would bring them: at 32 and 64 MiB.
+    Blocks may be nested and run in several threads: the last one to end returns the memory. Afterwards the thresholds
+    of the library stay where a process that runs an encoder would move them: at 32 and 64 MiB.
     """
     library = _gnu_library()
     if library is None:
@@ -50,7 +50,7 @@ def _enter(library: ctypes.CDLL) -> None:
 
 
 def _leave(library: ctypes.CDLL) -> None:
-    """Leave what the library would have found out itself: once set, its thresholds no longer move.
+    """Leave the thresholds where the library would have moved them: once set, they no longer move by themselves.
 
     They start at 128 KiB, and grow to the largest block freed, up to 32 MiB.
     """
@@ -65,10 +65,10 @@ def _leave(library: ctypes.CDLL) -> None:
 
 
 class PeakMemory:
-    """The most memory that the process holds from the moment at which this is made.
+    """The peak memory of the process since this object was made.
 
-    On Linux the kernel's mark is set back for it. Elsewhere the mark is that of the process's whole life, which tells
-    something only if it has been raised since.
+    On Linux the kernel's mark is reset for it. Elsewhere the mark covers the whole life of the process, so it is known
+    only if it has risen since.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class PeakMemory:
         self._before = 0 if self._is_set_back else _peak_of_process()
 
     def bytes(self) -> int | None:
-        """Return the peak, or None where an earlier one, which was higher, hides it."""
+        """Return the peak, or None if an earlier, higher one hides it."""
         peak = _peak_since_set_back() if self._is_set_back else _peak_of_process()
         return peak if peak > self._before else None
 

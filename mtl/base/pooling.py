@@ -1,7 +1,7 @@
-"""The poolings: from the hidden states of a sentence's tokens to one embedding. A new one is added here alone.
+"""The poolings: from the hidden states of a sentence's tokens to one embedding. A new one is added only here.
 
-`POOLINGS` is what configurations accept, what `mtl.model.pooling.pool` computes, and what saved models are read and
-written with. Nothing is imported from torch, so that a configuration can be checked without it.
+Configurations accept the names in `POOLINGS`, `mtl.model.pooling.pool` computes them, and saved models are read and
+written with them. torch is not imported, so that a configuration can be checked without it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Average the hidden states of the real tokens (Reimers & Gurevych 2019, https://arxiv.org/abs/1908.10084).
 
-    The sum runs in float32 whatever the type of ``hidden``: in bfloat16 it would lose a digit from 256 tokens on.
-    What stands at padded positions, be it NaN, does not count; a row without any token gives zeros.
+    The sum runs in float32 whatever the dtype of ``hidden``: in bfloat16 it would lose a digit from 256 tokens on.
+    Values at padded positions, even NaN, are ignored; a row without any token gives zeros.
 
     Args:
         hidden: Hidden states, (B, S, H).
@@ -56,14 +56,9 @@ def max_pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def cls_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Take the hidden state of each row's first real token, which padding on the left moves away from position 0.
+    """Take the hidden state of each row's first real token, which is not at position 0 if padding is on the left.
 
-    Args:
-        hidden: Hidden states, (B, S, H).
-        mask: True (or not 0) at real tokens, (B, S).
-
-    Returns:
-        Embeddings, (B, H), float32.
+    See `mean_pool` for arguments and result.
     """
     return _at(hidden, mask.int().argmax(dim=1))
 

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 CONFIG: Final = "config.yaml"
 MANIFEST: Final = "mtl.json"
-"""Describes a saved model, in its folder."""
+"""The description of a saved model, in its folder."""
 METRICS: Final = "metrics.json"
-"""Written when everything else is: where it is, the run is over."""
+"""Written last: a run with this file is finished."""
 RECORD: Final = "run.json"
 CHECKPOINTS: Final = "checkpoints"
 OUTPUTS: Final = "outputs"
@@ -46,12 +46,12 @@ RESULTS: Final = (
     "diagnosis/learning_curves_*.svg",
     "model",
 )
-"""What a run, and a diagnosis of it, leave beside its configuration and its log; the model is a folder of its own."""
+"""What a run, and a diagnosis of it, write beside its configuration and its log; the model is a folder of its own."""
 _LOCK: Final = ".running"
 DATA: Final = "training_data"
 """The rows that a run from Python was given in memory."""
 _BEFORE: Final = (".hydra", "train.log", "job.json", DATA, _LOCK)
-"""What stands in a folder, made by Hydra, a study, `mtl.train` or `in_use`, before the run in it has begun."""
+"""What Hydra, a study, `mtl.train` or `in_use` write to a folder before the run in it has begun."""
 _FOLDERS: Final = tuple(dict.fromkeys(name.partition("/")[0] for name in RESULTS if "/" in name))
 _LEFT: Final = re.compile(r"\.(partial|old)-[0-9a-f]{16}(\.\w+)?")
 """The temporary names of `mtl.base.files.replacing` and of a model that is being replaced."""
@@ -59,11 +59,7 @@ _ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def problem_with(folder: Path) -> str:
-    """Return what stands against a run in a folder: it holds something else, or leads out of itself.
-
-    Returns:
-        What was found, or an empty text where a run may begin or resume.
-    """
+    """Return why no run may begin or resume in a folder, because it holds other files or links; empty if one may."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
@@ -79,14 +75,9 @@ def problem_with(folder: Path) -> str:
 
 
 def check(folder: Path, *, only_links: bool = False) -> None:
-    """Refuse a folder in which no run may be written, see `problem_with`.
+    """Raise a `ConfigError` for a folder in which no run may be written, see `problem_with`.
 
-    Args:
-        folder: The run folder.
-        only_links: Whether something is added to a run that is there, so that only its links matter.
-
-    Raises:
-        ConfigError: It is one.
+    With ``only_links``, to add something to a run that is there, only links out of the folder are refused.
     """
     if reason := link_out(folder) if only_links else problem_with(folder):
         raise ConfigError(Problem("run folder", f"{folder}, but {reason}", FREE, "choose another folder"))
@@ -105,7 +96,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def link_out(folder: Path) -> str:
-    """Return which file of a run is a link to somewhere outside of its folder; empty if none is."""
+    """Return which file of a run is a link to a place outside of its folder; empty if none is."""
     home = folder.resolve()
     for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(result.partition("/")[0] for result in RESULTS)):
         top = folder / name
@@ -117,17 +108,17 @@ def link_out(folder: Path) -> str:
 
 
 def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *, keep: Path | None = None) -> None:
-    """Make a folder ready for a new run: its configuration, and the choice made in each configuration group.
+    """Prepare a folder for a new run: write its configuration, and the choice made in each configuration group.
 
-    What an earlier run left in the folder is removed: it would be taken for this run's, and some of it would stay. The
-    earlier configuration goes before everything else and the new one comes last, so that a process killed in between
-    leaves a folder that cannot be resumed, rather than the earlier run with some of its files gone.
+    The results of an earlier run in the folder are removed, since they would be taken for this run's. The earlier
+    configuration is removed first and the new one written last, so that a process killed in between leaves a folder
+    that cannot be resumed, rather than the earlier run without some of its files.
 
     Args:
         folder: The run folder.
         choices: The choice made in each configuration group.
         config: The configuration, plain values.
-        keep: What this run itself begins from, if it is in there.
+        keep: A file or folder in it that this run starts from, not to be removed.
     """
     if _is_run(folder):
         (folder / CONFIG).unlink(missing_ok=True)
@@ -139,26 +130,21 @@ def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *
             if keep is None or path.absolute() != keep.absolute():
                 _remove(path)
         for name in _FOLDERS:
-            with suppress(OSError):  # somebody else's files are in it
+            with suppress(OSError):  # it holds files of another program
                 (folder / name).rmdir()
     write_json(folder / RECORD, {"choices": dict(choices)})
     write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def reopen(folder: Path, config: Mapping[str, Any]) -> None:
-    """Let a run continue with another configuration; if it is finished, it no longer is.
-
-    Args:
-        folder: The run folder.
-        config: The new configuration, plain values.
-    """
+    """Let a run continue with another configuration, plain values; if it is finished, it no longer is."""
     (folder / METRICS).unlink(missing_ok=True)  # first: a process killed in between leaves the run as it was, to resume
     sync_folder(folder)
     write_text_atomically(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def choices_of(folder: Path) -> dict[str, str]:
-    """Return the choices that `begin` noted; none if that cannot be read: they are only shown."""
+    """Return the choices that `begin` wrote; none if they cannot be read, since they are only shown."""
     try:
         choices = json.loads((folder / RECORD).read_text(encoding="utf-8"))["choices"]
         return {str(group): str(choice) for group, choice in choices.items()}
@@ -167,21 +153,18 @@ def choices_of(folder: Path) -> dict[str, str]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in a folder has come to its end."""
+    """Whether the run in a folder is finished."""
     return (folder / METRICS).is_file()
 
 
-def run_to_resume(given: str) -> Path:
-    """Return the folder that ``resume=`` means.
-
-    Args:
-        given: A run folder, or ``auto``: of the unfinished runs below ``outputs`` the one that was started last.
+def run_to_resume(value: str) -> Path:
+    """Return the folder of ``resume=``: a run folder, or with ``auto`` the latest unfinished run in ``outputs``.
 
     Raises:
         ConfigError: There is no such run.
     """
-    if given != "auto":
-        folder = Path(given).expanduser().absolute()
+    if value != "auto":
+        folder = Path(value).expanduser().absolute()
         missing = next((name for name in (CONFIG, RECORD) if not (folder / name).is_file()), None)
         if missing is not None:
             found = f"{folder}: " + (f"no {missing} in it" if folder.is_dir() else "no such folder")
@@ -203,17 +186,17 @@ def run_to_resume(given: str) -> Path:
 
 
 _kept: set[Path] = set()
-"""The folders that this process keeps to itself."""
+"""The folders that this process has locked."""
 
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process inside the block; the operating system ends that with the process.
+    """Lock a run folder for this process inside the block; the operating system releases it with the process.
 
-    A block inside another one for the same folder changes nothing.
+    A nested block for the same folder changes nothing.
 
     Raises:
-        ConfigError: Another process is at work in it.
+        ConfigError: Another process uses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
@@ -236,7 +219,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether another process is at work in a folder."""
+    """Whether another process uses a folder."""
     if not (folder / _LOCK).is_file() or (folder / _LOCK).is_symlink():
         return False
     try:
@@ -247,7 +230,7 @@ def is_in_use(folder: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders that a killed run left; only names that it makes, where it makes them."""
+    """Remove the temporary files and folders that a killed run left, by the names and places that a run uses."""
     if not _is_run(folder):
         return
     for place in (folder, *(folder / name for name in _FOLDERS)):
@@ -267,11 +250,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full disk inside the block into one that a user can mend.
-
-    Raises:
-        DiskError: There was no space left, in whatever words a library says so.
-    """
+    """Raise a `DiskError` with the repair for the errors that libraries raise on a full disk inside the block."""
     try:
         yield
     except Exception as error:
@@ -297,10 +276,10 @@ def _named(error: BaseException) -> str:
 
 
 def find_model(path: Path) -> Path:
-    """Return the folder of the saved model in ``path``: itself, or ``model/`` in it.
+    """Return the folder of the saved model: ``path`` itself, or ``model/`` in it.
 
     Raises:
-        ModelError: Neither is one.
+        ModelError: Neither is a saved model.
     """
     for folder in (path, path / "model"):
         if (folder / MANIFEST).is_file():
@@ -310,5 +289,5 @@ def find_model(path: Path) -> Path:
         found = "a file" if path.exists() else "no such folder"
         raise ModelError(Problem(str(path), found, expected, "give the run folder that training printed at its end"))
     content = listed(sorted(entry.name for entry in path.iterdir())) or "nothing"
-    repair = "a run writes its model when it ends: did it? look into its train.log"
+    repair = "a run writes its model at its end: see its train.log"
     raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))

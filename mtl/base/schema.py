@@ -1,4 +1,4 @@
-"""Check plain data against typed dataclasses, and turn every fault into a `Problem`."""
+"""Check plain data against typed dataclasses, and turn every error into a `Problem`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _as_text(value: Any) -> Any:
 
 
 MOST = 2**31 - 1
-"""The most of anything that is counted: more rows, steps or tokens than a run could ever have."""
+"""The upper limit of all counts: more rows, steps or tokens than a run could ever have."""
 
 Number = Annotated[int, Field(ge=0, le=MOST)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -51,18 +51,14 @@ _EXPECTED = {
     "dataclass_type": "keys with values",
     "model_attributes_type": "keys with values",
 }
-"""How a user calls what pydantic wants, by the kind of its error."""
+"""What is expected in a user's words, by the type of pydantic's error."""
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
 
 def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Problem]]:
-    """Build ``kind`` from ``values``.
-
-    Args:
-        kind: A pydantic dataclass.
-        values: Plain nested mappings, lists and scalars.
+    """Build ``kind``, a pydantic dataclass, from plain nested mappings, lists and scalars.
 
     Returns:
         The object and no problems, or ``None`` and all problems together.
@@ -79,11 +75,11 @@ def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Prob
 
 
 class InvalidValueError(Exception):
-    """A check has used a value that is invalid by itself and has been reported as such."""
+    """A check has used a value that is invalid by itself and has already been reported."""
 
 
 class _Invalid:
-    """Stands for an invalid value in a `partial` object: any use but ``is None`` raises `InvalidValueError`."""
+    """Placeholder for an invalid value in a `partial` object: any use but ``is None`` raises `InvalidValueError`."""
 
     def _refuse(self, *_: object) -> Any:
         raise InvalidValueError
@@ -93,12 +89,12 @@ class _Invalid:
 
 
 def partial(kind: type[T], values: Mapping[str, Any], problems: Iterable[Problem]) -> T:
-    """Build ``kind`` from those of its values that are valid, so that checks across values can run beside `check`.
+    """Build ``kind`` from its valid values, so that checks across values can run beside `check`.
 
     Args:
         kind: A pydantic dataclass.
         values: Plain values, as for `check`.
-        problems: What is wrong with single values. Whatever uses one of these values raises `InvalidValueError`.
+        problems: Problems of single values. Any use of one of these values raises `InvalidValueError`.
     """
     result: T = _partial(kind, values, "", {problem.place for problem in problems})
     return result
@@ -116,7 +112,7 @@ def _partial(hint: Any, value: Any, place: str, wrong: Set[str]) -> Any:
     for branch in _branches(hint) if isinstance(value, Mapping) else ():
         if get_origin(branch) is dict:
             inner = get_args(branch)[1]
-            return {str(name): _partial(inner, each, f"{below}{name}", wrong) for name, each in value.items()}
+            return {str(name): _partial(inner, item, f"{below}{name}", wrong) for name, item in value.items()}
         if dataclasses.is_dataclass(branch) and (not (tags := _tags(branch)) or value.get("kind") in tags):
             built: Any = object.__new__(cast("type", branch))
             for field in dataclasses.fields(branch):
@@ -139,11 +135,11 @@ def _validator(kind: Any) -> TypeAdapter[Any]:
 
 
 def read_record(kind: type[T], values: Any, source: str) -> T:
-    """Build a record from the content of a JSON file; keys that it does not know are ignored.
+    """Build a record from the content of a JSON file; unknown keys are ignored.
 
     Args:
         kind: A dataclass, plain or of pydantic; its numbers have to be annotated as strict.
-        values: What ``json.loads`` returned.
+        values: The result of ``json.loads``.
         source: The file, for the error.
 
     Raises:
@@ -164,12 +160,9 @@ def _problem_in_file(source: str, detail: ErrorDetails) -> Problem:
 
 
 def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[str]:
-    """Return the keys that the schema ``kind`` allows at ``path``; none where any key is allowed.
+    """Return the keys that the dataclass ``kind`` allows at ``path``; none if any key is allowed.
 
-    Args:
-        kind: A dataclass.
-        path: From its root.
-        branch: Where ``path`` leads to a union: the tag of the branch that was chosen.
+    ``branch`` is the tag of the chosen branch if ``path`` leads to a union.
     """
     candidates = [candidate for candidate in _types_at(kind, path) if dataclasses.is_dataclass(candidate)]
     chosen = [candidate for candidate in candidates if branch in _tags(candidate)] or candidates
@@ -209,12 +202,12 @@ def _problem(kind: Any, values: Any, detail: ErrorDetails) -> Problem:
 
 
 def _path(values: Any, detail: ErrorDetails) -> Path:
-    """Return where a problem is in the values: pydantic's location without the names of the branches of unions."""
+    """Return the location of a problem in the values: pydantic's without the names of the branches of unions."""
     *parts, last = detail["loc"]
     path: Path = ()
     tag = None
     for part in parts:
-        if part == tag:  # behind a discriminated union its tag comes first, even where a key has the same name
+        if part == tag:  # after a discriminated union its tag comes first, even if a key has the same name
             tag = None
         elif _has(values, part):
             values, path = values[part], (*path, part)
@@ -256,9 +249,9 @@ def key(path: Path) -> str:
 
 
 def _merged(problems: list[Problem]) -> list[Problem]:
-    """Join the problems of one place: the branches of a union each complain about the same value.
+    """Join the problems of one place: each branch of a union reports the same value.
 
-    Where one of them found the fault deeper in the value, that is what counts.
+    Problems deeper in the value replace those of the value as a whole.
     """
     by_place: dict[tuple[str, str], Problem] = {}
     for problem in problems:
@@ -278,7 +271,7 @@ def _merged(problems: list[Problem]) -> list[Problem]:
 
 
 def _tags(kind: Any) -> tuple[str, ...]:
-    """Return the words for ``kind`` by which a discriminated union chooses this dataclass."""
+    """Return the values of the field ``kind`` by which a discriminated union chooses this dataclass."""
     annotation = get_type_hints(kind).get("kind") if dataclasses.is_dataclass(kind) else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 

@@ -1,4 +1,4 @@
-"""What a task may be called: files, columns and keys of the configuration carry its name."""
+"""Valid names of tasks, which become part of file names, columns and configuration keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from mtl.base.errors import listed
 
 RESERVED = frozenset({"combine", "consistency", "default", "dwa", "famo", "tasks", "uncertainty", "weights"})
-"""Keys beside those of tasks in the sections of a configuration that have settings of single tasks."""
+"""Keys beside those of tasks in configuration sections with settings of single tasks."""
 _NO_TASKS = ("all", *sorted(RESERVED))
 _LONGEST = 60  # characters of up to 4 bytes each: the name is a part of file names, which may have 255 bytes
 TASK_NAMES = (
@@ -16,12 +16,12 @@ TASK_NAMES = (
 
 
 def is_task_name(name: str) -> bool:
-    """Tell whether a task may be called so, see `TASK_NAMES`."""
+    """Tell whether a task may have this name, see `TASK_NAMES`."""
     return name.isidentifier() and name not in _NO_TASKS and len(name) <= _LONGEST
 
 
 def as_task_name(name: str) -> str:
-    """Return the name that a task may have and that is nearest to ``name``, or an empty text."""
+    """Return the valid task name nearest to ``name``, or an empty text."""
     near = re.sub(r"\W+", "_", name).strip("_")[:_LONGEST]
     near = f"task_{near}" if near[:1].isdigit() else near
     return near if is_task_name(near) else ""

@@ -1,4 +1,4 @@
-"""Print to the terminal: texts are shown as they are, and no text can change how the rest is shown."""
+"""Print to the terminal: texts appear literally, and no text can change how others appear."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def shows_bars() -> bool:
 def console(file: IO[str] | None = None) -> Console:
     """Return a console that prints to ``file``, by default standard output; in colour only on a terminal.
 
-    Texts are shown as they are: square brackets are no markup, and control characters are escaped.
+    Square brackets are not read as markup, and control characters are escaped.
     """
     return _Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)

@@ -127,7 +127,7 @@ PREDICT = {
   {{data}}/weights
       found:    a folder that holds config.json
       expected: {SAVED}
-      repair:   a run writes its model when it ends: did it? look into its train.log""",
+      repair:   a run writes its model at its end: see its train.log""",
     ),
     "no such file": (
         "model={model} input={data}/run/a.csv",

@@ -440,7 +440,7 @@ WRONG_WEIGHTS = {
   model.init_from: {data}/run
       found:    a folder that holds nothing
       expected: a saved model, a folder with mtl.json, or a run folder with model/
-      repair:   a run writes its model when it ends: did it? look into its train.log""",
+      repair:   a run writes its model at its end: see its train.log""",
     ),
 }
 

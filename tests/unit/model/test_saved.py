@@ -344,7 +344,7 @@ def test_where_there_is_no_model(tmp_path: Path) -> None:
         )
     assert problem_of(tmp_path) == (
         f"Model: 1 problem\n  {tmp_path}\n      found:    a folder that holds file\n      expected: {expected}\n"
-        "      repair:   a run writes its model when it ends: did it? look into its train.log"
+        "      repair:   a run writes its model at its end: see its train.log"
     )
 
 

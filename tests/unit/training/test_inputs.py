@@ -123,7 +123,7 @@ def test_a_model_to_start_from_that_is_none(tmp_path: Path, file: Path) -> None:
     for name, found, repair in (
         ("nothing", "no such folder", "give the run folder that training printed at its end"),
         (file.name, "a file", "give the run folder that training printed at its end"),
-        ("", "a folder that holds mood.csv", "a run writes its model when it ends: did it? look into its train.log"),
+        ("", "a folder that holds mood.csv", "a run writes its model at its end: see its train.log"),
     ):
         path = tmp_path / name
         with pytest.raises(ModelError) as caught:
