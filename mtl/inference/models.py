@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
@@ -244,12 +244,38 @@ class MultiTaskModel:
         """
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
-        predictions = {
-            task: self._with_coarse(task, _predictions(rows, self._calibration(task, calibrated), self.labels[task]))
-            for task, rows in logits.items()
-        }
+        embeddings = self.encode(
+            sentences, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
+        )
+        predictions = self.predict_embeddings(embeddings, calibrated=calibrated)
         return {task: rows[0] for task, rows in predictions.items()} if single else predictions
+
+    def predict_embeddings(
+        self, embeddings: NDArray[np.float32], *, tasks: Iterable[str] | None = None, calibrated: bool = True
+    ) -> dict[str, list[Prediction]]:
+        """Return the predictions for embeddings ``(N, E)`` of the model's own encoder, as `predict` does for texts.
+
+        Args:
+            embeddings: What `encode` returns.
+            tasks: The tasks to predict; all by default.
+            calibrated: As in `predict`.
+        """
+        return {
+            task: self._with_coarse(
+                task,
+                _predictions(
+                    head_logits(self._saved.network, task, embeddings),
+                    self._calibration(task, calibrated),
+                    self.labels[task],
+                ),
+            )
+            for task in (self._saved.tasks if tasks is None else tasks)
+        }
+
+    @property
+    def encoder(self) -> SentenceEncoder:
+        """The trained encoder with its tokenizer."""
+        return self._encoder
 
     def _with_coarse(self, task: str, predictions: list[Prediction]) -> list[Prediction]:
         """Return the predictions with their coarse classes if the head of the task has several stages."""
