@@ -66,7 +66,7 @@ def test_a_signal_in_the_middle_lets_accepted_requests_be_answered(
     folder: Path, number: signal.Signals, code: int, last: str
 ) -> None:
     text = "word " * 40
-    with process(folder, "batch_tokens=1") as (started, url), ThreadPoolExecutor(8) as pool:
+    with process(folder, "batch_tokens=1", "queue=2000") as (started, url), ThreadPoolExecutor(8) as pool:
         requests = [pool.submit(httpx.post, f"{url}/predict", json={"inputs": [text] * 200}) for _ in range(8)]
         until(lambda: "mtl_batch_requests_count 0" not in httpx.get(f"{url}/metrics").text)
         started.send_signal(number)
