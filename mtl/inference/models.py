@@ -319,6 +319,42 @@ class MultiTaskModel:
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
         logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
+        predictions = self._of_logits(logits, calibrated, coverage, max_risk)
+        return {task: rows[0] for task, rows in predictions.items()} if single else predictions
+
+    def predict_embeddings(
+        self,
+        embeddings: NDArray[np.float32],
+        *,
+        tasks: Iterable[str] | None = None,
+        calibrated: bool = True,
+        coverage: float | None = None,
+        max_risk: float | None = None,
+    ) -> dict[str, list[Prediction]]:
+        """Return the predictions for embeddings ``(N, E)`` of the model's own encoder, as `predict` does for texts.
+
+        Args:
+            embeddings: What `encode` returns.
+            tasks: The tasks to predict; all by default.
+            calibrated: As in `predict`.
+            coverage: As in `predict`.
+            max_risk: As in `predict`.
+
+        Raises:
+            ConfigError: As in `predict`.
+        """
+        self._check_levels(calibrated, coverage=coverage, max_risk=max_risk)
+        names = self._saved.tasks if tasks is None else tasks
+        logits = {task: head_logits(self._saved.network, task, embeddings) for task in names}
+        return self._of_logits(logits, calibrated, coverage, max_risk)
+
+    def _of_logits(
+        self,
+        logits: Mapping[str, NDArray[np.float32]],
+        calibrated: bool,
+        coverage: float | None,
+        max_risk: float | None,
+    ) -> dict[str, list[Prediction]]:
         predictions = {
             task: self._with_coarse(task, _predictions(rows, self._calibration(task, calibrated), self.labels[task]))
             for task, rows in logits.items()
@@ -326,7 +362,12 @@ class MultiTaskModel:
         for task, rows in predictions.items():
             if (known := self._saved.tasks[task].outcomes) is not None:
                 predictions[task] = _with_levels(rows, known, coverage, max_risk)
-        return {task: rows[0] for task, rows in predictions.items()} if single else predictions
+        return predictions
+
+    @property
+    def encoder(self) -> SentenceEncoder:
+        """The trained encoder with its tokenizer."""
+        return self._encoder
 
     def _check_levels(self, calibrated: bool, **asked: float | None) -> None:
         problems = []

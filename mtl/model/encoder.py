@@ -309,12 +309,17 @@ class Encoder(nn.Module):
         """Make the weights ready once for all passes without a graph inside the block; they must not change in it.
 
         A CPU casts them to the type to compute in, autocast's where that is on, and puts them in the order in which it
-        reads them; otherwise each pass does. Elsewhere nothing is done. Of blocks in several threads the first to end
-        ends all: the others go on with each pass making its own.
+        reads them; otherwise each pass does. Elsewhere nothing is done. A block within another one for the same type
+        uses what that has prepared. Of other blocks in several threads the first to end ends all: the others go on
+        with each pass making its own.
         """
         weight = next(self.parameters())
         if self._known_on(weight.device):
             dtype = compute_dtype(weight)
+            ready = self._ready
+            if ready is not None and ready[0] == dtype:
+                yield
+                return
             with torch.no_grad():
                 self._ready = dtype, [PackedLayer.of(layer).made_ready(dtype) for layer in self._layers]
         try:

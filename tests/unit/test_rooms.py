@@ -22,6 +22,7 @@ FLOORS = {
     "inference": 6,
     "reporting": 6,
     "comparison": 7,
+    "serving": 7,
     "training": 8,
     "diagnosis": 9,
 }

@@ -1,0 +1,229 @@
+"""What stands before every endpoint: Host header, bearer token, limits of size and time, and the error shape."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtl.base.errors import Problem, printable
+
+if TYPE_CHECKING:
+    from mtl.serving.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready"})
+"""Paths that need no token: they show nothing of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for.
+
+    Attributes:
+        body_bytes: The most bytes of a body.
+        texts: The most texts of a request.
+        client_seconds: The most seconds that a client may take to send a body.
+        deadline_seconds: The most seconds that a request may wait for its answer.
+    """
+
+    body_bytes: int = 2_000_000
+    texts: int = 256
+    client_seconds: float = 20.0
+    deadline_seconds: float = 30.0
+
+
+class ApiError(Exception):
+    """An error that a client sees.
+
+    Args:
+        status: The HTTP status.
+        kind: A word for programs: ``validation``, ``overloaded``.
+        problems: One problem or several; only the last of them is about the server itself.
+        headers: Headers of the answer.
+    """
+
+    def __init__(
+        self, status: int, kind: str, problems: Problem | Iterable[Problem], headers: dict[str, str] | None = None
+    ) -> None:
+        self.status = status
+        self.kind = kind
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        self.headers = headers or {}
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """All problems in one line."""
+        return "; ".join(
+            f"{problem.place}: found {problem.found}, expected {problem.expected}"
+            + (f" ({problem.repair})" if problem.repair else "")
+            for problem in self.problems
+        )
+
+    def body(self) -> bytes:
+        """Return the body of the answer: ASCII, so that it can be sent whatever the client had sent."""
+        problems = [
+            {
+                "place": printable(problem.place),
+                "found": printable(problem.found),
+                "expected": problem.expected,
+                "repair": problem.repair,
+            }
+            for problem in self.problems
+        ]
+        content = {"error": printable(self.message), "error_type": self.kind, "problems": problems}
+        return json.dumps(content).encode()
+
+
+class Guard:
+    """An ASGI application that checks a request, reads its body, and hands it on whole.
+
+    Args:
+        app: What answers the requests that pass.
+        limits: The limits.
+        metrics: Counts every request.
+        token: What clients must send as ``Authorization: Bearer …``; none without.
+        hosts: The names that may stand in the header ``Host``, against pages that rebind their name to this address
+            (DNS rebinding); None for any.
+        paths: The paths of the endpoints, by which requests are counted.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        token: str | None = None,
+        hosts: Collection[str] | None = None,
+        paths: Collection[str] = (),
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._token = None if token is None else token.encode()
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._paths = frozenset(paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        status = 499  # the client went away
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        headers = dict(scope["headers"])  # of a header that stands twice the last one
+        try:
+            self._check(scope, headers)
+            if scope["method"] in ("POST", "PUT", "PATCH"):
+                body = await self._body(headers, receive)
+                if body is not None:
+                    await self._app(scope, _replay(body, receive), counted)
+            else:
+                await self._app(scope, receive, counted)
+        except ApiError as error:
+            await send_error(error, counted)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.request(path, status, time.perf_counter() - start)
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            expected = f"one of {', '.join(sorted(self._hosts))}"
+            raise ApiError(
+                403, "host", Problem("header Host", repr(host), expected, "hosts=NAME when the server starts")
+            )
+        if self._token is None or scope["path"] in OPEN:
+            return
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            found = "a wrong token" if token else "no token"
+            problem = Problem("header Authorization", found, "Bearer with the token of the server")
+            raise ApiError(401, "authorization", problem, {"WWW-Authenticate": "Bearer"})
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """Read a body; None if the client went away."""
+        limit = self._limits.body_bytes
+        too_large = headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > limit
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.client_seconds):
+                while not (too_large and b"100-continue" in headers.get(b"expect", b"").lower()):
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if too_large or len(body) > limit:  # read on without keeping it: else the answer is lost
+                        too_large = True
+                        body.clear()
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            if not too_large:
+                expected = f"all of it within {self._limits.client_seconds:g} s"
+                problem = Problem("body", f"{len(body):,} bytes so far", expected)
+                raise ApiError(408, "slow_client", problem, _CLOSE) from None
+        if too_large:
+            problem = Problem(
+                "body", f"more than {limit:,} bytes", f"at most {limit:,} bytes", "send fewer texts at once"
+            )
+            raise ApiError(413, "too_large", problem, _CLOSE)
+        if kind != "application/json":
+            raise ApiError(415, "validation", Problem("header Content-Type", repr(kind), "application/json"))
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = f"bytes that are no UTF-8 at position {error.start:,}"
+            raise ApiError(400, "validation", Problem("body", found, "JSON in UTF-8")) from None
+        return bytes(body)
+
+
+_CLOSE = {"Connection": "close"}
+
+
+def _name(host: str) -> str:
+    """Return the name of a Host header without its port, in lower case."""
+    host = host.strip().lower()
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.rpartition(":")[0] or host
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body that was read, then what else there is."""
+    read = False
+
+    async def again() -> Message:
+        nonlocal read
+        if read:
+            return await receive()
+        read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    """Send an error as an answer."""
+    body = error.body()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
