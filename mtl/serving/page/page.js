@@ -76,6 +76,7 @@
   at("text").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); predict(); }
   });
+  at("access").addEventListener("submit", (event) => event.preventDefault()); // Enter is a change too
   at("token").addEventListener("change", () => { tasks = null; attempt(async () => { at("access").hidden = true; }); });
 
   // ---- a file -------------------------------------------------------------------------------------------------------
