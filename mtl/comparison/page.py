@@ -7,8 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from mtl.comparison import charts
-from mtl.comparison import words
+from mtl.comparison import charts, words
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.recommendation import Advice
 from mtl.comparison.scenario_metrics import Figures
@@ -38,6 +37,11 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
     training = [*charts.training(comparison), *([] if learning_curve is None else [learning_curve])]
     class_bars, reliability = list(charts.class_bars(comparison)), list(charts.reliability(comparison))
     best_maps = {task: list(maps(first, task, f"chart-map-{number}")) for number, task in enumerate(first.outcomes)}
+    references = dict.fromkeys(row.reference for row in comparison.differences)
+    differences = {
+        name: difference_table(name, [row for row in comparison.differences if row.reference == name])
+        for name in references
+    }
     return render(
         "comparison.html",
         "Which scenario?",
@@ -49,10 +53,7 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
         left_out=words.left_out(comparison),
         evidence=evidence,
         sharing=sharing_table(comparison),
-        differences={
-            reference: difference_table(reference, [each for each in comparison.differences if each.reference == reference])
-            for reference in dict.fromkeys(each.reference for each in comparison.differences)
-        },
+        differences=differences,
         class_bars=class_bars,
         training=training,
         reliability=reliability,
