@@ -1,4 +1,4 @@
-"""HTML pages that work offline: the frame with a strict security policy, sections, charts, and sortable tables.
+"""Render pages, HTML files that work offline, from `templates`; whatever is data is escaped there.
 
 The charts' library, Vega-Lite with Vega and Vega-Embed, comes out of the package ``vl-convert-python`` (BSD-3-Clause),
 which bundles them without a network: 0.9 MB, a fifth of Plotly's, drawn as SVG with an ARIA label on every mark, and
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 import re
@@ -21,9 +20,12 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
 from mtl.base.files import cache_root, write_text_atomically
 from mtl.base.formatting import one_line
-from mtl.reporting.tables import Cell, Table, as_cell
+from mtl.reporting.tables import as_cell
 
 _END = "/* complete */"
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -57,11 +59,6 @@ def _bundle() -> str:
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
-def text(data: object) -> str:
-    """Return data as text of an element or of a quoted attribute, in one line, control characters as U+FFFD."""
-    return html.escape(one_line(str(data)), quote=True)
-
-
 def script_json(value: Any) -> str:
     """Return ``value`` as JSON that may stand in a ``<script>`` element; numbers that are not finite become null."""
     return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_IN_SCRIPT)
@@ -80,14 +77,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-_BEFORE_UNIT = re.compile(
-    r"(?<=\d) (?=(?:s|min|h|%|±)(?!\w))|(?<=\bp) (?==)|(?<==) (?=\d)|(?<=±) "
-)  # no line ends there
-
-
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart.
+    """A chart, which the page's script draws.
 
     Attributes:
         identity: The id of its element.
@@ -101,72 +93,66 @@ class Chart:
     summary: str
     spec: Mapping[str, Any]
 
-    def render(self) -> str:
-        """Return the figure, which is empty until the page's script draws it."""
-        return (
-            f'<figure class="chart"><figcaption>{text(self.title)}</figcaption>'
-            f'<div class="canvas" id="{text(self.identity)}" role="img" aria-label="{text(self.title)}. '
-            f'{text(self.summary)}"></div><p class="note">{text(self.summary)}</p></figure>'
-        )
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A confusion matrix.
+
+    Attributes:
+        caption: Whose.
+        columns: The predicted classes, in the order of the true ones; others may follow.
+        rows: The counts of each true class, one for each column.
+        dense: Whether to save room: upright headings, and empty cells in place of zeros.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[int]]
+    dense: bool = False
 
 
-def section(identity: str, title: str, *blocks: str) -> str:
-    """Return a section with its heading; ``blocks`` are finished HTML."""
-    inside = "\n".join(block for block in blocks if block)
-    if not inside:
-        return ""
-    return f'<section aria-labelledby="{identity}"><h2 id="{identity}">{text(title)}</h2>\n{inside}\n</section>'
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|%|±)(?!\w))|(?<=\bp) (?==)|(?<==) (?=\d)|(?<=±) ")
 
 
-def paragraph(*sentences: str, kind: str = "") -> str:
-    """Return sentences as a paragraph, escaped."""
-    opening = f'<p class="{kind}">' if kind else "<p>"
-    return f"{opening}{_BEFORE_UNIT.sub(chr(0xA0), text(' '.join(sentences)))}</p>"
+def _prose(sentence: str) -> Markup:
+    """Return a sentence in which no line ends between a number and its unit or sign."""
+    return escape(_BEFORE_UNIT.sub("\xa0", one_line(sentence)))
 
 
-def folded(summary: str, *blocks: str, opened: bool = False) -> str:
-    """Return blocks of finished HTML that a click on the summary shows."""
-    inside = "\n".join(blocks)
-    return f"<details{' open' if opened else ''}><summary>{text(summary)}</summary>\n{inside}\n</details>"
+def _shown(value: object) -> object:
+    """Return any value that is not markup in one line, control characters as U+FFFD; it is escaped thereafter."""
+    return value if isinstance(value, Markup) else one_line(str(value))
 
 
-def render(title: str, lead: str, sections: Sequence[str], charts: Sequence[Chart]) -> str:
+environment = Environment(
+    loader=PackageLoader("mtl.reporting"),
+    autoescape=True,
+    finalize=_shown,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+environment.filters |= {"as_cell": as_cell, "prose": _prose}
+
+
+def render(template: str, title: str, charts: Sequence[Chart], **values: object) -> str:
     """Return a whole page.
 
     Args:
+        template: Its file in `templates`, which extends ``page.html``.
         title: Its heading.
-        lead: What stands below the heading: finished HTML.
-        sections: Finished HTML.
-        charts: The charts in the sections.
+        charts: All charts on it.
+        **values: What the template shows.
     """
-    style = _resource("style.css")
     scripts = [charts_script(), _resource("page.js")] if charts else [_resource("page.js")]
-    specs = script_json({chart.identity: chart.spec for chart in charts})
-    body = "\n".join(each for each in sections if each)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<link rel="icon" href="data:,">
-<title>{text(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">To the content</a>
-<header><h1>{text(title)}</h1>
-{lead}</header>
-<main id="main">
-{body}
-</main>
-<script type="application/json" id="charts">{specs}</script>
-{"".join(f"<script>{script}</script>{chr(10)}" for script in scripts)}</body>
-</html>
-"""
+    return environment.get_template(template).render(
+        title=title,
+        policy=_policy(scripts),
+        style=_resource("style.css"),
+        scripts=scripts,
+        specs=script_json({chart.identity: chart.spec for chart in charts}),
+        **values,
+    )
 
 
 def _policy(scripts: Sequence[str]) -> str:
@@ -187,91 +173,3 @@ def _digest(script: str) -> str:
 
 def _resource(name: str) -> str:
     return (files("mtl.reporting") / name).read_text(encoding="utf-8")
-
-
-_SHADES = 9  # classes shade-0 … shade-9 of the style sheet
-
-
-def table(table: Table, search: str = "") -> str:
-    """Return a sortable table that scrolls within its own frame; its footer stays below.
-
-    Args:
-        table: Its title and note are the caption, and its first column holds the headings of the rows.
-        search: The label of a search box above it; none without.
-    """
-    head = "".join(
-        f'<th scope="col" aria-sort="none"{_kind("figure" if at >= table.texts else "")}>'
-        f'<button type="button">{text(name)}<span aria-hidden="true" class="arrow"></span></button></th>'
-        for at, name in enumerate(table.columns)
-    )
-    body = "\n".join(_row(row, table.texts, table.styles.get(at, "")) for at, row in enumerate(table.rows))
-    foot = "".join(_row(row, table.texts) for row in table.footer)
-    box = (
-        f'<p class="search"><label>{text(search)} <input type="search" autocomplete="off"></label> '
-        f'<output aria-live="polite">{len(table.rows):,} rows</output></p>'
-        if search
-        else ""
-    )
-    caption = text(". ".join(filter(None, (table.title, *table.note.splitlines()))))
-    return (
-        f'<div class="sortable">{box}<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
-        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
-        f"{foot and f'<tfoot>{foot}</tfoot>'}</table></div></div>"
-    )
-
-
-def _row(row: Sequence[Cell | str], texts: int, style: str = "") -> str:
-    cells = []
-    for at, cell in enumerate(map(as_cell, row)):
-        value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-        kind = _kind("figure" if at >= texts else "", cell.kind)
-        tag = 'th scope="row"' if at == 0 else "td"
-        cells.append(f"<{tag}{kind}{value}>{text(cell.line)}</{tag.partition(' ')[0]}>")
-    return f"<tr{_kind(style)}>{''.join(cells)}</tr>"
-
-
-def matrix(
-    caption: str, labels: Sequence[str], counts: Sequence[Sequence[float]], columns: Sequence[str] | None = None
-) -> str:
-    """Return a confusion matrix: counts, shaded by their share of the true class.
-
-    Args:
-        caption: Whose.
-        labels: The classes.
-        counts: A row for each true class, in it a number for each column.
-        columns: The predicted classes, if they are others than ``labels``; then the table is a dense one, with upright
-            headings and empty cells in place of zeros.
-    """
-    dense = columns is not None
-    head = "".join(f'<th scope="col"><span>{text(label)}</span></th>' for label in columns or labels)
-    rows = []
-    for at, (label, row) in enumerate(zip(labels, counts, strict=True)):
-        total = sum(row) or 1
-        cells = "".join(
-            f'<td class="shade-{round(_SHADES * count / total)}{" right" if column == at else ""}">'
-            f"{_count(count, total, dense)}</td>"
-            for column, count in enumerate(row)
-        )
-        rows.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
-    corner = '<td class="corner">true ↓ predicted →</td>'
-    return (
-        f'<div class="scroll matrix{" dense" if dense else ""}" role="region" tabindex="0" '
-        f'aria-label="{text(caption)}"><table>'
-        f"<caption>{text(caption)}</caption><thead><tr>{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        "</table></div>"
-    )
-
-
-def _count(count: float, total: float, dense: bool) -> str:
-    if dense:
-        return f"{count:g}" if count else ""
-    return f"{count:g}{_percent(count, total)}"
-
-
-def _percent(count: float, total: float) -> str:
-    return f"<small> {100 * count / total:.0f} %</small>" if count else ""
-
-
-def _kind(*names: str) -> str:
-    classes = " ".join(filter(None, names))
-    return f' class="{classes}"' if classes else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ from mtl.base.files import write_text_atomically
 from mtl.base.formatting import told_apart
 from mtl.evaluation import task_gradients
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.records import ReliabilityBin, TaskReport
+from mtl.evaluation.records import TaskReport
 from mtl.evaluation.run_metrics import RunMetrics
 from mtl.evaluation.run_summary import GroupRow, cost_rows, retention_row, weakest
 from mtl.evaluation.runs import Record, read_curves, read_record
 from mtl.reporting import charts, run_charts
 from mtl.reporting.charts import pooled_bins
 from mtl.reporting.maps import maps
-from mtl.reporting.page import Chart, folded, matrix, paragraph, render, section, table, text
+from mtl.reporting.page import Chart, Matrix, render
 from mtl.reporting.tables import Cell, Table, class_table, group_table
 
 MOST = 1500
@@ -29,8 +30,8 @@ _SENTENCE = 400  # characters
 
 def errors_table(
     tasks: Mapping[str, Predictions], others: Mapping[str, Sequence[Predictions]] | None = None, most: int = MOST
-) -> str:
-    """Return the mistakes of all tasks as a table, or a sentence where there are none.
+) -> Table | None:
+    """Return the mistakes of all tasks, the most confident first; None where there are none.
 
     Args:
         tasks: The predictions of each task.
@@ -39,35 +40,34 @@ def errors_table(
     """
     mistakes = sorted(
         (
-            (float(predictions.probabilities[at, predictions.classes.index(predicted)]), task, at)
+            (float(predictions.probabilities[row, predictions.classes.index(predicted)]), task, row)
             for task, predictions in tasks.items()
-            for at, (label, predicted) in enumerate(zip(predictions.labels, predictions.predicted, strict=True))
+            for row, (label, predicted) in enumerate(zip(predictions.labels, predictions.predicted, strict=True))
             if label != predicted
         ),
         key=lambda mistake: -mistake[0],
     )
     if not mistakes:
-        return paragraph("No row was taken for another class.")
+        return None
     rows: list[list[Cell | str]] = []
-    for probability, task, at in mistakes[:most]:
+    for probability, task, row in mistakes[:most]:
         predictions = tasks[task]
         rows.append(
             [
-                Cell(formatting.shortened(predictions.texts[at], _SENTENCE), kind="sentence"),
-                predictions.labels[at],
-                Cell(predictions.predicted[at], kind="wrong"),
+                Cell(formatting.shortened(predictions.texts[row], _SENTENCE), kind="sentence"),
+                predictions.labels[row],
+                Cell(predictions.predicted[row], kind="wrong"),
                 task,
-                predictions.sources[at],
+                predictions.sources[row],
                 Cell(formatting.score(probability), probability),
             ]
         )
         if others:
-            right = [each.predicted[at] == predictions.labels[at] for each in others.get(task, [])]
+            right = [other.predicted[row] == predictions.labels[row] for other in others.get(task, [])]
             rows[-1].append(Cell(f"{sum(right)} of {len(right)}", sum(right)))
     columns = ["sentence", "label", "predicted", "task", "row", "probability", *(["right elsewhere"] if others else [])]
     left_out = f" (the {most:,} most confident; the files of predictions hold all)" if len(mistakes) > most else ""
-    title = f"{len(mistakes):,} mistakes{left_out}, the most confident first"
-    return table(Table(title, columns, rows, texts=5), "Search the mistakes")
+    return Table(f"{len(mistakes):,} mistakes{left_out}, the most confident first", columns, rows, texts=5)
 
 
 MATRIX_CLASSES = 20
@@ -89,6 +89,21 @@ def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Pat
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What the page shows of a task."""
+
+    name: str
+    split: str
+    rows: int
+    report: TaskReport
+    judged: str
+    charts: Sequence[Chart]
+    classes: Table
+    matrix: Matrix
+    maps: Sequence[Chart]
+
+
 def run_page(record: Record) -> str:
     """Return the page.
 
@@ -98,65 +113,58 @@ def run_page(record: Record) -> str:
     Raises:
         DataError: A map of its sentences cannot be read.
     """
-    drawn: list[Chart] = []
-
-    def show(*found: Chart) -> str:
-        drawn.extend(found)
-        return f'<div class="charts">{"".join(chart.render() for chart in found)}</div>' if found else ""
-
-    sections = []
-    for at, (task, outcomes) in enumerate(record.outcomes.items()):
-        report = record.report(task)
-        sections.append(
-            section(
-                f"task-{at}",
-                f"{task}: accuracy {report.accuracy:.3f}, macro-F1 {report.macro_f1:.3f}",
-                show(
-                    run_charts.class_bars(report, identity=f"chart-classes-{at}"),
-                    run_charts.reliability(_bins(report, outcomes.predictions), f"chart-reliability-{at}"),
-                ),
-                folded("Each class in figures", table(class_table("Each class", report, most=None))),
-                _matrix(task, report),
-                show(*maps(record, task, f"chart-map-{at}")),
-            )
-        )
-    tasks = {task: outcomes.predictions for task, outcomes in record.outcomes.items()}
-    sections += [
-        section("mistakes", "Mistakes", errors_table(tasks)),
-        section("curves", "Training", show(*_curves(record))),
-        *_gradients(record),
-        section("groups", "What was trained, and what it cost", _cost(record), _groups(record)),
-    ]
-    return render(f"Run: {record.name}", _lead(record), sections, drawn)
-
-
-def _lead(record: Record) -> str:
-    run = record.metrics.run
-    facts = [f"backbone {run.get('backbone', '?')}", f"seed {record.seed}"]
-    facts += [f"{group}={choice}" for group, choice in record.choices.items() if group in ("freeze", "learning_rates")]
-    cards = "".join(
-        f'<li class="card first"><h2>{text(task)}, {text(outcomes.split)}, {len(outcomes.predictions):,} rows</h2>'
-        f'<p class="answer">{report.macro_f1:.3f} macro-F1</p>'
-        f"{paragraph(_judged(report))}</li>"
-        for task, outcomes in record.outcomes.items()
-        for report in [record.report(task)]
-    )
+    run, metrics = record.metrics.run, record.metrics
+    choices = [f"{group}={choice}" for group, choice in record.choices.items() if group in ("freeze", "learning_rates")]
     warnings = run.get("warnings")
-    told = "".join(paragraph(str(each), kind="warning") for each in (warnings if isinstance(warnings, list) else []))
-    return f'{paragraph("; ".join(facts), kind="facts")}{told}<ul class="cards">{cards}</ul>'
-
-
-def _judged(report: TaskReport) -> str:
-    lowest = weakest(report.per_class, 1)[0]
-    return (
-        f"Accuracy {report.accuracy:.3f}; always predicting the most frequent class would reach "
-        f"{report.majority_accuracy:.3f}. Weakest class: {lowest}, F1 {report.per_class[lowest].f1:.3f}."
+    tasks = [_task(record, task, number) for number, task in enumerate(record.outcomes)]
+    curves = list(_curves(record))
+    gradients = metrics.gradients if metrics.gradients is not None and metrics.gradients.agreements else None
+    return render(
+        "run.html",
+        f"Run: {record.name}",
+        [*(chart for task in tasks for chart in (*task.charts, *task.maps)), *curves],
+        facts=[f"backbone {run.get('backbone', '?')}", f"seed {record.seed}", *choices],
+        warnings=warnings if isinstance(warnings, list) else [],
+        tasks=tasks,
+        mistakes=errors_table({task: outcomes.predictions for task, outcomes in record.outcomes.items()}),
+        curves=curves,
+        gradients=[*task_gradients.sentences(gradients)] if gradients else [],
+        gradients_method=task_gradients.method(gradients) if gradients else "",
+        cost=[*cost_rows(metrics.cost), *([] if metrics.retention is None else [retention_row(metrics.retention)])],
+        groups=_groups(record),
     )
 
 
-def _matrix(task: str, report: TaskReport) -> str:
+def _task(record: Record, task: str, number: int) -> _Task:
+    outcomes, report = record.outcomes[task], record.report(task)
+    weakest_class = weakest(report.per_class, 1)[0]
+    if report.calibration is None:
+        bins = {"this run": pooled_bins([outcomes.predictions])}
+    else:
+        bins = run_charts.calibration_bins(report.calibration)
+    return _Task(
+        name=task,
+        split=outcomes.split,
+        rows=len(outcomes.predictions),
+        report=report,
+        judged=f"Accuracy {report.accuracy:.3f}; always predicting the most frequent class would reach "
+        f"{report.majority_accuracy:.3f}. Weakest class: {weakest_class}, "
+        f"F1 {report.per_class[weakest_class].f1:.3f}.",
+        charts=[
+            run_charts.class_bars(report, identity=f"chart-classes-{number}"),
+            run_charts.reliability(bins, f"chart-reliability-{number}"),
+        ],
+        classes=class_table("Each class", report, most=None),
+        matrix=confusion_matrix(task, report),
+        maps=list(maps(record, task, f"chart-map-{number}")),
+    )
+
+
+def confusion_matrix(task: str, report: TaskReport) -> Matrix:
+    """Return the confusion matrix of a task, or, of many classes, that of those with the most wrong rows."""
     if len(report.labels) <= MATRIX_CLASSES:
-        return matrix(f"Confusion matrix of {task}", report.labels, report.confusion)
+        rows = dict(zip(report.labels, report.confusion, strict=True))
+        return Matrix(f"Confusion matrix of {task}", report.labels, rows)
     counts = np.array(report.confusion)
     chosen = run_charts.most_confused(counts)
     cells = counts[np.ix_(chosen, chosen)]
@@ -166,50 +174,25 @@ def _matrix(task: str, report: TaskReport) -> str:
         "metrics.json has all"
     )
     names = told_apart(report.labels, _IN_MATRIX)
-    labels = [names[report.labels[at]] for at in chosen]
-    return matrix(caption, labels, np.column_stack([cells, others]).tolist(), columns=[*labels, "other classes"])
-
-
-def _bins(report: TaskReport, predictions: Predictions) -> dict[str, list[ReliabilityBin]]:
-    if report.calibration is None:
-        return {"this run": pooled_bins([predictions])}
-    return run_charts.calibration_bins(report.calibration)
+    labels = [names[report.labels[row]] for row in chosen]
+    rows = dict(zip(labels, np.column_stack([cells, others]).tolist(), strict=True))
+    return Matrix(caption, [*labels, "other classes"], rows, dense=True)
 
 
 def _curves(record: Record) -> Iterator[Chart]:
     curves = read_curves(record.folder)
-    kinds = {
-        "macro-F1 on validation rows": {task: f"val/{task}/macro_f1" for task in record.outcomes},
-        "training loss": {task: f"train/{task}/loss" for task in record.outcomes},
-    }
-    for at, (title, wanted) in enumerate(kinds.items()):
-        lines = {task: curves[name] for task, name in wanted.items() if name in curves}
+    kinds = {"macro-F1 on validation rows": "val/{}/macro_f1", "training loss": "train/{}/loss"}
+    for number, (title, name) in enumerate(kinds.items()):
+        lines = {task: curves[name.format(task)] for task in record.outcomes if name.format(task) in curves}
         rows = [{"name": task, "x": x, "y": y} for task, points in lines.items() for x, y in points]
         if rows:
-            told = "By epoch."
-            yield charts.curves(
-                f"chart-curve-{at}", title[0].upper() + title[1:], rows, list(lines), "epoch", title, told
-            )
+            heading = title[0].upper() + title[1:]
+            yield charts.curves(f"chart-curve-{number}", heading, rows, list(lines), "epoch", title, "By epoch.")
 
 
-def _gradients(record: Record) -> Iterator[str]:
-    gradients = record.metrics.gradients
-    if gradients is not None and gradients.agreements:
-        told = map(paragraph, task_gradients.sentences(gradients))
-        yield section("gradients", "Do the tasks fight?", *told, paragraph(task_gradients.method(gradients), "note"))
-
-
-def _cost(record: Record) -> str:
-    retention = record.metrics.retention
-    rows = [*cost_rows(record.metrics.cost), *([] if retention is None else [retention_row(retention)])]
-    items = "".join(f"<li><b>{text(name)}</b>: {text(value)}</li>" for name, value in rows)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _groups(record: Record) -> str:
+def _groups(record: Record) -> Table | None:
     groups = record.metrics.run.get("groups")
     try:
-        rows = [GroupRow(**group) for group in groups] if isinstance(groups, list) else []
-        return table(group_table(rows)) if rows else ""
+        return group_table([GroupRow(**group) for group in groups]) if isinstance(groups, list) and groups else None
     except (TypeError, ValueError, AttributeError):  # edited by hand, or by another version
-        return ""
+        return None
