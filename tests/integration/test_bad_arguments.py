@@ -12,11 +12,11 @@ import torch
 
 from tests.support.commands import call, run
 
-KEYS = "model, task, input, text_column, output, precision, prompt_name, device, calibrated"
+KEYS = "model, task, input, text_column, output, precision, prompt_name, device, calibrated, coverage, max_risk"
 EVALUATE_FLAGS = (
     "run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…"
 )
-FLAGS = "model=…, task=…, input=…, text_column=…, output=…, precision=…, prompt_name=…, device=…, calibrated=…"
+FLAGS = "=…, ".join(KEYS.split(", ")) + "=…"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
 COLUMN = "name the column that holds the texts with text_column=, or add a header line"

@@ -46,7 +46,7 @@ def test_layout(tmp_path: Path) -> None:
     assert list(values) == ["tasks", "cost", "retention", "run", "checksum"]
     assert list(values["tasks"]["sentiment"]) == ["val", "test"]
     test = values["tasks"]["sentiment"]["test"]
-    assert list(test) == [field.name for field in fields(TaskReport)][:-2]  # nothing else was measured
+    assert list(test) == [field.name for field in fields(TaskReport)][:-3]  # nothing else was measured
     assert test["accuracy"] == 0.875
     assert test["per_class"]["any"] == {"precision": 0.8, "recall": 1.0, "f1": pytest.approx(8 / 9), "support": 4}
     assert list(test["per_class"]) == ['zürich "1"', "any"]
