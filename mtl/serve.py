@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _check(options: Options) -> None:
     problems = []
-    missing = [name for name in ("fastapi", "uvicorn", "h11") if find_spec(name) is None]
+    missing = [name for name in ("fastapi", "uvicorn", "h11", "prometheus_client") if find_spec(name) is None]
     if missing:
         found = f"no package {' or '.join(missing)}"
         problems.append(Problem("the server", found, "the extra serve", "pip install 'mtl[serve]'"))

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from mtl.base.errors import ModelError, Problem, did_you_mean, listed
-from mtl.inference.models import MultiTaskModel, Prediction
+from mtl.inference.models import MultiTaskModel
+from mtl.inference.prediction import Prediction
 from mtl.serving.batching import Answer, Batcher, QueueFullError, StoppedError
 from mtl.serving.guard import ApiError, Guard, Limits
 from mtl.serving.metrics import Metrics
@@ -207,7 +209,7 @@ def create_app(
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def figures() -> Response:
-        return Response(metrics.render(batcher.waiting), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics.render(batcher.waiting), media_type=CONTENT_TYPE_LATEST)
 
     _add_page(app)
     _add_error_handlers(app)
@@ -249,7 +251,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
         if error.status_code == 400:  # FastAPI's word for a body that json.loads refuses in an unusual way
-            return response(ApiError(400, "validation", Problem("body", "what is no JSON", "JSON")))
+            return response(ApiError(400, "validation", Problem("body", "invalid JSON", "JSON")))
         kind = _STATUS_KINDS.get(error.status_code, "http")
         paths = listed(path for route in app.routes if (path := getattr(route, "path", None)))
         found = f"{request.method} {request.url.path}"
@@ -269,7 +271,7 @@ def _validation_problem(detail: Mapping[str, Any]) -> Problem:
     place = ".".join(str(part) for part in detail["loc"] if part not in ("str", "list[str]")) or "body"
     if detail["type"] == "json_invalid":
         reason = detail.get("ctx", {}).get("error", "")
-        return Problem(f"body, position {detail['loc'][-1]}", f"what is no JSON: {reason}", "JSON")
+        return Problem(f"body, position {detail['loc'][-1]}", f"invalid JSON: {reason}", "JSON")
     found = "nothing" if detail["type"] == "missing" else repr(detail.get("input"))[:200]
     return Problem(place, found, detail["msg"][:1].lower() + detail["msg"][1:])
 

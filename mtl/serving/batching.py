@@ -15,7 +15,8 @@ import torch
 
 from mtl.activations.encoding import Encoding, Precision, autocast, encode_table, token_table
 from mtl.data.tokens import TokenTable, joined
-from mtl.inference.models import MultiTaskModel, Prediction
+from mtl.inference.models import MultiTaskModel
+from mtl.inference.prediction import Prediction
 from mtl.serving.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -192,7 +192,7 @@ class Guard:
         try:
             body.decode("utf-8")
         except UnicodeDecodeError as error:
-            found = f"bytes that are no UTF-8 at position {error.start:,}"
+            found = f"bytes that are not UTF-8 at position {error.start:,}"
             raise ApiError(400, "validation", Problem("body", found, "JSON in UTF-8")) from None
         return bytes(body)
 

@@ -93,7 +93,7 @@ class _Protocol(H11Protocol):
         self.loop.call_later(self.client_seconds, self.transport.abort)  # also what it has not read
 
     def send_400_response(self, msg: str) -> None:
-        problem = {"place": "request", "found": "what is no HTTP/1.1", "expected": "HTTP/1.1", "repair": ""}
+        problem = {"place": "request", "found": "not HTTP/1.1", "expected": "HTTP/1.1", "repair": ""}
         content = {"error": msg, "error_type": "http", "problems": [problem]}
         body = json.dumps(content).encode()
         headers = [

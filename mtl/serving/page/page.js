@@ -95,7 +95,7 @@
         row.push(cell); rows.push(row); row = []; cell = "";
       } else cell += c;
     }
-    if (quoted) throw new Error("The file ends within quotes: it is no CSV.");
+    if (quoted) throw new Error("The file ends within quotes: it is not a CSV file.");
     if (cell || row.length) { row.push(cell); rows.push(row); }
     return rows.filter((cells) => cells.length > 1 || cells[0] !== "");
   };

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import parser
 
 from mtl import MultiTaskModel
 from mtl.serving.guard import Limits
@@ -143,7 +144,6 @@ def test_the_state_of_the_server(client: httpx.Client) -> None:
 
 
 def test_metrics_are_what_prometheus_reads(client: httpx.Client) -> None:
-    parser = pytest.importorskip("prometheus_client.parser")
     client.get("/nowhere/at/all")
     families = {family.name: family for family in parser.text_string_to_metric_families(client.get("/metrics").text)}
     assert families["mtl_request_seconds"].type == "histogram"
