@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtl.base.errors import MtlError
-    from mtl.inference.models import MultiTaskModel, Prediction, SentenceEncoder
+    from mtl.inference.models import MultiTaskModel, SentenceEncoder
+    from mtl.inference.prediction import Prediction
     from mtl.training.interface import Run, train
 
 __version__ = "0.1.0"
 __all__ = ["MtlError", "MultiTaskModel", "Prediction", "Run", "SentenceEncoder", "train"]
-_MODULES = {"MtlError": "mtl.base.errors", "Run": "mtl.training.interface"}
+_MODULES = {"MtlError": "mtl.base.errors", "Prediction": "mtl.inference.prediction", "Run": "mtl.training.interface"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from mtl.base.schema import Name
 from mtl.inference.sentences import STANDARD, check_sources, sentences_of
 
 if TYPE_CHECKING:
-    from mtl.inference.models import Prediction
+    from mtl.inference.prediction import Prediction
 
 USAGE = """
 usage: python -m mtl.predict model=FOLDER "a sentence" "another one"

@@ -16,7 +16,9 @@ import numpy as np
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import replacing
 from mtl.evaluation.predictions import guarded
-from mtl.inference.models import CHUNK, MultiTaskModel, Prediction, SentenceEncoder, named_part
+from mtl.inference.models import MultiTaskModel, SentenceEncoder
+from mtl.inference.prediction import Prediction
+from mtl.inference.sentences import chunks, named_part
 
 if TYPE_CHECKING:
     from mtl.activations.encoding import Precision
@@ -36,13 +38,6 @@ class PredictOptions(TypedDict, total=False):
 
 Writer = Callable[[list[str], Predictions], None]
 """Writes sentences with their predictions, chunk after chunk."""
-
-
-def chunks(texts: Sequence[str]) -> Iterator[tuple[list[str], str]]:
-    """Yield the texts in order, `CHUNK` at a time, with the name of each chunk: empty where there is only one."""
-    for start in range(0, len(texts), CHUNK):
-        chunk = list(texts[start : start + CHUNK])
-        yield chunk, f"sentences {start + 1:,} to {start + len(chunk):,}" if len(texts) > CHUNK else ""
 
 
 def _title(action: str, part: str, texts: Sequence[str]) -> str:

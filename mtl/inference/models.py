@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
 
@@ -13,11 +11,11 @@ import numpy as np
 import torch
 
 from mtl.activations.encoding import Encoding, Precision, encode_table, head_logits, token_table
-from mtl.base.errors import ConfigError, DataError, ModelError, Problem, did_you_mean, listed
-from mtl.base.label_tree import LabelTree
+from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, listed
 from mtl.base.run_folder import find_model
 from mtl.data.tokens import UNLIMITED
-from mtl.model.conformal import Outcomes
+from mtl.inference.prediction import Prediction, coarse_of, predictions_of, with_levels
+from mtl.inference.sentences import chunks, named_part, strings
 from mtl.model.decision import Calibration
 from mtl.model.encoder import Encoder
 from mtl.model.heads import MultiStageHead
@@ -29,29 +27,6 @@ from mtl.model.sources import backbone_spec, locate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
-
-CHUNK = 16_384
-"""Sentences that are tokenised, sorted by length and encoded together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The prediction of one task for a sentence.
-
-    Attributes:
-        label: The most probable label; where rounding makes two equal, the one whose logit is greater.
-        probabilities: The probability of each label, in the order of the task's labels; they sum to 1.
-        coarse: For a head with several stages, the most probable coarse class and the probability of each, the sum over
-            its labels. ``label`` need not belong to it: a class of many labels may win although none of them does.
-        label_set: With ``coverage``, the labels that cannot be ruled out; empty if all can be.
-        abstain: With ``max_risk``, whether the model is too unsure to answer.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    coarse: Prediction | None = None
-    label_set: tuple[str, ...] | None = None
-    abstain: bool | None = None
 
 
 class SentenceEncoder:
@@ -113,7 +88,7 @@ class SentenceEncoder:
             ModelError: An embedding is not finite, or the model has no such prompt.
         """
         single = isinstance(texts, str)
-        sentences = [texts] if isinstance(texts, str) else list(_strings(texts))
+        sentences = [texts] if isinstance(texts, str) else list(strings(texts))
         table = token_table(sentences, self.tokenizer, self.encoder, prompt_name)
         how = Encoding(
             pad_id=self.tokenizer.pad_token_id or 0,
@@ -356,12 +331,12 @@ class MultiTaskModel:
         max_risk: float | None,
     ) -> dict[str, list[Prediction]]:
         predictions = {
-            task: self._with_coarse(task, _predictions(rows, self._calibration(task, calibrated), self.labels[task]))
+            task: self._with_coarse(task, predictions_of(rows, self._calibration(task, calibrated), self.labels[task]))
             for task, rows in logits.items()
         }
         for task, rows in predictions.items():
             if (known := self._saved.tasks[task].outcomes) is not None:
-                predictions[task] = _with_levels(rows, known, coverage, max_risk)
+                predictions[task] = with_levels(rows, known, coverage, max_risk)
         return predictions
 
     @property
@@ -391,7 +366,7 @@ class MultiTaskModel:
         head = self._saved.network.head(task)
         if not isinstance(head, MultiStageHead):
             return predictions
-        return [replace(prediction, coarse=_coarse(prediction, head.tree)) for prediction in predictions]
+        return [replace(prediction, coarse=coarse_of(prediction, head.tree)) for prediction in predictions]
 
     def _logits(
         self,
@@ -404,7 +379,7 @@ class MultiTaskModel:
     ) -> dict[str, NDArray[np.float32]]:
         """Return the logits ``(N, C_task)`` of each task's head, computed `CHUNK` sentences at a time."""
         logits: dict[str, list[NDArray[np.float32]]] = {task: [] for task in self._saved.tasks}
-        for chunk, part in _chunks(_strings(texts)):
+        for chunk, part in chunks(strings(texts)):
             title = f"encoding {part}" if part and progress is True else progress
             with named_part(part):
                 embeddings = self.encode(
@@ -425,87 +400,6 @@ def _only(saved: SavedModel, tasks: Sequence[str]) -> SavedModel:
         names = list(saved.tasks)
         raise ConfigError(Problem("task", repr(task), listed(names), did_you_mean(task, names)) for task in unknown)
     return replace(saved, tasks={task: saved.tasks[task] for task in tasks})
-
-
-def _strings(texts: Iterable[str]) -> Iterable[str]:
-    """Return texts as Python strings; those that are all in memory are checked here, others when they are read."""
-    if hasattr(texts, "columns") or hasattr(texts, "column_names") or isinstance(texts, Mapping):  # not their names
-        repair = "give one column: table['text']"
-        raise DataError(Problem("texts", f"a whole {type(texts).__name__}", "an iterable of strings", repair))
-    values = texts.to_pylist() if hasattr(texts, "to_pylist") else texts  # Arrow would yield scalars of its own
-    if hasattr(values, "__len__"):
-        values = list(values)
-        _check_strings(values)
-    return values
-
-
-def _check_strings(sentences: Sequence[str], start: int = 0) -> None:
-    wrong = [at for at, sentence in enumerate(sentences) if not isinstance(sentence, str)]
-    if wrong:
-        first = sentences[wrong[0]]
-        found = f"{first!r:.80} ({type(first).__name__})"
-        more = f", and {len(wrong) - 1:,} more that are none" if len(wrong) > 1 else ""
-        raise DataError(Problem(f"sentence {start + wrong[0] + 1}", f"{found}{more}", "a string"))
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[tuple[list[str], str]]:
-    """Yield texts `CHUNK` at a time, with the name of each chunk; a single one, which may be empty, has no name."""
-    source, start = iter(texts), 0
-    chunk = list(islice(source, CHUNK))
-    while True:
-        _check_strings(chunk, start)
-        following = list(islice(source, CHUNK))
-        yield chunk, f"sentences {start + 1:,} to {start + len(chunk):,}" if start or following else ""
-        start += len(chunk)
-        if not following:
-            return
-        chunk = following
-
-
-@contextmanager
-def named_part(part: str) -> Iterator[None]:
-    """Add to errors which chunk they are about, since sentences are numbered from the first of the chunk."""
-    try:
-        yield
-    except ModelError as error:
-        if not part:
-            raise
-        raise ModelError(replace(problem, place=f"{problem.place}, {part}") for problem in error.problems) from None
-
-
-def _coarse(prediction: Prediction, tree: LabelTree) -> Prediction:
-    sums = {name: sum(prediction.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
-    return Prediction(max(sums, key=sums.__getitem__), sums)
-
-
-def _predictions(logits: NDArray[np.float32], calibration: Calibration, labels: Sequence[str]) -> list[Prediction]:
-    probabilities = calibration.probabilities(logits).astype(np.float32).tolist()
-    return [
-        Prediction(labels[best], dict(zip(labels, row, strict=True)))
-        for best, row in zip(calibration.predicted(logits).tolist(), probabilities, strict=True)
-    ]
-
-
-def _with_levels(
-    predictions: Sequence[Prediction], outcomes: Outcomes, coverage: float | None, max_risk: float | None
-) -> list[Prediction]:
-    """Return calibrated predictions with their sets of labels and whether to abstain, as far as asked for."""
-    added = list(predictions)
-    if coverage is not None:
-        least = outcomes.set_thresholds(coverage).tolist()
-        added = [
-            replace(
-                row,
-                label_set=tuple(
-                    label for (label, value), low in zip(row.probabilities.items(), least, strict=True) if value >= low
-                ),
-            )
-            for row in added
-        ]
-    if max_risk is not None:
-        threshold = outcomes.answer_threshold(max_risk)
-        added = [replace(row, abstain=row.probabilities[row.label] < threshold) for row in added]
-    return added
 
 
 def choose_device(name: str | None) -> torch.device:

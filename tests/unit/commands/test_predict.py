@@ -93,7 +93,7 @@ def test_from_standard_input_to_standard_output(
 
 @pytest.mark.parametrize(
     ("content", "place", "found"),
-    [(b"\n \n", "standard input", "no sentence"), (b"a\n\xff\n", "standard input:2", "bytes that are no UTF-8")],
+    [(b"\n \n", "standard input", "no sentence"), (b"a\n\xff\n", "standard input:2", "bytes that are not UTF-8")],
 )
 def test_standard_input_that_is_none(
     content: bytes, place: str, found: str, folder: Path, monkeypatch: pytest.MonkeyPatch

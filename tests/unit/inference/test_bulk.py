@@ -20,7 +20,7 @@ from tests.support.commands import outside
 def test_an_error_names_the_chunk(
     chunk: int, place: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl.inference.bulk.CHUNK", chunk)
+    monkeypatch.setattr("mtl.inference.sentences.CHUNK", chunk)
     encoder = SentenceEncoder.from_pretrained(tiny_folder)
     texts = ["good", "fine", "well", "bad", "ill"]
     ids = encoder.tokenizer("bad")["input_ids"]
@@ -41,7 +41,7 @@ def test_an_error_names_the_chunk(
 def test_the_file_is_what_numpy_writes(
     texts: list[str], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl.inference.bulk.CHUNK", 2)
+    monkeypatch.setattr("mtl.inference.sentences.CHUNK", 2)
     encoder = SentenceEncoder.from_pretrained(tiny_folder)
     found = encode_to_file(encoder, texts, tmp_path / "x.npy", "fp32")
     assert found == pytest.approx(encoder.encode(texts), abs=1e-6)
@@ -77,7 +77,7 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tiny_folder: Path, 
 def test_without_a_terminal_lines_tell_which_chunk_is_worked_on(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mtl.inference.bulk.CHUNK", 2)
+    monkeypatch.setattr("mtl.inference.sentences.CHUNK", 2)
     monkeypatch.setattr("mtl.activations.encoding.SECONDS_BETWEEN_LINES", 0.0)
     encode_to_file(SentenceEncoder.from_pretrained(tiny_folder), ["a", "b", "c"], tmp_path / "x.npy", "fp32")
     lines = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]

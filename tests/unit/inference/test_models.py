@@ -193,7 +193,7 @@ def test_a_whole_table_is_refused(table: Any, model: MultiTaskModel) -> None:
 def test_a_generator_is_read_in_chunks(count: int, model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"a phone {number}" for number in range(count)]
     expected = model.predict_proba(texts)
-    monkeypatch.setattr("mtl.inference.models.CHUNK", 4)
+    monkeypatch.setattr("mtl.inference.sentences.CHUNK", 4)
     sizes: list[int] = []
     encode = SentenceEncoder.encode
 
@@ -211,7 +211,7 @@ def test_a_generator_is_read_in_chunks(count: int, model: MultiTaskModel, monkey
 def test_a_sentence_of_a_later_chunk_that_is_no_string_is_named(
     model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl.inference.models.CHUNK", 2)
+    monkeypatch.setattr("mtl.inference.sentences.CHUNK", 2)
     with pytest.raises(DataError) as error:
         model.predict(text for text in ("a", "b", "c", None))  # type: ignore[misc]
     assert error.value.problems == (Problem("sentence 4", "None (NoneType)", "a string"),)
