@@ -107,7 +107,6 @@ def _end(lock: FileLock, path: Path, owner: int) -> None:
         path.unlink(missing_ok=True)
 
 
-log = logging.getLogger(__name__)
 DESCRIPTION: Final = "source.json"
 LOCK: Final = ".lock"
 WRITER: Final = ".writer.lock"
@@ -255,7 +254,6 @@ def _stored(path: Path) -> StoredSource:
     return StoredSource(path, size, used)
 
 
-log = logging.getLogger(__name__)
 VARIABLE: Final = "MTL_CACHE_LIMIT"
 DEFAULT_LIMIT: Final = 10 * 10**9
 _SIZE: Final = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(?P<binary>i?)b?", re.IGNORECASE | re.ASCII)

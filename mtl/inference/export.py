@@ -28,7 +28,7 @@ from mtl.inference.agreement import (
 )
 from mtl.inference.graph import ExportedNetwork, logits_name, longest, write_graph
 from mtl.inference.models import SentenceEncoder
-from mtl.model.saved import HEADS, SavedModel, load_model, read_manifest
+from mtl.model.saved import CARD, HEADS, SavedModel, load_model, read_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,10 +146,10 @@ def export_encoder(model: Path, output: Path) -> Exported:
     texts = list(dict.fromkeys(text for part in run_rows(saved).values() for text in part.texts)) or list(_TEXTS)
     with writing_folder(output) as folder:
         for name in read_manifest(saved.folder).files:
-            if name not in (HEADS, "README.md"):
+            if name not in (HEADS, CARD):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(saved.folder / name, folder / name)
-        write_text_atomically(folder / "README.md", _ENCODER_CARD)
+        write_text_atomically(folder / CARD, _ENCODER_CARD)
         ours = Answers(SentenceEncoder(saved.network.encoder, saved.tokenizer).encode(texts), {}, {})
         reader, embeddings = _read_back(saved, folder, texts)
         agreement = compare(f"{len(texts):,} texts, encoded by {reader}", ours, Answers(embeddings, {}, {}))

@@ -5,7 +5,6 @@ sentence-transformers and transformers load its encoder as it is; nothing in it 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from mtl.base import schema
 from mtl.base.errors import ModelError, Problem, listed
-from mtl.base.files import is_sealed, sync_file, write_sealed_json, write_text_atomically
+from mtl.base.files import content_checksum, is_sealed, sync_file, write_sealed_json, write_text_atomically
 from mtl.base.run_folder import MANIFEST, find_model
 from mtl.base.schema import Positive, Share, Width
 from mtl.base.task_names import TASK_NAMES, is_task_name
@@ -157,7 +156,7 @@ def save_model(
         heads = {name: value.detach().cpu().contiguous() for name, value in network.heads.state_dict().items()}
         save_file(heads, partial / HEADS)
         write_text_atomically(partial / CARD, card)
-        files = {path.relative_to(partial).as_posix(): _checksum(path) for path in _files_in(partial)}
+        files = {path.relative_to(partial).as_posix(): content_checksum(path) for path in _files_in(partial)}
         manifest = asdict(Manifest(format=FORMAT, tasks=dict(tasks), files=files))
         write_sealed_json(partial / MANIFEST, manifest)
         _replace_folder(partial, folder)
@@ -301,7 +300,7 @@ def verify_model(folder: Path, *, card: bool = True) -> Manifest:
             problems.append(Problem(str(folder / MANIFEST), f"the file {name!r}", "files in the model's own folder"))
         elif not path.is_file():
             problems.append(Problem(str(path), "no such file", "a file of the saved model", "copy the model again"))
-        elif _checksum(path) != checksum:
+        elif content_checksum(path) != checksum:
             expected = "the file as it was saved (its checksum differs)"
             problems.append(Problem(str(path), "a changed or damaged file", expected, "copy the model again"))
     if HEADS not in manifest.files:
@@ -317,11 +316,6 @@ def verify_model(folder: Path, *, card: bool = True) -> Manifest:
 def _stays_in(folder: Path, name: str) -> bool:
     """Whether the name itself leads into the folder; a link there, as the hub's cache has them, may lead out of it."""
     return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(os.path.normpath(folder.absolute()))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _visible(folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from mtl.reporting import charts, run_charts
 from mtl.reporting.charts import pooled_bins
 from mtl.reporting.maps import maps
 from mtl.reporting.page import Chart, Matrix, render
-from mtl.reporting.tables import Cell, Table, class_table, group_table
+from mtl.reporting.tables import Cell, Table, answer_table, class_table, group_table, set_table
 
 MOST = 1500
 """A page lists at most so many mistakes; the files of predictions hold all."""
@@ -119,6 +119,7 @@ def run_page(record: Record) -> str:
     tasks = [_task(record, task, number) for number, task in enumerate(record.outcomes)]
     curves = list(_curves(record))
     gradients = metrics.gradients if metrics.gradients is not None and metrics.gradients.agreements else None
+    reports = {task: {outcomes.split: record.report(task)} for task, outcomes in record.outcomes.items()}
     return render(
         "run.html",
         f"Run: {record.name}",
@@ -127,6 +128,7 @@ def run_page(record: Record) -> str:
         warnings=warnings if isinstance(warnings, list) else [],
         tasks=tasks,
         mistakes=errors_table({task: outcomes.predictions for task, outcomes in record.outcomes.items()}),
+        answering=[table for table in (set_table(reports), answer_table(reports)) if table is not None],
         curves=curves,
         gradients=[*task_gradients.sentences(gradients)] if gradients else [],
         gradients_method=task_gradients.method(gradients) if gradients else "",

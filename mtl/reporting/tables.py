@@ -215,7 +215,8 @@ def set_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
         for row in (report.answering.sets if report.answering else ())
     ]
     columns = ["task", "split", "coverage", "reached", "lowest class", "labels in a set", "one label", "none"]
-    return Table("Prediction sets", columns, rows, texts=2) if rows else None
+    note = "Share of the rows of each class whose set is to hold it, and what is reached; predict with coverage="
+    return Table("Prediction sets", columns, rows, note, texts=2) if rows else None
 
 
 def answer_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
@@ -227,7 +228,8 @@ def answer_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
         for row in (report.answering.answers if report.answering else ())
     ]
     columns = ["task", "split", "risk", "answered", "wrong", "least probability"]
-    return Table("Answers", columns, rows, texts=2) if rows else None
+    note = "Share of wrong labels to accept among the rows that are answered; predict with max_risk="
+    return Table("Answers", columns, rows, note, texts=2) if rows else None
 
 
 def class_table(title: str, report: TaskReport, most: int | None = MOST_CLASSES) -> Table:

@@ -244,5 +244,7 @@ def test_a_run_is_finished_only_when_its_page_is_written(
 
 def test_the_page_can_be_built_again_from_the_files(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
+    for text in ("When not to answer", "Prediction sets. Share of the rows", "Answers. Share of wrong labels"):
+        assert text in page
     assert run_page(read_record(finished)) == page
     assert "<h1>Run: freeze=none</h1>" in page

@@ -74,12 +74,20 @@ def serve(models: dict[str, Path]) -> Iterator[FakeHub]:
         def log_message(self, *_: object) -> None:
             """Keep the terminal quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub = FakeHub(f"http://127.0.0.1:{server.server_port}", models)
+    with answering(Handler) as url:
+        hub = FakeHub(url, models)
+        yield hub
+
+
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on a free port of this machine inside the block; provide the URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield hub
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

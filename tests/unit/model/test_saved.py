@@ -359,7 +359,7 @@ def test_saving_replaces_the_whole_folder(copy: Path, made: tuple[MultiTaskNetwo
 
 
 @pytest.mark.parametrize(
-    "step", ["mtl.model.saved.save_file", "mtl.model.saved.write_sealed_json", "mtl.model.saved._checksum"]
+    "step", ["mtl.model.saved.save_file", "mtl.model.saved.write_sealed_json", "mtl.model.saved.content_checksum"]
 )
 def test_a_model_that_could_not_be_written_leaves_the_old_one(
     copy: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from mtl.base.terminal import console
 from mtl.evaluation.metrics import task_report
-from mtl.evaluation.records import TaskReport
+from mtl.evaluation.records import AnswerFigures, AnsweringReport, SetFigures, TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import GroupRow, PlanRow
 from mtl.reporting import tables
@@ -62,6 +63,28 @@ weighted average      0.999   0.999  0.999    1,012
 accuracy                             0.999    1,012
 * fewer than 20 rows: uncertain figures"""
     )
+
+
+def test_tables_of_prediction_sets_and_answers() -> None:
+    answering = AnsweringReport(
+        [SetFigures(coverage=0.9, covered=0.91, lowest=0.85, size=1.254, single=0.75, empty=0.0)],
+        [
+            AnswerFigures(max_risk=0.01, threshold=None, answered=0.0, wrong=None),
+            AnswerFigures(max_risk=0.1, threshold=0.625, answered=0.8, wrong=0.07),
+        ],
+    )
+    report = topics(["delivery", "price"])
+    reports = {"topics": {"val": report, "test": replace(report, answering=answering)}}
+    sets, answers = tables.set_table(reports), tables.answer_table(reports)
+    assert sets is not None
+    assert answers is not None
+    texts = [[tables.as_cell(cell).text for cell in row] for row in (*sets.rows, *answers.rows)]
+    assert texts == [
+        ["topics", "test", "0.9", "0.910", "0.850", "1.25", "0.750", "0.000"],
+        ["topics", "test", "0.01", "0.000", "–", "–"],
+        ["topics", "test", "0.1", "0.800", "0.070", "0.625"],
+    ]
+    assert tables.set_table({"topics": {"val": report}}) is tables.answer_table({"topics": {"val": report}}) is None
 
 
 def test_results_table() -> None:
