@@ -7,6 +7,7 @@ Choosing the best epoch, the temperature and the decision rule on the same rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
@@ -46,13 +47,19 @@ class Outcomes:
 
         Split-conformal prediction class by class (Vovk 2012, "Conditional validity of inductive conformal predictors";
         Sadinle, Lei and Wasserman 2019, "Least ambiguous set-valued classifiers with bounded error levels"): of the
-        texts of each label the set holds it in a share of at least ``coverage``, on average over validation sets. A
-        label with fewer than ``coverage / (1 - coverage)`` validation rows belongs to every set.
+        texts of each label the set holds it in a share of at least ``coverage``, on average over validation sets.
+
+        Labels with fewer than ``coverage / (1 - coverage)`` validation rows share one threshold from the rows of all of
+        them, and the share holds for their texts together (the null cluster of Ding et al. 2023, "Class-conditional
+        conformal prediction with many classes"). They belong to every set if these rows are too few as well.
 
         Args:
             coverage: From 0 to 1, both excluded.
         """
-        return np.array([_least(probabilities, coverage) for probabilities in self.true])
+        least = [_least(probabilities, coverage) for probabilities in self.true]
+        rare = [probabilities for probabilities, value in zip(self.true, least, strict=True) if value is None]
+        shared = _least(sorted(chain.from_iterable(rare)), coverage) or 0.0
+        return np.array([shared if value is None else value for value in least])
 
     def answer_threshold(self, risk: float) -> float:
         """Return the least confidence, the probability of the predicted label, with which an answer is given.
@@ -104,10 +111,10 @@ def outcomes(probabilities: NDArray[np.floating], predicted: NDArray[np.int64], 
     )
 
 
-def _least(ascending: Sequence[float], coverage: float) -> float:
-    """Return the ``k``-th greatest value with ``k = ceil((n + 1) coverage)``; 0 if there are fewer."""
+def _least(ascending: Sequence[float], coverage: float) -> float | None:
+    """Return the ``k``-th greatest value with ``k = ceil((n + 1) coverage)``; None if there are fewer."""
     rank = int(np.ceil((len(ascending) + 1) * coverage - 1e-9))
-    return 0.0 if rank > len(ascending) else ascending[len(ascending) - rank]
+    return None if rank > len(ascending) else ascending[len(ascending) - rank]
 
 
 def error_bound(errors: int, rows: int, uncertainty: float) -> float:

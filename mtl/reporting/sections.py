@@ -45,8 +45,9 @@ def answering_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator
 _SETS_EXPLAINED = (
     "`predict` with `coverage=` adds the *set* of labels that cannot be ruled out. Of the texts of each label the "
     "share *coverage* is to have it in its set, on average over validation sets. *Reached* is that share of all rows "
-    "here, *lowest class* that of the class where it is lowest. A label with few validation rows belongs to every set; "
-    "a set is empty if the text is unlike the rows of any label (Sadinle et al. 2019)."
+    "here, *lowest class* that of the class where it is lowest. For labels with few validation rows "
+    "it holds for all of them together (Ding et al. 2023). A set is empty if the text is unlike the rows of any label "
+    "(Sadinle et al. 2019)."
 )
 _ANSWERS_EXPLAINED = (
     "`predict` with `max_risk=` abstains where the predicted label is less probable than a threshold. Of the texts "

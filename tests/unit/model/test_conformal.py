@@ -76,9 +76,36 @@ def test_each_class_is_covered(coverage: float) -> None:
     assert (means < coverage + 1 / (0.1 * 400 + 1) + 3 * errors).all()  # not by sets that are needlessly large
 
 
-def test_a_label_with_few_rows_belongs_to_every_set() -> None:
+def test_labels_with_too_few_rows_together_belong_to_every_set() -> None:
     made = Outcomes(true=[[0.9] * 8, [0.9] * 9, []], right=[], wrong=[])
     assert made.set_thresholds(0.9).tolist() == [0.0, 0.9, 0.0]
+
+
+def test_labels_with_few_rows_share_a_threshold() -> None:
+    made = Outcomes(true=[[0.2, 0.4], [0.9] * 9, [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9], []], right=[], wrong=[])
+    assert made.set_thresholds(0.9).tolist() == [0.1, 0.9, 0.1, 0.1]
+
+
+def test_rare_labels_are_covered_together() -> None:
+    """Forty labels with three validation rows each; the mean over validation sets."""
+    random = np.random.default_rng(4)
+
+    def drawn(number: int) -> Rows:
+        labels = random.integers(40, size=number)
+        logits = random.normal(size=(number, 40))
+        logits[np.arange(number), labels] += 3
+        odds = np.exp(logits)
+        return odds / odds.sum(axis=1, keepdims=True), labels
+
+    fresh, labels = drawn(20_000)
+    covered, sizes = [], []
+    for _ in range(100):
+        inside = fresh >= outcomes_of(drawn(120)).set_thresholds(0.9)
+        covered.append(inside[np.arange(len(labels)), labels].mean())
+        sizes.append(inside.sum(axis=1).mean())
+    error = np.sqrt(np.var(covered) / 100 + 0.09 / len(labels))
+    assert np.mean(covered) > 0.9 - 3 * error
+    assert np.mean(sizes) < 20  # in place of 40
 
 
 @pytest.mark.parametrize("risk", [0.05, 0.1])
