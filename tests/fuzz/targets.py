@@ -322,7 +322,7 @@ def _sign(files: dict[str, bytes]) -> None:
             if name in files:
                 manifest["files"][name] = hashlib.sha256(files[name]).hexdigest()
         files["mtl.json"] = sealed_json(manifest).encode()
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):  # it is no manifest any more
         return
 
 
