@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
@@ -37,9 +37,6 @@ from mtl.training.losses import TaskLosses, make_loss
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-GRADUAL: Final = ("unit", "start", "every", "layers", "stages")
-"""The keys of ``freeze.gradual`` that `plan_freezing` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +197,6 @@ def make_freeze_plan(config: Config, start: Start) -> FreezePlan:
         ConfigError: The encoder has fewer layers than the configuration names, or nothing is trained at first.
     """
     freeze, encoder = config.freeze, start.network.encoder
-    gradual = freeze.gradual
     return plan_freezing(
         encoder.layer_names,
         start.network.tasks,
@@ -208,7 +204,7 @@ def make_freeze_plan(config: Config, start: Start) -> FreezePlan:
         heads="all" if freeze.heads == "all" else [*freeze.heads, *start.kept],
         train_layers=freeze.train_layers,
         adapters=encoder.adapter_names,
-        **({} if gradual is None else {name: getattr(gradual, name) for name in GRADUAL}),
+        gradual=freeze.gradual,
     )
 
 

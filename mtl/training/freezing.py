@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mtl.base.errors import ConfigError, Problem, listed
+from mtl.config.freezing import GradualConfig
 from mtl.model.layers import adapter_of
 from mtl.model.network import MultiTaskNetwork
 
@@ -80,11 +81,7 @@ def plan_freezing(
     heads: Sequence[str] | Literal["all"] = (),
     train_layers: float | None = None,
     adapters: Sequence[str] = (),
-    unit: Unit = "epochs",
-    start: int = 0,
-    every: int = 1,
-    layers: float = 1,
-    stages: Mapping[int, int | Literal["all"]] | None = None,
+    gradual: GradualConfig | None = None,
 ) -> FreezePlan:
     """Return when each layer is trained.
 
@@ -98,13 +95,7 @@ def plan_freezing(
         heads: Tasks whose heads are frozen.
         train_layers: For ``lower``: the number of top layers to train, or their share (rounded up).
         adapters: For ``lora``: the adapters of the encoder.
-        unit: For ``gradual``: the unit of ``start``, ``every`` and ``stages``.
-        start: For ``gradual``: the epoch or step (from 0) at which the first layers unfreeze.
-        every: For ``gradual``: epochs or steps between two stages.
-        layers: For ``gradual``: layers per stage, a number or a share of all (rounded up); the embeddings unfreeze
-            with the lowest layer.
-        stages: For ``gradual``, instead of the three above: how many more layers unfreeze at the start of each stage;
-            the remaining ones stay frozen.
+        gradual: For ``gradual``: its stages; the embeddings unfreeze with the lowest layer.
 
     Raises:
         ConfigError: ``train_layers`` or ``stages`` exceed the layers of the encoder, or nothing is trained at first.
@@ -117,15 +108,13 @@ def plan_freezing(
         first = dict.fromkeys(top_layers(encoder_layers[1:], train_layers or 0), 0)
     if backbone == "lora":
         first = dict.fromkeys(adapters, 0)
-    if backbone == "gradual":
-        first = (
-            _unfreeze(encoder_layers, start, every, layers) if stages is None else _in_stages(encoder_layers, stages)
-        )
+    if gradual is not None:
+        first = _gradually(encoder_layers, gradual)
         begin = min(first.values())
         if begin and frozen >= set(tasks):
-            raise ConfigError(_idle_start(begin, unit, "start" if stages is None else "stages"))
+            raise ConfigError(_idle_start(begin, gradual))
     heads_trained = {f"heads.{task}": 0 for task in tasks if task not in frozen}
-    return FreezePlan({**first, **heads_trained}, unit if backbone == "gradual" else "steps")
+    return FreezePlan({**first, **heads_trained}, "steps" if gradual is None else gradual.unit)
 
 
 def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
@@ -141,10 +130,15 @@ def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
     return layers[len(layers) - count :]
 
 
-def _unfreeze(encoder_layers: Sequence[str], start: int, every: int, layers: float) -> dict[str, int]:
+def _gradually(encoder_layers: Sequence[str], gradual: GradualConfig) -> dict[str, int]:
+    if gradual.stages is not None:
+        return _in_stages(encoder_layers, gradual.stages)
     above = len(encoder_layers) - 2  # layers above the lowest one
-    count = math.ceil(layers * (above + 1)) if layers < 1 else int(layers)
-    first = {layer: start + every * ((above - depth) // count) for depth, layer in enumerate(encoder_layers[1:])}
+    count = math.ceil(gradual.layers * (above + 1)) if gradual.layers < 1 else int(gradual.layers)
+    first = {
+        layer: gradual.start + gradual.every * ((above - depth) // count)
+        for depth, layer in enumerate(encoder_layers[1:])
+    }
     return {encoder_layers[0]: max(first.values()), **first}
 
 
@@ -164,9 +158,11 @@ def _in_stages(encoder_layers: Sequence[str], stages: Mapping[int, int | Literal
     return {layer: first[layer] for layer in encoder_layers if layer in first}
 
 
-def _idle_start(begin: int, unit: Unit, key: str) -> Problem:
-    found = f"{begin}, with all heads frozen: nothing learns before {unit.removesuffix('s')} {begin + 1}"
-    repair = "freeze.gradual.start=0" if key == "start" else "a stage that starts at 0"
+def _idle_start(begin: int, gradual: GradualConfig) -> Problem:
+    found = f"{begin}, with all heads frozen: nothing learns before {gradual.unit.removesuffix('s')} {begin + 1}"
+    key, repair = (
+        ("start", "freeze.gradual.start=0") if gradual.stages is None else ("stages", "a stage that starts at 0")
+    )
     return Problem(f"freeze.gradual.{key}", found, "0, or a head that learns", repair)
 
 

@@ -23,6 +23,7 @@ from mtl.training.learning_rates import (
     uniform_rates,
 )
 from mtl.training.optimization import build_adamw, build_schedule, rate_factor
+from tests.support.configs import gradual
 from tests.support.networks import TASKS, network
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
         chosen["train_layers"] = draw(amount)
     if backbone == "gradual":
         idle = heads == "all" or len(heads) == len(TASKS)
-        chosen["start"] = 0 if idle else draw(st.integers(0, 4))
-        chosen["every"], chosen["layers"] = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+        start = 0 if idle else draw(st.integers(0, 4))
+        chosen["gradual"] = gradual(start=start, every=draw(st.integers(1, 4)), layers=draw(st.integers(1, 5)))
     return chosen
 
 
@@ -196,7 +197,7 @@ def test_a_schedule_gives_each_stage_its_layers_from_the_top_at_its_step(
     stages: dict[int, Any], steps: int, at: int
 ) -> None:
     layers = ["embeddings", *(f"layer.{number}" for number in range(4))]
-    plan = plan_freezing(layers, ["mood"], backbone="gradual", unit="epochs", stages=stages)
+    plan = plan_freezing(layers, ["mood"], backbone="gradual", gradual=gradual(unit="epochs", stages=stages))
     thawed = {start for start in stages if start <= at // steps}
     count = min(4, sum(4 if stages[start] == "all" else stages[start] for start in thawed))
     expected = {"heads.mood", *layers[5 - count :]} | ({"embeddings"} if count == 4 else set())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mtl.base.files import CONF
+from mtl.config.freezing import GradualConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,3 +45,14 @@ def changed(changes: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
             section = section.setdefault(part, {})
         section[last] = value
     return values
+
+
+def gradual(
+    *,
+    unit: Literal["epochs", "steps"] = "epochs",
+    start: int = 0,
+    every: int = 1,
+    layers: float = 1,
+    stages: dict[int, Any] | None = None,
+) -> GradualConfig:
+    return GradualConfig(unit, start, every, layers, stages, warmup=0)

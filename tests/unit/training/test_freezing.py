@@ -9,6 +9,7 @@ import torch
 
 from mtl.base.errors import ConfigError
 from mtl.training.freezing import FreezePlan, apply_freezing, plan_freezing
+from tests.support.configs import gradual
 from tests.support.networks import batch, network
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ HEADS = {"heads.topic": 0, "heads.mood": 0}
         ({"backbone": "lower", "train_layers": 0.33}, {"layer.4": 0, "layer.5": 0, **HEADS}),
         ({"backbone": "lower", "train_layers": 0.34}, {"layer.3": 0, "layer.4": 0, "layer.5": 0, **HEADS}),
         (
-            {"backbone": "gradual", "start": 0, "every": 1, "layers": 0.4},  # a share, rounded up: 3 of 6
+            {"backbone": "gradual", "gradual": gradual(start=0, every=1, layers=0.4)},  # a share, rounded up: 3 of 6
             {**dict.fromkeys(SIX[:4], 1), **dict.fromkeys(SIX[4:], 0), **HEADS},
         ),
         (
-            {"backbone": "gradual", "start": 1, "every": 1, "layers": 2},
+            {"backbone": "gradual", "gradual": gradual(start=1, every=1, layers=2)},
             {
                 "embeddings": 3,
                 "layer.0": 3,
@@ -54,19 +55,19 @@ HEADS = {"heads.topic": 0, "heads.mood": 0}
             },
         ),
         (
-            {"backbone": "gradual", "start": 0, "every": 3, "layers": 4, "heads": "all"},
+            {"backbone": "gradual", "gradual": gradual(start=0, every=3, layers=4), "heads": "all"},
             {"embeddings": 3, "layer.0": 3, "layer.1": 3, "layer.2": 0, "layer.3": 0, "layer.4": 0, "layer.5": 0},
         ),
         (
-            {"backbone": "gradual", "start": 2, "every": 1, "layers": 9},
+            {"backbone": "gradual", "gradual": gradual(start=2, every=1, layers=9)},
             {**dict.fromkeys(SIX, 2), **HEADS},
         ),
         (
-            {"backbone": "gradual", "stages": {5: 1, 2: 2, 9: 1}},
+            {"backbone": "gradual", "gradual": gradual(stages={5: 1, 2: 2, 9: 1})},
             {"layer.2": 9, "layer.3": 5, "layer.4": 2, "layer.5": 2, **HEADS},
         ),
         (
-            {"backbone": "gradual", "unit": "steps", "stages": {0: 1, 70: "all"}, "heads": "all"},
+            {"backbone": "gradual", "gradual": gradual(unit="steps", stages={0: 1, 70: "all"}), "heads": "all"},
             {**dict.fromkeys(SIX[:6], 70), "layer.5": 0},
         ),
         ({"backbone": "lora", "adapters": ["lora.4", "lora.5"]}, {"lora.4": 0, "lora.5": 0, **HEADS}),
@@ -89,7 +90,7 @@ def test_more_layers_than_there_are() -> None:
 
 def test_nothing_learns_before_the_first_layers_thaw() -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_freezing(SIX, TASKS, backbone="gradual", heads=TASKS, start=2, every=1, layers=2)
+        plan_freezing(SIX, TASKS, backbone="gradual", heads=TASKS, gradual=gradual(start=2, every=1, layers=2))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  freeze.gradual.start\n"
@@ -102,7 +103,7 @@ def test_nothing_learns_before_the_first_layers_thaw() -> None:
 @pytest.mark.parametrize("stages", [{0: 4, 3: 3}, {0: 6, 3: "all"}, {3: 7}])
 def test_stages_of_more_layers_than_there_are(stages: dict[int, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_freezing(SIX, TASKS, backbone="gradual", stages=stages)
+        plan_freezing(SIX, TASKS, backbone="gradual", gradual=gradual(stages=stages))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  freeze.gradual.stages\n"
@@ -113,7 +114,7 @@ def test_stages_of_more_layers_than_there_are(stages: dict[int, Any]) -> None:
 
 def test_nothing_learns_before_the_first_stage() -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_freezing(SIX, TASKS, backbone="gradual", heads=TASKS, unit="steps", stages={200: 2})
+        plan_freezing(SIX, TASKS, backbone="gradual", heads=TASKS, gradual=gradual(unit="steps", stages={200: 2}))
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  freeze.gradual.stages\n"
@@ -131,7 +132,7 @@ def test_adapters_bound_the_frozen_layers_below_them() -> None:
 
 
 def test_stages_name_what_begins_to_learn() -> None:
-    plan = plan_freezing(SIX[:4], TASKS, backbone="gradual", start=1, every=2, layers=2)
+    plan = plan_freezing(SIX[:4], TASKS, backbone="gradual", gradual=gradual(start=1, every=2, layers=2))
     assert plan.unfreezing == {
         0: ["heads.topic", "heads.mood"],
         1: ["layer.1", "layer.2"],
@@ -146,7 +147,7 @@ def test_stages_name_what_begins_to_learn() -> None:
         ({"backbone": "all"}, True),
         ({"backbone": "all", "heads": "all"}, True),
         ({"backbone": "lower", "train_layers": 1}, False),
-        ({"backbone": "gradual", "start": 9, "every": 1, "layers": 1}, False),
+        ({"backbone": "gradual", "gradual": gradual(start=9, every=1, layers=1)}, False),
         ({"backbone": "none"}, False),
     ],
 )

@@ -15,6 +15,7 @@ from mtl.training.learning_rates import (
     parameter_groups,
     uniform_rates,
 )
+from tests.support.configs import gradual
 from tests.support.networks import network
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def test_groups_hold_the_tensors_of_the_network_by_their_full_names(tiny_folder:
 def test_all_of_a_group_thaws_at_the_same_time(tiny_folder: Path) -> None:
     net = network(tiny_folder)
     layers = net.encoder.layer_names
-    plan = plan_freezing(layers, net.tasks, backbone="gradual", heads=["mood"], start=1, every=2, layers=1)
+    plan = plan_freezing(
+        layers, net.tasks, backbone="gradual", heads=["mood"], gradual=gradual(start=1, every=2, layers=1)
+    )
     rates = layerwise_rates(layers, heads=1e-3, upper=2e-4, lower=5e-5, upper_layers=2)
     groups = parameter_groups(net, rates, plan, weight_decay=0.01)
     assert [(each.name, each.layers, each.first) for each in groups] == [
