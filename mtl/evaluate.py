@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.base.terminal import console
     from mtl.reporting.tables import class_table, results_table, stage_table
-    from mtl.training.again import evaluate_file, evaluate_run, write_scored
+    from mtl.training.reevaluate import evaluate_file, evaluate_run, write_scored
     from mtl.training.results import show_calibration
 
     if options.input is not None:

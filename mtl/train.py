@@ -137,7 +137,7 @@ def _resume(arguments: Sequence[str]) -> None:
     _log_into(folder)
 
     with cli.large_imports():  # torch is imported after the checks
-        from mtl.training.again import read_config
+        from mtl.training.reevaluate import read_config
         from mtl.training.run import train
 
     with in_use(folder):

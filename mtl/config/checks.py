@@ -19,8 +19,8 @@ from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.label_tree import circle_problems, tree_problems
 from mtl.base.schema import InvalidValueError, shown
 from mtl.base.task_names import TASK_NAMES, as_task_name, is_task_name
-from mtl.config.combine import AGGREGATIONS
 from mtl.config.fields import Config, MultiStageConfig, TaskConfig, TrainerConfig
+from mtl.config.loss import AGGREGATIONS
 from mtl.config.short_forms import alone, section, settle_tasks, split_alike
 
 PLACE = "heads.tasks.{}"

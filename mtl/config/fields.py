@@ -1,7 +1,7 @@
 """The schema of a training configuration: `Config`, whose sections are imported from here as well.
 
-The largest sections have modules of their own: `mtl.config.data`, `mtl.config.model`, `mtl.config.freezing` (with the
-learning rates), `mtl.config.combine` (losses), `mtl.config.trainer`. Checks across values are in `mtl.config.checks`.
+The largest sections have modules of their own: `mtl.config.data`, `mtl.config.model`, `mtl.config.freezing`,
+`mtl.config.learning_rates`, `mtl.config.loss`, `mtl.config.trainer`. Checks across values are in `mtl.config.checks`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
 from mtl.base.schema import Count, Name, Number
-from mtl.config.combine import LossConfig, TaskLossConfig
 from mtl.config.data import DataConfig, RetentionConfig, TaskConfig
-from mtl.config.freezing import Decay, FreezeConfig, Layerwise, Uniform
+from mtl.config.freezing import FreezeConfig
+from mtl.config.learning_rates import Decay, Layerwise, Uniform
+from mtl.config.loss import LossConfig, TaskLossConfig
 from mtl.config.model import (
     BackboneConfig,
     FirstStageConfig,

@@ -1,4 +1,4 @@
-"""The part of the schema for freezing: which layers are trained, from when on, and at which rate."""
+"""The part of the schema for freezing: which layers are trained, and from when on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
-from mtl.base.schema import Count, Number, Rate, Share, Width
+from mtl.base.schema import Count, Number, Share, Width
 from mtl.config.types import Layers, Steps, Target
 
 
@@ -53,40 +53,3 @@ class FreezeConfig:
     """``lower``: how many of the top layers train, a number or a share of all; ``lora``: how many get adapters."""
     gradual: GradualConfig | None
     lora: LoraConfig | None
-
-
-@dataclass(config=schema.STRICT)
-class Layerwise:
-    """Three rates: heads, the upper layers, the lower layers with the embeddings."""
-
-    kind: Literal["layerwise"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    upper: Rate
-    lower: Rate
-    upper_layers: Layers
-    """How many layers are upper ones, as a number or as a share of all."""
-
-
-@dataclass(config=schema.STRICT)
-class Decay:
-    """The top layer learns at ``top``, each one below at ``factor`` of the rate above it."""
-
-    kind: Literal["decay"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    top: Rate
-    factor: Annotated[float, Field(gt=0, le=1)]
-
-
-@dataclass(config=schema.STRICT)
-class Uniform:
-    """One rate for the whole backbone."""
-
-    kind: Literal["uniform"]
-    heads: Rate
-    lora: Rate
-    """Of the adapters of ``freeze=lora``."""
-    backbone: Rate

@@ -15,7 +15,7 @@ from typing import Any
 
 from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.base.files import expanded
-from mtl.config.combine import LossConfig
+from mtl.config.loss import LossConfig
 
 TO_BE_GIVEN = "<name>"
 """What stands for the task in ``experiment=single_task``; no task can be called so."""

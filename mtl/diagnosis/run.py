@@ -26,8 +26,8 @@ from mtl.model.loading import load_tokenizer
 from mtl.reporting.charts import learning_curve
 from mtl.reporting.page import Chart
 from mtl.reporting.svg import write_svg
-from mtl.training.again import read_config
 from mtl.training.inputs import Inputs, load_inputs
+from mtl.training.reevaluate import read_config
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

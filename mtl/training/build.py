@@ -12,7 +12,7 @@ from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
 from mtl.config.checks import PLACE
 from mtl.config.fields import Config, MultiStageConfig
-from mtl.config.freezing import Decay, Layerwise
+from mtl.config.learning_rates import Decay, Layerwise
 from mtl.data.tasks import TaskData
 from mtl.model.adapters import add_adapters
 from mtl.model.encoder import Encoder

@@ -66,7 +66,7 @@ def _of_this_lightning(version: str) -> str:
 
 @with_config(_STRICT)
 class Inputs(TypedDict):
-    """What the run depends on, see `mtl.training.plan.identity`."""
+    """What the run depends on, see `mtl.training.fingerprint`."""
 
     config: dict[str, Any]
     files: dict[str, str]

@@ -2,7 +2,7 @@
 
 Notation: ``T`` tasks with losses ``L_t``; the loss of a step sums over the tasks that have rows in it.
 
-A new way to combine losses is a class and a line in `COMBINATIONS`, and its name and settings in `mtl.config.combine`.
+A new way to combine losses is a class and a line in `COMBINATIONS`, and its name and settings in `mtl.config.loss`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from mtl.config.combine import AGGREGATIONS, LossConfig
+from mtl.config.loss import AGGREGATIONS, LossConfig
 
 Weights = Mapping[str, "Tensor | float"]
 

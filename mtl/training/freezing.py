@@ -117,17 +117,21 @@ def plan_freezing(
     return FreezePlan({**first, **heads_trained}, "steps" if gradual is None else gradual.unit)
 
 
-def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
-    """Return the top layers: a number of them, or a share (below 1, rounded up).
+def count_of(layers: Sequence[str], number: float, key: str) -> int:
+    """Return how many of the encoder's layers a number of them, or a share (below 1, rounded up), is.
 
     Raises:
-        ConfigError: There are fewer.
+        ConfigError: There are fewer; ``key`` is the place of the number in the configuration.
     """
     if number > len(layers):
         expected = f"at most the encoder's {len(layers)} layers, or a share of them below 1"
-        raise ConfigError(Problem("freeze.train_layers", str(number), expected))
-    count = math.ceil(number * len(layers)) if number < 1 else int(number)
-    return layers[len(layers) - count :]
+        raise ConfigError(Problem(key, str(number), expected))
+    return math.ceil(number * len(layers)) if number < 1 else int(number)
+
+
+def top_layers(layers: Sequence[str], number: float) -> Sequence[str]:
+    """Return the top layers that ``freeze.train_layers`` is the number of; see `count_of`."""
+    return layers[len(layers) - count_of(layers, number, "freeze.train_layers") :]
 
 
 def _gradually(encoder_layers: Sequence[str], gradual: GradualConfig) -> dict[str, int]:

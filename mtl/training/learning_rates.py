@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from mtl.base.errors import ConfigError, Problem
 from mtl.model.layers import ADAPTER
 from mtl.model.network import MultiTaskNetwork
-from mtl.training.freezing import FreezePlan
+from mtl.training.freezing import FreezePlan, count_of
 
 COMBINATION = "combination"
 """The name of the group with the parameters of a combination of losses."""
@@ -61,11 +59,7 @@ def layerwise_rates(
     Raises:
         ConfigError: ``upper_layers`` is more than the encoder has.
     """
-    count = len(encoder_layers) - 1
-    if upper_layers > count:
-        expected = f"at most the encoder's {count} layers, or a share of them below 1"
-        raise ConfigError(Problem("learning_rates.upper_layers", str(upper_layers), expected))
-    number = math.ceil(upper_layers * count) if upper_layers < 1 else int(upper_layers)
+    number = count_of(encoder_layers[1:], upper_layers, "learning_rates.upper_layers")
     boundary = len(encoder_layers) - number
     rates = {
         layer: LayerRate("upper", upper) if at >= boundary else LayerRate("lower", lower)

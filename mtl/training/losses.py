@@ -5,7 +5,7 @@ weights, and so does the meaning of learning rates, clipping and the balance bet
 rows has the weight 1, and counts as one row where its frequency is needed. `mtl.training.combination` combines the
 losses of the tasks.
 
-A new loss is a class and a line in `LOSSES`, or a line in `WEIGHTINGS`, and its name in `mtl.config.combine`.
+A new loss is a class and a line in `LOSSES`, or a line in `WEIGHTINGS`, and its name in `mtl.config.loss`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtl.config.combine import TaskLossConfig
+from mtl.config.loss import TaskLossConfig
 from mtl.training.combination import Combination, task_key
 
 ClassValues = Callable[[TaskLossConfig, NDArray[np.int64]], NDArray[np.float64]]

@@ -1,38 +1,30 @@
-"""The plan of a run: everything that is decided before its first step, and what a resumed run must have in common."""
+"""The plan of a run: everything that is decided before its first step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from mtl.activations import tensors_fingerprint
 from mtl.activations.encoding import Encoding
 from mtl.activations.frozen import Boundary
-from mtl.base.errors import Problem
-from mtl.base.files import content_checksum
-from mtl.base.schema import shown
 from mtl.config.fields import Config
 from mtl.data.splits import oversampled_rows
 from mtl.data.tasks import TaskData
 from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
-from mtl.training.checkpoints import versions
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.hardware import choose_device, choose_precision, count_processes
-from mtl.training.inputs import Inputs, data_files, dataset_rows
+from mtl.training.inputs import Inputs
 from mtl.training.learning_rates import ParameterGroup
 from mtl.training.parallel import ALONE, Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from mtl.data.datamodule import Splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,70 +173,3 @@ def plan_activations(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> l
             source = "cache" if cached and encoder.supports_split else "computed"
         phases.append(ActivationPhase(first, boundary, layer, source))
     return phases
-
-
-def identity(plan: RunPlan, splits: Splits) -> dict[str, Any]:
-    """Return what a run depends on, as plain values.
-
-    Returns:
-        ``config``: the configuration. ``files``: the SHA-256 of each data file by its key and path, and of the rows of
-        each split of a data set. ``rows``: checksums of the token ids and labels of each task and split. ``weights``:
-        the checksum of all weights before the first step. ``versions``: those of torch and the other packages that
-        compute.
-    """
-    rows = {
-        f"{task}, {split}": tensors_fingerprint(
-            {"ids": rows.table.ids, "offsets": rows.table.offsets, "labels": rows.labels}
-        )
-        for task, parts in splits.items()
-        for split, rows in parts.items()
-    }
-    files = {f"{key}={path}": content_checksum(path) for key, path in data_files(plan.config)}
-    files |= dataset_rows(plan.config, plan.tasks)
-    return {
-        "config": asdict(plan.config),
-        "files": files,
-        "rows": rows,
-        "weights": tensors_fingerprint(plan.start.network.state_dict()),
-        "versions": versions(),
-    }
-
-
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed since a run was started, apart from versions and a larger number of epochs."""
-    problems = [*_config_changes(then["config"], now["config"], folder)]
-    again = "put back what the run began with, or start a new run"
-    problems += [
-        Problem(key, "another content than when the run began", "the same file", again)
-        for key, checksum in then["files"].items()
-        if now["files"].get(key, checksum) != checksum
-    ]
-    if not problems:
-        problems += [
-            Problem(f"rows of {key}", "other token ids or labels than when the run began", "the same rows", again)
-            for key, checksum in then["rows"].items()
-            if now["rows"].get(key) != checksum
-        ]
-    if not problems and then["weights"] != now["weights"]:
-        found = "other weights, before the first step, than when the run began"
-        problems.append(Problem("backbone or model.init_from", found, "the same weights", again))
-    return problems
-
-
-def version_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return which packages have changed, as text; empty if none has."""
-    before, after = then["versions"], now["versions"]
-    return ", ".join(
-        f"{name} {before.get(name)} is now {after[name]}" for name in after if before.get(name) != after[name]
-    )
-
-
-def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterator[Problem]:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for name in dict.fromkeys([*then, *now]):
-            yield from _config_changes(then.get(name), now.get(name), folder, f"{key}.{name}".lstrip("."))
-    elif key == "trainer.max_epochs" and isinstance(then, int) and isinstance(now, int) and now > then:
-        return  # more epochs continue what was begun
-    elif then != now:
-        repair = "put it back, or start a new run with it"
-        yield Problem(f"{folder / 'config.yaml'}: {key}", shown(now), f"{shown(then)}, as when the run began", repair)

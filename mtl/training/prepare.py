@@ -15,8 +15,9 @@ from mtl.base.run_folder import CHECKPOINTS, begin, find_model, remove_leftovers
 from mtl.config.fields import Config
 from mtl.data.datamodule import EncodedSplit, Splits
 from mtl.data.pairs import Pairs
+from mtl.training.fingerprint import changes, fingerprint, version_changes
 from mtl.training.inputs import load_inputs
-from mtl.training.plan import RunPlan, changes, identity, make_plan, version_changes
+from mtl.training.plan import RunPlan, make_plan
 from mtl.training.resume_points import Point, last_point
 from mtl.training.stopping import Stop
 from mtl.training.trainer import Training, make_data, make_resume_points, make_training
@@ -35,7 +36,7 @@ class Prepared:
         stop: Whether the process is to end.
         resume: Whether it continues a run.
         point: The resume point that it continues from; None if it starts from the first step.
-        identity: What it depends on, see `mtl.training.plan.identity`.
+        inputs: The fingerprint of what it depends on, see `mtl.training.fingerprint`.
         activations: The activations of frozen layers, computed when they are first needed.
         training: What trains the network; None if everything is frozen, and after training.
     """
@@ -46,7 +47,7 @@ class Prepared:
     stop: Stop
     resume: bool
     point: Point | None
-    identity: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     activations: FrozenActivations
     training: Training | None
 
@@ -58,7 +59,7 @@ def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop
         MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
     """
     run = prepare_process(config, folder, stop, resume=resume)
-    _check_same(run.identity, run.point, folder, resume=resume)
+    _check_same(run.inputs, run.point, folder, resume=resume)
     remove_leftovers(folder)
     if not resume:
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
@@ -71,16 +72,16 @@ def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop
 def prepare_process(config: Config, folder: Path, stop: Stop, rank: int = 0, *, resume: bool = False) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
-    inputs = load_inputs(config)
-    plan = make_plan(config, folder, inputs, rank)
+    loaded = load_inputs(config)
+    plan = make_plan(config, folder, loaded, rank)
     splits = _tokenize(plan)
-    depends_on = identity(plan, splits)
+    inputs = fingerprint(plan, splits)
     activations = _frozen_activations(plan, splits, point)
     training = None
     if (data := make_data(plan, splits, activations)) is not None:
-        points = make_resume_points(plan, stop, depends_on, activations.used)
+        points = make_resume_points(plan, stop, inputs, activations.used)
         training = make_training(plan, data, activations, points, point)
-    return Prepared(plan, splits, inputs.pairs, stop, resume, point, depends_on, activations, training)
+    return Prepared(plan, splits, loaded.pairs, stop, resume, point, inputs, activations, training)
 
 
 def _tokenize(plan: RunPlan) -> Splits:

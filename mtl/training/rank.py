@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     threading.Thread(target=_show_life, args=[Path(sign_of_life)], daemon=True).start()
     threading.Thread(target=_end_with, args=[sys.stdin.buffer, Path(meeting)], daemon=True).start()
 
-    from mtl.training.again import read_config
     from mtl.training.companions import join_as_companion
+    from mtl.training.reevaluate import read_config
     from mtl.training.run import follow
 
     place, connect = join_as_companion(Path(meeting))

@@ -270,8 +270,8 @@ def _was_interrupted(folder: Path, config: Config) -> bool:
     """Whether the folder holds this run, started and unfinished."""
     if not (folder / RUN_RECORD).is_file() or is_finished(folder):
         return False
-    from mtl.training.again import read_config
     from mtl.training.inputs import absolute
+    from mtl.training.reevaluate import read_config
 
     try:
         return read_config(folder) == absolute(config)

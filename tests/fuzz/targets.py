@@ -41,7 +41,7 @@ from mtl.inference.bulk import encode_to_file, predict_to_file
 from mtl.inference.models import MultiTaskModel, SentenceEncoder
 from mtl.model.sources import BackboneSpec, locate
 from mtl.reporting.run_page import write_run_page
-from mtl.training.again import evaluate_file, evaluate_run
+from mtl.training.reevaluate import evaluate_file, evaluate_run
 from mtl.training.run import train
 from tests.fuzz import mutations
 from tests.support import configs, runs

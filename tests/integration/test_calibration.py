@@ -16,7 +16,7 @@ from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.decision import Calibration, log_softmax
 from mtl.predict import main as predict
-from mtl.training.again import evaluate_file, evaluate_run
+from mtl.training.reevaluate import evaluate_file, evaluate_run
 from tests.support.runs import data, rows, run, write_csv
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from mtl import MultiTaskModel
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import load_model, save_model
-from mtl.training.again import evaluate_file, evaluate_run
+from mtl.training.reevaluate import evaluate_file, evaluate_run
 from tests.support.runs import data, run
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mtl.base.errors import MtlError
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.inference.bulk import predict_to_file
 from mtl.model.saved import load_model
-from mtl.training.again import evaluate_run
+from mtl.training.reevaluate import evaluate_run
 from tests.support.runs import Probe, data, probed, run
 from tests.support.stages import BORROWED, OWN, head, staged
 

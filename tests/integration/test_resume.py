@@ -19,7 +19,7 @@ import yaml
 import mtl.train as command
 from mtl.base.errors import ConfigError, DiskError, ModelError, Terminated
 from mtl.training import checkpoints, resume_points
-from mtl.training.again import read_config
+from mtl.training.reevaluate import read_config
 from mtl.training.run import train
 from tests.support.resuming import COMMON, SCENARIOS, differences
 from tests.support.runs import Probe, config, data, probed

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.checks import load
-from mtl.config.combine import Combine
 from mtl.config.fields import Config
-from mtl.config.freezing import Decay, Layerwise, Uniform
+from mtl.config.learning_rates import Decay, Layerwise, Uniform
+from mtl.config.loss import Combine
 from tests.support.configs import changed, composed
 
 MONITORED = (

@@ -9,7 +9,7 @@ import pytest
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.task_names import RESERVED
 from mtl.config.checks import load
-from mtl.config.combine import Combine, LossName, WeightingName
+from mtl.config.loss import Combine, LossName, WeightingName
 from mtl.config.short_forms import SECTIONS
 from mtl.training import build, combination
 from mtl.training.combination import (
