@@ -23,9 +23,9 @@ from mtl.config.fields import Config, MultiStageConfig, TaskConfig, TrainerConfi
 from mtl.config.loss import AGGREGATIONS
 from mtl.config.short_forms import alone, section, settle_tasks, split_alike
 
-PLACE = "heads.tasks.{}"
+HEAD_KEY = "heads.tasks.{}"
 """Where the head of a task is configured."""
-SHOWN = ("accuracy", "macro_f1", "weighted_f1")
+VALIDATION_METRICS = ("accuracy", "macro_f1", "weighted_f1")
 """The figures of a task that are logged after each validation."""
 
 
@@ -164,7 +164,7 @@ def _labels(task: TaskConfig, place: str) -> Iterator[Problem]:
 
 _NAMED: tuple[tuple[str, Callable[[Config], Iterable[str]]], ...] = (
     ("freeze.heads", lambda config: () if config.freeze.heads == "all" else config.freeze.heads),
-    (PLACE, lambda config: config.heads.tasks),
+    (HEAD_KEY, lambda config: config.heads.tasks),
     ("loss.tasks.{}", lambda config: config.loss.tasks),
     ("loss.weights.{}", lambda config: config.loss.weights),
 )
@@ -182,7 +182,7 @@ def _names_of_tasks(config: Config) -> Iterator[Problem]:
 
 def _hidden_layers(config: Config) -> Iterator[Problem]:
     heads = [("heads.default", config.heads.default)]
-    for place, head in [*heads, *((PLACE.format(task), head) for task, head in config.heads.tasks.items())]:
+    for place, head in [*heads, *((HEAD_KEY.format(task), head) for task, head in config.heads.tasks.items())]:
         with suppress(InvalidValueError):
             if head.kind == "linear" and head.hidden is not None:
                 repair = f"give {place}.kind=mlp"
@@ -194,7 +194,7 @@ def _stages(config: Config) -> Iterator[Problem]:
     heads = {task: head for task, head in config.heads.tasks.items() if isinstance(head, MultiStageConfig)}
     lenders: dict[str, str] = {}
     for task, head in heads.items():
-        place = PLACE.format(task)
+        place = HEAD_KEY.format(task)
         for check in (_tree, _stage_map, _hidden_stage):
             yield from _until_invalid(check(head, place))
         with suppress(InvalidValueError):
@@ -204,7 +204,7 @@ def _stages(config: Config) -> Iterator[Problem]:
                 if lender not in config.data.tasks:
                     expected, repair = listed(others) or "another task", did_you_mean(lender, others)
                     yield Problem(f"{place}.first_stage.task", f"the task {lender!r}", expected, repair)
-    yield from circle_problems(PLACE, lenders)
+    yield from circle_problems(HEAD_KEY, lenders)
 
 
 def _tree(head: MultiStageConfig, place: str) -> Iterator[Problem]:
@@ -362,8 +362,8 @@ def _early_stopping(config: Config) -> Iterator[Problem]:
 
 def _monitor(config: Config) -> Iterator[Problem]:
     monitor, tasks = config.callbacks.monitor, list(config.data.tasks)
-    allowed = [f"val/{figure}" for figure in SHOWN]
-    allowed += [f"val/{task}/{figure}" for task in tasks for figure in SHOWN]
+    allowed = [f"val/{figure}" for figure in VALIDATION_METRICS]
+    allowed += [f"val/{task}/{figure}" for task in tasks for figure in VALIDATION_METRICS]
     if tasks and monitor not in allowed:
         yield Problem("callbacks.monitor", repr(monitor), listed(allowed, most=40), did_you_mean(monitor, allowed))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
-from mtl.config.checks import PLACE
+from mtl.config.checks import HEAD_KEY
 from mtl.config.fields import Config, MultiStageConfig
 from mtl.config.learning_rates import Decay, Layerwise
 from mtl.data.tasks import TaskData
@@ -161,11 +161,11 @@ def check_stages(config: Config, tasks: Mapping[str, TaskData]) -> None:
     for name, head in heads.items():
         wrong: list[Problem] = []
         if head.separator is not None:
-            wrong += separator_problems(f"{PLACE.format(name)}.separator", head.separator, name, labels[name])
+            wrong += separator_problems(f"{HEAD_KEY.format(name)}.separator", head.separator, name, labels[name])
         if not wrong:
             specs[name] = multi_stage_spec(head, labels[name])
         problems += wrong
-    problems += spec_problems(PLACE, specs, labels)
+    problems += spec_problems(HEAD_KEY, specs, labels)
     if problems:
         raise ConfigError(problems)
 

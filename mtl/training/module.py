@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mtl.config.checks import SHOWN
+from mtl.config.checks import VALIDATION_METRICS
 from mtl.data.batch import Batch
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
@@ -287,14 +287,14 @@ class MultiTaskModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log each task's metrics and their means over the tasks, ``val/<metric>``; NaN if logits are not finite."""
-        means: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
+        means: dict[str, list[Tensor]] = {name: [] for name in VALIDATION_METRICS}
         for task in self.tasks:
             scores = self._metrics(task).compute()
             self._metrics(task).reset()
             if bad := int(scores["not_finite"]):
                 rows = int(scores["confusion"].sum())
                 log.warning("validation of %s: the logits of %d of %d rows are not finite", task, bad, rows)
-            for name in SHOWN:
+            for name in VALIDATION_METRICS:
                 score = scores[name] * NAN if bad else scores[name]
                 means[name].append(score)
                 self.log(f"val/{task}/{name}", score.float())
