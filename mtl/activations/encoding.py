@@ -44,22 +44,16 @@ T = TypeVar("T")
 class Encoding:
     """How sentences are run through the encoder when nothing is trained.
 
-    Attributes:
-        pad_id: The tokenizer's padding id.
-        batch_size: The most rows of a batch.
-        max_tokens: The most padded tokens of a batch.
-        precision: ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively.
-        progress: What the progress is called, see `tracked`; ``None`` to show none.
-
     Raises:
         ConfigError: A size is not positive, or there is no such precision.
     """
 
-    pad_id: int
-    batch_size: int = 128
-    max_tokens: int = 16_384
+    pad_id: int  # the tokenizer's padding id
+    batch_size: int = 128  # the most rows of a batch
+    max_tokens: int = 16_384  # the most padded tokens of a batch
+    # ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively
     precision: Precision = "fp32"
-    progress: str | None = None
+    progress: str | None = None  # what the progress is called, see `tracked`; ``None`` to show none
 
     def __post_init__(self) -> None:
         sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}

@@ -30,25 +30,15 @@ _STARTING_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that can be removed on its own.
+    """Something that can be removed on its own."""
 
-    Attributes:
-        kind: ``activations``, ``examples``, ``tiny`` or ``pages``.
-        path: A file or a folder.
-        what: What it holds, for a person.
-        rows: How many rows; ``None`` where it has none, or they cannot be counted.
-        size: Bytes on disk.
-        used: When it was last used (examples: written), in seconds since the epoch.
-        users: The ids of the processes that use it now, as far as that is known.
-    """
-
-    kind: str
-    path: Path
-    what: str
-    rows: int | None
-    size: int
-    used: float
-    users: tuple[int, ...] = ()
+    kind: str  # ``activations``, ``examples``, ``tiny`` or ``pages``
+    path: Path  # a file or a folder
+    what: str  # what it holds, for a person
+    rows: int | None  # how many rows; ``None`` where it has none, or they cannot be counted
+    size: int  # bytes on disk
+    used: float  # when it was last used (examples: written), in seconds since the epoch
+    users: tuple[int, ...] = ()  # the ids of the processes that use it now, as far as that is known
 
 
 def entries(kind: str | None = None) -> list[Entry]:

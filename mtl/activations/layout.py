@@ -129,16 +129,12 @@ class KeyTable:
 class Layout:
     """The shape of the rows of a source; their numbers are float32.
 
-    Attributes:
-        dim: ``H``, the numbers of a vector.
-        ragged: Whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one.
-
     Raises:
         ValueError: ``dim`` is less than 1.
     """
 
-    dim: int
-    ragged: bool = False
+    dim: int  # ``H``, the numbers of a vector
+    ragged: bool = False  # whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -152,17 +148,11 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Some rows in memory.
+    """Some rows in memory."""
 
-    Attributes:
-        keys: The key of each row, ``S16``, ``(N,)``.
-        lengths: The vectors of each row, int64, ``(N,)``.
-        values: The vectors of all rows, one after the other, ``(sum(lengths), H)``.
-    """
-
-    keys: NDArray[np.bytes_]
-    lengths: NDArray[np.int64]
-    values: NDArray[Any]
+    keys: NDArray[np.bytes_]  # the key of each row, ``S16``, ``(N,)``
+    lengths: NDArray[np.int64]  # the vectors of each row, int64, ``(N,)``
+    values: NDArray[Any]  # the vectors of all rows, one after the other, ``(sum(lengths), H)``
 
     def __len__(self) -> int:
         return len(self.keys)

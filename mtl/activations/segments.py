@@ -38,17 +38,11 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment on disk.
-
-    Attributes:
-        index: Its index file.
-        size: The bytes of its values.
-        checksum: Their CRC-32.
-    """
+    """A segment on disk."""
 
     index: Path
-    size: int
-    checksum: int
+    size: int  # the bytes of its values
+    checksum: int  # their CRC-32
 
     @property
     def values(self) -> Path:

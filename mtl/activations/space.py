@@ -123,17 +123,11 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """A source's folder in the cache.
-
-    Attributes:
-        path: The folder.
-        size: The bytes of its files.
-        used: When it was last opened or written, in seconds since the epoch.
-    """
+    """A source's folder in the cache."""
 
     path: Path
-    size: int
-    used: float
+    size: int  # the bytes of its files
+    used: float  # when it was last opened or written, in seconds since the epoch
 
 
 def folder_lock(folder: Path) -> AbstractContextManager[bool]:

@@ -26,17 +26,11 @@ _CELLS = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One run's predictions on the rows of one task.
+    """One run's predictions on the rows of one task."""
 
-    Attributes:
-        labels: True classes, ``(N,)`` from 0.
-        predicted: Predicted classes, ``(N,)``.
-        classes: ``C``.
-    """
-
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    classes: int
+    labels: NDArray[np.int64]  # true classes, ``(N,)`` from 0
+    predicted: NDArray[np.int64]  # predicted classes, ``(N,)``
+    classes: int  # ``C``
 
 
 def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[np.float32]]:
@@ -105,15 +99,10 @@ def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) 
 
 @dataclass(frozen=True, slots=True)
 class SeedNoise:
-    """The noise that the choice of the seeds adds to a difference between two scenarios.
+    """The noise that the choice of the seeds adds to a difference between two scenarios."""
 
-    Attributes:
-        error: The standard error of the difference over seeds.
-        freedom: The degrees of freedom of that estimate, which is uncertain with few seeds.
-    """
-
-    error: float
-    freedom: float
+    error: float  # the standard error of the difference over seeds
+    freedom: float  # the degrees of freedom of that estimate, which is uncertain with few seeds
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,21 +20,13 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of every scenario.
+    """One figure of every scenario."""
 
-    Attributes:
-        key: Its name for programs: ``sentiment.macro_f1``.
-        task: The task that it belongs to, or None.
-        header: Its name for a reader, without the task.
-        figure: Finds the figure of a scenario.
-        shown: Writes it for a reader.
-    """
-
-    key: str
-    task: str | None
-    header: str
-    figure: Callable[[Figures], Spread | None]
-    shown: Callable[[Figures], str]
+    key: str  # its name for programs: ``sentiment.macro_f1``
+    task: str | None  # the task that it belongs to, or None
+    header: str  # its name for a reader, without the task
+    figure: Callable[[Figures], Spread | None]  # finds the figure of a scenario
+    shown: Callable[[Figures], str]  # writes it for a reader
 
 
 def columns(comparison: Comparison) -> list[Column]:

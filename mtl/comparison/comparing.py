@@ -19,37 +19,23 @@ RankedBy = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of comparing scenarios.
+    """The result of comparing scenarios."""
 
-    Attributes:
-        rows: The metrics of each scenario, the best first: by validation score, see ``ranked_by``.
-        tasks: The tasks that the score averages.
-        rare: The rare classes of each task.
-        ranked_by: ``validation``, or ``test`` where some run has no validation metrics.
-        best: The scenario that ranks first.
-        cheapest: The scenario with the shortest training, of those that are trained.
-        best_with_fewest_rows: The best of those with the fewest training rows; None where all have equally many, or
-            nothing is trained on the fewest.
-        differences: The differences of all scenarios from these three.
-        resamples: The number of resamples of the bootstrap.
-        unfinished: Jobs without metrics.
-        unreadable: Problems of files that could not be read; their runs are left out.
-        notes: Further notes for the reader.
-        sharing: What each task gains or loses by sharing the encoder: trained with others minus trained alone.
-    """
-
-    rows: Sequence[Figures]
-    tasks: Sequence[str]
-    rare: Mapping[str, Sequence[str]]
-    ranked_by: RankedBy
-    best: Figures
-    cheapest: Figures
+    rows: Sequence[Figures]  # the metrics of each scenario, the best first: by validation score, see ``ranked_by``
+    tasks: Sequence[str]  # the tasks that the score averages
+    rare: Mapping[str, Sequence[str]]  # the rare classes of each task
+    ranked_by: RankedBy  # ``validation``, or ``test`` where some run has no validation metrics
+    best: Figures  # the scenario that ranks first
+    cheapest: Figures  # the scenario with the shortest training, of those that are trained
+    # The best of those with the fewest training rows; None where all have equally many, or nothing is trained on the
+    # fewest
     best_with_fewest_rows: Figures | None
-    differences: Sequence[Difference]
-    resamples: int
-    unfinished: Sequence[Unfinished] = ()
-    unreadable: Sequence[Problem] = ()
-    notes: Sequence[str] = ()
+    differences: Sequence[Difference]  # the differences of all scenarios from these three
+    resamples: int  # the number of resamples of the bootstrap
+    unfinished: Sequence[Unfinished] = ()  # jobs without metrics
+    unreadable: Sequence[Problem] = ()  # problems of files that could not be read; their runs are left out
+    notes: Sequence[str] = ()  # further notes for the reader
+    # What each task gains or loses by sharing the encoder: trained with others minus trained alone
     sharing: Sequence[Difference] = ()
 
     def row(self, name: str) -> Figures:

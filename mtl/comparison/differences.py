@@ -37,30 +37,18 @@ _RESAMPLES_PER_SCENARIO = 80  # keeps the least p-value times the number of test
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The measure of a scenario minus that of the reference.
-
-    Attributes:
-        scenario: Name of the scenario.
-        reference: Name of the scenario that it is compared with.
-        task: The task, or None for the score over all tasks.
-        measure: ``score``, ``accuracy``, ``macro_f1`` or ``rare_f1``.
-        value: The observed difference, averaged over the seeds of each scenario.
-        low: The lower end of its 95 % interval.
-        high: The upper end.
-        p: The two-sided p-value.
-        p_adjusted: The same, adjusted for all scenarios that are compared with the reference in this measure.
-        over_seeds: Whether seed noise is included; with one seed of each scenario only that of the test rows is.
-    """
+    """The measure of a scenario minus that of the reference."""
 
     scenario: str
-    reference: str
-    task: str | None
-    measure: str
-    value: float
-    low: float
-    high: float
+    reference: str  # name of the scenario that it is compared with
+    task: str | None  # the task, or None for the score over all tasks
+    measure: str  # ``score``, ``accuracy``, ``macro_f1`` or ``rare_f1``
+    value: float  # the observed difference, averaged over the seeds of each scenario
+    low: float  # the lower end of its 95 % interval
+    high: float  # the upper end
     p: float
-    p_adjusted: float
+    p_adjusted: float  # the same, adjusted for all scenarios that are compared with the reference in this measure
+    # Whether seed noise is included; with one seed of each scenario only that of the test rows is
     over_seeds: bool = True
 
     @property
@@ -79,17 +67,11 @@ class _Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """A difference with its noise.
+    """A difference with its noise."""
 
-    Attributes:
-        observed: The observed difference, averaged over the seeds of each scenario.
-        values: Differences on resampled rows, with seed noise where it is known.
-        over_seeds: Whether seed noise is known.
-    """
-
-    observed: float
-    values: Floats
-    over_seeds: bool
+    observed: float  # the observed difference, averaged over the seeds of each scenario
+    values: Floats  # differences on resampled rows, with seed noise where it is known
+    over_seeds: bool  # whether seed noise is known
 
 
 class PairedBootstrap:

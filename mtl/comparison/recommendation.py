@@ -20,17 +20,11 @@ _KEPT = 0.01  # a negligible loss of correlation
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One piece of advice.
+    """One piece of advice."""
 
-    Attributes:
-        question: The question, in a few words.
-        answer: The recommended scenario, or what is missing.
-        reasons: Sentences with the supporting numbers.
-    """
-
-    question: str
-    answer: str
-    reasons: Sequence[str]
+    question: str  # the question, in a few words
+    answer: str  # the recommended scenario, or what is missing
+    reasons: Sequence[str]  # sentences with the supporting numbers
 
 
 def recommend(comparison: Comparison) -> list[Advice]:

@@ -99,23 +99,14 @@ SHARING = "Each task trained together with the others, minus the same trained al
 
 @dataclass(frozen=True, slots=True)
 class SharingRow:
-    """What a task gains or loses by sharing the encoder, as it is written.
+    """What a task gains or loses by sharing the encoder, as it is written."""
 
-    Attributes:
-        scenario: The scenario with the other tasks.
-        task: The task.
-        measure: What was measured.
-        alone: The figure of the task alone.
-        together: That with the others.
-        difference: The second minus the first.
-    """
-
-    scenario: str
+    scenario: str  # the scenario with the other tasks
     task: str
-    measure: str
-    alone: str
-    together: str
-    difference: Difference
+    measure: str  # what was measured
+    alone: str  # the figure of the task alone
+    together: str  # that with the others
+    difference: Difference  # the second minus the first
 
 
 def sharing(comparison: Comparison) -> list[SharingRow]:

@@ -23,29 +23,23 @@ class Batch:
     """The rows of a step: ``B`` rows over all tasks, those of one task next to each other.
 
     It has either ``ids`` and ``mask``, or ``features``, the cached activations of frozen layers.
-
-    Attributes:
-        ids: Token ids, int64, ``(B, S)``, or None.
-        mask: True on tokens and false on padding, bool, ``(B, S)``, or None.
-        slices: The slice of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
-            their rows. A slice is empty if only other processes have rows of the task.
-        labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
-        indices: Which rows of each task's table these are, int64, ``(B_task,)``.
-        features: Cached activations, float, ``(B, ...)``, or None.
-        inverse: If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this
-            is the index of each row among them, int64, ``(B,)``.
-        boundary: If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues.
-        whole: If several processes share the step, the rows of each task in all of them, int64, on the CPU.
     """
 
-    ids: Tensor | None
-    mask: Tensor | None
+    ids: Tensor | None  # token ids, int64, ``(B, S)``, or None
+    mask: Tensor | None  # true on tokens and false on padding, bool, ``(B, S)``, or None
+    # The slice of each task's rows among the ``B``; the keys are the tasks of the step, in the order of their rows. A
+    # slice is empty if only other processes have rows of the task.
     slices: dict[str, slice]
+    # The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it
     labels: dict[str, Tensor]
-    indices: dict[str, Tensor]
-    features: Tensor | None = None
+    indices: dict[str, Tensor]  # which rows of each task's table these are, int64, ``(B_task,)``
+    features: Tensor | None = None  # cached activations, float, ``(B, ...)``, or None
+    # If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this is the
+    # index of each row among them, int64, ``(B,)``
     inverse: Tensor | None = None
+    # If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues
     boundary: int | None = None
+    # If several processes share the step, the rows of each task in all of them, int64, on the CPU
     whole: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:

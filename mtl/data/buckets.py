@@ -24,19 +24,14 @@ def generator(*key: str | int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How large a batch may be.
+    """How large a batch may be."""
 
-    Attributes:
-        batch_size: The most rows of a batch, per process.
-        max_tokens: The most tokens of a batch, padding included, per process; nothing for no such limit. With several
-            processes it is their mean: a batch is as large as one process with all their tokens would make it, and
-            where its rows cannot be shared out evenly one process has one row more than another.
-        world_size: The number of processes that share a batch, each taking every ``world_size``-th row.
-    """
-
-    batch_size: int
+    batch_size: int  # the most rows of a batch, per process
+    # The most tokens of a batch, padding included, per process; nothing for no such limit. With several processes it is
+    # their mean: a batch is as large as one process with all their tokens would make it, and where its rows cannot be
+    # shared out evenly one process has one row more than another.
     max_tokens: int | None = None
-    world_size: int = 1
+    world_size: int = 1  # the number of processes that share a batch, each taking every ``world_size``-th row
 
     def rows(self, longest: int) -> int:
         """Return the most rows of a batch, over all processes, whose longest row has ``longest`` tokens."""

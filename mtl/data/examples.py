@@ -38,17 +38,11 @@ _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled sentence.
+    """One labelled sentence."""
 
-    Attributes:
-        text: The sentence, exactly as in the file.
-        label: The name of its class.
-        source: Where it comes from: ``reviews.csv:17``.
-    """
-
-    text: str
-    label: str
-    source: str
+    text: str  # the sentence, exactly as in the file
+    label: str  # the name of its class
+    source: str  # where it comes from: ``reviews.csv:17``
 
 
 class Texts(Table):

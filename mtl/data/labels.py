@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 class LabelSet:
     """The names of the classes, in the order of a head's logits.
 
-    Attributes:
-        names: The labels; class ``i`` is ``names[i]``.
-
     Raises:
         ValueError: There is no label, or one stands twice.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the labels; class ``i`` is ``names[i]``
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -25,47 +25,29 @@ Rows = dict[str, "NDArray[np.int64]"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One batch of training.
+    """One batch of training."""
 
-    Attributes:
-        number: Its number over all epochs, from 0.
-        rows: The rows of this process.
-        whole: The rows of all processes.
-    """
-
-    number: int
-    rows: Rows
-    whole: Rows
+    number: int  # its number over all epochs, from 0
+    rows: Rows  # the rows of this process
+    whole: Rows  # the rows of all processes
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCount:
-    """What an epoch takes from one task.
+    """What an epoch takes from one task."""
 
-    Attributes:
-        rows: The number of rows, those of repeated passes counted again.
-        batches: The number of batches, which is the number of steps the task has a part in.
-        passes: The number of times the epoch goes over the task's rows, as a fraction of the batches of a pass.
-    """
-
-    rows: int
-    batches: int
-    passes: float
+    rows: int  # the number of rows, those of repeated passes counted again
+    batches: int  # the number of batches, which is the number of steps the task has a part in
+    passes: float  # the number of times the epoch goes over the task's rows, as a fraction of the batches of a pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochPlan:
-    """The steps of one epoch, over all processes.
+    """The steps of one epoch, over all processes."""
 
-    Attributes:
-        epoch: The number of the epoch, from 0.
-        steps: The rows of each step, in order.
-        counts: What the epoch takes from each task.
-    """
-
-    epoch: int
-    steps: tuple[Rows, ...]
-    counts: dict[str, TaskCount]
+    epoch: int  # the number of the epoch, from 0
+    steps: tuple[Rows, ...]  # the rows of each step, in order
+    counts: dict[str, TaskCount]  # what the epoch takes from each task
 
 
 def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) -> dict[str, int]:
@@ -235,14 +217,10 @@ class OptimizerSteps:
     """How the batches of training become optimizer steps.
 
     As Lightning counts them: a step takes ``accumulate`` batches, and the last step of an epoch what is left of them.
-
-    Attributes:
-        batches: Batches of an epoch that training takes.
-        accumulate: Batches whose gradients a step sums up.
     """
 
-    batches: int
-    accumulate: int = 1
+    batches: int  # batches of an epoch that training takes
+    accumulate: int = 1  # batches whose gradients a step sums up
 
     @property
     def per_epoch(self) -> int:

@@ -25,17 +25,11 @@ KEY = "retention"
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """``N`` pairs of sentences.
-
-    Attributes:
-        first: The first sentence of each pair.
-        second: The second one.
-        scores: How similar they are, the larger the more, float64 ``(N,)``; only their order counts.
-    """
+    """``N`` pairs of sentences."""
 
     first: list[str]
     second: list[str]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64]  # how similar they are, the larger the more, float64 ``(N,)``; only their order counts
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -14,19 +14,15 @@ _MOST_CHARACTERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file to read.
+    """Which columns of a file to read."""
 
-    Attributes:
-        by_role: The name of each column that is needed by its role: ``{"text": "sentence", "label": "stars"}``.
-        config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
-        extra: Further columns whose values are kept as they are, for the figures of parts of the rows.
-        label_optional: Whether a row may have no label.
-    """
-
+    # The name of each column that is needed by its role: ``{"text": "sentence", "label": "stars"}``
     by_role: Mapping[str, str]
+    # Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages
     config_key: str = ""
+    # Further columns whose values are kept as they are, for the figures of parts of the rows
     extra: tuple[str, ...] = field(default=(), kw_only=True)
-    label_optional: bool = field(default=False, kw_only=True)
+    label_optional: bool = field(default=False, kw_only=True)  # whether a row may have no label
 
     @property
     def names(self) -> list[str]:

@@ -89,21 +89,13 @@ def stratified_split(keys: KeyArray, labels: IntArray, fractions: Sequence[float
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """The rows by text, ``G`` groups in the order in which the seed takes them; all arrays int64.
+    """The rows by text, ``G`` groups in the order in which the seed takes them; all arrays int64."""
 
-    Attributes:
-        of_row: The group of each row; shape ``(N,)``.
-        sizes: The rows of each group; shape ``(G,)``.
-        strata: The label that each group counts for: the rarest of its labels; shape ``(G,)``.
-        pair_groups: Group of each distinct pair of group and label; shape ``(P,)``.
-        pair_labels: Label of that pair; shape ``(P,)``.
-    """
-
-    of_row: IntArray
-    sizes: IntArray
-    strata: IntArray
-    pair_groups: IntArray
-    pair_labels: IntArray
+    of_row: IntArray  # the group of each row; shape ``(N,)``
+    sizes: IntArray  # the rows of each group; shape ``(G,)``
+    strata: IntArray  # the label that each group counts for: the rarest of its labels; shape ``(G,)``
+    pair_groups: IntArray  # group of each distinct pair of group and label; shape ``(P,)``
+    pair_labels: IntArray  # label of that pair; shape ``(P,)``
 
     @classmethod
     def of(cls, keys: KeyArray, labels: IntArray, seed: int) -> _Groups:

@@ -27,45 +27,35 @@ _SPLIT_WITH = ".split_with"
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """Where the data of a task comes from.
-
-    Attributes:
-        name: The task (``sentiment``).
-        train: File with the training rows.
-        val: File with the validation rows; without it they are split off from the training file.
-        test: File with the test rows; without it they are split off from the training file.
-        path: In place of ``train``: one file to be split.
-        dataset: In place of all files: a data set.
-        text_column: The column with the sentences, the same in each file.
-        label_column: The column with the labels, the same in each file.
-        labels: The labels in the order of their class ids; ``None`` for those of the training rows, sorted, or in the
-            order of the data set's classes.
-        fractions: The shares of train, val and test where a file is split; those of given files fall away and the
-            others keep their proportions. A share of 0 for val or test leaves it empty.
-        slices: Further columns of the files, by whose values the figures are divided.
-        train_share: The share of the training rows that is used, above 0: the same of each label, one text of it at
-            least, drawn by the seed. Smaller shares are parts of larger ones.
-        missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file.
-        split_with: The label columns of all tasks that are split off the same file. Each of these tasks computes one
-            split of the rows of all of them, so that no text is in train for one task and in test for another.
-        most_rows: By split the rows that are used, a sample drawn by the seed, of training stratified by label with one
-            text of each at least; all of a split that is not named.
-    """
+    """Where the data of a task comes from."""
 
     name: str
-    train: str | os.PathLike[str] | None = None
+    train: str | os.PathLike[str] | None = None  # file with the training rows
+    # File with the validation rows; without it they are split off from the training file
     val: str | os.PathLike[str] | None = None
+    # File with the test rows; without it they are split off from the training file
     test: str | os.PathLike[str] | None = None
-    path: str | os.PathLike[str] | None = None
-    dataset: DatasetSpec | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    path: str | os.PathLike[str] | None = None  # in place of ``train``: one file to be split
+    dataset: DatasetSpec | None = None  # in place of all files: a data set
+    text_column: str = "text"  # the column with the sentences, the same in each file
+    label_column: str = "label"  # the column with the labels, the same in each file
+    # The labels in the order of their class ids; ``None`` for those of the training rows, sorted, or in the order of
+    # the data set's classes
     labels: tuple[str, ...] | None = None
+    # The shares of train, val and test where a file is split; those of given files fall away and the others keep their
+    # proportions. A share of 0 for val or test leaves it empty.
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    slices: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()  # further columns of the files, by whose values the figures are divided
+    # The share of the training rows that is used, above 0: the same of each label, one text of it at least, drawn by
+    # the seed. Smaller shares are parts of larger ones.
     train_share: float = 1.0
+    # What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file
     missing: Missing = "skip"
+    # The label columns of all tasks that are split off the same file. Each of these tasks computes one split of the
+    # rows of all of them, so that no text is in train for one task and in test for another.
     split_with: tuple[str, ...] = ()
+    # By split the rows that are used, a sample drawn by the seed, of training stratified by label with one text of each
+    # at least; all of a split that is not named
     most_rows: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,22 +86,14 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """The data of one task, ready to be tokenised.
-
-    Attributes:
-        name: The task.
-        labels: Its labels; the place of a label is its class id.
-        train: The rows to train on; each label has one at least.
-        val: The rows to choose by; may be empty if their share is 0.
-        test: The rows to report on; may be empty if their share is 0.
-        warnings: What is allowed but probably not meant, a text each, such as rows that train and test share.
-    """
+    """The data of one task, ready to be tokenised."""
 
     name: str
-    labels: LabelSet
-    train: Examples
-    val: Examples
-    test: Examples
+    labels: LabelSet  # its labels; the place of a label is its class id
+    train: Examples  # the rows to train on; each label has one at least
+    val: Examples  # the rows to choose by; may be empty if their share is 0
+    test: Examples  # the rows to report on; may be empty if their share is 0
+    # What is allowed but probably not meant, a text each, such as rows that train and test share
     warnings: list[str] = field(default_factory=list)
 
     @property

@@ -25,15 +25,10 @@ UNLIMITED = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """The token ids of ``N`` texts, one after the other in one array.
+    """The token ids of ``N`` texts, one after the other in one array."""
 
-    Attributes:
-        ids: The ids of all rows, int32, ``(T,)`` for ``T`` tokens in all.
-        offsets: Where each row begins and the last one ends, int64, ``(N + 1,)``.
-    """
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    ids: NDArray[np.int32]  # the ids of all rows, int32, ``(T,)`` for ``T`` tokens in all
+    offsets: NDArray[np.int64]  # where each row begins and the last one ends, int64, ``(N + 1,)``
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

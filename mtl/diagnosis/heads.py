@@ -29,16 +29,11 @@ class Scaling:
 
     The division makes a penalty comparable between encoders. The rotation changes no head and no distance; it lets
     `fit_heads` scale its steps along each axis.
-
-    Attributes:
-        mean: ``(H,)``.
-        axes: Orthonormal columns ``(H, H)``.
-        norm: The root mean square of the centred embeddings' lengths.
     """
 
-    mean: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    norm: float
+    mean: NDArray[np.float32]  # ``(H,)``
+    axes: NDArray[np.float32]  # orthonormal columns ``(H, H)``
+    norm: float  # the root mean square of the centred embeddings' lengths
 
     @classmethod
     def of(cls, embeddings: NDArray[np.float32]) -> Scaling:

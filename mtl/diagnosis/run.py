@@ -41,15 +41,10 @@ MOST_CURVES = 12
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The embeddings of one task.
+    """The embeddings of one task."""
 
-    Attributes:
-        splits: Embeddings of each split's rows ``(N, H)``.
-        views: Further views of the training rows, see `mtl.diagnosis.cross_validation`.
-    """
-
-    splits: dict[str, NDArray[np.float32]]
-    views: list[NDArray[np.float32]]
+    splits: dict[str, NDArray[np.float32]]  # embeddings of each split's rows ``(N, H)``
+    views: list[NDArray[np.float32]]  # further views of the training rows, see `mtl.diagnosis.cross_validation`
 
 
 def diagnose_run(

@@ -20,19 +20,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """All rows, the most suspicious label first; ``N`` rows.
+    """All rows, the most suspicious label first; ``N`` rows."""
 
-    Attributes:
-        order: Row numbers ``(N,)``, int64.
-        scores: The self-confidence of each row of ``order`` ``(N,)``: the probability of its label.
-        suggested: The most probable other class of each row of ``order`` ``(N,)``, int64.
-        count: The number of first rows that are wrong according to confident learning.
-    """
-
-    order: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    suggested: NDArray[np.int64]
-    count: int
+    order: NDArray[np.int64]  # row numbers ``(N,)``, int64
+    scores: NDArray[np.float64]  # the self-confidence of each row of ``order`` ``(N,)``: the probability of its label
+    suggested: NDArray[np.int64]  # the most probable other class of each row of ``order`` ``(N,)``, int64
+    count: int  # the number of first rows that are wrong according to confident learning
 
 
 def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Suspects:

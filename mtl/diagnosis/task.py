@@ -23,36 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a task's data.
+    """A row of a task's data."""
 
-    Attributes:
-        split: ``train``, ``val`` or ``test``.
-        text: The sentence.
-        label: Its class.
-        source: Its file and line.
-    """
-
-    split: str
+    split: str  # ``train``, ``val`` or ``test``
     text: str
     label: str
-    source: str
+    source: str  # its file and line
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two rows with the same or nearly the same text; the first is a training row.
-
-    Attributes:
-        first: The training row.
-        second: A later training row, or one of another split.
-        cosine: The cosine of their embeddings.
-        same_text: Whether the texts are equal but for case, white space and punctuation.
-    """
+    """Two rows with the same or nearly the same text; the first is a training row."""
 
     first: Row
-    second: Row
-    cosine: float
-    same_text: bool
+    second: Row  # a later training row, or one of another split
+    cosine: float  # the cosine of their embeddings
+    same_text: bool  # whether the texts are equal but for case, white space and punctuation
 
     @property
     def kind(self) -> str:
@@ -64,27 +50,16 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class TaskDiagnosis:
-    """The diagnosis of one task.
-
-    Attributes:
-        task: The task.
-        sizes: Rows of each split.
-        more: The number of further rows whose gain ``needs`` estimates.
-        needs: The gain from more rows of each class, the largest first.
-        unseen: Predictions of the training rows by heads that have not seen them.
-        report: The metrics of ``unseen``.
-        suspects: The training rows, the most suspicious label first.
-        duplicates: Pairs of rows with the same or nearly the same text.
-    """
+    """The diagnosis of one task."""
 
     task: str
-    sizes: dict[str, int]
-    more: int
-    needs: list[ClassNeed]
-    unseen: Predictions
-    report: TaskReport
-    suspects: Suspects
-    duplicates: list[Duplicate]
+    sizes: dict[str, int]  # rows of each split
+    more: int  # the number of further rows whose gain ``needs`` estimates
+    needs: list[ClassNeed]  # the gain from more rows of each class, the largest first
+    unseen: Predictions  # predictions of the training rows by heads that have not seen them
+    report: TaskReport  # the metrics of ``unseen``
+    suspects: Suspects  # the training rows, the most suspicious label first
+    duplicates: list[Duplicate]  # pairs of rows with the same or nearly the same text
 
     def of_kind(self, kind: str) -> list[Duplicate]:
         """Return the duplicates of a kind, see `Duplicate.kind`."""

@@ -37,42 +37,25 @@ _MISTAKE_HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A training row near a mistake.
-
-    Attributes:
-        text: The sentence.
-        label: Its class.
-        source: Its file and line.
-        similarity: The cosine of the two embeddings, from -1 to 1.
-    """
+    """A training row near a mistake."""
 
     text: str
     label: str
-    source: str
-    similarity: float
+    source: str  # its file and line
+    similarity: float  # the cosine of the two embeddings, from -1 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A row with a wrong prediction.
-
-    Attributes:
-        text: The sentence.
-        label: Its true class.
-        predicted: Its predicted class.
-        probability: The probability of the predicted class.
-        margin: That probability minus the probability of the true class.
-        source: Its file and line.
-        nearest: The nearest training rows, the nearest first.
-    """
+    """A row with a wrong prediction."""
 
     text: str
-    label: str
+    label: str  # its true class
     predicted: str
-    probability: float
-    margin: float
-    source: str
-    nearest: tuple[Neighbour, ...] = ()
+    probability: float  # the probability of the predicted class
+    margin: float  # that probability minus the probability of the true class
+    source: str  # its file and line
+    nearest: tuple[Neighbour, ...] = ()  # the nearest training rows, the nearest first
 
     @property
     def contradicts(self) -> bool:
@@ -83,42 +66,25 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """The mistakes of one task on one split.
-
-    Attributes:
-        split: The split.
-        rows: The number of its rows.
-        wrong: The number of mistakes.
-        mistakes: The most confident mistakes, in that order.
-        slices: The metrics of its slices, those that need attention first.
-        note: Which training rows were searched for the nearest ones.
-    """
+    """The mistakes of one task on one split."""
 
     split: str
-    rows: int
-    wrong: int
-    mistakes: Sequence[Mistake]
-    slices: Sequence[SliceFigures]
-    note: str = ""
+    rows: int  # the number of its rows
+    wrong: int  # the number of mistakes
+    mistakes: Sequence[Mistake]  # the most confident mistakes, in that order
+    slices: Sequence[SliceFigures]  # the metrics of its slices, those that need attention first
+    note: str = ""  # which training rows were searched for the nearest ones
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The ``M`` training rows that are searched for the nearest ones.
-
-    Attributes:
-        texts: The sentences.
-        labels: Their classes.
-        sources: Their files and lines.
-        embeddings: ``(M, H)``.
-        note: Which training rows they are, for the reader.
-    """
+    """The ``M`` training rows that are searched for the nearest ones."""
 
     texts: Sequence[str]
     labels: Sequence[str]
-    sources: Sequence[str]
-    embeddings: Floats
-    note: str = ""
+    sources: Sequence[str]  # their files and lines
+    embeddings: Floats  # ``(M, H)``
+    note: str = ""  # which training rows they are, for the reader
 
 
 def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:

@@ -31,17 +31,11 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class ConfusionExample:
-    """An example of a confusion.
-
-    Attributes:
-        text: The sentence.
-        source: Its file and line.
-        probability: The probability of the predicted class.
-    """
+    """An example of a confusion."""
 
     text: str
-    source: str
-    probability: float
+    source: str  # its file and line
+    probability: float  # the probability of the predicted class
 
 
 ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
@@ -50,23 +44,14 @@ ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The predictions of one task on one split, ``N`` rows and ``C`` classes.
+    """The predictions of one task on one split, ``N`` rows and ``C`` classes."""
 
-    Attributes:
-        classes: The ``C`` class names in the order of the logits.
-        texts: The ``N`` sentences.
-        labels: Their true classes.
-        predicted: Their predicted classes.
-        probabilities: ``(N, C)`` floats.
-        sources: File and line of every sentence.
-    """
-
-    classes: Sequence[str]
-    texts: Sequence[str]
-    labels: Sequence[str]
-    predicted: Sequence[str]
-    probabilities: NDArray[np.floating]
-    sources: Sequence[str]
+    classes: Sequence[str]  # the ``C`` class names in the order of the logits
+    texts: Sequence[str]  # the ``N`` sentences
+    labels: Sequence[str]  # their true classes
+    predicted: Sequence[str]  # their predicted classes
+    probabilities: NDArray[np.floating]  # ``(N, C)`` floats
+    sources: Sequence[str]  # file and line of every sentence
 
     def __post_init__(self) -> None:
         lengths = {len(self.texts), len(self.labels), len(self.predicted), len(self.sources)}

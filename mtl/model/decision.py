@@ -19,16 +19,11 @@ class Calibration:
     """What stands between a head's logits and the probabilities that are given out: ``softmax((z + bias) / T)``.
 
     The predicted class is the greatest of ``z + bias``, so the temperature never changes it.
-
-    Attributes:
-        temperature: ``T``.
-        bias: What is added to the logits, one number for each class; ``None``: nothing.
-        tau: How much of the log-prior the bias takes out; for the report.
     """
 
-    temperature: float = 1.0
-    bias: tuple[float, ...] | None = None
-    tau: float = 0.0
+    temperature: float = 1.0  # ``T``
+    bias: tuple[float, ...] | None = None  # what is added to the logits, one number for each class; ``None``: nothing
+    tau: float = 0.0  # how much of the log-prior the bias takes out; for the report
 
     def adjusted(self, logits: Floats) -> NDArray[np.float64]:
         """Return ``z + bias``, float64 ``(N, C)``; their greatest is the predicted class."""

@@ -43,46 +43,27 @@ _NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class DenseSpec:
-    """A linear layer and an activation behind the pooling.
+    """A linear layer and an activation behind the pooling."""
 
-    Attributes:
-        in_features: Size of what comes in.
-        out_features: Size of what goes out.
-        bias: Whether the linear layer has a bias.
-        activation: A key of `mtl.model.pooling.ACTIVATIONS`.
-        path: The folder of its weights, in the model's folder.
-    """
-
-    in_features: int
-    out_features: int
-    bias: bool = True
-    activation: str = "tanh"
-    path: str = field(default="", compare=False)
+    in_features: int  # size of what comes in
+    out_features: int  # size of what goes out
+    bias: bool = True  # whether the linear layer has a bias
+    activation: str = "tanh"  # a key of `mtl.model.pooling.ACTIVATIONS`
+    path: str = field(default="", compare=False)  # the folder of its weights, in the model's folder
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceLayout:
-    """What a folder says about the way from a sentence to an embedding.
+    """What a folder says about the way from a sentence to an embedding."""
 
-    Attributes:
-        pooling: A key of `mtl.base.pooling.POOLINGS`, or several joined by ``+``.
-        normalize: Whether embeddings are scaled to length 1.
-        max_length: Longest input in tokens, with the special ones; None where the folder does not say.
-        do_lower_case: Whether text is lower-cased before it reaches the tokenizer.
-        dense: The Dense modules between pooling and normalisation.
-        prompts: Texts to put before a sentence, by their names.
-        default_prompt: The name of the prompt that is used where none is asked for; None for none.
-        include_prompt: Whether the tokens of a prompt count in the pooling.
-    """
-
-    pooling: str = "mean"
-    normalize: bool = False
-    max_length: int | None = None
-    do_lower_case: bool = False
-    dense: tuple[DenseSpec, ...] = ()
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
-    include_prompt: bool = True
+    pooling: str = "mean"  # a key of `mtl.base.pooling.POOLINGS`, or several joined by ``+``
+    normalize: bool = False  # whether embeddings are scaled to length 1
+    max_length: int | None = None  # longest input in tokens, with the special ones; None where the folder does not say
+    do_lower_case: bool = False  # whether text is lower-cased before it reaches the tokenizer
+    dense: tuple[DenseSpec, ...] = ()  # the Dense modules between pooling and normalisation
+    prompts: Mapping[str, str] = field(default_factory=dict)  # texts to put before a sentence, by their names
+    default_prompt: str | None = None  # the name of the prompt that is used where none is asked for; None for none
+    include_prompt: bool = True  # whether the tokens of a prompt count in the pooling
 
     def prompt(self, name: str | None = None, place: str = "prompt_name") -> str:
         """Return the text of a prompt; empty where there is none.

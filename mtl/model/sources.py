@@ -35,23 +35,15 @@ _CONVERT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """Which weights to take; of several sources the first in this order: random, path, package, name.
+    """Which weights to take; of several sources the first in this order: random, path, package, name."""
 
-    Attributes:
-        name: The model's id on the hub, ``owner/name``.
-        path: A local folder in the hub's layout.
-        package: A Python package that carries such a folder under ``model/``.
-        sha256: Expected SHA-256 of ``model.safetensors``, 64 hexadecimal digits; None to skip the check.
-        revision: Branch, tag or commit on the hub.
-        random: Small random weights, for tests.
-    """
-
-    name: str | None = None
-    path: str | None = None
-    package: str | None = None
+    name: str | None = None  # the model's id on the hub, ``owner/name``
+    path: str | None = None  # a local folder in the hub's layout
+    package: str | None = None  # a Python package that carries such a folder under ``model/``
+    # Expected SHA-256 of ``model.safetensors``, 64 hexadecimal digits; None to skip the check
     sha256: str | None = None
-    revision: str | None = None
-    random: bool = False
+    revision: str | None = None  # branch, tag or commit on the hub
+    random: bool = False  # small random weights, for tests
 
 
 def locate(spec: BackboneSpec) -> Path:

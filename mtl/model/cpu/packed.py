@@ -37,11 +37,7 @@ _PRODUCTS = ("projections", "attended", "inner", "outer")
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
-    """The modules of one layer by their part in it, whatever the family calls them.
-
-    Attributes:
-        ready: For each product of the layer weight and bias as they are multiplied, see `made_ready`.
-    """
+    """The modules of one layer by their part in it, whatever the family calls them."""
 
     query: nn.Linear
     key: nn.Linear
@@ -56,6 +52,7 @@ class PackedLayer:
     outer_dropout: nn.Dropout
     outer_norm: nn.LayerNorm
     heads: int
+    # For each product of the layer weight and bias as they are multiplied, see `made_ready`
     ready: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
