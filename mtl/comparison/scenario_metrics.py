@@ -76,19 +76,18 @@ class Figures:
         return self.total_seconds.mean if self.total_seconds else None
 
     @property
+    def cost(self) -> float:
+        """The same seconds to sort by, infinity where they are unknown."""
+        return float("inf") if self.seconds is None else self.seconds
+
+    @property
     def learns(self) -> bool:
         """Whether anything is trained."""
         return self.trainable_parameters is None or self.trainable_parameters.mean > 0
 
 
 def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequence[str]]) -> Figures:
-    """Return the metrics and the cost of a scenario.
-
-    Args:
-        scenario: The scenario.
-        tasks: The tasks that the score averages.
-        rare: The rare classes of each task, see `rare_classes`.
-    """
+    """Return the metrics and the cost of a scenario; the score averages ``tasks``, ``rare`` are their rare classes."""
     runs = scenario.runs
     costs = [_cost(run) for run in runs]
     totals = [cost.total_seconds for cost in costs]
@@ -155,10 +154,6 @@ def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
     """Return the classes of a task with less than `RARE_SHARE` of an equal share of the rows.
 
     The training rows of the run with the most of them count, or the test rows where no run records its training rows.
-
-    Args:
-        task: The task.
-        runs: Runs of the task.
     """
     recorded = [run.training_rows[task] for run in runs if task in run.training_rows]
     supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}

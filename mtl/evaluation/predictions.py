@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -73,17 +74,29 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
+    columns = (
+        predictions.texts,
+        predictions.labels,
+        predictions.predicted,
+        predictions.probabilities,
+        predictions.sources,
+    )
+    rows = (
+        (text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source)
+        for text, label, predicted, probabilities, source in zip(*columns, strict=True)
+    )
+    write_csv(path, chain([_header(predictions.classes)], rows))
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[str | float | None]]) -> None:
+    """Write rows as the module describes it: texts quoted and guarded, the file whole or not at all."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         # All texts are quoted: their semicolons then split no cell where a spreadsheet separates by semicolons.
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(_header(predictions.classes))
-        columns = (predictions.texts, predictions.labels, predictions.predicted, predictions.sources)
-        for text, label, predicted, source, row in zip(*columns, predictions.probabilities, strict=True):
-            probabilities = (round(float(value), _DECIMALS) for value in row)
-            writer.writerow([*map(guarded, (text, label, predicted)), *probabilities, guarded(source)])
+        writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def read_predictions(path: str | Path) -> Predictions:
