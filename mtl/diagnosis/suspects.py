@@ -45,7 +45,8 @@ def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     others[rows, labels] = -1.0
     suggested = others.argmax(axis=1)
     order = np.argsort(own, kind="stable")
-    return Suspects(order, own[order], suggested[order], off_diagonal(confident_joint(probabilities, labels)))
+    joint = confident_joint(probabilities, labels)
+    return Suspects(order, own[order], suggested[order], count=int(joint.sum() - joint.trace()))
 
 
 def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -60,7 +61,7 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
         labels: Class ids ``(N,)``.
 
     Returns:
-        Counts ``(C, C)``, int64: a row for each label, a column for each class that rows confidently belong to.
+        Counts ``(C, C)``: a row for each label, a column for each class that rows confidently belong to.
     """
     classes = probabilities.shape[1]
     present = np.bincount(labels, minlength=classes)
@@ -70,8 +71,3 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     reached[np.arange(len(labels)), labels] += _ROUNDING
     confident = reached.max(axis=1) >= 0
     return confusion_matrix(labels[confident], reached.argmax(axis=1)[confident], classes)
-
-
-def off_diagonal(joint: NDArray[np.int64]) -> int:
-    """Return the number of rows that confidently belong to another class than their label."""
-    return int(joint.sum() - joint.trace())

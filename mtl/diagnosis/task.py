@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,14 @@ class TaskDiagnosis:
         """Return the duplicates of a kind, see `Duplicate.kind`."""
         return [pair for pair in self.duplicates if pair.kind == kind]
 
+    def ranked_suspects(self) -> Iterator[tuple[Row, str, float]]:
+        """Yield the training rows in the order of `suspects`, each with its suggested label and its self-confidence."""
+        found, unseen = self.suspects, self.unseen
+        ranked = zip(found.order.tolist(), found.suggested.tolist(), found.scores.tolist(), strict=True)
+        for at, suggested, score in ranked:
+            row = Row("train", unseen.texts[at], unseen.labels[at], unseen.sources[at])
+            yield row, unseen.classes[suggested], score
+
 
 def diagnose_task(
     data: TaskData,
@@ -86,7 +94,10 @@ def diagnose_task(
         seed: Determines folds, draws and bootstrap samples.
     """
     random = np.random.default_rng(seed)
-    train, val = (_rows(data, split, embeddings[split]) for split in ("train", "val"))
+    train, val = (
+        Rows(embeddings[split], data.labels.ids(data.splits[split]), data.splits[split].keys)
+        for split in ("train", "val")
+    )
     names = data.labels.names
     unseen = out_of_sample(train, len(names), random, views, title=f"{data.name}: cross-validation")
     predicted = unseen.probabilities.argmax(axis=1)
@@ -109,28 +120,17 @@ def diagnose_task(
     )
 
 
-def _rows(data: TaskData, split: str, embeddings: NDArray[np.float32]) -> Rows:
-    rows = data.splits[split]
-    return Rows(embeddings, data.labels.ids(rows), rows.keys)
-
-
 def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], similar: float) -> list[Duplicate]:
+    places = [(split, at) for split, rows in data.splits.items() for at in range(len(rows))]
     texts = [text for rows in data.splits.values() for text in rows.texts]
     vectors = np.concatenate([embeddings[split] for split in data.splits])
-    starts = dict(zip(data.splits, np.cumsum([0, *map(len, data.splits.values())]).tolist(), strict=False))
+
+    def row(number: int) -> Row:
+        split, at = places[number]
+        example = data.splits[split][at]
+        return Row(split, example.text, example.label, example.source)
+
     return [
-        Duplicate(_row(pair.first, data, starts), _row(pair.second, data, starts), pair.cosine, pair.same_text)
+        Duplicate(row(pair.first), row(pair.second), pair.cosine, pair.same_text)
         for pair in duplicates(vectors, text_groups(texts), len(data.train), similar)
     ]
-
-
-def _row(row: int, data: TaskData, starts: Mapping[str, int]) -> Row:
-    split = next(name for name in reversed(list(starts)) if starts[name] <= row and len(data.splits[name]))
-    example = data.splits[split][row - starts[split]]
-    return Row(split, example.text, example.label, example.source)
-
-
-def suspected_rows(diagnosis: TaskDiagnosis, most: int) -> Sequence[int]:
-    """Return the indices of at most ``most`` training rows whose label is wrong according to confident learning."""
-    rows: list[int] = diagnosis.suspects.order[: min(most, diagnosis.suspects.count)].tolist()
-    return rows

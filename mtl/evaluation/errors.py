@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.base.files import replacing
-from mtl.evaluation.predictions import Predictions, guarded
+from mtl.evaluation.predictions import Predictions, write_csv
 from mtl.evaluation.slices import SliceFigures, slice_figures
 
 if TYPE_CHECKING:
@@ -228,33 +226,19 @@ def slices_path(run: str | Path, task: str, split: str) -> Path:
 def write_errors(run: str | Path, task: str, analysis: ErrorAnalysis) -> None:
     """Write the mistakes and the slices of a task into a run folder, each file whole or not at all."""
     mistakes = map(_mistake_cells, analysis.mistakes)
-    _write(errors_path(run, task, analysis.split), _MISTAKE_HEADER, mistakes)
-    _write(slices_path(run, task, analysis.split), _SLICE_HEADER, map(_slice_cells, analysis.slices))
+    write_csv(errors_path(run, task, analysis.split), [_MISTAKE_HEADER, *mistakes])
+    write_csv(slices_path(run, task, analysis.split), [_SLICE_HEADER, *map(_slice_cells, analysis.slices)])
 
 
 def _mistake_cells(mistake: Mistake) -> list[str | float]:
-    cells: list[str | float] = [*map(guarded, (mistake.text, mistake.label, mistake.predicted))]
-    cells += [_rounded(mistake.probability), _rounded(mistake.margin), guarded(mistake.source)]
+    cells: list[str | float] = [mistake.text, mistake.label, mistake.predicted]
+    cells += [round(mistake.probability, _DECIMALS), round(mistake.margin, _DECIMALS), mistake.source]
     for near in mistake.nearest:
-        cells += [*map(guarded, (near.text, near.label, near.source)), _rounded(near.similarity)]
+        cells += [near.text, near.label, near.source, round(near.similarity, _DECIMALS)]
     return cells + [""] * (4 * (NEAREST - len(mistake.nearest)))
 
 
 def _slice_cells(row: SliceFigures) -> list[str | float]:
     numbers = (row.accuracy, row.low, row.high, row.macro_f1, row.difference, row.extra_errors)
-    noise = "yes" if row.beyond_noise else "no"
-    return [guarded(row.kind), guarded(row.value), row.support, *map(_rounded, numbers), noise]
-
-
-def _rounded(value: float) -> float:
-    return round(value, _DECIMALS)
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterator[list[str | float]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(header)
-        writer.writerows(rows)
+    rounded = (round(number, _DECIMALS) for number in numbers)
+    return [row.kind, row.value, row.support, *rounded, "yes" if row.beyond_noise else "no"]
