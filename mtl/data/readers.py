@@ -122,7 +122,7 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
         log: Receives the problems; a row with a problem in its structure is not yielded.
         delimiter: What stands between two fields: a comma or a tab.
     """
-    with _fields_of_any_size():
+    with unlimited_fields():
         reader = csv.reader(text_lines(path, log), delimiter=delimiter, strict=True)
         rows = _numbered(reader, log)
         line, header = next(rows, (1, None))
@@ -139,7 +139,7 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
 
 
 @contextmanager
-def _fields_of_any_size() -> Iterator[None]:
+def unlimited_fields() -> Iterator[None]:
     """Lift the limit of the csv module, which is one for the whole process, while a file is read."""
     before = csv.field_size_limit(_LARGEST_FIELD)
     try:

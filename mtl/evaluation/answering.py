@@ -34,27 +34,14 @@ def answering_report(
     for coverage in COVERAGES:
         inside = probabilities >= outcomes.set_thresholds(coverage)
         sizes, holds = inside.sum(axis=1), inside[rows, labels]
-        lowest = min(float(holds[labels == label].mean()) for label in np.unique(labels))
-        sets.append(
-            SetFigures(
-                coverage=coverage,
-                covered=float(holds.mean()),
-                lowest=lowest,
-                size=float(sizes.mean()),
-                single=float((sizes == 1).mean()),
-                empty=float((sizes == 0).mean()),
-            )
-        )
+        lowest = min(holds[labels == label].mean() for label in np.unique(labels))
+        shares = (holds.mean(), lowest, sizes.mean(), (sizes == 1).mean(), (sizes == 0).mean())
+        sets.append(SetFigures(coverage, *map(float, shares)))
     answers = []
     for risk in RISKS:
         threshold = outcomes.answer_threshold(risk)
         answered = confidence >= threshold
-        answers.append(
-            AnswerFigures(
-                max_risk=risk,
-                threshold=threshold if np.isfinite(threshold) else None,
-                answered=float(answered.mean()),
-                wrong=float(wrong[answered].mean()) if answered.any() else None,
-            )
-        )
+        known = threshold if np.isfinite(threshold) else None
+        share_wrong = float(wrong[answered].mean()) if answered.any() else None
+        answers.append(AnswerFigures(risk, known, float(answered.mean()), share_wrong))
     return AnsweringReport(sets, answers)

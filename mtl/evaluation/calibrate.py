@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtl.data.problems import plural
 from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
 from mtl.evaluation.counts import Integers, macro_f1
 from mtl.evaluation.prior_tuning import prior_bias, tune_prior
@@ -39,7 +40,7 @@ def calibrate(
     if not (temperature or tuned_prior):
         return Calibration(), []
     if len(labels) < MIN_ROWS:
-        rows = f"{len(labels)} validation row{'' if len(labels) == 1 else 's'}"
+        rows = plural(len(labels), "validation row")
         return Calibration(), [f"{rows}, too few to calibrate on: probabilities are the head's own (T = 1)."]
     if not np.isfinite(logits).all():
         return Calibration(), ["the head's outputs are not finite: not calibrated. Did the training diverge?"]

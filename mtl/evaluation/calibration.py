@@ -104,8 +104,8 @@ def ece(bins: list[ReliabilityBin]) -> float:
     Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", with the confidence of the
     predicted class as in Guo et al. 2017, equation 3. It is 0.0 without rows.
     """
-    rows = sum(one.count for one in bins)
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / max(rows, 1)
+    rows = sum(group.count for group in bins)
+    return sum(group.count * abs(group.accuracy - group.confidence) for group in bins) / max(rows, 1)
 
 
 def nll(logits: Floats, labels: Integers) -> float:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 NEAREST = 3
 """Training rows that are listed for each mistake."""
 FOLDER = "errors"
-_CHUNK = 256  # mistakes times 1024 training rows: a megabyte of similarities at a time
-_BANK_CHUNK = 1024
+_BLOCK = 1024  # training rows at a time: with 1000 mistakes 4 MB of similarities
 _DECIMALS = 6
 _SLICE_HEADER = (
     *("slice", "value", "rows", "accuracy", "accuracy_low", "accuracy_high"),
@@ -87,8 +86,9 @@ class TrainingRows:
 
 def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:
     """Return at most ``most`` rows with a wrong prediction, by descending probability of the predicted class."""
-    wrong = np.flatnonzero(_codes(predictions, predictions.labels) != _codes(predictions, predictions.predicted))
-    sure = predictions.probabilities[wrong, _codes(predictions, predictions.predicted)[wrong]]
+    predicted = predictions.ids(predictions.predicted)
+    wrong = np.flatnonzero(predictions.ids(predictions.labels) != predicted)
+    sure = predictions.probabilities[wrong, predicted[wrong]]
     order: NDArray[np.int64] = wrong[np.argsort(-sure, kind="stable")[:most]]
     return order
 
@@ -115,20 +115,38 @@ def analyse(
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
     if embeddings is not None and training is not None:
         neighbours = _neighbours(embeddings, training)
+    column = {name: at for at, name in enumerate(predictions.classes)}
+    mistakes = []
+    for row, near in zip(rows.tolist(), neighbours, strict=True):
+        label, predicted = predictions.labels[row], predictions.predicted[row]
+        probability, of_label = (float(predictions.probabilities[row, column[name]]) for name in (predicted, label))
+        text, source = predictions.texts[row], predictions.sources[row]
+        mistakes.append(Mistake(text, label, predicted, probability, probability - of_label, source, near))
     return ErrorAnalysis(
         split=split,
         rows=len(predictions),
         wrong=wrong,
-        mistakes=[_mistake(predictions, int(row), near) for row, near in zip(rows, neighbours, strict=True)],
+        mistakes=mistakes,
         slices=slice_figures(predictions.texts, predictions.labels, predictions.predicted, columns),
         note="" if training is None else training.note,
     )
 
 
+def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighbour, ...]]:
+    places, cosines = nearest(embeddings, training.embeddings)
+    return [
+        tuple(
+            Neighbour(training.texts[at], training.labels[at], training.sources[at], min(1.0, cosine))
+            for at, cosine in zip(row, values, strict=True)
+        )
+        for row, values in zip(places.tolist(), cosines.tolist(), strict=True)
+    ]
+
+
 def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return for each query the rows of ``bank`` with the greatest cosine, in that order; of equal ones the first.
 
-    Computed in blocks, so that memory does not grow with ``M`` times ``N``.
+    Computed in blocks of the bank, so that memory does not grow with ``M`` times ``N``.
 
     Args:
         queries: ``(M, H)``.
@@ -138,22 +156,11 @@ def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArra
     Returns:
         Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
     """
-    count = min(count, len(bank))
-    places = np.zeros((len(queries), count), dtype=np.int64)
-    cosines = np.zeros((len(queries), count), dtype=np.float32)
-    for start in range(0, len(queries), _CHUNK):
-        block = slice(start, start + _CHUNK)
-        places[block], cosines[block] = _nearest_in_blocks(_unit(queries[block]), bank, count)
-    return places, cosines
-
-
-def _nearest_in_blocks(
-    queries: NDArray[np.float32], bank: Floats, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    units = _unit(queries)
     best = np.empty((len(queries), 0), dtype=np.float32)
     places = np.empty((len(queries), 0), dtype=np.int64)
-    for start in range(0, len(bank), _BANK_CHUNK):
-        cosines = queries @ _unit(bank[start : start + _BANK_CHUNK]).T
+    for start in range(0, len(bank), _BLOCK):
+        cosines = units @ _unit(bank[start : start + _BLOCK]).T
         here = np.broadcast_to(np.arange(start, start + cosines.shape[1]), cosines.shape)
         best, places = np.hstack([best, cosines]), np.hstack([places, here])
         order = _greatest(best, count)
@@ -180,37 +187,6 @@ def _unit(vectors: Floats) -> NDArray[np.float32]:
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
     return unit
-
-
-def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighbour, ...]]:
-    places, cosines = nearest(embeddings, training.embeddings)
-    return [
-        tuple(
-            Neighbour(training.texts[at], training.labels[at], training.sources[at], min(1.0, float(cosine)))
-            for at, cosine in zip(row.tolist(), values.tolist(), strict=True)
-        )
-        for row, values in zip(places, cosines, strict=True)
-    ]
-
-
-def _mistake(predictions: Predictions, row: int, near: tuple[Neighbour, ...]) -> Mistake:
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    label, predicted = predictions.labels[row], predictions.predicted[row]
-    probability = float(predictions.probabilities[row, column[predicted]])
-    return Mistake(
-        text=predictions.texts[row],
-        label=label,
-        predicted=predicted,
-        probability=probability,
-        margin=probability - float(predictions.probabilities[row, column[label]]),
-        source=predictions.sources[row],
-        nearest=near,
-    )
-
-
-def _codes(predictions: Predictions, names: Sequence[str]) -> NDArray[np.int64]:
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    return np.fromiter((column[name] for name in names), dtype=np.int64, count=len(names))
 
 
 def errors_path(run: str | Path, task: str, split: str) -> Path:

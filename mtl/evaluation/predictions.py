@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem, listed
 from mtl.base.files import replacing
+from mtl.data.readers import unlimited_fields
 
 # Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -66,6 +66,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def ids(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the class ids of ``labels`` or ``predicted``, ``(N,)``."""
+        column = {name: at for at, name in enumerate(self.classes)}
+        return np.array([column[name] for name in names], dtype=np.int64)
+
 
 def predictions_path(run: str | Path, task: str, split: str) -> Path:
     """Return the path of the predictions of a task on a split."""
@@ -74,17 +79,9 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
-    columns = (
-        predictions.texts,
-        predictions.labels,
-        predictions.predicted,
-        predictions.probabilities,
-        predictions.sources,
-    )
-    rows = (
-        (text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source)
-        for text, label, predicted, probabilities, source in zip(*columns, strict=True)
-    )
+    texts, labels, predicted = predictions.texts, predictions.labels, predictions.predicted
+    columns = zip(texts, labels, predicted, predictions.probabilities, predictions.sources, strict=True)
+    rows = ((*names, *(round(float(value), _DECIMALS) for value in row), source) for *names, row, source in columns)
     write_csv(path, chain([_header(predictions.classes)], rows))
 
 
@@ -106,30 +103,30 @@ def read_predictions(path: str | Path) -> Predictions:
         DataError: The file is missing, is not UTF-8, or has another heading or rows that do not fit it (all named).
     """
     (_, header), *records = _records(Path(path)) or [(1, [])]
-    _check_header(f"{path}:1", header)
-    problems = [problem for line, cells in records for problem in _row_problems(f"{path}:{line}", cells, header)]
+    classes = [name[2:-1] for name in header[3:-1]]
+    if not classes or header != _header(classes) or len(set(classes)) < len(classes):
+        expected = "text, label, predicted, p(<label>) for each class, source"
+        raise DataError(Problem(f"{path}:1", ", ".join(header) or "an empty file", expected))
+    problems = [
+        problem for line, cells in records for problem in _row_problems(f"{path}:{line}", cells, header, classes)
+    ]
     if problems:
         raise DataError(problems)
     rows = [cells for _, cells in records]
     texts, labels, predicted, sources = ([_unguarded(row[at]) for row in rows] for at in (0, 1, 2, -1))
     probabilities = np.array([row[3:-1] for row in rows], dtype=np.float64).reshape(len(rows), len(header) - 4)
-    return Predictions(_classes(header), texts, labels, predicted, probabilities, sources)
+    return Predictions(classes, texts, labels, predicted, probabilities, sources)
 
 
 def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[str, str], list[ConfusionExample]]:
     """Return at most ``most`` wrong rows for each pair (true class, predicted class), the most confident first."""
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    rows: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    sure = predictions.probabilities[np.arange(len(predictions)), predictions.ids(predictions.predicted)]
+    examples: dict[tuple[str, str], list[ConfusionExample]] = {}
     for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
         if pair[0] != pair[1]:
-            rows.setdefault(pair, []).append((float(predictions.probabilities[at, column[pair[1]]]), at))
-    return {
-        pair: [
-            ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
-            for probability, at in sorted(wrong, key=lambda row: -row[0])[:most]
-        ]
-        for pair, wrong in rows.items()
-    }
+            example = ConfusionExample(predictions.texts[at], predictions.sources[at], float(sure[at]))
+            examples.setdefault(pair, []).append(example)
+    return {pair: sorted(wrong, key=lambda row: -row.probability)[:most] for pair, wrong in examples.items()}
 
 
 def guarded(cell: str) -> str:
@@ -148,7 +145,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     expected = "the predictions of a run"
     try:
         # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
+        with path.open(encoding="utf-8-sig", newline="") as file, unlimited_fields():
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 records.append((line, cells))
@@ -164,35 +161,14 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     return records
 
 
-@contextmanager
-def _cells_of_any_length() -> Iterator[None]:
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
 def _header(classes: Sequence[str]) -> list[str]:
     return ["text", "label", "predicted", *(f"p({name})" for name in classes), "source"]
 
 
-def _classes(header: list[str]) -> list[str]:
-    return [name[2:-1] for name in header[3:-1]]
-
-
-def _check_header(place: str, header: list[str]) -> None:
-    classes = _classes(header)
-    if not classes or header != _header(classes) or len(set(classes)) < len(classes):
-        expected = "text, label, predicted, p(<label>) for each class, source"
-        raise DataError(Problem(place, ", ".join(header) or "an empty file", expected))
-
-
-def _row_problems(place: str, cells: list[str], header: list[str]) -> Iterator[Problem]:
+def _row_problems(place: str, cells: list[str], header: list[str], classes: list[str]) -> Iterator[Problem]:
     if len(cells) != len(header):
         yield Problem(place, f"{len(cells)} cells", f"{len(header)} cells as in the heading")
         return
-    classes = _classes(header)
     for name in ("label", "predicted"):
         if (label := _unguarded(cells[header.index(name)])) not in classes:
             yield Problem(place, f"{name} {label!r}", f"one of the classes of the heading: {listed(classes)}")

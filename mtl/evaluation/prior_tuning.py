@@ -89,7 +89,7 @@ def _standard_error(labels: Integers, one: Integers, other: Integers, classes: i
 def _resampled_f1(drawn: Integers, labels: Integers, predicted: Integers, classes: int) -> NDArray[np.float64]:
     """Return the macro-F1 ``(R,)`` of ``R`` resamples ``(R, K)``, counts of ``K`` kinds of rows."""
     counts = drawn.astype(np.float64)  # whole numbers, which BLAS takes only as floats
-    true, answered = (np.eye(classes)[indices] for indices in (labels, predicted))  # (K, C)
+    true, answered = (np.eye(classes)[ids] for ids in (labels, predicted))  # (K, C)
     right, both = counts @ (true * answered), counts @ (true + answered)  # (R, C)
     scores: NDArray[np.float64] = f1_scores(right, both).mean(axis=1)
     return scores

@@ -31,8 +31,7 @@ def others_in_words(per_class: Mapping[str, ClassReport], shown: Collection[str]
     if not scores:
         return ""
     low, high = formatting.score(min(scores)), formatting.score(max(scores))
-    classes = "class" if len(scores) == 1 else "classes"
-    return f"{len(scores)} more {classes}, F1 {low}" + (f" to {high}" if low != high else "")
+    return f"{len(scores)} more class{'es' * (len(scores) > 1)}, F1 {low}" + (f" to {high}" if low != high else "")
 
 
 @dataclass(frozen=True, slots=True)

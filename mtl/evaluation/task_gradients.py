@@ -72,22 +72,14 @@ def summarised(
     cosines: Mapping[tuple[str, str], Sequence[float]],
     steps: int,
 ) -> GradientFigures:
-    """Summarize measured steps.
-
-    Args:
-        layer: The layer whose gradients were compared.
-        norms: For each task its norms in the steps with rows of it.
-        cosines: For each pair of tasks the cosines in the steps with rows of both.
-        steps: Measured steps.
-    """
+    """Summarize measured steps: the norms of each task, and the cosines of each pair of tasks in steps with both."""
     return GradientFigures(
         layer,
         steps,
         {task: Norm(statistics.fmean(values), _deviation(values)) for task, values in norms.items() if values},
         [
             Agreement(
-                first=pair[0],
-                second=pair[1],
+                *pair,
                 steps=len(values),
                 mean=statistics.fmean(values),
                 deviation=_deviation(values),
