@@ -87,11 +87,6 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
 
     The encoder runs in eval mode on the device where it lies; its modes are put back afterwards.
 
-    Args:
-        encoder: The encoder.
-        table: Token ids of ``N`` rows.
-        how: Batches, precision, progress bar.
-
     Raises:
         ModelError: An embedding is not finite.
     """
@@ -222,16 +217,13 @@ def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
         yield item
 
 
-class evaluating:  # noqa: N801 - a context manager
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode again afterwards."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        self._modes = [(part, part.training) for part in self._module.modules()]
-        self._module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

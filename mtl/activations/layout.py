@@ -20,11 +20,7 @@ _PLACE: Final = np.dtype([("segment", np.int32), ("length", np.int32), ("start",
 
 
 def row_key(ids: NDArray[np.integer[Any]]) -> bytes:
-    """Return the key of a text: 16 bytes of BLAKE2b over its token ids as little-endian int32.
-
-    Args:
-        ids: The token ids, ``(S,)``, without padding.
-    """
+    """Return the key of a text: 16 bytes of BLAKE2b over its token ids ``(S,)`` as little-endian int32."""
     return hashlib.blake2b(np.ascontiguousarray(ids, "<i4").data, digest_size=KEY_BYTES).digest()
 
 
@@ -79,13 +75,7 @@ class KeyTable:
         return len(self._keys)
 
     def add(self, segment: int, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> None:
-        """Add all rows of a segment, in their order in it.
-
-        Args:
-            segment: Its number.
-            keys: The keys, ``S16`` ``(N,)``.
-            lengths: The vectors of each row, ``(N,)``.
-        """
+        """Add all rows of a segment, in their order in it: their keys ``(N,)`` and numbers of vectors ``(N,)``."""
         places = np.empty(len(keys), _PLACE)
         places["segment"] = segment
         places["length"] = lengths
@@ -102,8 +92,7 @@ class KeyTable:
     def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Return which keys are there, bool ``(N,)``, and the places of those, in their order.
 
-        Returns:
-            The second array has the fields ``segment``, ``start`` (in vectors) and ``length``.
+        The second array has the fields ``segment``, ``start`` (in vectors) and ``length``.
         """
         self._settle()
         if not len(self._keys):
@@ -179,18 +168,12 @@ class Block:
 
 
 def block(
-    layout: Layout, keys: NDArray[np.bytes_], lengths: NDArray[np.integer[Any]] | None, values: NDArray[Any]
+    layout: Layout, keys: NDArray[np.bytes_], lengths: Sequence[int] | NDArray[Any] | None, values: NDArray[Any]
 ) -> Block:
-    """Return the rows as a block after checking that they fit the layout and each other.
-
-    Args:
-        layout: What the rows must look like.
-        keys: The key of each row, ``S16``, ``(N,)``.
-        lengths: The vectors of each row, ``(N,)``; ``None`` for one each.
-        values: The vectors of all rows, ``(sum(lengths), H)``.
+    """Return rows as a `Block`; without ``lengths`` each is one vector.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They do not fit the layout or each other.
     """
     if lengths is None and layout.ragged:
         raise ValueError("rows of variable length come with their lengths")

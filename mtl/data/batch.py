@@ -109,10 +109,10 @@ def collate(
     all_ids = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
     kept, places = distinct(all_ids)
     ids, mask = pad([all_ids[at] for at in kept], pad_id)
-    return _batch(step, labels, ids=ids, mask=mask, inverse=inverse_of(kept, places))
+    return _batch(step, labels, ids=ids, mask=mask, inverse=_inverse_of(kept, places))
 
 
-def inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
+def _inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
     """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
     return None if len(kept) == len(places) else torch.from_numpy(places)
 
@@ -148,13 +148,7 @@ def collate_embeddings(
     activations: Mapping[str, RowActivations],
     labels: Mapping[str, NDArray[np.int64]],
 ) -> Batch:
-    """Gather the embeddings of the rows of a step into one batch.
-
-    Args:
-        step: The rows that each task gives, int64, ``(B_task,)``.
-        activations: The embeddings of each task's rows.
-        labels: The class id of each row of a task.
-    """
+    """Gather the embeddings of the rows of a step into one batch; see `collate` for the arguments."""
     parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
     features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return _batch(step, labels, features=torch.from_numpy(features))
@@ -167,14 +161,9 @@ def collate_hidden(
     labels: Mapping[str, NDArray[np.int64]],
     boundary: int,
 ) -> Batch:
-    """Gather the hidden states of the distinct rows of a step into one batch, padded to the longest.
+    """Gather the hidden states of the distinct rows of a step into one batch, padded to the longest; see `collate`.
 
-    Args:
-        step: The rows that each task gives, int64, ``(B_task,)``.
-        activations: The hidden states of each task's rows.
-        tables: The token ids of each task's rows, which tell what is distinct.
-        labels: The class id of each row of a task.
-        boundary: The layer from which the encoder goes on.
+    The token ids tell which rows are distinct; ``boundary`` is the layer from which the encoder continues.
     """
     kept, places = distinct(ids for task, rows in step.items() for ids in tables[task].rows(rows))
     wanted = np.zeros(len(places), dtype=bool)
@@ -183,7 +172,7 @@ def collate_hidden(
     gathered = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
     values = torch.from_numpy(np.concatenate([hidden for hidden, _ in gathered]))
     features, mask = _padded(values, np.concatenate([lengths for _, lengths in gathered if lengths is not None]))
-    return _batch(step, labels, features=features, mask=mask, inverse=inverse_of(kept, places), boundary=boundary)
+    return _batch(step, labels, features=features, mask=mask, inverse=_inverse_of(kept, places), boundary=boundary)
 
 
 def _batch(

@@ -49,12 +49,10 @@ class Budget:
             rows: Row indices, int64, ``(N,)``.
             lengths: Their numbers of tokens, never rising, int64, ``(N,)``.
         """
-        batches = []
-        start = 0
+        batches, start = [], 0
         while start < len(rows):
-            stop = start + self.rows(int(lengths[start]))
-            batches.append(rows[start:stop])
-            start = stop
+            batches.append(rows[start : start + self.rows(int(lengths[start]))])
+            start += len(batches[-1])
         return batches
 
 
@@ -76,7 +74,6 @@ class TaskStream:
         max_tokens: The most tokens of a batch (rows times the longest row), per process; nothing for no such limit. A
             row that is longer by itself is a batch of its own. See `Budget` for several processes.
         seed: Seeds the order.
-        shuffle: False for the same pass each time: pools in the order of the rows, batches unshuffled.
         world_size: The number of processes that share each batch.
     """
 
@@ -87,14 +84,12 @@ class TaskStream:
         batch_size: int,
         max_tokens: int | None,
         seed: int,
-        shuffle: bool = True,
         world_size: int = 1,
     ) -> None:
         self.name = name
         self.lengths = np.ascontiguousarray(lengths, dtype=np.int64)
         self._budget = Budget(batch_size, max_tokens, world_size)
         self._seed = seed
-        self._shuffle = shuffle
         self._pool = POOL_BATCHES * self._budget.rows(int(np.median(self.lengths)))
         first = self._cut_pass(0)
         self.batches = len(first)
@@ -122,8 +117,6 @@ class TaskStream:
         return int(self.lengths[batch].max())
 
     def _cut_pass(self, number: int) -> list[NDArray[np.int64]]:
-        if not self._shuffle:
-            return self._cut_pools(np.arange(len(self)), self._pool)
         random = generator(self._seed, "pass", self.name, number)
         batches = self._cut_pools(random.permutation(len(self)), self._pool)
         if number > 0:

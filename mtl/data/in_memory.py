@@ -75,7 +75,11 @@ def task_sources(data: Mapping[str, Any]) -> TaskSources:
             parts = {_DATASET: parts["path"] if list(parts) == ["path"] else _joined(parts)}
         for key, part in parts.items():
             try:
-                rows = part if key == _DATASET else _table(part, settings, _place(place, key, value))
+                rows = (
+                    part
+                    if key == _DATASET
+                    else _table(part, settings, f"{place}.{key}" if _is_settings(value) else place)
+                )
             except ConfigError as error:
                 problems += error.problems
                 continue
@@ -87,10 +91,6 @@ def task_sources(data: Mapping[str, Any]) -> TaskSources:
     if problems:
         raise ConfigError(problems)
     return sources
-
-
-def _place(task: str, key: str, value: Any) -> str:
-    return f"{task}.{key}" if _is_settings(value) else task
 
 
 def _is_settings(value: Any) -> bool:

@@ -47,17 +47,6 @@ class LabelSet:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def index(self, name: str) -> int:
-        """Return the class id of a label.
-
-        Raises:
-            ValueError: There is no such label; the text lists those that there are.
-        """
-        if name not in self.names:
-            hint = did_you_mean(name, self.names)
-            raise ValueError(f"no label {name!r} among {listed(self.names)}" + (f"; {hint}" if hint else ""))
-        return self.names.index(name)
-
     def ids(self, examples: Examples) -> IntArray:
         """Return the class id of each example, int64, shape ``(N,)``.
 
@@ -81,19 +70,14 @@ class LabelSet:
             repair: How to mend it, after the near label that was possibly meant.
         """
         expected = expected or f"one of {listed(self.names)}"
-        for name, line, count in first_places(examples, set(examples.distinct_labels()).difference(self.names)):
+        for name, line, count in _first_places(examples, set(examples.distinct_labels()).difference(self.names)):
             hint = "" if log.full else did_you_mean(name, self.names)
             found = f"the label {name!r} ({plural(count, 'row')}{', the first here' if count > 1 else ''})"
             log.add(line, found, expected, " ".join(part for part in (hint, repair) if part))
 
 
-def first_places(examples: Examples, labels: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Return for each label its name, the line where it first stands and the number of its rows, by line.
-
-    Args:
-        examples: Where to look.
-        labels: Labels that occur there.
-    """
+def _first_places(examples: Examples, labels: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Return for each of some labels that occur its name, the line where it first stands and its rows, by line."""
     names = sorted(labels)
     if not names:
         return []

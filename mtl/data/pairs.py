@@ -36,13 +36,7 @@ class Pairs:
 
 
 def read_pairs(path: Path, first_column: str, second_column: str, score_column: str) -> Pairs:
-    """Read pairs from a CSV, TSV or JSON Lines file.
-
-    Args:
-        path: The file; its suffix tells the format.
-        first_column: The column with the first sentence.
-        second_column: The column with the second sentence.
-        score_column: The column with the score, a number.
+    """Read pairs from a CSV, TSV or JSON Lines file, whose suffix tells the format.
 
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).

@@ -107,21 +107,17 @@ def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line:
         line: The line of the header; ``None`` where the file has none.
     """
     wrong = set()
-    for role, name in columns.by_role.items():
+    for role, name in (*columns.by_role.items(), *(("", name) for name in columns.extra)):
         count = names.count(name)
-        if count != 1:
-            wrong.add(name)
-        if count == 0:
+        if count == 1:
+            continue
+        wrong.add(name)
+        if count > 1:
+            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
+        elif role:
             add_missing(names, columns, role, log, line)
-        elif count > 1:
-            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
-    for name in columns.extra:
-        if (count := names.count(name)) != 1:
-            wrong.add(name)
-        if count == 0:
+        else:
             _add_missing_extra(names, name, columns, log, line)
-        elif count > 1:
-            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
     return wrong
 
 

@@ -61,8 +61,8 @@ class TaskSpec:
     def __post_init__(self) -> None:
         sources = [name for name in ("train", "path", "dataset") if getattr(self, name) is not None]
         if len(sources) != 1:
-            given = " and ".join(sources) or "none"
-            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {given} given")
+            named = " and ".join(sources) or "none"
+            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {named} given")
         sound = len(self.fractions) == len(SPLITS) and self.fractions[0] > 0 and min(self.fractions) >= 0
         if not sound or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
             expected = "three, none below 0, the first above 0, their sum 1"
@@ -148,24 +148,29 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
         DataError: Some data cannot be used; it names all problems of all files.
     """
     sources, unused = _sources(spec)
-    given = _read(sources, spec, cache_dir)
-    problems = label_problems(given, spec.labels, spec.config_key)
+    rows_of = _read(sources, spec, cache_dir)
+    problems = label_problems(rows_of, spec.labels, spec.config_key)
     if problems:
         raise DataError(problems)
     classes = sources["train"].classes(spec.label_column) if isinstance(sources["train"], DatasetSplit) else ()
-    labels = LabelSet.found_in(given["train"], classes) if spec.labels is None else LabelSet(spec.labels)
+    labels = LabelSet.found_in(rows_of["train"], classes) if spec.labels is None else LabelSet(spec.labels)
     another = partial(read_examples, sources["train"], spec.text_column, missing="skip", cache_dir=cache_dir)
-    splits = _completed(given, labels, spec, another, seed)
+    splits = _completed(rows_of, labels, spec, another, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    notes = [*unused, *_unlabelled(given, spec), *_taken(given, splits, spec), *_without_rows(classes, labels, spec)]
+    notes = [
+        *unused,
+        *_unlabelled(rows_of, spec),
+        *_taken(rows_of, splits, spec),
+        *_without_rows(classes, labels, spec),
+    ]
     splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     prefixed = [f"{spec.name}: {note}" for note in notes]
     return TaskData(spec.name, labels, **splits, warnings=[*prefixed, *task_warnings(spec.name, splits, labels)])
 
 
-def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
     """Yield how many rows of each source are left out because they have no label."""
-    for rows in given.values():
+    for rows in rows_of.values():
         if rows.without_label:
             total = len(rows) + rows.without_label
             yield (
@@ -174,16 +179,17 @@ def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
             )
 
 
-def _taken(given: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
     """Yield how many of the given training rows are not trained on, for want of rows for other splits."""
     if spec.path is not None:
         return
-    taken = [split for split in ("val", "test") if split not in given and len(splits[split])]
+    taken = [split for split in ("val", "test") if split not in rows_of and len(splits[split])]
     if taken:
         numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
         reason = "the data set has no split" if spec.dataset else "no file is given"
+        train = rows_of["train"]
         yield (
-            f"of the {len(given['train']):,} rows of {given['train'].path.name}, {numbers} are taken (data.split) and "
+            f"of the {len(train):,} rows of {train.path.name}, {numbers} are taken (data.split) and "
             f"not trained on, because {reason} for them: {' '.join(map(spec.key_of, taken))}"
         )
 
@@ -236,7 +242,7 @@ def _read(
 
 
 def _completed(
-    given: Mapping[str, Examples],
+    rows_of: Mapping[str, Examples],
     labels: LabelSet,
     spec: TaskSpec,
     other_column: Callable[[str], Examples],
@@ -244,13 +250,13 @@ def _completed(
 ) -> dict[str, Examples]:
     """Return all three splits, those without rows of their own split off from the training rows."""
     shares = dict(zip(SPLITS, spec.fractions, strict=True))
-    missing = [split for split in SPLITS if split not in given and shares[split] > 0]
-    nothing = given["train"].select(np.empty(0, dtype=np.int64))
-    splits = {split: given.get(split, nothing) for split in SPLITS}
+    missing = [split for split in SPLITS if split not in rows_of and shares[split] > 0]
+    nothing = rows_of["train"].select(np.empty(0, dtype=np.int64))
+    splits = {split: rows_of.get(split, nothing) for split in SPLITS}
     if missing:
         wanted = ["train", *missing]
         total = sum(shares[split] for split in wanted)
-        source = given["train"]
+        source = rows_of["train"]
         fractions = [shares[split] / total for split in wanted]
         others = _split_with(source, spec, other_column)
         parts = _joint_split(source, labels, others, fractions, seed)

@@ -94,8 +94,8 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
 def joined(tables: Sequence[TokenTable]) -> TokenTable:
     """Return the rows of several tables as one."""
-    ids = np.concatenate([np.empty(0, dtype=np.int32), *(each.ids for each in tables)])
-    return TokenTable(ids, _offsets([each.lengths for each in tables]))
+    ids = np.concatenate([np.empty(0, dtype=np.int32), *(table.ids for table in tables)])
+    return TokenTable(ids, _offsets([table.lengths for table in tables]))
 
 
 def distinct(rows: Iterable[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
