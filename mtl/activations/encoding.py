@@ -99,11 +99,11 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
-            found = encoder(batch.ids, batch.mask).float().cpu().numpy()
-            rows = loader.indices[done : done + len(found)]
-            check_finite(found, "embeddings", "the encoder", encoder, kept[rows])
-            embeddings[rows] = found
-            done += len(found)
+            vectors = encoder(batch.ids, batch.mask).float().cpu().numpy()
+            rows = loader.indices[done : done + len(vectors)]
+            check_finite(vectors, "embeddings", "the encoder", encoder, kept[rows])
+            embeddings[rows] = vectors
+            done += len(vectors)
     return embeddings if all_differ else embeddings[places]
 
 
@@ -184,10 +184,10 @@ def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.flo
     inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
     mode = head.training
     with torch.inference_mode():
-        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
+        logits: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
     head.train(mode)
-    check_finite(found, "logits", f"the head of {task}", head)
-    return found
+    check_finite(logits, "logits", f"the head of {task}", head)
+    return logits
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:

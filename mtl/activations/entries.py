@@ -95,8 +95,8 @@ def _examples() -> list[Entry]:
     files = [path for path in _children(examples.default_folder()) if path.is_file() and not path.is_symlink()]
     whole = [path for path in files if _EXAMPLES.fullmatch(path.name)]
     partial = [path for path in files if _PARTIAL.fullmatch(path.name) and _is_left(path)]
-    found = [_file("examples", path, "rows of a data file", _rows(path)) for path in whole]
-    return found + [_file("examples", path, "left by a killed process") for path in partial]
+    entries = [_file("examples", path, "rows of a data file", _rows(path)) for path in whole]
+    return entries + [_file("examples", path, "left by a killed process") for path in partial]
 
 
 def _tiny() -> list[Entry]:

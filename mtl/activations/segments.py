@@ -104,9 +104,11 @@ def read_index(index: Path, layout: Layout) -> tuple[Segment, NDArray[np.bytes_]
     if layout.ragged:
         lengths = np.frombuffer(content, "<u4", rows, _HEADER.size + keys.nbytes).astype(np.int64)
     segment = Segment(index, size, checksum)
-    found = segment.values.stat().st_size if segment.values.is_file() else None
-    if found != size or size != lengths.sum() * layout.vector_bytes:
-        raise DamagedError("its values are gone" if found is None else f"{found:,} bytes of values; expected {size:,}")
+    actual = segment.values.stat().st_size if segment.values.is_file() else None
+    if actual != size or size != lengths.sum() * layout.vector_bytes:
+        raise DamagedError(
+            "its values are gone" if actual is None else f"{actual:,} bytes of values; expected {size:,}"
+        )
     return segment, keys, lengths
 
 

@@ -96,15 +96,15 @@ class PairedBootstrap:
         first, second = (self._runs(side, measured, rows) for side in (scenario, reference))
         if not first or not second:
             return None
-        one, other = _observed(first), _observed(second)
+        observed, of_reference = _observed(first), _observed(second)
         if _split_by_seed(first, tasks) and _seeds(first) == _seeds(second):
-            noise = paired_seed_noise(one - other)
+            noise = paired_seed_noise(observed - of_reference)
         else:
-            noise = seed_noise(one, other, self._pooled(measured, tasks))
+            noise = seed_noise(observed, of_reference, self._pooled(measured, tasks))
         values = (_mean(first.values()) - _mean(second.values()))[1:]
         if noise is not None and values.any():  # otherwise all their predictions are the same
             values = with_seed_noise(values, noise, SEED)
-        value, p = float(one.mean() - other.mean()), p_value(values)
+        value, p = float(observed.mean() - of_reference.mean()), p_value(values)
         low, high = np.percentile(values, [2.5, 97.5]).tolist()
         names = (scenario.name, reference.name)
         return Difference(*names, task, measure, value, low, high, p, p_adjusted=p, over_seeds=noise is not None)
@@ -113,8 +113,12 @@ class PairedBootstrap:
         """Return the variance over seeds of all trained scenarios; the others vary with their untrained heads."""
         key = (measure, *tasks)
         if key not in self._variances:
-            trained = [one for one in self.scenarios if one.runs[0].metrics.cost.trainable_parameters != 0]
-            samples = [self._runs(one, measure, {task: _rows(one, task) for task in tasks}) for one in trained]
+            trained = [
+                scenario for scenario in self.scenarios if scenario.runs[0].metrics.cost.trainable_parameters != 0
+            ]
+            samples = [
+                self._runs(scenario, measure, {task: _rows(scenario, task) for task in tasks}) for scenario in trained
+            ]
             self._variances[key] = pooled_variance(_observed(runs) for runs in samples if runs)
         return self._variances[key]
 

@@ -34,7 +34,7 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
     best_maps = {task: list(maps(first, task, f"chart-map-{number}")) for number, task in enumerate(first.outcomes)}
     references = dict.fromkeys(difference.reference for difference in comparison.differences)
     differences = {
-        name: difference_table(name, [each for each in comparison.differences if each.reference == name])
+        name: difference_table(name, [gap for gap in comparison.differences if gap.reference == name])
         for name in references
     }
     return render(

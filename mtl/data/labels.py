@@ -70,13 +70,13 @@ class LabelSet:
             repair: How to mend it, after the near label that was possibly meant.
         """
         expected = expected or f"one of {listed(self.names)}"
-        for name, line, count in _first_places(examples, set(examples.distinct_labels()).difference(self.names)):
+        for name, line, count in first_places(examples, set(examples.distinct_labels()).difference(self.names)):
             hint = "" if log.full else did_you_mean(name, self.names)
             found = f"the label {name!r} ({plural(count, 'row')}{', the first here' if count > 1 else ''})"
             log.add(line, found, expected, " ".join(part for part in (hint, repair) if part))
 
 
-def _first_places(examples: Examples, labels: Iterable[str]) -> list[tuple[str, int, int]]:
+def first_places(examples: Examples, labels: Iterable[str]) -> list[tuple[str, int, int]]:
     """Return for each of some labels that occur its name, the line where it first stands and its rows, by line."""
     names = sorted(labels)
     if not names:

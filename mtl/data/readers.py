@@ -292,9 +292,9 @@ def has_types(schema: Any, columns: Columns, log: ProblemLog) -> bool:
     good = True
     for role, name in columns.by_role.items():
         is_allowed, expected = allowed[role]
-        found = schema.field(name).type
-        if not is_allowed(found):
-            log.add(None, f"column {name!r} of type {found}", expected, f"cast it, or set {columns.override(role)}")
+        kind = schema.field(name).type
+        if not is_allowed(kind):
+            log.add(None, f"column {name!r} of type {kind}", expected, f"cast it, or set {columns.override(role)}")
             good = False
     return good
 

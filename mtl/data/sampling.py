@@ -192,7 +192,7 @@ class StepSampler:
     def _changed_settings(self, saved: Mapping[str, Any]) -> Iterator[Problem]:
         for key, value in self._identity.items():
             if value != saved[key]:
-                now, before = ("null" if one is None else str(one) for one in (value, saved[key]))
+                now, before = ("null" if setting is None else str(setting) for setting in (value, saved[key]))
                 repair = f"set {_KEYS[key]}={before}, or start a new run"
                 yield Problem(_KEYS[key], now, f"{before}, as in the checkpoint", repair)
 

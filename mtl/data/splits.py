@@ -43,8 +43,8 @@ def oversampled_rows(labels: NDArray[np.int64], strength: float, *, task: str, s
     repeats = np.ones(len(labels), dtype=np.int64)
     for label in np.flatnonzero((slots > counts) & (counts > 0)):
         rows = np.flatnonzero(labels == label)
-        each, more = divmod(int(slots[label]), len(rows))
-        repeats[rows] = each
+        whole, more = divmod(int(slots[label]), len(rows))
+        repeats[rows] = whole
         repeats[generator(seed, "oversample", task, int(label)).permutation(rows)[:more]] += 1
     return np.repeat(np.arange(len(labels)), repeats)
 

@@ -67,8 +67,8 @@ class TaskDiagnosis:
 
     def ranked_suspects(self) -> Iterator[tuple[Row, str, float]]:
         """Yield the training rows in the order of `suspects`, each with its suggested label and its self-confidence."""
-        found, unseen = self.suspects, self.unseen
-        ranked = zip(found.order.tolist(), found.suggested.tolist(), found.scores.tolist(), strict=True)
+        suspects, unseen = self.suspects, self.unseen
+        ranked = zip(suspects.order.tolist(), suspects.suggested.tolist(), suspects.scores.tolist(), strict=True)
         for at, suggested, score in ranked:
             row = Row("train", unseen.texts[at], unseen.labels[at], unseen.sources[at])
             yield row, unseen.classes[suggested], score

