@@ -67,13 +67,7 @@ class Encoding:
 def token_table(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, encoder: Encoder, prompt_name: str | None = None
 ) -> TokenTable:
-    """Return the token ids of texts, as the encoder takes them.
-
-    Args:
-        texts: Any iterable of texts, gone through once.
-        tokenizer: The encoder's tokenizer.
-        encoder: The encoder, for the longest input and the prompts.
-        prompt_name: The prompt to put before each text; by default that of the encoder's layout, if it has one.
+    """Return the token ids of texts, as the encoder takes them, with a prompt of its layout or the default one.
 
     Raises:
         ConfigError: The longest input leaves no room for a token of the text.

@@ -25,12 +25,7 @@ def row_key(ids: NDArray[np.integer[Any]]) -> bytes:
 
 
 def row_keys(ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return the key of each row of a token table, see `row_key`, as one array of ``N`` times 16 bytes.
-
-    Args:
-        ids: The token ids of all rows, ``(T,)``.
-        offsets: Where each row begins and the last one ends, ``(N + 1,)``.
-    """
+    """Return the key of each row of a token table, see `row_key`, as one array of ``N`` times 16 bytes."""
     keys = np.empty(len(offsets) - 1, np.dtype(f"V{KEY_BYTES}"))
     for row, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
         keys[row] = row_key(ids[start:end])

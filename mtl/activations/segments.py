@@ -56,12 +56,7 @@ def index_bytes(layout: Layout, rows: int) -> int:
 
 
 def write_segment(folder: Path, layout: Layout, blocks: Sequence[Block]) -> Segment:
-    """Write rows as a new segment.
-
-    Args:
-        folder: The folder of the source.
-        layout: How the rows look.
-        blocks: The rows.
+    """Write rows as a new segment into the folder of a source.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.

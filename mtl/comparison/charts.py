@@ -35,7 +35,7 @@ def cost(comparison: Comparison) -> Chart | None:
             "name": row.name,
             "label": formatting.shortened(row.name, _LABEL),
             "seconds": seconds,
-            "time": words.seconds(row),
+            "time": formatting.duration(row.seconds),
             "score": score.mean,
             "shown": words.spread(score),
             "front": row.name in front,

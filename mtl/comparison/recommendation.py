@@ -235,7 +235,7 @@ def _less(value: float) -> str:
 def _time(row: Figures) -> str:
     if row.seconds is None:
         return "an unknown time"
-    return "no time" if row.seconds == 0 else words.seconds(row)
+    return "no time" if row.seconds == 0 else formatting.duration(row.seconds)
 
 
 def _score(row: Figures) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mtl.base import formatting
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE, Difference
-from mtl.comparison.scenario_metrics import RARE_SHARE, Figures, Spread
+from mtl.comparison.scenario_metrics import RARE_SHARE, Spread
 from mtl.evaluation.runs import Unfinished
 
 MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
@@ -19,11 +19,6 @@ def spread(figure: Spread | None) -> str:
         return formatting.NOTHING
     deviation = "" if figure.deviation is None else f" ± {figure.deviation:.3f}"
     return formatting.score(figure.mean) + deviation
-
-
-def seconds(row: Figures) -> str:
-    """Return a scenario's training time, with encoding."""
-    return formatting.duration(row.seconds)
 
 
 def signed(value: float) -> str:

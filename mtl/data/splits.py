@@ -145,11 +145,8 @@ def _assigned(groups: _Groups, fractions: Sequence[float]) -> IntArray:
 def _counts_to_hold_out(sizes: IntArray, targets: npt.NDArray[np.float64]) -> tuple[list[int], npt.NDArray[np.float64]]:
     """Return how many of a label's groups go to each part after the first, and the rows that they have.
 
-    At least one group is left for the first part; each part gets one if there are enough for all.
-
-    Args:
-        sizes: The rows of each group, in the order in which they are taken; shape ``(G,)``.
-        targets: The rows that each part after the first should get; shape ``(K,)``.
+    At least one group is left for the first part; each part gets one if there are enough for all. ``sizes`` are the
+    rows of each group ``(G,)`` in the order in which they are taken, ``targets`` those each part should get ``(K,)``.
     """
     ends = np.concatenate(([0], np.cumsum(sizes)))
     least = 1 if len(sizes) > len(targets) else 0

@@ -20,13 +20,9 @@ RISKS: Final = (0.01, 0.05, 0.1)
 def answering_report(
     probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64], outcomes: Outcomes
 ) -> AnsweringReport:
-    """Return what the thresholds of validation rows give on other rows, for some coverages and risks.
+    """Return what the thresholds of validation rows, from their ``outcomes``, give on other rows, one at least.
 
-    Args:
-        probabilities: Calibrated, ``(N, C)``, of at least one row.
-        predicted: The predicted classes, ``(N,)``.
-        labels: The true classes, ``(N,)``.
-        outcomes: Those of the validation rows.
+    Those have calibrated probabilities ``(N, C)``, predicted classes ``(N,)`` and true ones ``(N,)``.
     """
     rows = np.arange(len(labels))
     confidence, wrong = probabilities[rows, predicted], predicted != labels

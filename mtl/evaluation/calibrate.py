@@ -70,13 +70,9 @@ def _notes(temperature: float) -> list[str]:
 def calibration_report(
     logits: Floats, labels: Integers, calibration: Calibration, bins: int
 ) -> CalibrationReport | None:
-    """Return the metrics of a head's probabilities before and after calibration; None if logits are not finite.
+    """Return the metrics of a head's probabilities before and after calibration; None if its logits are not finite.
 
-    Args:
-        logits: The head's own, ``(N, C)``.
-        labels: ``(N,)``.
-        calibration: The calibration.
-        bins: Bins of the calibration error and of the reliability diagram.
+    Calibration error and reliability diagram have ``bins`` bins.
     """
     if not np.isfinite(logits).all():
         return None

@@ -24,11 +24,7 @@ _RESAMPLES = 500  # a standard error to within 3 %
 
 
 def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
-    """Return the adjustment of the logits, ``-tau * log(prior)``, ``(C,)``.
-
-    Args:
-        counts: The training rows of each class, ``(C,)``.
-        tau: The share of the log-prior that is removed.
+    """Return the adjustment of the logits, ``-tau * log(prior)``, ``(C,)``, from the training rows of each class.
 
     Raises:
         ValueError: A class has no training row.

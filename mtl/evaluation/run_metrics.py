@@ -68,12 +68,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def check_file(folder: Path, path: Path, files: Mapping[str, str]) -> None:
-    """Check that a file of predictions or a map is as the run wrote it.
-
-    Args:
-        folder: The run folder.
-        path: The file.
-        files: See `RunMetrics.files`; a file that is not listed there is not checked.
+    """Check that a file of predictions or a map in a run folder is as the run wrote it, if it is in `RunMetrics.files`.
 
     Raises:
         DataError: It has changed, or cannot be read.

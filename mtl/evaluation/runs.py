@@ -247,9 +247,6 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[float, float]]]:
     """Return the values of each logged metric by epoch, from 1, averaged where there are several in an epoch.
 
     A run without such a log has no curves; cells that cannot be read, as a killed run may leave them, are skipped.
-
-    Args:
-        run: The run folder.
     """
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:

@@ -79,13 +79,9 @@ def _lender_problems(
 def build_multi_stage(
     spec: MultiStageSpec, labels: Sequence[str], in_features: int, lender: tuple[nn.Module, Sequence[str]] | None = None
 ) -> MultiStageHead:
-    """Return a fresh multi-stage head.
+    """Return a fresh multi-stage head for ``C`` labels, from a description without problems (see `spec_problems`).
 
-    Args:
-        spec: Its description, without problems (see `spec_problems`).
-        labels: The ``C`` labels of its task.
-        in_features: ``H``, the size of an embedding.
-        lender: The head of ``spec.first_stage.task`` with its labels, where the spec names one.
+    ``lender`` is the head of ``spec.first_stage.task`` with its labels, where the description names one.
     """
     tree = LabelTree.over(labels, spec.tree)
 

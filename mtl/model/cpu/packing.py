@@ -49,7 +49,7 @@ def equal_groups(lengths: Tensor, most: int) -> list[tuple[Tensor, int]] | None:
         For each group its rows, long ones first, and their length; nothing where there are more groups.
     """
     distinct = sorted(set(lengths.tolist()), reverse=True)
-    if not 0 < len(found) <= most:
+    if not 0 < len(distinct) <= most:
         return None
     return [((lengths == length).nonzero().squeeze(1), length) for length in distinct]
 
