@@ -20,12 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Catalogue:
-    """The segments of a source and the places of its rows.
-
-    Args:
-        folder: The folder of the source.
-        layout: How its rows look.
-    """
+    """The segments in the folder of a source, and the places of its rows."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self._folder = folder
@@ -37,9 +32,6 @@ class Catalogue:
         self._bad: set[Path] = set()
         self._next = 0
 
-    def __len__(self) -> int:
-        return len(self._table)
-
     def refresh(self) -> None:
         """Take in segments that other processes have written, and forget those that are gone."""
         there = set(self._folder.glob(f"*{INDEX}"))
@@ -49,13 +41,7 @@ class Catalogue:
             self._take_in(index)
 
     def add(self, segment: Segment, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> int:
-        """Add a segment and return its number.
-
-        Args:
-            segment: The segment, whole for certain.
-            keys: The keys of its rows, ``S16`` ``(N,)``.
-            lengths: The vectors of each row, int64, ``(N,)``.
-        """
+        """Add a segment that is whole for certain, with the keys and lengths of its rows, and return its number."""
         number = self._next
         self._next += 1
         self._segments[number] = segment
@@ -64,14 +50,7 @@ class Catalogue:
         return number
 
     def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Return which rows are there, and the places of those; the segments that they are in have been checked.
-
-        Args:
-            keys: ``S16``, ``(N,)``.
-
-        Returns:
-            bool ``(N,)``; and for each that is there, in their order, the fields ``segment``, ``start``, ``length``.
-        """
+        """Return which rows are there, and their places, see `KeyTable.find`; their segments have been checked."""
         while True:
             there, places = self._table.find(keys)
             doubtful = self._unverified.intersection(np.unique(places["segment"]).tolist())

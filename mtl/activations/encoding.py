@@ -44,22 +44,16 @@ T = TypeVar("T")
 class Encoding:
     """How sentences are run through the encoder when nothing is trained.
 
-    Attributes:
-        pad_id: The tokenizer's padding id.
-        batch_size: The most rows of a batch.
-        max_tokens: The most padded tokens of a batch.
-        precision: ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively.
-        progress: What the progress is called, see `tracked`; ``None`` to show none.
-
     Raises:
         ConfigError: A size is not positive, or there is no such precision.
     """
 
-    pad_id: int
-    batch_size: int = 128
-    max_tokens: int = 16_384
+    pad_id: int  # the tokenizer's padding id
+    batch_size: int = 128  # the most rows of a batch
+    max_tokens: int = 16_384  # the most padded tokens of a batch
+    # ``fp32``, ``bf16`` (the matrix products), or ``auto``: bf16 where the hardware computes it natively
     precision: Precision = "fp32"
-    progress: str | None = None
+    progress: str | None = None  # what the progress is called, see `tracked`; ``None`` to show none
 
     def __post_init__(self) -> None:
         sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
@@ -73,13 +67,7 @@ class Encoding:
 def token_table(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, encoder: Encoder, prompt_name: str | None = None
 ) -> TokenTable:
-    """Return the token ids of texts, as the encoder takes them.
-
-    Args:
-        texts: Any iterable of texts, gone through once.
-        tokenizer: The encoder's tokenizer.
-        encoder: The encoder, for the longest input and the prompts.
-        prompt_name: The prompt to put before each text; by default that of the encoder's layout, if it has one.
+    """Return the token ids of texts, as the encoder takes them, with a prompt of its layout or the default one.
 
     Raises:
         ConfigError: The longest input leaves no room for a token of the text.
@@ -93,11 +81,6 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
 
     The encoder runs in eval mode on the device where it lies; its modes are put back afterwards.
 
-    Args:
-        encoder: The encoder.
-        table: Token ids of ``N`` rows.
-        how: Batches, precision, progress bar.
-
     Raises:
         ModelError: An embedding is not finite.
     """
@@ -110,11 +93,11 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
-            found = encoder(batch.ids, batch.mask).float().cpu().numpy()
-            rows = loader.indices[done : done + len(found)]
-            check_finite(found, "embeddings", "the encoder", encoder, kept[rows])
-            embeddings[rows] = found
-            done += len(found)
+            vectors = encoder(batch.ids, batch.mask).float().cpu().numpy()
+            rows = loader.indices[done : done + len(vectors)]
+            check_finite(vectors, "embeddings", "the encoder", encoder, kept[rows])
+            embeddings[rows] = vectors
+            done += len(vectors)
     return embeddings if all_differ else embeddings[places]
 
 
@@ -195,10 +178,10 @@ def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.flo
     inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
     mode = head.training
     with torch.inference_mode():
-        found: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
+        logits: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
     head.train(mode)
-    check_finite(found, "logits", f"the head of {task}", head)
-    return found
+    check_finite(logits, "logits", f"the head of {task}", head)
+    return logits
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
@@ -228,16 +211,13 @@ def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
         yield item
 
 
-class evaluating:  # noqa: N801 - a context manager
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode again afterwards."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module = module
-
-    def __enter__(self) -> None:
-        self._modes = [(part, part.training) for part in self._module.modules()]
-        self._module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -6,8 +6,8 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,25 +30,15 @@ _STARTING_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that can be removed on its own.
+    """Something that can be removed on its own."""
 
-    Attributes:
-        kind: ``activations``, ``examples``, ``tiny`` or ``pages``.
-        path: A file or a folder.
-        what: What it holds, for a person.
-        rows: How many rows; ``None`` where it has none, or they cannot be counted.
-        size: Bytes on disk.
-        used: When it was last used (examples: written), in seconds since the epoch.
-        users: The ids of the processes that use it now, as far as that is known.
-    """
-
-    kind: str
-    path: Path
-    what: str
-    rows: int | None
-    size: int
-    used: float
-    users: tuple[int, ...] = ()
+    kind: str  # ``activations``, ``examples``, ``tiny`` or ``pages``
+    path: Path  # a file or a folder
+    what: str  # what it holds, for a person
+    rows: int | None  # how many rows; ``None`` where it has none, or they cannot be counted
+    size: int  # bytes on disk
+    used: float  # when it was last used (examples: written), in seconds since the epoch
+    users: tuple[int, ...] = ()  # the ids of the processes that use it now, as far as that is known
 
 
 def entries(kind: str | None = None) -> list[Entry]:
@@ -103,9 +93,10 @@ def _activations() -> list[Entry]:
 
 def _examples() -> list[Entry]:
     files = [path for path in _children(examples.default_folder()) if path.is_file() and not path.is_symlink()]
-    whole = [_file(path, "rows of a data file", _rows(path)) for path in files if _EXAMPLES.fullmatch(path.name)]
+    whole = [path for path in files if _EXAMPLES.fullmatch(path.name)]
     partial = [path for path in files if _PARTIAL.fullmatch(path.name) and _is_left(path)]
-    return whole + [_file(path, "left by a killed process", None) for path in partial]
+    entries = [_file("examples", path, "rows of a data file", _rows(path)) for path in whole]
+    return entries + [_file("examples", path, "left by a killed process") for path in partial]
 
 
 def _tiny() -> list[Entry]:
@@ -113,14 +104,13 @@ def _tiny() -> list[Entry]:
     whole = [path for path in folders if _TINY.fullmatch(path.name)]
     partial = [path for path in folders if _PARTIAL_TINY.fullmatch(path.name) and _is_left(path)]
     return [
-        Entry("tiny", path, "small random weights", None, _size(path.rglob("*")), path.stat().st_mtime)
-        for path in whole + partial
+        Entry("tiny", path, "small random weights", None, _size(path), path.stat().st_mtime) for path in whole + partial
     ]
 
 
 def _pages() -> list[Entry]:
     files = [path for path in _children(cache_root() / "pages") if _LIBRARY.fullmatch(path.name)]
-    return [replace(_file(path, "script of the charts in HTML reports", None), kind="pages") for path in files]
+    return [_file("pages", path, "script of the charts in HTML reports") for path in files]
 
 
 KINDS: Final[dict[str, Callable[[], list[Entry]]]] = {
@@ -131,9 +121,9 @@ KINDS: Final[dict[str, Callable[[], list[Entry]]]] = {
 }
 
 
-def _file(path: Path, what: str, rows: int | None) -> Entry:
+def _file(kind: str, path: Path, what: str, rows: int | None = None) -> Entry:
     status = path.stat()
-    return Entry("examples", path, what, rows, status.st_size, status.st_mtime)
+    return Entry(kind, path, what, rows, status.st_size, status.st_mtime)
 
 
 def _what(path: Path) -> str:
@@ -174,5 +164,5 @@ def _in_progress(path: Path) -> bool:
     return path.name == space.LOCK or any(pattern.fullmatch(path.name) for pattern in (_PARTIAL, _PARTIAL_TINY))
 
 
-def _size(paths: Iterable[Path]) -> int:
-    return sum(path.lstat().st_size for path in paths if path.is_file())
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -11,20 +11,13 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Everything that the activations of a text depend on next to its token ids, which tell tokenizer and length.
+    """Everything that the activations of a text depend on next to its token ids, which tell tokenizer and length."""
 
-    Attributes:
-        weights: `tensors_fingerprint` of the layers that take part, and the encoder's configuration.
-        pooling: How token vectors become an embedding.
-        normalize: Whether embeddings have length 1.
-        precision: In which the matrix products run: ``fp32``, ``bf16``.
-        boundary: ``embedding``, or the number ``k`` of frozen layers whose hidden states are kept.
-    """
-
-    weights: str
-    pooling: str
-    normalize: bool
-    precision: str
+    weights: str  # `tensors_fingerprint` of the layers that take part, and the encoder's configuration
+    pooling: str  # how token vectors become an embedding
+    normalize: bool  # whether embeddings have length 1
+    precision: str  # in which the matrix products run: ``fp32``, ``bf16``
+    # ``embedding``, or the number ``k`` of frozen layers whose hidden states are kept
     boundary: int | Literal["embedding"]
 
     def text(self) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,27 +28,6 @@ Boundary = int | Literal["embedding"]
 TaskSplit = tuple[str, str]
 IN_MEMORY = 2**30
 """Bytes of embeddings of a split up to which they are kept in memory rather than mapped."""
-
-
-@dataclass(frozen=True, slots=True)
-class MappedActivations:
-    """Hidden states or embeddings of one split, mapped from the cache."""
-
-    rows: Rows
-
-    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-        """Return those of ``rows``, see `RowActivations`."""
-        if self.rows.layout.ragged:
-            return self.rows.gather_ragged(rows)
-        return self.rows.gather(rows), None
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The activations at one boundary; no rows if they are not kept, so that the frozen layers run in every step."""
-
-    boundary: Boundary
-    rows: dict[TaskSplit, RowActivations] | None
 
 
 class FrozenActivations:
@@ -88,7 +66,7 @@ class FrozenActivations:
         self._how = how
         self._cached = cached
         self._keys: dict[TaskSplit, NDArray[np.void]] = {}
-        self._last: _Kept | None = None
+        self._last: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
         self.seconds_spent = 0.0
         self.seconds_cold: dict[Boundary, float | None] = {}
 
@@ -102,13 +80,13 @@ class FrozenActivations:
             Those of each task and split; ``None`` if hidden states are not kept, so that the frozen layers have to run
             in every step: the cache is off or too small, or the encoder cannot start from one of its layers.
         """
-        if self._last is None or self._last.boundary != boundary:
+        if self._last is None or self._last[0] != boundary:
             self._last = None  # which frees the memory of the boundary before
             started = time.perf_counter()
-            self._last = _Kept(boundary, self._computed(boundary))
-            self._note(boundary, self._last.rows)
+            self._last = boundary, self._computed(boundary)
+            self._note(boundary, self._last[1])
             self.seconds_spent += time.perf_counter() - started
-        return self._last.rows
+        return self._last[1]
 
     def _computed(self, boundary: Boundary) -> dict[TaskSplit, RowActivations] | None:
         if boundary != "embedding" and not self._encoder.supports_split:
@@ -131,7 +109,7 @@ class FrozenActivations:
             except KeyError:  # another process has filled the cache meanwhile
                 return None
             self._note_cold(boundary, store.seconds_per_token)
-            return {split: _held(mapped) for split, mapped in rows.items()}
+            return {split: _in_memory_if_small(mapped) for split, mapped in rows.items()}
 
     def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
         """Note a checksum of what is used, and warn if a resumed run used something else before.
@@ -139,7 +117,7 @@ class FrozenActivations:
         The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
         rows the cache had already.
         """
-        parts = ["computed in held step"] if rows is None else [_checksum(held) for held in rows.values()]
+        parts = ["computed in held step"] if rows is None else [_checksum(of_split) for of_split in rows.values()]
         checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         if self.used.get(str(boundary), checksum) != checksum:
             log.warning(
@@ -228,20 +206,19 @@ class FrozenActivations:
         device = next(self._encoder.parameters()).device
         loader = batches(self._tables[split].select(rows), how, device)
         keys = self._row_keys()[split]
-        progress = None if how.progress is None else f"{how.progress} {' '.join(split)}"
+        progress = how.progress and f"{how.progress} {' '.join(split)}"
         with inferring(self._encoder, device, how.precision, len(loader)):
             for batch in tracked(loader, progress, len(loader)):
                 which = rows[batch.indices["text"].numpy()]
                 tokens = None if batch.mask is None else batch.mask.sum(dim=1).numpy()  # before it is on the device
                 batch = batch.to(device, non_blocking=True)
                 if boundary == "embedding":
-                    counts, found = None, self._encoder(batch.ids, batch.mask)
+                    counts, vectors = None, self._encoder(batch.ids, batch.mask)
                 else:
                     assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
                     assert batch.mask is not None  # noqa: S101
-                    counts = tokens
-                    found = self._encoder.hidden_at(batch.ids, batch.mask, boundary)[batch.mask]
-                values = found.float().cpu().numpy()
+                    counts, vectors = tokens, self._encoder.hidden_at(batch.ids, batch.mask, boundary)[batch.mask]
+                values = vectors.float().cpu().numpy()
                 owners = which if counts is None else which.repeat(counts)
                 check_finite(values, "activations", f"the frozen layers, {' '.join(split)}", self._encoder, owners)
                 store.append(keys[which], counts, values)
@@ -261,8 +238,8 @@ class FrozenActivations:
 def _checksum(rows: RowActivations) -> str:
     if isinstance(rows, ArrayActivations):
         return tensors_fingerprint({"rows": rows.values})
-    assert isinstance(rows, MappedActivations)  # noqa: S101 - narrows for mypy: there are these two
-    return rows.rows.checksum
+    assert isinstance(rows, Rows)  # noqa: S101 - narrows for mypy: there are these two
+    return rows.checksum
 
 
 def _pooling(layout: SentenceLayout) -> str:
@@ -270,8 +247,8 @@ def _pooling(layout: SentenceLayout) -> str:
     return " ".join([layout.pooling, *(f"Dense {spec.activation}" for spec in layout.dense)])
 
 
-def _held(rows: Rows) -> RowActivations:
+def _in_memory_if_small(rows: Rows) -> RowActivations:
     """Return embeddings in memory if they are not too large; hidden states and larger ones stay mapped."""
     if rows.layout.ragged or len(rows) * rows.layout.vector_bytes > IN_MEMORY:
-        return MappedActivations(rows)
-    return ArrayActivations(rows.gather(np.arange(len(rows))))
+        return rows
+    return ArrayActivations(rows.gather(np.arange(len(rows)))[0])

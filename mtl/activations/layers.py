@@ -29,20 +29,10 @@ def inner_layers(encoder: Encoder) -> list[str]:
 def layer_embeddings(
     encoder: Encoder, table: TokenTable, layers: Sequence[str], how: Encoding
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the mean over each row's tokens of the hidden states that leave ``layers``.
-
-    Args:
-        encoder: The encoder, on its device.
-        table: Token ids of ``N`` rows.
-        layers: Names of layers of it.
-        how: Batches, precision, progress bar.
-
-    Returns:
-        For each layer ``(N, H)`` float32, in the order of the table.
-    """
-    found = {layer: np.empty((len(table), encoder.hidden_size), dtype=np.float32) for layer in layers}
+    """Return the mean over each row's tokens of the hidden states that leave each of ``layers``, ``(N, H)`` each."""
+    embeddings = {layer: np.empty((len(table), encoder.hidden_size), dtype=np.float32) for layer in layers}
     if not layers:
-        return found
+        return embeddings
     boundaries = sorted((encoder.layer_names.index(layer), layer) for layer in layers)  # the embeddings are number 0
     device = next(encoder.parameters()).device
     loader = batches(table, how, device)
@@ -56,6 +46,6 @@ def layer_embeddings(
             places = loader.indices[done : done + len(batch)]
             for (_, layer), hidden in zip(boundaries, states, strict=True):
                 pooled = mean_pool(hidden, batch.mask)
-                found[layer][places] = (pooled if batch.inverse is None else pooled[batch.inverse]).cpu().numpy()
+                embeddings[layer][places] = (pooled if batch.inverse is None else pooled[batch.inverse]).cpu().numpy()
             done += len(places)
-    return found
+    return embeddings

@@ -20,21 +20,12 @@ _PLACE: Final = np.dtype([("segment", np.int32), ("length", np.int32), ("start",
 
 
 def row_key(ids: NDArray[np.integer[Any]]) -> bytes:
-    """Return the key of a text: 16 bytes of BLAKE2b over its token ids as little-endian int32.
-
-    Args:
-        ids: The token ids, ``(S,)``, without padding.
-    """
+    """Return the key of a text: 16 bytes of BLAKE2b over its token ids ``(S,)`` as little-endian int32."""
     return hashlib.blake2b(np.ascontiguousarray(ids, "<i4").data, digest_size=KEY_BYTES).digest()
 
 
 def row_keys(ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64]) -> NDArray[np.void]:
-    """Return the key of each row of a token table, see `row_key`, as one array of ``N`` times 16 bytes.
-
-    Args:
-        ids: The token ids of all rows, ``(T,)``.
-        offsets: Where each row begins and the last one ends, ``(N + 1,)``.
-    """
+    """Return the key of each row of a token table, see `row_key`, as one array of ``N`` times 16 bytes."""
     keys = np.empty(len(offsets) - 1, np.dtype(f"V{KEY_BYTES}"))
     for row, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
         keys[row] = row_key(ids[start:end])
@@ -79,13 +70,7 @@ class KeyTable:
         return len(self._keys)
 
     def add(self, segment: int, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> None:
-        """Add all rows of a segment, in their order in it.
-
-        Args:
-            segment: Its number.
-            keys: The keys, ``S16`` ``(N,)``.
-            lengths: The vectors of each row, ``(N,)``.
-        """
+        """Add all rows of a segment, in their order in it: their keys ``(N,)`` and numbers of vectors ``(N,)``."""
         places = np.empty(len(keys), _PLACE)
         places["segment"] = segment
         places["length"] = lengths
@@ -102,8 +87,7 @@ class KeyTable:
     def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Return which keys are there, bool ``(N,)``, and the places of those, in their order.
 
-        Returns:
-            The second array has the fields ``segment``, ``start`` (in vectors) and ``length``.
+        The second array has the fields ``segment``, ``start`` (in vectors) and ``length``.
         """
         self._settle()
         if not len(self._keys):
@@ -129,16 +113,12 @@ class KeyTable:
 class Layout:
     """The shape of the rows of a source; their numbers are float32.
 
-    Attributes:
-        dim: ``H``, the numbers of a vector.
-        ragged: Whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one.
-
     Raises:
         ValueError: ``dim`` is less than 1.
     """
 
-    dim: int
-    ragged: bool = False
+    dim: int  # ``H``, the numbers of a vector
+    ragged: bool = False  # whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -152,17 +132,11 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Some rows in memory.
+    """Some rows in memory."""
 
-    Attributes:
-        keys: The key of each row, ``S16``, ``(N,)``.
-        lengths: The vectors of each row, int64, ``(N,)``.
-        values: The vectors of all rows, one after the other, ``(sum(lengths), H)``.
-    """
-
-    keys: NDArray[np.bytes_]
-    lengths: NDArray[np.int64]
-    values: NDArray[Any]
+    keys: NDArray[np.bytes_]  # the key of each row, ``S16``, ``(N,)``
+    lengths: NDArray[np.int64]  # the vectors of each row, int64, ``(N,)``
+    values: NDArray[Any]  # the vectors of all rows, one after the other, ``(sum(lengths), H)``
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -189,18 +163,12 @@ class Block:
 
 
 def block(
-    layout: Layout, keys: NDArray[np.bytes_], lengths: NDArray[np.integer[Any]] | None, values: NDArray[Any]
+    layout: Layout, keys: NDArray[np.bytes_], lengths: Sequence[int] | NDArray[Any] | None, values: NDArray[Any]
 ) -> Block:
-    """Return the rows as a block after checking that they fit the layout and each other.
-
-    Args:
-        layout: What the rows must look like.
-        keys: The key of each row, ``S16``, ``(N,)``.
-        lengths: The vectors of each row, ``(N,)``; ``None`` for one each.
-        values: The vectors of all rows, ``(sum(lengths), H)``.
+    """Return rows as a `Block`; without ``lengths`` each is one vector.
 
     Raises:
-        ValueError: They do not.
+        ValueError: They do not fit the layout or each other.
     """
     if lengths is None and layout.ragged:
         raise ValueError("rows of variable length come with their lengths")

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,17 +38,11 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment on disk.
-
-    Attributes:
-        index: Its index file.
-        size: The bytes of its values.
-        checksum: Their CRC-32.
-    """
+    """A segment on disk."""
 
     index: Path
-    size: int
-    checksum: int
+    size: int  # the bytes of its values
+    checksum: int  # their CRC-32
 
     @property
     def values(self) -> Path:
@@ -62,12 +56,7 @@ def index_bytes(layout: Layout, rows: int) -> int:
 
 
 def write_segment(folder: Path, layout: Layout, blocks: Sequence[Block]) -> Segment:
-    """Write rows as a new segment.
-
-    Args:
-        folder: The folder of the source.
-        layout: How the rows look.
-        blocks: The rows.
+    """Write rows as a new segment into the folder of a source.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.
@@ -110,9 +99,11 @@ def read_index(index: Path, layout: Layout) -> tuple[Segment, NDArray[np.bytes_]
     if layout.ragged:
         lengths = np.frombuffer(content, "<u4", rows, _HEADER.size + keys.nbytes).astype(np.int64)
     segment = Segment(index, size, checksum)
-    found = segment.values.stat().st_size if segment.values.is_file() else None
-    if found != size or size != lengths.sum() * layout.vector_bytes:
-        raise DamagedError("its values are gone" if found is None else f"{found:,} bytes of values; expected {size:,}")
+    actual = segment.values.stat().st_size if segment.values.is_file() else None
+    if actual != size or size != lengths.sum() * layout.vector_bytes:
+        raise DamagedError(
+            "its values are gone" if actual is None else f"{actual:,} bytes of values; expected {size:,}"
+        )
     return segment, keys, lengths
 
 
@@ -202,19 +193,14 @@ class Rows:
     """
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        places: NDArray[Any],
-        layout: Layout,
-        lease: object = None,
-        checksum: str = "",
+        self, files: Sequence[Path], places: NDArray[Any], layout: Layout, lease: object = None, checksum: str = ""
     ) -> None:
         self.layout = layout
         self.checksum = checksum
         self._files = tuple(files)
         self._places = places
         self._lease = lease
-        self._mapped = lru_cache(maxsize=MAPS)(_Mapping(self._files, layout))
+        self._mapped = lru_cache(maxsize=MAPS)(partial(map_values, layout=layout))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -227,37 +213,16 @@ class Rows:
         """The vectors of each row, int64, ``(N,)``."""
         return self._places["length"].astype(np.int64)
 
-    def gather(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Copy rows that are one vector each.
-
-        Args:
-            indices: Which rows, ``(B,)``; any order, and a row may come more than once.
-
-        Returns:
-            ``(B, H)``, float32.
-
-        Raises:
-            IndexError: There is no such row.
-            ValueError: The rows are of variable length.
-        """
-        if self.layout.ragged:
-            raise ValueError("these rows are of variable length: use gather_ragged")
-        places = self._places[np.asarray(indices, np.int64)]
-        found = np.empty((len(places), self.layout.dim), np.float32)
-        for values, which in self._by_file(places):
-            found[which] = values[places["start"][which]]
-        return found
-
-    def gather_ragged(
+    def gather(
         self, indices: Sequence[int] | NDArray[np.integer[Any]]
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Copy rows of any length, one after the other.
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+        """Copy rows into memory, one after the other.
 
         Args:
             indices: Which rows, ``(B,)``; any order, and a row may come more than once.
 
         Returns:
-            The vectors, ``(sum(lengths), H)``, float32, and how many of them each row has, int64, ``(B,)``.
+            The vectors, ``(sum(lengths), H)``, and how many of them each row has, ``(B,)``: None where each is one.
 
         Raises:
             IndexError: There is no such row.
@@ -265,27 +230,19 @@ class Rows:
         places = self._places[np.asarray(indices, np.int64)]
         lengths = places["length"].astype(np.int64)
         ends = np.cumsum(lengths)
-        found = np.empty((int(lengths.sum()), self.layout.dim), np.float32)
+        vectors = np.empty((int(lengths.sum()), self.layout.dim), np.float32)
         for values, which in self._by_file(places):
+            if not self.layout.ragged:
+                vectors[which] = values[places["start"][which]]
+                continue
             for row in which.tolist():
                 start, length, end = int(places["start"][row]), int(lengths[row]), int(ends[row])
-                found[end - length : end] = values[start : start + length]
-        return found, lengths
+                vectors[end - length : end] = values[start : start + length]
+        return vectors, lengths if self.layout.ragged else None
 
     def _by_file(self, places: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
         """Yield the mapped values of each file, and which of the places are in it."""
         order = np.argsort(places["segment"], kind="stable")
         files, starts = np.unique(places["segment"][order], return_index=True)
         for file, which in zip(files.tolist(), np.split(order, starts[1:]), strict=False):  # no files: one empty part
-            yield self._mapped(file), which
-
-
-class _Mapping:
-    """Maps a file by its number; knows nothing of `Rows`, so that their cache of maps holds no circle."""
-
-    def __init__(self, files: Sequence[Path], layout: Layout) -> None:
-        self._files = files
-        self._layout = layout
-
-    def __call__(self, number: int) -> NDArray[Any]:
-        return map_values(self._files[number], self._layout)
+            yield self._mapped(self._files[file]), which

@@ -39,15 +39,9 @@ def file_lock(path: Path) -> FileLock:
 
 @contextmanager
 def held(lock: FileLock, task: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock inside; if that means waiting for more than a moment, say so once.
+    """Hold a lock inside, and yield whether it is held, which without ``wait`` it may not be.
 
-    Args:
-        lock: The lock.
-        task: What the process that has it may be doing, for the log.
-        wait: Whether to wait for it.
-
-    Yields:
-        Whether the lock is held.
+    Waiting for more than a moment is logged once; ``task`` is what the process that has the lock may be doing.
     """
     try:
         lock.acquire(timeout=_QUIET_SECONDS if wait else 0, poll_interval=_POLL_SECONDS)
@@ -65,9 +59,6 @@ def held(lock: FileLock, task: str, *, wait: bool = True) -> Iterator[bool]:
 
 class Lease:
     """Says to other processes that this one uses a folder, until it is released, dropped, or the process ends.
-
-    Args:
-        folder: The folder.
 
     Raises:
         OSError: The folder cannot be written.
@@ -123,17 +114,11 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """A source's folder in the cache.
-
-    Attributes:
-        path: The folder.
-        size: The bytes of its files.
-        used: When it was last opened or written, in seconds since the epoch.
-    """
+    """A source's folder in the cache."""
 
     path: Path
-    size: int
-    used: float
+    size: int  # the bytes of its files
+    used: float  # when it was last opened or written, in seconds since the epoch
 
 
 def folder_lock(folder: Path) -> AbstractContextManager[bool]:
@@ -207,8 +192,8 @@ def stored_sources(folder: Path) -> list[StoredSource]:
     if not folder.is_dir():
         return []
     names = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    found = [_stored(path) for path in names if path.is_dir() and not path.is_symlink()]
-    return sorted(found, key=lambda source: (source.used, source.path.name))
+    sources = [_stored(path) for path in names if path.is_dir() and not path.is_symlink()]
+    return sorted(sources, key=lambda source: (source.used, source.path.name))
 
 
 def remove_source(path: Path) -> list[int]:
@@ -303,7 +288,7 @@ def make_room(folder: Path, own: Path, needed: int, limit: int) -> int:
         limit: The most bytes that all sources together may take.
 
     Returns:
-        The bytes that may be written now, at least 0; it may be less than ``needed``.
+        The bytes that may be written now; it may be less than ``needed``.
     """
     sources = stored_sources(folder)
     total = sum(source.size for source in sources)
@@ -323,14 +308,7 @@ def available(folder: Path, own: Path, limit: int) -> int:
 
 
 def full_text(folder: Path, limit: int, rows: int, size: int) -> str:
-    """Return the warning that rows do not fit, with the way out.
-
-    Args:
-        folder: The folder of the cache.
-        limit: The most bytes that all sources together may take.
-        rows: How many rows do not fit so far.
-        size: The bytes of their values.
-    """
+    """Return the warning that so many rows, with values of ``size`` bytes, do not fit, and the way out."""
     taken = sum(source.size for source in stored_sources(folder))
     return (
         f"the cache {folder} is full: {size_text(taken)} of at most {size_text(limit)}, all of it in use. "
@@ -349,6 +327,7 @@ def way_out(folder: Path, needed: int) -> str:
 
 
 def _evict(path: Path) -> bool:
+    """Remove a source unless it is used or cannot be removed; return whether it is gone."""
     try:
         return not remove_source(path)
     except OSError as error:

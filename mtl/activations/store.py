@@ -111,9 +111,9 @@ class ActivationStore:
         Args:
             keys: 16 bytes each, see `row_key`: a list of bytes, or an array of `row_keys`.
         """
-        found = as_keys(keys)
-        absent = np.flatnonzero(~self._find(found)[0])
-        first: list[int] = absent[first_of_each(found[absent])].tolist()
+        wanted = as_keys(keys)
+        absent = np.flatnonzero(~self._find(wanted)[0])
+        first: list[int] = absent[first_of_each(wanted[absent])].tolist()
         return first
 
     def append(self, keys: Keys, lengths: Sequence[int] | NDArray[Any] | None, values: NDArray[Any]) -> None:
@@ -128,8 +128,7 @@ class ActivationStore:
             ValueError: They do not fit the layout or each other, or the store is closed.
         """
         self._check_open()
-        counts = None if lengths is None else np.asarray(lengths, np.int64)
-        rows = block(self.layout, as_keys(keys), counts, values)
+        rows = block(self.layout, as_keys(keys), lengths, values)
         while self._keeps and len(rows):
             rows = self._pending.add(rows)
             if len(rows) or self._pending.is_due:
@@ -141,12 +140,7 @@ class ActivationStore:
         self._flush()
 
     def add_work(self, seconds: float, tokens: int) -> None:
-        """Note how long it took to compute some rows, for `seconds_per_token`; to be called within `computing`.
-
-        Args:
-            seconds: Wall-clock seconds.
-            tokens: The tokens of the rows.
-        """
+        """Note the wall-clock seconds that computing some rows took, for `seconds_per_token`; within `computing`."""
         if not self._keeps:
             return
         try:
@@ -250,15 +244,17 @@ class ActivationStore:
     def _write(self, blocks: list[Block]) -> None:
         if not blocks:
             return
-        rows, size = _extent(blocks)
-        needed = index_bytes(self.layout, rows) + size
+        rows, size = sum(map(len, blocks)), sum(part.values.nbytes for part in blocks)
         with space.folder_lock(self._folder):
+            needed = index_bytes(self.layout, rows) + size
             kept = self._fitting(blocks, space.make_room(self._folder, self.path, needed, self.limit))
-            self._write_segment(kept)
-        kept_rows, kept_size = _extent(kept)
-        if kept_rows < rows:
-            lost = space.full_text(self._folder, self.limit, rows - kept_rows, size - kept_size)
-            log.warning("%s", lost)
+            if kept:
+                segment = write_segment(self.path, self.layout, kept)
+                keys, lengths = (np.concatenate([getattr(part, name) for part in kept]) for name in ("keys", "lengths"))
+                self._catalogue.add(segment, keys, lengths)
+                rows, size = rows - len(keys), size - segment.size
+        if rows:
+            log.warning("%s", space.full_text(self._folder, self.limit, rows, size))
             self._keeps = False
 
     def _fitting(self, blocks: list[Block], room: int) -> list[Block]:
@@ -272,18 +268,7 @@ class ActivationStore:
             left -= int(ends[-1])
         return [part for part in kept if len(part)]
 
-    def _write_segment(self, blocks: list[Block]) -> None:
-        if not blocks:
-            return
-        segment = write_segment(self.path, self.layout, blocks)
-        keys, lengths = ([getattr(part, name) for part in blocks] for name in ("keys", "lengths"))
-        self._catalogue.add(segment, np.concatenate(keys), np.concatenate(lengths))
-
     def _give_up(self, error: OSError) -> None:
         reason = error.strerror or error
         log.warning("activations are computed but not kept: the cache %s cannot be written (%s)", self._folder, reason)
         self._keeps = False
-
-
-def _extent(blocks: list[Block]) -> tuple[int, int]:
-    return sum(map(len, blocks)), sum(part.values.nbytes for part in blocks)

@@ -12,41 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl.evaluation.counts import f1_scores
 
+Classes = NDArray[np.int64]
 Floats = NDArray[np.float64]
 MEASURES = ("accuracy", "macro_f1", "rare_f1")
 _CELLS = 1 << 24
 """Most weights at once: 64 MiB in single precision, which holds whole numbers up to 2 ** 24 exactly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """One run's predictions on the rows of one task.
-
-    Attributes:
-        labels: True classes, ``(N,)`` from 0.
-        predicted: Predicted classes, ``(N,)``.
-        classes: ``C``.
-    """
-
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    classes: int
-
-
 def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """Yield how often each row is drawn in each resample, ``(r, N)`` at a time, ``R`` in all.
-
-    Args:
-        rows: ``N``.
-        resamples: ``R``.
-        seed: Determines the draws.
-    """
+    """Yield how often each row is drawn in each resample, ``(r, N)`` at a time, ``R`` in all."""
     generator = np.random.default_rng(list(seed))
     left, most = resamples, max(1, _CELLS // max(rows, 1))
     while left:
@@ -57,28 +38,37 @@ def weights(rows: int, resamples: int, seed: Sequence[int]) -> Iterator[NDArray[
 
 
 def resampled(
-    answers: Sequence[Answers], rare: Sequence[int], resamples: int, seed: Sequence[int]
+    labels: Classes,
+    predictions: Sequence[Classes],
+    classes: int,
+    rare: Sequence[int],
+    resamples: int,
+    seed: Sequence[int],
 ) -> list[dict[str, Floats]]:
-    """Return `MEASURES` of each run on every resample, ``(R,)``; the draws are the same for all runs.
+    """Return `MEASURES` of each run as observed, then on every resample, ``(1 + R,)``; all runs see the same draws.
 
     Args:
-        answers: The predictions of each run, over the same rows.
+        labels: True classes of the rows, ``(N,)`` from 0.
+        predictions: Predicted classes of each run, ``(N,)``.
+        classes: ``C``.
         rare: The classes that ``rare_f1`` averages; without any it is left out.
         resamples: ``R``.
         seed: Determines the draws.
     """
-    rows = len(answers[0].labels)
-    drawn = list(zip(*(_chunk(answers, rare, chunk) for chunk in weights(rows, resamples, seed)), strict=True))
-    return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in drawn]
+    observed = np.ones((1, len(labels)), np.float32)
+    drawn = chain([observed], weights(len(labels), resamples, seed))
+    parts = zip(*(_measured(labels, predictions, classes, rare, chunk) for chunk in drawn), strict=True)
+    return [{name: np.concatenate([part[name] for part in run]) for name in run[0]} for run in parts]
 
 
-def _chunk(answers: Sequence[Answers], rare: Sequence[int], drawn: NDArray[np.float32]) -> list[dict[str, Floats]]:
-    support = _counts(drawn, answers[0].labels, answers[0].classes)
+def _measured(
+    labels: Classes, predictions: Sequence[Classes], classes: int, rare: Sequence[int], drawn: NDArray[np.float32]
+) -> list[dict[str, Floats]]:
+    support = _counts(drawn, labels, classes)
     values = []
-    for run in answers:
-        right = np.where(run.labels == run.predicted, run.labels, -1)
-        hits = _counts(drawn, right, run.classes)
-        values.append(measures(hits, support, _counts(drawn, run.predicted, run.classes), rare))
+    for predicted in predictions:
+        hits = _counts(drawn, np.where(labels == predicted, labels, -1), classes)
+        values.append(measures(hits, support, _counts(drawn, predicted, classes), rare))
     return values
 
 
@@ -96,7 +86,7 @@ def measures(hits: Floats, support: Floats, predicted: Floats, rare: Sequence[in
     return {**values, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else values
 
 
-def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) -> Floats:
+def _counts(drawn: NDArray[np.float32], classes: Classes, count: int) -> Floats:
     """Return the number of drawn rows of each class, ``(r, C)``; rows with the class -1 are not counted."""
     indicator = (classes[:, None] == np.arange(count)).astype(np.float32)
     counts: Floats = (drawn @ indicator).astype(np.float64)
@@ -105,15 +95,10 @@ def _counts(drawn: NDArray[np.float32], classes: NDArray[np.int64], count: int) 
 
 @dataclass(frozen=True, slots=True)
 class SeedNoise:
-    """The noise that the choice of the seeds adds to a difference between two scenarios.
+    """The noise that the choice of the seeds adds to a difference between two scenarios."""
 
-    Attributes:
-        error: The standard error of the difference over seeds.
-        freedom: The degrees of freedom of that estimate, which is uncertain with few seeds.
-    """
-
-    error: float
-    freedom: float
+    error: float  # the standard error of the difference over seeds
+    freedom: float  # the degrees of freedom of that estimate, which is uncertain with few seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +183,7 @@ def p_value(differences: Floats) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of a family of tests, adjusted for their number.
-
-    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
-    """
+    """Adjust the p-values of a family of tests: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979."""
     adjusted = [1.0] * len(p_values)
     greatest = 0.0
     for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):

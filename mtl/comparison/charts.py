@@ -35,78 +35,81 @@ def cost(comparison: Comparison) -> Chart | None:
             "name": row.name,
             "label": formatting.shortened(row.name, _LABEL),
             "seconds": seconds,
-            "time": words.seconds(row),
+            "time": formatting.duration(row.seconds),
             "score": score.mean,
             "shown": words.spread(score),
             "front": row.name in front,
         }
         for row, seconds, score in timed
     ]
-    told = f"On the test rows nothing cheaper scores above {words.both(front)}, on the dashed line. {words.COST}"
-    return charts.quality_and_cost("chart-cost", rows, told)
+    caption = f"On the test rows nothing cheaper scores above {words.both(front)}, on the dashed line. {words.COST}"
+    return charts.quality_and_cost("chart-cost", rows, caption)
 
 
 def _front(timed: Sequence[tuple[Figures, float, Spread]]) -> list[str]:
     """Return the names of those that score higher than everything that is cheaper, from the cheapest on."""
-    found: list[str] = []
+    names: list[str] = []
     highest = float("-inf")
-    for row, _, score in sorted(timed, key=lambda each: (each[1], -each[2].mean)):
+    for row, _, score in sorted(timed, key=lambda entry: (entry[1], -entry[2].mean)):
         if score.mean > highest:
-            found.append(row.name)
+            names.append(row.name)
             highest = score.mean
-    return found
+    return names
 
 
 def intervals(comparison: Comparison) -> Chart | None:
     """Return what each scenario has more or less than the best, with its interval; None where there is none."""
     best = comparison.best.name
-    found = [each for row in comparison.rows if (each := comparison.difference(row.name, best)) is not None]
-    if not found:
+    pairs = (comparison.difference(row.name, best) for row in comparison.rows)
+    differences = [difference for difference in pairs if difference is not None]
+    if not differences:
         return None
     rows = [
         {
-            "name": each.scenario,
-            "value": each.value,
-            "low": each.low,
-            "high": each.high,
-            "told": f"{words.signed(each.value)} ({words.interval(each)})",
-            "verdict": words.verdict(each),
+            "name": difference.scenario,
+            "value": difference.value,
+            "low": difference.low,
+            "high": difference.high,
+            "told": f"{words.signed(difference.value)} ({words.interval(difference)})",
+            "verdict": words.verdict(difference),
         }
-        for each in found
+        for difference in differences
     ]
-    noise = [each.scenario for each in found if not each.real]
-    told = f"{words.both(noise)} cannot be told from {best}." if noise else f"Every scenario differs from {best}."
-    if any(words.verdict(each) == words.THESE_RUNS for each in found):
-        told += f" {words.THESE_RUNS.capitalize()}: {words.ONE_SEED}"
-    return charts.intervals("chart-intervals", f"Against {best}", rows, [each.scenario for each in found], told)
+    noise = [difference.scenario for difference in differences if not difference.real]
+    caption = f"{words.both(noise)} cannot be told from {best}." if noise else f"Every scenario differs from {best}."
+    if any(words.verdict(difference) == words.THESE_RUNS for difference in differences):
+        caption += f" {words.THESE_RUNS.capitalize()}: {words.ONE_SEED}"
+    names = [difference.scenario for difference in differences]
+    return charts.intervals("chart-intervals", f"Against {best}", rows, names, caption)
 
 
 def class_bars(comparison: Comparison) -> Iterator[Chart]:
     """Yield for each task the F1 of each class, a bar for each scenario."""
-    few = _few(comparison)
-    names = [row.name for row in few]
+    few = comparison.rows[:MOST_LINES]
     for at, task in enumerate(comparison.rare):
-        found: dict[str, list[float]] = defaultdict(list)
+        scores: dict[str, list[float]] = defaultdict(list)
         rows = []
         for row in few:
             for label, spread in row.tasks[task].per_class_f1.items() if task in row.tasks else ():
-                found[label].append(spread.mean)
+                scores[label].append(spread.mean)
                 rows.append({"class": label, "name": row.name, "value": spread.mean, "shown": words.spread(spread)})
-        weakest = sorted(found, key=lambda label: float(np.mean(found[label])))[:MOST_CLASSES]
-        classes = [label for label in found if label in weakest]
+        means = {label: float(np.mean(values)) for label, values in scores.items()}
+        weakest = sorted(means, key=means.__getitem__)[:MOST_CLASSES]
+        classes = [label for label in scores if label in weakest]
         if not classes:
             continue
-        told = f"Hardest: {weakest[0]} ({float(np.mean(found[weakest[0]])):.3f} on average)."
-        hidden = len(found) - len(classes)
-        told += f" {hidden} classes with a higher F1 are not shown." if hidden else ""
+        caption = f"Hardest: {weakest[0]} ({means[weakest[0]]:.3f} on average)."
+        hidden = len(scores) - len(classes)
+        caption += f" {hidden} classes with a higher F1 are not shown." if hidden else ""
         rows = [row for row in rows if row["class"] in classes]
-        yield charts.class_bars(f"chart-classes-{at}", task, rows, classes, names, told + _rest(comparison))
+        names = [row.name for row in few]
+        yield charts.class_bars(f"chart-classes-{at}", task, rows, classes, names, caption + _rest(comparison))
 
 
 def training(comparison: Comparison) -> Iterator[Chart]:
     """Yield the curves that the runs logged."""
     kinds = {"val/macro_f1": "macro-F1 on validation rows", "train/loss": "training loss"}
-    few = _few(comparison)
+    few = comparison.rows[:MOST_LINES]
     logged = {row.name: [read_curves(run.folder) for run in row.scenario.runs] for row in few}
     for name, title in kinds.items():
         rows = []
@@ -117,10 +120,10 @@ def training(comparison: Comparison) -> Iterator[Chart]:
                     points[epoch].append(value)
             rows += [{"name": scenario, "x": x, "y": float(np.mean(values))} for x, values in sorted(points.items())]
         if rows:
-            shown = [row.name for row in few if any(each["name"] == row.name for each in rows)]
-            told = f"Mean over the seeds, by epoch.{_rest(comparison)}"
+            shown = list(dict.fromkeys(str(row["name"]) for row in rows))
+            caption = f"Mean over the seeds, by epoch.{_rest(comparison)}"
             identity = f"chart-{name.replace('/', '-')}"
-            yield charts.curves(identity, title[0].upper() + title[1:], rows, shown, "epoch", title, told)
+            yield charts.curves(identity, title[0].upper() + title[1:], rows, shown, "epoch", title, caption)
 
 
 def learning_curve(comparison: Comparison) -> Chart | None:
@@ -133,8 +136,8 @@ def learning_curve(comparison: Comparison) -> Chart | None:
         for row in sorted(sized, key=lambda row: row.scenario.size or 0)
     ]
     names = list(dict.fromkeys(_without_size(row) for row in sized))
-    told = "What more training rows buy each scenario."
-    return charts.curves("chart-sizes", "Learning curve", rows, names, "training rows", "score", told)
+    caption = "What more training rows buy each scenario."
+    return charts.curves("chart-sizes", "Learning curve", rows, names, "training rows", "score", caption)
 
 
 def _without_size(row: Figures) -> str:
@@ -143,22 +146,17 @@ def _without_size(row: Figures) -> str:
 
 def reliability(comparison: Comparison) -> Iterator[Chart]:
     """Yield for each task how far the probabilities of each scenario can be trusted."""
-    few = _few(comparison)
+    few = comparison.rows[:MOST_LINES]
     for at, task in enumerate(comparison.rare):
         rows, errors = [], {}
         for row in few:
-            predictions = [each.predictions for each in outcomes_of(row, task)]
+            predictions = [outcomes.predictions for outcomes in outcomes_of(row, task)]
             bins = pooled_bins(predictions) if predictions else []
             errors[row.name] = ece(bins)
             rows += points(row.name, bins)
-        told = "Below the dashed line a model is surer than it is right. Expected calibration error: "
-        told += ", ".join(f"{name} {error:.3f}" for name, error in errors.items()) + "."
-        names = [row.name for row in few]
-        yield charts.reliability(f"chart-reliability-{at}", task, rows, names, told + _rest(comparison))
-
-
-def _few(comparison: Comparison) -> list[Figures]:
-    return list(comparison.rows[:MOST_LINES])
+        caption = "Below the dashed line a model is surer than it is right. Expected calibration error: "
+        caption += ", ".join(f"{name} {error:.3f}" for name, error in errors.items()) + "."
+        yield charts.reliability(f"chart-reliability-{at}", task, rows, list(errors), caption + _rest(comparison))
 
 
 def _rest(comparison: Comparison) -> str:

@@ -2,88 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mtl.base import formatting
 from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
-from mtl.comparison.scenario_metrics import Figures, Spread, TaskFigures
+from mtl.comparison.scenario_metrics import Figures, Spread
 
-METRICS = {
+TASK_METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "rare_f1": "rare F1",
     "calibration_error": "calibration error",
 }
+COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "trainable_parameters": ("trained parameters", formatting.count),
+    "total_seconds": ("training time", formatting.duration),
+    "encoding_seconds": ("of it encoding", formatting.duration),
+    "sentences_per_second": ("sentences/s", formatting.count),
+    "peak_memory_bytes": ("peak memory", formatting.size),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of every scenario.
+    """One metric of every scenario."""
 
-    Attributes:
-        key: Its name for programs: ``sentiment.macro_f1``.
-        task: The task that it belongs to, or None.
-        header: Its name for a reader, without the task.
-        figure: Finds the figure of a scenario.
-        shown: Writes it for a reader.
-    """
+    metric: str  # its attribute in `Figures`, or with a task in `TaskFigures`
+    header: str  # its name for a reader, without the task
+    task: str | None = None
+    write: Callable[[float | None], str] | None = None  # writes the mean for a reader; by default `words.spread`
 
-    key: str
-    task: str | None
-    header: str
-    figure: Callable[[Figures], Spread | None]
-    shown: Callable[[Figures], str]
+    @property
+    def key(self) -> str:
+        """The name for programs: ``sentiment.macro_f1``."""
+        return f"{self.task}.{self.metric}" if self.task else self.metric
+
+    def spread(self, row: Figures) -> Spread | None:
+        """Return the metric of a scenario; None where it was not measured."""
+        spread: Spread | None = getattr(row.tasks.get(self.task) if self.task else row, self.metric, None)
+        return spread
+
+    def mean(self, row: Figures) -> float | None:
+        """Return the mean of the metric over the seeds of a scenario; None where it was not measured."""
+        spread = self.spread(row)
+        return None if spread is None else spread.mean
+
+    def shown(self, row: Figures) -> str:
+        """Return the metric of a scenario as it is written for a reader."""
+        return words.spread(self.spread(row)) if self.write is None else self.write(self.mean(row))
 
 
 def columns(comparison: Comparison) -> list[Column]:
-    """Return the columns for which at least one scenario has a figure.
-
-    Args:
-        comparison: The comparison.
-    """
-    found = [*_quality(comparison), *_general()]
-    return [column for column in found if any(column.figure(row) is not None for row in comparison.rows)]
-
-
-def _quality(comparison: Comparison) -> Iterator[Column]:
-    yield Column("validation", None, "validation", lambda row: row.validation, lambda row: words.spread(row.validation))
-    yield Column("score", None, "score", lambda row: row.score, lambda row: words.spread(row.score))
-    for task in comparison.rare:
-        for metric, header in METRICS.items():
-            yield _of_task(task, metric, header)
-
-
-def _of_task(task: str, metric: str, header: str) -> Column:
-    def figure(row: Figures) -> Spread | None:
-        figures: TaskFigures | None = row.tasks.get(task)
-        found = None if figures is None else getattr(figures, metric)
-        return found if isinstance(found, Spread) else None
-
-    return Column(f"{task}.{metric}", task, header, figure, lambda row: words.spread(figure(row)))
-
-
-def _general() -> Iterator[Column]:
-    yield Column("retention", None, "retention", lambda row: row.retention, lambda row: words.spread(row.retention))
-    costs: dict[str, tuple[str, Callable[[float | None], str]]] = {
-        "trainable_parameters": ("trained parameters", formatting.count),
-        "total_seconds": ("training time", formatting.duration),
-        "encoding_seconds": ("of it encoding", formatting.duration),
-        "sentences_per_second": ("sentences/s", formatting.count),
-        "peak_memory_bytes": ("peak memory", formatting.size),
-    }
-    for name, (header, write) in costs.items():
-        yield _of_cost(name, header, write)
-
-
-def _of_cost(name: str, header: str, write: Callable[[float | None], str]) -> Column:
-    def figure(row: Figures) -> Spread | None:
-        found = getattr(row, name)
-        return found if isinstance(found, Spread) else None
-
-    def shown(row: Figures) -> str:
-        spread = figure(row)
-        return write(None if spread is None else spread.mean)
-
-    return Column(name, None, header, figure, shown)
+    """Return the columns for which at least one scenario has a figure."""
+    every = [
+        *(Column(name, name) for name in ("validation", "score")),
+        *(Column(name, header, task) for task in comparison.rare for name, header in TASK_METRICS.items()),
+        Column("retention", "retention"),
+        *(Column(name, header, write=write) for name, (header, write) in COSTS.items()),
+    ]
+    return [column for column in every if any(column.spread(row) is not None for row in comparison.rows)]

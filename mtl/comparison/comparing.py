@@ -19,37 +19,23 @@ RankedBy = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of comparing scenarios.
+    """The result of comparing scenarios."""
 
-    Attributes:
-        rows: The metrics of each scenario, the best first: by validation score, see ``ranked_by``.
-        tasks: The tasks that the score averages.
-        rare: The rare classes of each task.
-        ranked_by: ``validation``, or ``test`` where some run has no validation metrics.
-        best: The scenario that ranks first.
-        cheapest: The scenario with the shortest training, of those that are trained.
-        best_with_fewest_rows: The best of those with the fewest training rows; None where all have equally many, or
-            nothing is trained on the fewest.
-        differences: The differences of all scenarios from these three.
-        resamples: The number of resamples of the bootstrap.
-        unfinished: Jobs without metrics.
-        unreadable: Problems of files that could not be read; their runs are left out.
-        notes: Further notes for the reader.
-        sharing: What each task gains or loses by sharing the encoder: trained with others minus trained alone.
-    """
-
-    rows: Sequence[Figures]
-    tasks: Sequence[str]
-    rare: Mapping[str, Sequence[str]]
-    ranked_by: RankedBy
-    best: Figures
-    cheapest: Figures
+    rows: Sequence[Figures]  # the metrics of each scenario, the best first: by validation score, see ``ranked_by``
+    tasks: Sequence[str]  # the tasks that the score averages
+    rare: Mapping[str, Sequence[str]]  # the rare classes of each task
+    ranked_by: RankedBy  # ``validation``, or ``test`` where some run has no validation metrics
+    best: Figures  # the scenario that ranks first
+    cheapest: Figures  # the scenario with the shortest training, of those that are trained
+    # The best of those with the fewest training rows; None where all have equally many, or nothing is trained on the
+    # fewest
     best_with_fewest_rows: Figures | None
-    differences: Sequence[Difference]
-    resamples: int
-    unfinished: Sequence[Unfinished] = ()
-    unreadable: Sequence[Problem] = ()
-    notes: Sequence[str] = ()
+    differences: Sequence[Difference]  # the differences of all scenarios from these three
+    resamples: int  # the number of resamples of the bootstrap
+    unfinished: Sequence[Unfinished] = ()  # jobs without metrics
+    unreadable: Sequence[Problem] = ()  # problems of files that could not be read; their runs are left out
+    notes: Sequence[str] = ()  # further notes for the reader
+    # What each task gains or loses by sharing the encoder: trained with others minus trained alone
     sharing: Sequence[Difference] = ()
 
     def row(self, name: str) -> Figures:
@@ -78,23 +64,12 @@ def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Compar
     Raises:
         DataError: There is no run, none can be read, or no two scenarios were tested on the same rows.
     """
-    runs, unfinished = find(folders)
-    records, unreadable = _read(runs)
+    finished, unfinished = find(folders)
+    records, unreadable = _read(finished)
     if not records:
         raise DataError(unreadable)
-    candidates, notes = scenarios(records)
+    candidates, repeated = scenarios(records)
     chosen, left_out = _comparable(candidates)
-    return compared(chosen, resamples, unfinished, unreadable, [*notes, *left_out])
-
-
-def compared(
-    chosen: Sequence[Scenario],
-    resamples: int = RESAMPLES,
-    unfinished: Sequence[Unfinished] = (),
-    unreadable: Sequence[Problem] = (),
-    notes: Sequence[str] = (),
-) -> Comparison:
-    """Compare scenarios over the same rows; see `Comparison` for the arguments that it passes on."""
     all_tasks = list(dict.fromkeys(task for scenario in chosen for task in scenario.tasks))
     runs = [run for scenario in chosen for run in scenario.runs]
     rare = {task: rare_classes(task, [run for run in runs if task in run.outcomes]) for task in all_tasks}
@@ -102,12 +77,10 @@ def compared(
     rows, ranked_by = _ranked([summarize(scenario, tasks, rare) for scenario in chosen])
     ranked = [row for row in rows if row.score]
     best = ranked[0]
-    cheapest = min((row for row in ranked if row.learns), key=_cost, default=best)
+    cheapest = min((row for row in ranked if row.learns), key=lambda row: row.cost, default=best)
     fewest = _best_with_fewest_rows(ranked)
-    ordered = [row.scenario for row in rows]
-    bootstrap = PairedBootstrap(ordered, rare, resamples)
+    bootstrap = PairedBootstrap([row.scenario for row in rows], tasks, rare, resamples)
     references = {row.name: row.scenario for row in (best, cheapest, fewest) if row is not None}.values()
-    tested = [one for reference in references for one in differences(bootstrap, ordered, reference, tasks)]
     return Comparison(
         rows=rows,
         tasks=tasks,
@@ -116,12 +89,12 @@ def compared(
         best=best,
         cheapest=cheapest,
         best_with_fewest_rows=fewest,
-        differences=tested,
+        differences=[difference for reference in references for difference in differences(bootstrap, reference)],
         resamples=bootstrap.resamples,
         unfinished=unfinished,
         unreadable=unreadable,
-        notes=list(notes),
-        sharing=sharing(bootstrap, ordered),
+        notes=[*repeated, *left_out],
+        sharing=sharing(bootstrap),
     )
 
 
@@ -133,7 +106,7 @@ def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
     ranked_by: RankedBy = "validation" if all(row.validation for row in rows if row.score) else "test"
 
     def key(row: Figures) -> tuple[bool, float, float]:
-        return row.score is None, -_ranking_score(row, ranked_by), _cost(row)
+        return row.score is None, -_ranking_score(row, ranked_by), row.cost
 
     return sorted(rows, key=key), ranked_by
 
@@ -141,10 +114,6 @@ def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
 def _ranking_score(row: Figures, ranked_by: RankedBy) -> float:
     score = row.validation if ranked_by == "validation" else row.score
     return float("-inf") if score is None else score.mean
-
-
-def _cost(row: Figures) -> float:
-    return float("inf") if row.seconds is None else row.seconds
 
 
 def _best_with_fewest_rows(ranked: Sequence[Figures]) -> Figures | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mtl.base import formatting
-from mtl.base.files import replacing, write_json, write_text_atomically
+from mtl.base.files import write_json, write_text_atomically
 from mtl.base.terminal import console
 from mtl.comparison import words
 from mtl.comparison.columns import columns
@@ -23,20 +22,9 @@ from mtl.comparison.page import comparison_page
 from mtl.comparison.recommendation import Advice, recommend
 from mtl.comparison.scenario_metrics import Figures
 from mtl.comparison.tables import brief_tables, difference_table, scenario_table, sharing_table
-from mtl.evaluation.predictions import guarded
+from mtl.evaluation.predictions import write_csv
 from mtl.reporting.markdown import code, escaped, folded
 from mtl.reporting.tables import Table
-
-
-def write_comparison_json(path: str | Path, comparison: Comparison, advice: Sequence[Advice]) -> None:
-    """Write all figures, differences and advice, whole or not at all.
-
-    Args:
-        path: The file to write or to replace.
-        comparison: The comparison.
-        advice: What follows from it.
-    """
-    write_json(path, as_dict(comparison, advice))
 
 
 def as_dict(comparison: Comparison, advice: Sequence[Advice]) -> dict[str, Any]:
@@ -49,9 +37,9 @@ def as_dict(comparison: Comparison, advice: Sequence[Advice]) -> dict[str, Any]:
         "cheapest": comparison.cheapest.name,
         "resamples": comparison.resamples,
         "scenarios": [_scenario(row) for row in comparison.rows],
-        "differences": [{**asdict(each), "real": each.real} for each in comparison.differences],
-        "sharing": [{**asdict(each), "real": each.real} for each in comparison.sharing],
-        "advice": [asdict(each) for each in advice],
+        "differences": [{**asdict(difference), "real": difference.real} for difference in comparison.differences],
+        "sharing": [{**asdict(difference), "real": difference.real} for difference in comparison.sharing],
+        "advice": [asdict(piece) for piece in advice],
         "unfinished": [{**asdict(job), "folder": str(job.folder)} for job in comparison.unfinished],
         "left_out": words.left_out(comparison),
         "method": words.method(comparison),
@@ -69,87 +57,61 @@ def _scenario(row: Figures) -> dict[str, Any]:
     }
 
 
-def write_comparison_csv(path: str | Path, comparison: Comparison) -> None:
-    """Write a line for each scenario: every figure, its deviation over the seeds, and what it has less than the best.
-
-    Args:
-        path: The file to write or to replace.
-        comparison: The comparison.
-    """
+def _csv_rows(comparison: Comparison) -> Iterator[list[str | float | None]]:
+    """Yield a heading, then for each scenario every figure, its deviation over the seeds, and its gap to the best."""
     shown = columns(comparison)
-    header = ["scenario", "training_rows", "runs"]
-    header += [name for column in shown for name in (column.key, f"{column.key}.deviation")]
-    header += ["to_best", "to_best.low", "to_best.high", "to_best.p_adjusted"]
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(map(guarded, header))
-        for row in comparison.rows:
-            spreads = [column.figure(row) for column in shown]
-            figures = [cell for each in spreads for cell in ((each.mean, each.deviation) if each else (None, None))]
-            found = comparison.difference(row.name, comparison.best.name)
-            against = [found.value, found.low, found.high, found.p_adjusted] if found else [None] * 4
-            writer.writerow([guarded(row.name), row.scenario.size, len(row.scenario.runs), *figures, *against])
+    yield [
+        *("scenario", "training_rows", "runs"),
+        *(name for column in shown for name in (column.key, f"{column.key}.deviation")),
+        *("to_best", "to_best.low", "to_best.high", "to_best.p_adjusted"),
+    ]
+    for row in comparison.rows:
+        spreads = [column.spread(row) for column in shown]
+        figures = [cell for spread in spreads for cell in ((spread.mean, spread.deviation) if spread else (None, None))]
+        gap = comparison.difference(row.name, comparison.best.name)
+        to_best = [gap.value, gap.low, gap.high, gap.p_adjusted] if gap else [None] * 4
+        yield [row.name, row.scenario.size, len(row.scenario.runs), *figures, *to_best]
 
 
 def render(comparison: Comparison, advice: Sequence[Advice]) -> str:
-    """Return the comparison as Markdown.
-
-    Args:
-        comparison: The comparison.
-        advice: What follows from it.
-    """
-    return "\n\n".join(_blocks(comparison, advice)) + "\n"
+    """Return the comparison as Markdown."""
+    return "\n\n".join(_markdown_blocks(comparison, advice)) + "\n"
 
 
-def _blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[str]:
+def _markdown_blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[str]:
     yield "# Comparison of scenarios"
-    for each in advice:
-        yield f"**{escaped(each.question)}: {escaped(each.answer)}.** " + " ".join(map(escaped, each.reasons))
+    for piece in advice:
+        yield f"**{escaped(piece.question)}: {escaped(piece.answer)}.** " + " ".join(map(escaped, piece.reasons))
     yield from ("## Scenarios", words.ranking(comparison), scenario_table(comparison).to_markdown())
     if comparison.sharing:
         yield from ("## Sharing the encoder", words.SHARING, sharing_table(comparison).to_markdown())
     yield from _differences(comparison)
-    yield from _left_out(comparison)
-    yield from ("## How to read this", "\n".join(f"- {escaped(line)}" for line in words.method(comparison)))
-    runs = [
-        f"- {escaped(row.name)}: {', '.join(code(str(run.folder)) for run in row.scenario.runs)}"
-        for row in comparison.rows
-    ]
-    yield folded("Runs", "\n".join(runs))
+    if left_out := words.left_out(comparison):
+        yield from ("## Not in the table", _bullets(left_out))
+    yield from ("## How to read this", _bullets(words.method(comparison)))
+    runs = {row.name: ", ".join(code(str(run.folder)) for run in row.scenario.runs) for row in comparison.rows}
+    yield folded("Runs", "\n".join(f"- {escaped(name)}: {folders}" for name, folders in runs.items()))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
 def _differences(comparison: Comparison) -> Iterator[str]:
-    for reference in dict.fromkeys(each.reference for each in comparison.differences):
-        differences = [each for each in comparison.differences if each.reference == reference]
-        yield f"## Against {escaped(reference)}"
-        yield difference_table(reference, [each for each in differences if each.measure == SCORE]).to_markdown()
-        by_task = [each for each in differences if each.measure != SCORE]
-        if by_task:
+    for reference in dict.fromkeys(difference.reference for difference in comparison.differences):
+        differences = [difference for difference in comparison.differences if difference.reference == reference]
+        scores = [difference for difference in differences if difference.measure == SCORE]
+        yield from (f"## Against {escaped(reference)}", difference_table(reference, scores).to_markdown())
+        if by_task := [difference for difference in differences if difference.measure != SCORE]:
             yield folded("By task", difference_table(reference, by_task).to_markdown())
 
 
-def _left_out(comparison: Comparison) -> Iterator[str]:
-    if not (comparison.unfinished or comparison.unreadable or comparison.notes):
-        return
-    yield "## Not in the table"
-    lines = [f"- {escaped(line)}" for line in words.left_out(comparison)]
-    yield "\n".join(lines)
-
-
 def blocks(comparison: Comparison, advice: Sequence[Advice]) -> Iterator[RenderableType]:
-    """Yield what to print, in order.
-
-    Args:
-        comparison: The comparison.
-        advice: What follows from it.
-    """
+    """Yield what to print, in order."""
     yield from brief_tables(comparison)
-    for each in advice:
-        yield Text.assemble((f"{each.question}: ", "bold"), (formatting.one_line(each.answer), "bold green"))
-        yield Padding(Text(formatting.one_line(" ".join(each.reasons))), (0, 0, 1, 2))
+    for piece in advice:
+        yield Text.assemble((f"{piece.question}: ", "bold"), (formatting.one_line(piece.answer), "bold green"))
+        yield Padding(Text(formatting.one_line(" ".join(piece.reasons))), (0, 0, 1, 2))
     for line in words.left_out(comparison):
         yield Text(formatting.one_line(line), style="yellow")
 
@@ -164,14 +126,9 @@ def show(comparison: Comparison) -> None:
 
 
 def write(folder: Path, comparison: Comparison) -> None:
-    """Write ``comparison.html``, ``.md``, ``.csv`` and ``.json`` into a folder.
-
-    Args:
-        folder: Where to; made if missing.
-        comparison: The comparison.
-    """
+    """Write ``comparison.html``, ``.md``, ``.csv`` and ``.json`` into a folder, which is made if missing."""
     advice = recommend(comparison)
     write_text_atomically(folder / "comparison.md", render(comparison, advice))
-    write_comparison_csv(folder / "comparison.csv", comparison)
-    write_comparison_json(folder / "comparison.json", comparison, advice)
+    write_csv(folder / "comparison.csv", _csv_rows(comparison))
+    write_json(folder / "comparison.json", as_dict(comparison, advice))
     write_text_atomically(folder / "comparison.html", comparison_page(comparison, advice))

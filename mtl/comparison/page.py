@@ -22,12 +22,7 @@ MATRIX_CLASSES = 20
 
 
 def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
-    """Return the page.
-
-    Args:
-        comparison: The comparison.
-        advice: What follows from it.
-    """
+    """Return the page of a comparison and of the advice that follows from it."""
     best = comparison.best
     first = best.scenario.runs[0]
     rows = ", ".join(f"{task} {len(outcomes.predictions):,}" for task, outcomes in first.outcomes.items())
@@ -37,9 +32,9 @@ def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:
     training = [*charts.training(comparison), *([] if learning_curve is None else [learning_curve])]
     class_bars, reliability = list(charts.class_bars(comparison)), list(charts.reliability(comparison))
     best_maps = {task: list(maps(first, task, f"chart-map-{number}")) for number, task in enumerate(first.outcomes)}
-    references = dict.fromkeys(row.reference for row in comparison.differences)
+    references = dict.fromkeys(difference.reference for difference in comparison.differences)
     differences = {
-        name: difference_table(name, [row for row in comparison.differences if row.reference == name])
+        name: difference_table(name, [gap for gap in comparison.differences if gap.reference == name])
         for name in references
     }
     return render(

@@ -10,6 +10,7 @@ from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import Difference
 from mtl.comparison.scenario_metrics import Figures
+from mtl.data.problems import plural
 
 BUDGET = 0.1
 """A scenario is cheap if it takes at most this share of the training time of the most expensive one."""
@@ -20,30 +21,23 @@ _KEPT = 0.01  # a negligible loss of correlation
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One piece of advice.
+    """One piece of advice."""
 
-    Attributes:
-        question: The question, in a few words.
-        answer: The recommended scenario, or what is missing.
-        reasons: Sentences with the supporting numbers.
-    """
-
-    question: str
-    answer: str
-    reasons: Sequence[str]
+    question: str  # the question, in a few words
+    answer: str  # the recommended scenario, or what is missing
+    reasons: Sequence[str]  # sentences with the supporting numbers
 
 
 def recommend(comparison: Comparison) -> list[Advice]:
     """Return the advice that a comparison supports: the best scenario, the best at low cost and with little data."""
-    pieces = (_best, _budget, _little_data, _tasks, _sharing, _retention, _evidence)
-    return [advice for piece in pieces for advice in piece(comparison)]
+    questions = (_best, _budget, _little_data, _tasks, _sharing, _retention, _evidence)
+    return [advice for question in questions for advice in question(comparison)]
 
 
 def _best(comparison: Comparison) -> Iterator[Advice]:
     best, others = comparison.best, _others(comparison)
-    runs = len(best.scenario.runs)
-    seeds = f"{runs} seed{'s' * (runs != 1)}"
-    reasons = [f"{_chosen(comparison)} {words.spread(best.score)} over {seeds}, trained in {_time(best)}."]
+    seeds = plural(len(best.scenario.runs), "seed")
+    reasons = [f"{_chosen(comparison)} {_score(best)} over {seeds}, trained in {_time(best)}."]
     if not others:
         what = "scenario" if len(comparison.rows) == 1 else "scenario with all tasks"
         yield Advice("Best quality", best.name, [*reasons, f"It is the only {what}: there is nothing to compare."])
@@ -54,11 +48,14 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
         reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told apart on these rows.")
     enough = comparison.ranking_score(best) - _ALIKE
     cheaper = [
-        row for row in tied if row.learns and _cost(row) < 0.5 * _cost(best) and comparison.ranking_score(row) > enough
+        row for row in tied if row.learns and row.cost < 0.5 * best.cost and comparison.ranking_score(row) > enough
     ]
-    if cheaper and (difference := comparison.difference((row := min(cheaper, key=_cost)).name, best.name)):
-        cheap = f"{row.name} takes {_share(row, best)} of its time and is {_less(difference.value)} it"
-        reasons.append(f"{cheap}, which is within noise: try that first.")
+    if cheaper:
+        row = min(cheaper, key=lambda row: row.cost)
+        gap = comparison.difference(row.name, best.name)
+        if gap is not None:
+            cheap = f"{row.name} takes {_share(row, best)} of its time and is {_less(gap.value)} it"
+            reasons.append(f"{cheap}, which is within noise: try that first.")
     yield Advice("Best quality", best.name, reasons)
 
 
@@ -88,11 +85,11 @@ def _budget(comparison: Comparison) -> Iterator[Advice]:
         return
     untimed = [row.name for row in learning if row.seconds is None]
     left_out = [f"What {words.both(untimed)} took is not known."] if untimed else []
-    most = max(timed, key=_cost)
-    affordable = [row for row in timed if _cost(row) <= BUDGET * _cost(most)]
+    most = max(timed, key=lambda row: row.cost)
+    affordable = [row for row in timed if row.cost <= BUDGET * most.cost]
     question = "Best within a tenth of the cost"
     if not affordable:
-        row = min(timed, key=_cost)
+        row = min(timed, key=lambda row: row.cost)
         cheapest = f"The cheapest, {row.name}, takes {_share(row, most)} of the time of the most expensive, {most.name}"
         cheapest += f" ({_time(row)} of {_time(most)}), with a score of {_score(row)}."
         yield Advice(question, "no scenario", [cheapest, *left_out])
@@ -134,30 +131,23 @@ def _little_data(comparison: Comparison) -> Iterator[Advice]:
 
 def _tasks(comparison: Comparison) -> Iterator[Advice]:
     """Recommend a scenario for a single task that is the best by validation and significantly better by test."""
+    ranked_by = "validation" if comparison.ranked_by == "validation" else "macro_f1"
     for task in comparison.tasks:
-        row = max(
-            (row for row in comparison.rows if task in row.tasks), key=lambda row: _of_task(comparison, row, task)
-        )
-        difference = comparison.difference(row.name, comparison.best.name, task, "macro_f1")
+        scores = {row.name: getattr(row.tasks[task], ranked_by) for row in comparison.rows if task in row.tasks}
+        name = max(scores, key=lambda name: scores[name].mean if scores[name] else float("-inf"))
+        difference = comparison.difference(name, comparison.best.name, task, "macro_f1")
         if difference is not None and difference.value > 0 and difference.real:
             above = f"Macro-F1 {difference.value:.3f} above {comparison.best.name} on this task"
-            yield Advice(f"For {task} alone", row.name, [f"{above} ({words.evidence(difference)})."])
-
-
-def _of_task(comparison: Comparison, row: Figures, task: str) -> float:
-    """Return macro-F1 of a task on the rows by which scenarios are ranked."""
-    figures = row.tasks[task]
-    chosen = figures.validation if comparison.ranked_by == "validation" else figures.macro_f1
-    return chosen.mean if chosen else float("-inf")
+            yield Advice(f"For {task} alone", name, [f"{above} ({words.evidence(difference)})."])
 
 
 def _sharing(comparison: Comparison) -> Iterator[Advice]:
     """Tell what each task gains or loses by sharing the encoder, in the best scenario with such a comparison."""
-    known = [difference for difference in comparison.sharing if difference.measure == "macro_f1"]
-    name = next((row.name for row in comparison.rows if any(one.scenario == row.name for one in known)), None)
+    known = [gain for gain in comparison.sharing if gain.measure == "macro_f1"]
+    name = next((row.name for row in comparison.rows if any(gain.scenario == row.name for gain in known)), None)
     if name is None:
         return
-    gains = [difference for difference in known if difference.scenario == name]
+    gains = [gain for gain in known if gain.scenario == name]
     reasons = [f"In {name}, macro-F1 with the others minus alone:"]
     reasons += [f"{gain.task} {words.signed(gain.value)} ({words.evidence(gain)})." for gain in gains]
     together, alone = comparison.row(name), [comparison.row(gain.reference) for gain in gains]
@@ -186,14 +176,12 @@ def _retention(comparison: Comparison) -> Iterator[Advice]:
     if lost < _KEPT:
         yield Advice(question, best.name, [moved, f"It lost less than {_KEPT}."])
         return
-    keeping = [row for row in _ranked(comparison) if row.retention and before.mean - row.retention.mean < _KEPT]
-    if not keeping:
-        yield Advice(question, "no scenario", [moved, f"No scenario lost less than {_KEPT}."])
-        return
-    row = keeping[0]
-    assert row.retention is not None  # noqa: S101 - checked above
-    kept = f"{row.name} keeps {row.retention.mean:.3f} and is the best of those that lost less than {_KEPT}: score"
-    yield Advice(question, row.name, [moved, f"{kept} {_score(row)}."])
+    for row in _ranked(comparison):
+        if row.retention and before.mean - row.retention.mean < _KEPT:
+            kept = f"{row.name} keeps {row.retention.mean:.3f} and is the best of those that lost less than {_KEPT}"
+            yield Advice(question, row.name, [moved, f"{kept}: score {_score(row)}."])
+            return
+    yield Advice(question, "no scenario", [moved, f"No scenario lost less than {_KEPT}."])
 
 
 def _evidence(comparison: Comparison) -> Iterator[Advice]:
@@ -213,7 +201,7 @@ def _evidence(comparison: Comparison) -> Iterator[Advice]:
             reasons.append("Two seeds are too few to estimate the noise of seeds: a third narrows the intervals most.")
     if comparison.unfinished or comparison.unreadable:
         count = len(comparison.unfinished) + len({problem.place for problem in comparison.unreadable})
-        reasons.append(f"{count} job{'s' * (count != 1)} without usable metrics could change the result.")
+        reasons.append(f"{plural(count, 'job')} without usable metrics could change the result.")
     if reasons:
         yield Advice("What would make it more certain", "more evidence", reasons)
 
@@ -240,10 +228,6 @@ def _of_sizes(comparison: Comparison) -> str:
     return "All runs had the same training rows" if len(sizes) == 1 else "Nothing was trained on the fewest rows"
 
 
-def _cost(row: Figures) -> float:
-    return float("inf") if row.seconds is None else row.seconds
-
-
 def _less(value: float) -> str:
     return f"{abs(value):.3f} {'below' if value < 0 else 'above'}"
 
@@ -251,7 +235,7 @@ def _less(value: float) -> str:
 def _time(row: Figures) -> str:
     if row.seconds is None:
         return "an unknown time"
-    return "no time" if row.seconds == 0 else words.seconds(row)
+    return "no time" if row.seconds == 0 else formatting.duration(row.seconds)
 
 
 def _score(row: Figures) -> str:
@@ -259,4 +243,4 @@ def _score(row: Figures) -> str:
 
 
 def _share(row: Figures, whole: Figures) -> str:
-    return formatting.share(_cost(row), _cost(whole))
+    return formatting.share(row.cost, whole.cost)

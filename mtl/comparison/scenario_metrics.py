@@ -16,17 +16,11 @@ RARE_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A metric over seeds.
-
-    Attributes:
-        mean: Mean over the seeds.
-        deviation: Sample standard deviation; None with one seed.
-        values: The value of each seed.
-    """
+    """A metric over seeds."""
 
     mean: float
-    deviation: float | None
-    values: tuple[float, ...]
+    deviation: float | None  # sample standard deviation; None with one seed
+    values: tuple[float, ...]  # the value of each seed
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
@@ -53,35 +47,23 @@ class TaskFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The metrics and the cost of a scenario.
-
-    Attributes:
-        scenario: The scenario.
-        score: Macro-F1 on the test rows, averaged over the tasks; None where the runs lack some of them.
-        validation: The same on the validation rows, by which scenarios are ranked; None where it was not measured.
-        tasks: The metrics of each task.
-        retention_before: Spearman correlation on sentence pairs before training.
-        retention: The same after training.
-        trainable_parameters: Scalars that were trained.
-        train_seconds: Wall-clock seconds of training without encoding for frozen layers; 0 where nothing is trained.
-        encoding_seconds: Seconds of that encoding with an empty cache; None where it is unknown for some run.
-        total_seconds: Both together; None where it is unknown for some run.
-        sentences_per_second: Training rows per second of both together.
-        peak_memory_bytes: The most memory in use.
-    """
+    """The metrics and the cost of a scenario."""
 
     scenario: Scenario
-    score: Spread | None
+    score: Spread | None  # macro-F1 on the test rows, averaged over the tasks; None where the runs lack some of them
+    # The same on the validation rows, by which scenarios are ranked; None where it was not measured
     validation: Spread | None
-    tasks: Mapping[str, TaskFigures]
-    retention_before: Spread | None
-    retention: Spread | None
-    trainable_parameters: Spread | None
+    tasks: Mapping[str, TaskFigures]  # the metrics of each task
+    retention_before: Spread | None  # Spearman correlation on sentence pairs before training
+    retention: Spread | None  # the same after training
+    trainable_parameters: Spread | None  # scalars that were trained
+    # Wall-clock seconds of training without encoding for frozen layers; 0 where nothing is trained
     train_seconds: Spread | None
+    # Seconds of that encoding with an empty cache; None where it is unknown for some run
     encoding_seconds: Spread | None
-    total_seconds: Spread | None
-    sentences_per_second: Spread | None
-    peak_memory_bytes: Spread | None
+    total_seconds: Spread | None  # both together; None where it is unknown for some run
+    sentences_per_second: Spread | None  # training rows per second of both together
+    peak_memory_bytes: Spread | None  # the most memory in use
 
     @property
     def name(self) -> str:
@@ -94,19 +76,18 @@ class Figures:
         return self.total_seconds.mean if self.total_seconds else None
 
     @property
+    def cost(self) -> float:
+        """The same seconds to sort by, infinity where they are unknown."""
+        return float("inf") if self.seconds is None else self.seconds
+
+    @property
     def learns(self) -> bool:
         """Whether anything is trained."""
         return self.trainable_parameters is None or self.trainable_parameters.mean > 0
 
 
 def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Sequence[str]]) -> Figures:
-    """Return the metrics and the cost of a scenario.
-
-    Args:
-        scenario: The scenario.
-        tasks: The tasks that the score averages.
-        rare: The rare classes of each task, see `rare_classes`.
-    """
+    """Return the metrics and the cost of a scenario; the score averages ``tasks``, ``rare`` are their rare classes."""
     runs = scenario.runs
     costs = [_cost(run) for run in runs]
     totals = [cost.total_seconds for cost in costs]
@@ -173,10 +154,6 @@ def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
     """Return the classes of a task with less than `RARE_SHARE` of an equal share of the rows.
 
     The training rows of the run with the most of them count, or the test rows where no run records its training rows.
-
-    Args:
-        task: The task.
-        runs: Runs of the task.
     """
     recorded = [run.training_rows[task] for run in runs if task in run.training_rows]
     supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}

@@ -16,15 +16,10 @@ _BY_TASK = ("loss.default.", "loss.tasks.", "heads.default.", "heads.tasks.")
 
 @dataclass(frozen=True)
 class Scenario:
-    """Runs with the same recipe.
+    """Runs with the same recipe."""
 
-    Attributes:
-        name: The shortest name that distinguishes it.
-        runs: Its runs, by seed.
-    """
-
-    name: str
-    runs: tuple[Record, ...]
+    name: str  # the shortest name that distinguishes it
+    runs: tuple[Record, ...]  # its runs, by seed
 
     @property
     def tasks(self) -> list[str]:

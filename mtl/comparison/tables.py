@@ -20,14 +20,13 @@ _THESE_RUNS = "1 seed"  # in place of `words.THESE_RUNS`, which takes too many c
 
 def scenario_table(comparison: Comparison) -> Table:
     """Return all figures of each scenario, the best first, and the jobs without figures."""
-    shown = columns(comparison)
-    best = comparison.best
+    shown, best = columns(comparison), comparison.best
     header = [f"{column.task}: {column.header}" if column.task else column.header for column in shown]
     rows: list[list[Cell | str]] = [
         [
             row.name,
             _to_best(comparison, row),
-            *(_figure(column, row) for column in shown),
+            *(Cell(column.shown(row), column.mean(row)) for column in shown),
             Cell(str(len(row.scenario.runs)), len(row.scenario.runs)),
             Cell(formatting.count(row.scenario.size), row.scenario.size),
         ]
@@ -49,11 +48,6 @@ def _to_best(comparison: Comparison, row: Figures) -> Cell:
         return Cell(formatting.NOTHING)
     verdict = words.verdict(difference)
     return Cell(f"{words.signed(difference.value)}, {verdict}", difference.value, _kind(difference))
-
-
-def _figure(column: Column, row: Figures) -> Cell:
-    figure = column.figure(row)
-    return Cell(column.shown(row), None if figure is None else figure.mean)
 
 
 def _kind(difference: Difference) -> str:
@@ -79,11 +73,21 @@ def difference_table(reference: str, differences: Sequence[Difference]) -> Table
     return Table(f"Each scenario minus {reference}", ["scenario", "measure", *_EVIDENCE], rows, texts=2)
 
 
+def _sharing(comparison: Comparison) -> Iterator[tuple[Difference, str, str]]:
+    """Yield `Comparison.sharing`, macro-F1 first, each with the figures of the task alone and with the others."""
+    for difference in sorted(comparison.sharing, key=lambda difference: difference.measure != "macro_f1"):
+        figures = (
+            comparison.row(name).tasks[str(difference.task)] for name in (difference.reference, difference.scenario)
+        )
+        alone, together = (words.spread(getattr(of_task, difference.measure)) for of_task in figures)
+        yield difference, alone, together
+
+
 def sharing_table(comparison: Comparison) -> Table:
     """Return what each task gains or loses by sharing the encoder."""
     rows: Rows = [
-        [row.scenario, row.task, row.measure, row.alone, row.together, *_evidence(row.difference)]
-        for row in words.sharing(comparison)
+        [gain.scenario, str(gain.task), words.MEASURE[gain.measure], alone, together, *_evidence(gain)]
+        for gain, alone, together in _sharing(comparison)
     ]
     return Table(words.SHARING, ["scenario", "task", "measure", "alone", "shared", *_EVIDENCE], rows, texts=3)
 
@@ -96,11 +100,16 @@ def brief_tables(comparison: Comparison) -> Iterator[Table]:
         yield _figures(comparison, task, [column for column in shown if column.task == task])
     sharing = [
         [
-            *(row.scenario, row.task, row.alone, row.together, words.signed(row.difference.value)),
-            *(words.interval(row.difference), _brief_verdict(row.difference)),
+            gain.scenario,
+            str(gain.task),
+            alone,
+            together,
+            words.signed(gain.value),
+            words.interval(gain),
+            _brief_verdict(gain),
         ]
-        for row in words.sharing(comparison)
-        if row.difference.measure == "macro_f1"
+        for gain, alone, together in _sharing(comparison)
+        if gain.measure == "macro_f1"
     ]
     if sharing:
         names = ["scenario", "task", "alone", "shared", "difference", "95 % interval", "verdict"]

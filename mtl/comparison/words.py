@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mtl.base import formatting
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE, Difference
-from mtl.comparison.scenario_metrics import RARE_SHARE, Figures, Spread
+from mtl.comparison.scenario_metrics import RARE_SHARE, Spread
 from mtl.evaluation.runs import Unfinished
 
 MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
@@ -22,11 +21,6 @@ def spread(figure: Spread | None) -> str:
     return formatting.score(figure.mean) + deviation
 
 
-def seconds(row: Figures) -> str:
-    """Return a scenario's training time, with encoding."""
-    return formatting.duration(row.seconds)
-
-
 def signed(value: float) -> str:
     """Return a difference with its sign, a true minus before negative ones and none before 0.000."""
     shown = f"{value:+.3f}"
@@ -35,8 +29,7 @@ def signed(value: float) -> str:
 
 def interval(difference: Difference, *, turned: bool = False) -> str:
     """Return the 95 % interval of a difference: ``−0.087 to −0.005``; ``turned``: of the reference's lead."""
-    low, high = (difference.low, difference.high)
-    low, high = (-high, -low) if turned else (low, high)
+    low, high = (-difference.high, -difference.low) if turned else (difference.low, difference.high)
     return f"{signed(low)} to {signed(high)}"
 
 
@@ -66,22 +59,21 @@ def verdict(difference: Difference | None) -> str:
 def evidence(difference: Difference, *, turned: bool = False) -> str:
     """Return interval, p-value and verdict for a sentence."""
     real = "larger than noise" if difference.over_seeds else "larger than the noise of the test rows"
-    told = f"{real if difference.real else NOISE}{'' if difference.over_seeds else '; seeds are not compared'}"
-    return f"95 % interval {interval(difference, turned=turned)}, {p_value(difference.p_adjusted)}: {told}"
+    judged = f"{real if difference.real else NOISE}{'' if difference.over_seeds else '; seeds are not compared'}"
+    return f"95 % interval {interval(difference, turned=turned)}, {p_value(difference.p_adjusted)}: {judged}"
 
 
 def ranking(comparison: Comparison) -> str:
     """Return by which rows the scenarios are ranked, and on which their figures were measured."""
-    splits = {each.split for row in comparison.rows for run in row.scenario.runs for each in run.outcomes.values()}
+    runs = [run for row in comparison.rows for run in row.scenario.runs]
+    splits = {outcomes.split for run in runs for outcomes in run.outcomes.values()}
     if splits == {"val"}:
         return "Ranked and measured by macro-F1 on the same validation rows, as there are no test rows."
     if comparison.ranked_by == "validation":
-        return f"{_BY_VALIDATION} all other figures are those of the test rows, by which nothing is chosen."
-    return f"{_BY_TEST} the score of the best is too high by the luck of being chosen."
-
-
-_BY_VALIDATION = "Ranked by macro-F1 on the validation rows;"
-_BY_TEST = "Ranked by macro-F1 on the test rows, as some runs have no validation figures:"
+        by = "Ranked by macro-F1 on the validation rows;"
+        return f"{by} all other figures are those of the test rows, by which nothing is chosen."
+    by = "Ranked by macro-F1 on the test rows, as some runs have no validation figures:"
+    return f"{by} the score of the best is too high by the luck of being chosen."
 
 
 def both(names: Iterable[str]) -> str:
@@ -97,46 +89,11 @@ COST = (
 SHARING = "Each task trained together with the others, minus the same trained alone, over the same test rows."
 
 
-@dataclass(frozen=True, slots=True)
-class SharingRow:
-    """What a task gains or loses by sharing the encoder, as it is written.
-
-    Attributes:
-        scenario: The scenario with the other tasks.
-        task: The task.
-        measure: What was measured.
-        alone: The figure of the task alone.
-        together: That with the others.
-        difference: The second minus the first.
-    """
-
-    scenario: str
-    task: str
-    measure: str
-    alone: str
-    together: str
-    difference: Difference
-
-
-def sharing(comparison: Comparison) -> list[SharingRow]:
-    """Return what each task gains or loses by sharing the encoder, macro-F1 before the other measures."""
-    rows = [_sharing_row(comparison, each) for each in comparison.sharing]
-    return sorted(rows, key=lambda row: row.measure != MEASURE["macro_f1"])
-
-
-def _sharing_row(comparison: Comparison, found: Difference) -> SharingRow:
-    task = str(found.task)
-    figures = (comparison.row(name).tasks[task] for name in (found.reference, found.scenario))
-    alone, together = (spread(getattr(each, found.measure)) for each in figures)
-    return SharingRow(found.scenario, task, MEASURE[found.measure], alone, together, found)
-
-
 def method(comparison: Comparison) -> list[str]:
     """Return what a reader must know of how the figures were made."""
     tasks = "the macro-F1" if len(comparison.tasks) == 1 else f"macro-F1, averaged over {both(comparison.tasks)}"
-    rare = {task: names for task, names in comparison.rare.items() if names}
     share = f"classes with less than {RARE_SHARE:.0%} of an equal share of the training rows".replace("%", " %")
-    named = "; ".join(f"{task}: {', '.join(names)}" for task, names in rare.items())
+    named = "; ".join(f"{task}: {', '.join(names)}" for task, names in comparison.rare.items() if names)
     return [
         f"Score: {tasks}. ± is the standard deviation over seeds. {ranking(comparison)}",
         f"Rare F1: mean F1 of {share} ({named or 'there are none here'}).",

@@ -23,29 +23,23 @@ class Batch:
     """The rows of a step: ``B`` rows over all tasks, those of one task next to each other.
 
     It has either ``ids`` and ``mask``, or ``features``, the cached activations of frozen layers.
-
-    Attributes:
-        ids: Token ids, int64, ``(B, S)``, or None.
-        mask: True on tokens and false on padding, bool, ``(B, S)``, or None.
-        slices: The slice of each task's rows among the ``B``; the keys are the tasks of the step, in the order of
-            their rows. A slice is empty if only other processes have rows of the task.
-        labels: The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it.
-        indices: Which rows of each task's table these are, int64, ``(B_task,)``.
-        features: Cached activations, float, ``(B, ...)``, or None.
-        inverse: If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this
-            is the index of each row among them, int64, ``(B,)``.
-        boundary: If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues.
-        whole: If several processes share the step, the rows of each task in all of them, int64, on the CPU.
     """
 
-    ids: Tensor | None
-    mask: Tensor | None
+    ids: Tensor | None  # token ids, int64, ``(B, S)``, or None
+    mask: Tensor | None  # true on tokens and false on padding, bool, ``(B, S)``, or None
+    # The slice of each task's rows among the ``B``; the keys are the tasks of the step, in the order of their rows. A
+    # slice is empty if only other processes have rows of the task.
     slices: dict[str, slice]
+    # The class ids of each task's rows, int64, ``(B_task,)``; tasks without labels are not in it
     labels: dict[str, Tensor]
-    indices: dict[str, Tensor]
-    features: Tensor | None = None
+    indices: dict[str, Tensor]  # which rows of each task's table these are, int64, ``(B_task,)``
+    features: Tensor | None = None  # cached activations, float, ``(B, ...)``, or None
+    # If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this is the
+    # index of each row among them, int64, ``(B,)``
     inverse: Tensor | None = None
+    # If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues
     boundary: int | None = None
+    # If several processes share the step, the rows of each task in all of them, int64, on the CPU
     whole: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -115,10 +109,10 @@ def collate(
     all_ids = [ids for task, rows in step.items() for ids in tables[task].rows(rows)]
     kept, places = distinct(all_ids)
     ids, mask = pad([all_ids[at] for at in kept], pad_id)
-    return _batch(step, labels, ids=ids, mask=mask, inverse=inverse_of(kept, places))
+    return _batch(step, labels, ids=ids, mask=mask, inverse=_inverse_of(kept, places))
 
 
-def inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
+def _inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
     """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
     return None if len(kept) == len(places) else torch.from_numpy(places)
 
@@ -154,13 +148,7 @@ def collate_embeddings(
     activations: Mapping[str, RowActivations],
     labels: Mapping[str, NDArray[np.int64]],
 ) -> Batch:
-    """Gather the embeddings of the rows of a step into one batch.
-
-    Args:
-        step: The rows that each task gives, int64, ``(B_task,)``.
-        activations: The embeddings of each task's rows.
-        labels: The class id of each row of a task.
-    """
+    """Gather the embeddings of the rows of a step into one batch; see `collate` for the arguments."""
     parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
     features = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return _batch(step, labels, features=torch.from_numpy(features))
@@ -173,14 +161,9 @@ def collate_hidden(
     labels: Mapping[str, NDArray[np.int64]],
     boundary: int,
 ) -> Batch:
-    """Gather the hidden states of the distinct rows of a step into one batch, padded to the longest.
+    """Gather the hidden states of the distinct rows of a step into one batch, padded to the longest; see `collate`.
 
-    Args:
-        step: The rows that each task gives, int64, ``(B_task,)``.
-        activations: The hidden states of each task's rows.
-        tables: The token ids of each task's rows, which tell what is distinct.
-        labels: The class id of each row of a task.
-        boundary: The layer from which the encoder goes on.
+    The token ids tell which rows are distinct; ``boundary`` is the layer from which the encoder continues.
     """
     kept, places = distinct(ids for task, rows in step.items() for ids in tables[task].rows(rows))
     wanted = np.zeros(len(places), dtype=bool)
@@ -189,7 +172,7 @@ def collate_hidden(
     gathered = [activations[task].gather(rows[part]) for (task, rows), part in zip(step.items(), parts, strict=True)]
     values = torch.from_numpy(np.concatenate([hidden for hidden, _ in gathered]))
     features, mask = _padded(values, np.concatenate([lengths for _, lengths in gathered if lengths is not None]))
-    return _batch(step, labels, features=features, mask=mask, inverse=inverse_of(kept, places), boundary=boundary)
+    return _batch(step, labels, features=features, mask=mask, inverse=_inverse_of(kept, places), boundary=boundary)
 
 
 def _batch(

@@ -24,19 +24,14 @@ def generator(*key: str | int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How large a batch may be.
+    """How large a batch may be."""
 
-    Attributes:
-        batch_size: The most rows of a batch, per process.
-        max_tokens: The most tokens of a batch, padding included, per process; nothing for no such limit. With several
-            processes it is their mean: a batch is as large as one process with all their tokens would make it, and
-            where its rows cannot be shared out evenly one process has one row more than another.
-        world_size: The number of processes that share a batch, each taking every ``world_size``-th row.
-    """
-
-    batch_size: int
+    batch_size: int  # the most rows of a batch, per process
+    # The most tokens of a batch, padding included, per process; nothing for no such limit. With several processes it is
+    # their mean: a batch is as large as one process with all their tokens would make it, and where its rows cannot be
+    # shared out evenly one process has one row more than another.
     max_tokens: int | None = None
-    world_size: int = 1
+    world_size: int = 1  # the number of processes that share a batch, each taking every ``world_size``-th row
 
     def rows(self, longest: int) -> int:
         """Return the most rows of a batch, over all processes, whose longest row has ``longest`` tokens."""
@@ -54,12 +49,10 @@ class Budget:
             rows: Row indices, int64, ``(N,)``.
             lengths: Their numbers of tokens, never rising, int64, ``(N,)``.
         """
-        batches = []
-        start = 0
+        batches, start = [], 0
         while start < len(rows):
-            stop = start + self.rows(int(lengths[start]))
-            batches.append(rows[start:stop])
-            start = stop
+            batches.append(rows[start : start + self.rows(int(lengths[start]))])
+            start += len(batches[-1])
         return batches
 
 
@@ -81,7 +74,6 @@ class TaskStream:
         max_tokens: The most tokens of a batch (rows times the longest row), per process; nothing for no such limit. A
             row that is longer by itself is a batch of its own. See `Budget` for several processes.
         seed: Seeds the order.
-        shuffle: False for the same pass each time: pools in the order of the rows, batches unshuffled.
         world_size: The number of processes that share each batch.
     """
 
@@ -92,14 +84,12 @@ class TaskStream:
         batch_size: int,
         max_tokens: int | None,
         seed: int,
-        shuffle: bool = True,
         world_size: int = 1,
     ) -> None:
         self.name = name
         self.lengths = np.ascontiguousarray(lengths, dtype=np.int64)
         self._budget = Budget(batch_size, max_tokens, world_size)
         self._seed = seed
-        self._shuffle = shuffle
         self._pool = POOL_BATCHES * self._budget.rows(int(np.median(self.lengths)))
         first = self._cut_pass(0)
         self.batches = len(first)
@@ -127,8 +117,6 @@ class TaskStream:
         return int(self.lengths[batch].max())
 
     def _cut_pass(self, number: int) -> list[NDArray[np.int64]]:
-        if not self._shuffle:
-            return self._cut_pools(np.arange(len(self)), self._pool)
         random = generator(self._seed, "pass", self.name, number)
         batches = self._cut_pools(random.permutation(len(self)), self._pool)
         if number > 0:

@@ -23,15 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSplit:
-    """The rows of one task in one split, as the network takes them.
+    """The rows of one task in one split, as the network takes them."""
 
-    Attributes:
-        table: Token ids of ``N`` rows.
-        labels: Class ids, int64, ``(N,)``.
-    """
-
-    table: TokenTable
-    labels: NDArray[np.int64]
+    table: TokenTable  # token ids of ``N`` rows
+    labels: NDArray[np.int64]  # class ids, int64, ``(N,)``
 
 
 Splits = dict[str, dict[str, EncodedSplit]]
@@ -40,15 +35,10 @@ Splits = dict[str, dict[str, EncodedSplit]]
 
 @dataclass(frozen=True, slots=True)
 class FrozenBelow:
-    """The activations that stand for the frozen layers in a step of the optimizer.
+    """The activations that stand for the frozen layers in a step of the optimizer."""
 
-    Attributes:
-        boundary: The number of those layers, ``embedding`` if the whole encoder is frozen.
-        rows: The activations of each task's rows by split.
-    """
-
-    boundary: int | Literal["embedding"]
-    rows: Mapping[tuple[str, str], RowActivations]
+    boundary: int | Literal["embedding"]  # the number of those layers, ``embedding`` if the whole encoder is frozen
+    rows: Mapping[tuple[str, str], RowActivations]  # the activations of each task's rows by split
 
 
 class MultiTaskDataModule(LightningDataModule):

@@ -26,23 +26,17 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
-    """A data set by name.
+    """A data set by name."""
 
-    Attributes:
-        name: A data set's id on the hub (``stanfordnlp/sst2``), a folder that `datasets.load_dataset` understands, or
-            one that `save_to_disk` wrote. A folder is preferred to an id of the same name.
-        config: One of its configurations, if it has several.
-        revision: A branch, a tag or a commit on the hub; ``None`` for the main branch.
-        splits: Its split for ``train``, ``val`` and ``test``, ``None`` for none. A key that is missing stands for the
-            split with a usual name, for ``train`` also for the only one.
-        config_key: Where this is configured (``data.tasks.sentiment``), for error messages.
-    """
-
+    # A data set's id on the hub (``stanfordnlp/sst2``), a folder that `datasets.load_dataset` understands, or one that
+    # `save_to_disk` wrote. A folder is preferred to an id of the same name.
     name: str
-    config: str | None = None
-    revision: str | None = None
+    config: str | None = None  # one of its configurations, if it has several
+    revision: str | None = None  # a branch, a tag or a commit on the hub; ``None`` for the main branch
+    # Its split for ``train``, ``val`` and ``test``, ``None`` for none. A key that is missing stands for the split with
+    # a usual name, for ``train`` also for the only one.
     splits: Mapping[Any, str | None] = field(default_factory=dict)
-    config_key: str = ""
+    config_key: str = ""  # where this is configured (``data.tasks.sentiment``), for error messages
 
     def key(self, name: str) -> str:
         """Return the full key of a setting."""

@@ -38,17 +38,11 @@ _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled sentence.
+    """One labelled sentence."""
 
-    Attributes:
-        text: The sentence, exactly as in the file.
-        label: The name of its class.
-        source: Where it comes from: ``reviews.csv:17``.
-    """
-
-    text: str
-    label: str
-    source: str
+    text: str  # the sentence, exactly as in the file
+    label: str  # the name of its class
+    source: str  # where it comes from: ``reviews.csv:17``
 
 
 class Texts(Table):
@@ -68,8 +62,7 @@ class Examples(Table):
         return Example(self.texts[index], self.labels[index], self.source(index))
 
     def __iter__(self) -> Iterator[Example]:
-        for text, label, line in zip(self.texts, self.labels, self.lines, strict=True):
-            yield Example(text, label, f"{self.path.name}:{line}")
+        return map(self.__getitem__, range(len(self)))
 
     @property
     def without_label(self) -> int:
@@ -102,12 +95,7 @@ class Examples(Table):
 
 
 class _File:
-    """A data file as `_load` reads it.
-
-    Args:
-        path: The file.
-        readers: The readers to choose from, by suffix in lower case.
-    """
+    """A data file as `_load` reads it, by one of the readers, which are named by suffix in lower case."""
 
     def __init__(self, path: str | os.PathLike[str], readers: Mapping[str, Reader]) -> None:
         self.path = expanded(path)

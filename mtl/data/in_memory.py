@@ -22,19 +22,12 @@ _DATASET: Final = "dataset"
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """Rows in memory, which a setting of a task will name as a file.
-
-    Attributes:
-        task: The task.
-        key: The setting: ``train``, ``val``, ``test``, ``path`` or ``dataset``.
-        name: The name of the file, or of the folder of a data set.
-        rows: An Arrow table, a `datasets.Dataset` or a `datasets.DatasetDict`.
-    """
+    """Rows in memory, which a setting of a task will name as a file."""
 
     task: str
-    key: str
-    name: str
-    rows: Any
+    key: str  # the setting: ``train``, ``val``, ``test``, ``path`` or ``dataset``
+    name: str  # the name of the file, or of the folder of a data set
+    rows: Any  # an Arrow table, a `datasets.Dataset` or a `datasets.DatasetDict`
 
     def write(self, folder: Path) -> Path:
         """Write the rows into a folder, as Parquet or as ``save_to_disk`` does, and return the path."""
@@ -51,13 +44,9 @@ class Unwritten:
 
 @dataclass(frozen=True, slots=True)
 class TaskSources:
-    """The data of all tasks as settings of ``data.tasks``.
+    """The data of all tasks as settings of ``data.tasks``."""
 
-    Attributes:
-        settings: The settings of each task. For rows in memory they name the files that `write_all` will write.
-        unwritten: These rows.
-    """
-
+    # The settings of each task. For rows in memory they name the files that `write_all` will write.
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     unwritten: list[Unwritten] = field(default_factory=list)
 
@@ -86,7 +75,11 @@ def task_sources(data: Mapping[str, Any]) -> TaskSources:
             parts = {_DATASET: parts["path"] if list(parts) == ["path"] else _joined(parts)}
         for key, part in parts.items():
             try:
-                rows = part if key == _DATASET else _table(part, settings, _place(place, key, value))
+                rows = (
+                    part
+                    if key == _DATASET
+                    else _table(part, settings, f"{place}.{key}" if _is_settings(value) else place)
+                )
             except ConfigError as error:
                 problems += error.problems
                 continue
@@ -98,10 +91,6 @@ def task_sources(data: Mapping[str, Any]) -> TaskSources:
     if problems:
         raise ConfigError(problems)
     return sources
-
-
-def _place(task: str, key: str, value: Any) -> str:
-    return f"{task}.{key}" if _is_settings(value) else task
 
 
 def _is_settings(value: Any) -> bool:

@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 class LabelSet:
     """The names of the classes, in the order of a head's logits.
 
-    Attributes:
-        names: The labels; class ``i`` is ``names[i]``.
-
     Raises:
         ValueError: There is no label, or one stands twice.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the labels; class ``i`` is ``names[i]``
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -49,17 +46,6 @@ class LabelSet:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
-
-    def index(self, name: str) -> int:
-        """Return the class id of a label.
-
-        Raises:
-            ValueError: There is no such label; the text lists those that there are.
-        """
-        if name not in self.names:
-            hint = did_you_mean(name, self.names)
-            raise ValueError(f"no label {name!r} among {listed(self.names)}" + (f"; {hint}" if hint else ""))
-        return self.names.index(name)
 
     def ids(self, examples: Examples) -> IntArray:
         """Return the class id of each example, int64, shape ``(N,)``.
@@ -91,12 +77,7 @@ class LabelSet:
 
 
 def first_places(examples: Examples, labels: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Return for each label its name, the line where it first stands and the number of its rows, by line.
-
-    Args:
-        examples: Where to look.
-        labels: Labels that occur there.
-    """
+    """Return for each of some labels that occur its name, the line where it first stands and its rows, by line."""
     names = sorted(labels)
     if not names:
         return []

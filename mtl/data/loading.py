@@ -46,11 +46,7 @@ class TrainLoader:
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved position, see `StepSampler.load_state_dict`.
-
-        Raises:
-            ConfigError: The state is of other tasks, rows or settings; all differences together.
-        """
+        """Restore a saved position, see `StepSampler.load_state_dict`."""
         self.sampler.load_state_dict(state)
 
 

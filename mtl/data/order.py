@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.data.buckets import TaskStream, generator
 
 if TYPE_CHECKING:
@@ -25,47 +24,29 @@ Rows = dict[str, "NDArray[np.int64]"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One batch of training.
+    """One batch of training."""
 
-    Attributes:
-        number: Its number over all epochs, from 0.
-        rows: The rows of this process.
-        whole: The rows of all processes.
-    """
-
-    number: int
-    rows: Rows
-    whole: Rows
+    number: int  # its number over all epochs, from 0
+    rows: Rows  # the rows of this process
+    whole: Rows  # the rows of all processes
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCount:
-    """What an epoch takes from one task.
+    """What an epoch takes from one task."""
 
-    Attributes:
-        rows: The number of rows, those of repeated passes counted again.
-        batches: The number of batches, which is the number of steps the task has a part in.
-        passes: The number of times the epoch goes over the task's rows, as a fraction of the batches of a pass.
-    """
-
-    rows: int
-    batches: int
-    passes: float
+    rows: int  # the number of rows, those of repeated passes counted again
+    batches: int  # the number of batches, which is the number of steps the task has a part in
+    passes: float  # the number of times the epoch goes over the task's rows, as a fraction of the batches of a pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochPlan:
-    """The steps of one epoch, over all processes.
+    """The steps of one epoch, over all processes."""
 
-    Attributes:
-        epoch: The number of the epoch, from 0.
-        steps: The rows of each step, in order.
-        counts: What the epoch takes from each task.
-    """
-
-    epoch: int
-    steps: tuple[Rows, ...]
-    counts: dict[str, TaskCount]
+    epoch: int  # the number of the epoch, from 0
+    steps: tuple[Rows, ...]  # the rows of each step, in order
+    counts: dict[str, TaskCount]  # what the epoch takes from each task
 
 
 def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) -> dict[str, int]:
@@ -88,17 +69,12 @@ def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) 
     return own
 
 
-def steps_per_epoch(quota: Mapping[str, int], mode: Mode) -> int:
-    """Return the number of steps of every epoch that takes the given number of batches of each task."""
-    return max(quota.values()) if mode == "paired" else sum(quota.values())
-
-
 def plan_epoch(
     streams: Sequence[TaskStream], mode: Mode, epoch: int, *, temperature: float = 1.0, seed: int = 0
 ) -> EpochPlan:
     """Lay out one epoch. The order in which the streams are given makes no difference.
 
-    Every epoch takes the same number of batches from a task (see `quotas`) and goes on in its stream where the epoch
+    Every epoch takes the same number of batches from a task (see `quotas`) and continues in its stream where the epoch
     before stopped, so the plan of any epoch is found without those before it.
 
     - ``paired``: each step has one batch of each task. Within the epoch the batches of each task are ranked by their
@@ -163,86 +139,15 @@ def _share_out(total: int, weights: NDArray[np.float64]) -> list[int]:
     return [int(share) for share in shares]
 
 
-# What must be the same for a saved position to mean the same steps, and the configuration key that sets it.
-IDENTITY_KEYS = {
-    "mode": "data.interleave",
-    "batch_size": "data.batch_size",
-    "max_tokens": "data.max_tokens",
-    "temperature": "data.temperature",
-    "seed": "seed",
-    "world_size": "trainer.devices",
-}
-
-
-def setting_problems(identity: Mapping[str, Any], rank: int) -> Iterator[Problem]:
-    """Yield what is out of range in the settings, under the keys of `IDENTITY_KEYS`, and in the process's number."""
-    mode, temperature, world_size = identity["mode"], identity["temperature"], identity["world_size"]
-    if mode not in MODES:
-        yield Problem("data.interleave", repr(mode), f"one of {listed(MODES)}", did_you_mean(str(mode), MODES))
-    for key in ("batch_size", "max_tokens", "world_size"):
-        value = identity[key]
-        if value is not None and value < 1:
-            yield Problem(IDENTITY_KEYS[key], str(value), "1 or more")
-    if temperature is not None and temperature <= 0:
-        yield Problem("data.temperature", str(temperature), "a number above 0")
-    if not 0 <= rank < max(world_size, 1):
-        yield Problem("rank", str(rank), f"0 to {max(world_size, 1) - 1}: a process of {max(world_size, 1)}")
-
-
-def task_problems(rows: Mapping[str, NDArray[np.int64]]) -> Iterator[Problem]:
-    """Yield what is missing: tasks, or rows of a task; ``rows`` has their lengths by task."""
-    if not rows:
-        yield Problem("data.tasks", "no tasks", "at least one task")
-    for name, values in rows.items():
-        if not len(values):
-            yield Problem(f"data.tasks.{name}.train", "no rows", "at least one training row")
-
-
-def changed_setting(key: str, found: Any, saved: Any) -> Problem:
-    """Return the problem of a setting, a key of `IDENTITY_KEYS`, that is not the one of the checkpoint."""
-    place = IDENTITY_KEYS[key]
-    shown = "null" if saved is None else saved
-    repair = f"set {place}={shown}, or start a new run"
-    return Problem(place, "null" if found is None else str(found), f"{shown}, as in the checkpoint", repair)
-
-
-def changed_names(found: list[str], saved: list[str]) -> Iterator[Problem]:
-    """Yield the problem of tasks that are not those of the checkpoint; both sorted."""
-    if found != saved:
-        repair = "resume with the tasks the run began with, or start a new run"
-        yield Problem("data.tasks", listed(found), f"{listed(saved)}, as in the checkpoint", repair)
-
-
-def changed_rows(name: str, found: Mapping[str, int], saved: Mapping[str, int]) -> Iterator[Problem]:
-    """Yield the problem of a task whose rows are not those of the checkpoint, by the states of its stream."""
-    place = f"data.tasks.{name}.train"
-    if found["rows"] != saved["rows"]:
-        repair = "resume with the files the run began with, or start a new run"
-        yield Problem(place, f"{found['rows']} rows", f"{saved['rows']} rows, as in the checkpoint", repair)
-    elif found["lengths"] != saved["lengths"]:
-        repair = "resume with the files and the backbone (its tokenizer and max_length) the run began with"
-        yield Problem(place, "rows with other numbers of tokens", "the rows of the checkpoint", repair)
-
-
-def not_a_state(missing: list[str]) -> Problem:
-    """Return the problem of a state without the given keys."""
-    repair = "resume from a checkpoint that this program wrote"
-    return Problem("checkpoint", f"a loader state without {listed(missing)}", "the position of a training run", repair)
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizerSteps:
     """How the batches of training become optimizer steps.
 
     As Lightning counts them: a step takes ``accumulate`` batches, and the last step of an epoch what is left of them.
-
-    Attributes:
-        batches: Batches of an epoch that training takes.
-        accumulate: Batches whose gradients a step sums up.
     """
 
-    batches: int
-    accumulate: int = 1
+    batches: int  # batches of an epoch that training takes
+    accumulate: int = 1  # batches whose gradients a step sums up
 
     @property
     def per_epoch(self) -> int:

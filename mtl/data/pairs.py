@@ -25,30 +25,18 @@ KEY = "retention"
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """``N`` pairs of sentences.
-
-    Attributes:
-        first: The first sentence of each pair.
-        second: The second one.
-        scores: How similar they are, the larger the more, float64 ``(N,)``; only their order counts.
-    """
+    """``N`` pairs of sentences."""
 
     first: list[str]
     second: list[str]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64]  # how similar they are, the larger the more, float64 ``(N,)``; only their order counts
 
     def __len__(self) -> int:
         return len(self.scores)
 
 
 def read_pairs(path: Path, first_column: str, second_column: str, score_column: str) -> Pairs:
-    """Read pairs from a CSV, TSV or JSON Lines file.
-
-    Args:
-        path: The file; its suffix tells the format.
-        first_column: The column with the first sentence.
-        second_column: The column with the second sentence.
-        score_column: The column with the score, a number.
+    """Read pairs from a CSV, TSV or JSON Lines file, whose suffix tells the format.
 
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).

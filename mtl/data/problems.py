@@ -14,19 +14,15 @@ _MOST_CHARACTERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file to read.
+    """Which columns of a file to read."""
 
-    Attributes:
-        by_role: The name of each column that is needed by its role: ``{"text": "sentence", "label": "stars"}``.
-        config_key: Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages.
-        extra: Further columns whose values are kept as they are, for the figures of parts of the rows.
-        label_optional: Whether a row may have no label.
-    """
-
+    # The name of each column that is needed by its role: ``{"text": "sentence", "label": "stars"}``
     by_role: Mapping[str, str]
+    # Where these names are configured (``data.tasks.sentiment``), for the repairs in error messages
     config_key: str = ""
+    # Further columns whose values are kept as they are, for the figures of parts of the rows
     extra: tuple[str, ...] = field(default=(), kw_only=True)
-    label_optional: bool = field(default=False, kw_only=True)
+    label_optional: bool = field(default=False, kw_only=True)  # whether a row may have no label
 
     @property
     def names(self) -> list[str]:
@@ -111,21 +107,17 @@ def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line:
         line: The line of the header; ``None`` where the file has none.
     """
     wrong = set()
-    for role, name in columns.by_role.items():
+    for role, name in (*columns.by_role.items(), *(("", name) for name in columns.extra)):
         count = names.count(name)
-        if count != 1:
-            wrong.add(name)
-        if count == 0:
+        if count == 1:
+            continue
+        wrong.add(name)
+        if count > 1:
+            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
+        elif role:
             add_missing(names, columns, role, log, line)
-        elif count > 1:
-            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
-    for name in columns.extra:
-        if (count := names.count(name)) != 1:
-            wrong.add(name)
-        if count == 0:
+        else:
             _add_missing_extra(names, name, columns, log, line)
-        elif count > 1:
-            log.add(line, f"{count} columns named {name!r}", "one", "rename or remove the others")
     return wrong
 
 

@@ -34,9 +34,7 @@ def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
         path: A text file; ``\n``, ``\r\n`` and ``\r`` end a line.
         log: Receives the problems.
     """
-    offset = 0
-    number = 1
-    damage = _Damage(path, log)
+    offset, number, damage = 0, 1, _Damage(path, log)
     with path.open("rb") as file:
         for raw in file:
             if offset == 0 and raw.startswith(_UTF16_MARKS):
@@ -106,7 +104,10 @@ Row = tuple[int, Mapping[str, object]]
 """The line (1 is the first; of a Parquet file: the row) and the values of the columns by name."""
 
 Reader = Callable[[Path, Columns, ProblemLog], Iterator[Row]]
-"""Yields the rows of a file; a row whose structure is broken goes to the log instead."""
+"""Yields the rows of a file; problems go to the log, such as that of a row with a broken structure, not yielded.
+
+Columns that are not asked for are ignored.
+"""
 
 
 _LARGEST_FIELD = 2**31 - 1  # the largest C long of Windows, and about what one Arrow string can hold
@@ -114,15 +115,8 @@ _DELIMITERS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a
 
 
 def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: str) -> Iterator[Row]:
-    """Yield the rows of a CSV or TSV file with a header; blank lines are passed over.
-
-    Args:
-        path: The file.
-        columns: The columns to read; others are ignored.
-        log: Receives the problems; a row with a problem in its structure is not yielded.
-        delimiter: What stands between two fields: a comma or a tab.
-    """
-    with _fields_of_any_size():
+    """Yield the rows of a CSV or TSV file with a header; blank lines are passed over."""
+    with unlimited_fields():
         reader = csv.reader(text_lines(path, log), delimiter=delimiter, strict=True)
         rows = _numbered(reader, log)
         line, header = next(rows, (1, None))
@@ -139,7 +133,7 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
 
 
 @contextmanager
-def _fields_of_any_size() -> Iterator[None]:
+def unlimited_fields() -> Iterator[None]:
     """Lift the limit of the csv module, which is one for the whole process, while a file is read."""
     before = csv.field_size_limit(_LARGEST_FIELD)
     try:
@@ -149,7 +143,7 @@ def _fields_of_any_size() -> Iterator[None]:
 
 
 def _numbered(reader: Any, log: ProblemLog) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield each row with the line in which it starts; ``None`` for a malformed one, after which the reader goes on."""
+    """Yield each row with the line in which it starts; ``None`` for a malformed one, after which reading continues."""
     while True:
         start = reader.line_num + 1
         try:
@@ -211,11 +205,6 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
 
     A key that the first object has not is a problem of the whole file and noted once; where labels are optional, the
     key of the label is one only if no object has it.
-
-    Args:
-        path: A file with one JSON object per line.
-        columns: The keys to read; others are ignored.
-        log: Receives the problems; a line that is no object is not yielded.
     """
     absent: set[str] | None = None
     unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
@@ -286,13 +275,7 @@ ARROW_ROWS = 1024
 
 
 def read_parquet(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
-    """Yield the rows of a Parquet file.
-
-    Args:
-        path: The file.
-        columns: The columns to read; the text as strings, the label as strings, integers or booleans.
-        log: Receives the problems; those of a damaged file are one problem.
-    """
+    """Yield the rows of a Parquet file, its texts strings, its labels strings, integers or booleans."""
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -309,9 +292,9 @@ def has_types(schema: Any, columns: Columns, log: ProblemLog) -> bool:
     good = True
     for role, name in columns.by_role.items():
         is_allowed, expected = allowed[role]
-        found = schema.field(name).type
-        if not is_allowed(found):
-            log.add(None, f"column {name!r} of type {found}", expected, f"cast it, or set {columns.override(role)}")
+        kind = schema.field(name).type
+        if not is_allowed(kind):
+            log.add(None, f"column {name!r} of type {kind}", expected, f"cast it, or set {columns.override(role)}")
             good = False
     return good
 
@@ -337,32 +320,23 @@ def arrow_rows(batches: Iterable[Any], columns: Columns) -> Iterator[Row]:
 
 
 def _values(array: Any) -> list[object]:
+    def value(cell: Any) -> object:
+        try:
+            return cell.as_py()
+        except UnicodeDecodeError:
+            return Cell.UNDECODABLE
+
     try:
-        values: list[object] = array.to_pylist()
+        return list(array.to_pylist())
     except UnicodeDecodeError:  # Parquet does not check that its strings are UTF-8
-        return [_value(cell) for cell in array]
-    return values
-
-
-def _value(cell: Any) -> object:
-    try:
-        value: object = cell.as_py()
-    except UnicodeDecodeError:
-        return Cell.UNDECODABLE
-    return value
+        return [value(cell) for cell in array]
 
 
 _CHECK_PATH = "check the path; a relative one starts at the working folder"
 
 
 def read_sentences(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
-    """Yield the lines of a plain text file, one sentence each; blank lines are passed over.
-
-    Args:
-        path: The file.
-        columns: Their text is the whole line.
-        log: Receives the problems.
-    """
+    """Yield the lines of a plain text file, one sentence each; blank lines are passed over."""
     column = columns.by_role["text"]
     for line, content in enumerate(text_lines(path, log), start=1):
         text = content.rstrip("\r\n")

@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtl.base.errors import ConfigError, Problem
+from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.data.buckets import TaskStream
-from mtl.data.order import (
-    EpochPlan,
-    Mode,
-    Step,
-    changed_names,
-    changed_rows,
-    changed_setting,
-    not_a_state,
-    plan_epoch,
-    quotas,
-    setting_problems,
-    steps_per_epoch,
-    task_problems,
-)
+from mtl.data.order import MODES, EpochPlan, Mode, Step, plan_epoch, quotas
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+
+# What must be the same for a saved position to mean the same steps, and the configuration key that sets it.
+_KEYS = {
+    "mode": "data.interleave",
+    "batch_size": "data.batch_size",
+    "max_tokens": "data.max_tokens",
+    "temperature": "data.temperature",
+    "seed": "seed",
+    "world_size": "trainer.devices",
+}
 
 
 class StepSampler:
@@ -77,7 +75,7 @@ class StepSampler:
             "seed": seed,
             "world_size": world_size,
         }
-        if problems := [*setting_problems(self._identity, rank), *task_problems(rows)]:
+        if problems := [*_setting_problems(self._identity, rank), *_task_problems(rows)]:
             raise ConfigError(problems)
         self._mode: Mode = mode
         self._temperature = temperature
@@ -87,7 +85,7 @@ class StepSampler:
             for name, values in rows.items()
         ]
         self._quotas = quotas(self._streams, mode, temperature)
-        self._steps = steps_per_epoch(self._quotas, mode)
+        self._steps = max(self._quotas.values()) if mode == "paired" else sum(self._quotas.values())
         self._epoch = 0
         self._step = 0
         self._plan: EpochPlan | None = None
@@ -152,7 +150,7 @@ class StepSampler:
         return step
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to the first step of ``epoch``, unless the sampler is in it or past it already.
+        """Move to the first step of ``epoch``, unless the sampler is in it or past it already.
 
         Lightning calls this at the start of every epoch. It puts right what Lightning leaves out: the saved position
         is not loaded from a checkpoint written after the last step of an epoch, where the loop counts as finished
@@ -172,13 +170,16 @@ class StepSampler:
         return {"epoch": self._epoch, "step": self._step, "tasks": tasks, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved position: the steps that follow are those that were left.
+        """Restore a saved position: the steps that follow are those that were left.
 
         Raises:
             ConfigError: The state is of other tasks, rows or settings; all differences together.
         """
         if missing := [key for key in ("epoch", "step", "tasks", *self._identity) if key not in state]:
-            raise ConfigError(not_a_state(missing))
+            found, expected = f"a loader state without {listed(missing)}", "the position of a training run"
+            raise ConfigError(
+                Problem("checkpoint", found, expected, "resume from a checkpoint that this program wrote")
+            )
         if problems := [*self._changed_settings(state), *self._changed_tasks(state["tasks"])]:
             raise ConfigError(problems)
         self._epoch, self._step = int(state["epoch"]), int(state["step"])
@@ -188,13 +189,47 @@ class StepSampler:
         checksum = zlib.crc32(stream.lengths.astype("<i8").tobytes())
         return {"pass": number, "batch": batch, "rows": len(stream), "lengths": checksum}
 
-    def _changed_settings(self, state: Mapping[str, Any]) -> list[Problem]:
-        changed = [key for key, value in self._identity.items() if value != state[key]]
-        return [changed_setting(key, self._identity[key], state[key]) for key in changed]
+    def _changed_settings(self, saved: Mapping[str, Any]) -> Iterator[Problem]:
+        for key, value in self._identity.items():
+            if value != saved[key]:
+                now, before = ("null" if setting is None else str(setting) for setting in (value, saved[key]))
+                repair = f"set {_KEYS[key]}={before}, or start a new run"
+                yield Problem(_KEYS[key], now, f"{before}, as in the checkpoint", repair)
 
-    def _changed_tasks(self, saved: Mapping[str, Mapping[str, int]]) -> list[Problem]:
-        problems = [*changed_names([stream.name for stream in self._streams], sorted(saved))]
+    def _changed_tasks(self, saved: Mapping[str, Mapping[str, int]]) -> Iterator[Problem]:
+        names, saved_names = [stream.name for stream in self._streams], sorted(saved)
+        if names != saved_names:
+            repair = "resume with the tasks the run began with, or start a new run"
+            yield Problem("data.tasks", listed(names), f"{listed(saved_names)}, as in the checkpoint", repair)
         for stream in self._streams:
-            if stream.name in saved:
-                problems += changed_rows(stream.name, self._task_state(stream), saved[stream.name])
-        return problems
+            if stream.name not in saved:
+                continue
+            place, now, before = f"data.tasks.{stream.name}.train", self._task_state(stream), saved[stream.name]
+            if now["rows"] != before["rows"]:
+                repair = "resume with the files the run began with, or start a new run"
+                yield Problem(place, f"{now['rows']} rows", f"{before['rows']} rows, as in the checkpoint", repair)
+            elif now["lengths"] != before["lengths"]:
+                repair = "resume with the files and the backbone (its tokenizer and max_length) the run began with"
+                yield Problem(place, "rows with other numbers of tokens", "the rows of the checkpoint", repair)
+
+
+def _setting_problems(identity: Mapping[str, Any], rank: int) -> Iterator[Problem]:
+    mode, temperature, world_size = identity["mode"], identity["temperature"], identity["world_size"]
+    if mode not in MODES:
+        yield Problem("data.interleave", repr(mode), f"one of {listed(MODES)}", did_you_mean(str(mode), MODES))
+    for key in ("batch_size", "max_tokens", "world_size"):
+        value = identity[key]
+        if value is not None and value < 1:
+            yield Problem(_KEYS[key], str(value), "1 or more")
+    if temperature is not None and temperature <= 0:
+        yield Problem("data.temperature", str(temperature), "a number above 0")
+    if not 0 <= rank < max(world_size, 1):
+        yield Problem("rank", str(rank), f"0 to {max(world_size, 1) - 1}: a process of {max(world_size, 1)}")
+
+
+def _task_problems(rows: Mapping[str, NDArray[np.int64]]) -> Iterator[Problem]:
+    if not rows:
+        yield Problem("data.tasks", "no tasks", "at least one task")
+    for name, lengths in rows.items():
+        if not len(lengths):
+            yield Problem(f"data.tasks.{name}.train", "no rows", "at least one training row")

@@ -43,8 +43,8 @@ def oversampled_rows(labels: NDArray[np.int64], strength: float, *, task: str, s
     repeats = np.ones(len(labels), dtype=np.int64)
     for label in np.flatnonzero((slots > counts) & (counts > 0)):
         rows = np.flatnonzero(labels == label)
-        each, more = divmod(int(slots[label]), len(rows))
-        repeats[rows] = each
+        whole, more = divmod(int(slots[label]), len(rows))
+        repeats[rows] = whole
         repeats[generator(seed, "oversample", task, int(label)).permutation(rows)[:more]] += 1
     return np.repeat(np.arange(len(labels)), repeats)
 
@@ -89,21 +89,13 @@ def stratified_split(keys: KeyArray, labels: IntArray, fractions: Sequence[float
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """The rows by text, ``G`` groups in the order in which the seed takes them; all arrays int64.
+    """The rows by text, ``G`` groups in the order in which the seed takes them; all arrays int64."""
 
-    Attributes:
-        of_row: The group of each row; shape ``(N,)``.
-        sizes: The rows of each group; shape ``(G,)``.
-        strata: The label that each group counts for: the rarest of its labels; shape ``(G,)``.
-        pair_groups: Group of each distinct pair of group and label; shape ``(P,)``.
-        pair_labels: Label of that pair; shape ``(P,)``.
-    """
-
-    of_row: IntArray
-    sizes: IntArray
-    strata: IntArray
-    pair_groups: IntArray
-    pair_labels: IntArray
+    of_row: IntArray  # the group of each row; shape ``(N,)``
+    sizes: IntArray  # the rows of each group; shape ``(G,)``
+    strata: IntArray  # the label that each group counts for: the rarest of its labels; shape ``(G,)``
+    pair_groups: IntArray  # group of each distinct pair of group and label; shape ``(P,)``
+    pair_labels: IntArray  # label of that pair; shape ``(P,)``
 
     @classmethod
     def of(cls, keys: KeyArray, labels: IntArray, seed: int) -> _Groups:
@@ -153,11 +145,8 @@ def _assigned(groups: _Groups, fractions: Sequence[float]) -> IntArray:
 def _counts_to_hold_out(sizes: IntArray, targets: npt.NDArray[np.float64]) -> tuple[list[int], npt.NDArray[np.float64]]:
     """Return how many of a label's groups go to each part after the first, and the rows that they have.
 
-    At least one group is left for the first part; each part gets one if there are enough for all.
-
-    Args:
-        sizes: The rows of each group, in the order in which they are taken; shape ``(G,)``.
-        targets: The rows that each part after the first should get; shape ``(K,)``.
+    At least one group is left for the first part; each part gets one if there are enough for all. ``sizes`` are the
+    rows of each group ``(G,)`` in the order in which they are taken, ``targets`` those each part should get ``(K,)``.
     """
     ends = np.concatenate(([0], np.cumsum(sizes)))
     least = 1 if len(sizes) > len(targets) else 0

@@ -57,12 +57,7 @@ def schema(extra: Sequence[str] = ()) -> Any:
 
 
 def write(target: Path, batches: Iterator[pa.RecordBatch], extra: Sequence[str] = ()) -> None:
-    """Write the batches, followed by their checksum, so that ``target`` is seen whole or not at all.
-
-    Args:
-        target: The cache file.
-        batches: Record batches of `schema`; an exception that they raise leaves no file.
-        extra: The names of the extra columns.
+    """Write record batches of `schema`, followed by their checksum, whole or not at all, even if a batch raises.
 
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
@@ -79,14 +74,8 @@ def write(target: Path, batches: Iterator[pa.RecordBatch], extra: Sequence[str] 
 def write_aside(name: str, batches: Iterator[pa.RecordBatch], extra: Sequence[str], error: OSError) -> pa.Table:
     """Return the rows from a temporary file, which goes when it is no longer mapped: the cache cannot be written.
 
-    Args:
-        name: The file's name.
-        batches: As for `write`.
-        extra: The names of the extra columns.
-        error: What the cache said, for the error where no temporary file can be written either.
-
     Raises:
-        DataError: That.
+        DataError: No temporary file can be written either; it names ``error``, that of the cache.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="mtl-", ignore_cleanup_errors=True) as folder:
@@ -202,9 +191,6 @@ class Table:
     def __len__(self) -> int:
         return len(self._rows) if self._indices is None else len(self._indices)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r}, rows={len(self)})"
-
     @property
     def texts(self) -> Column:
         """The sentences, exactly as in the file."""
@@ -232,22 +218,21 @@ class Table:
         row = place if self._indices is None else int(self._indices[place])
         return f"{self.path.name}:{self.column('line')[row].as_py()}"
 
-    def sources(self, indices: npt.ArrayLike | None = None) -> list[str]:
-        """Return where the given rows (all, if ``None``) come from, each as ``reviews.csv:17``."""
-        lines = self.lines if indices is None else self.lines[as_indices(indices, len(self))]
-        return [f"{self.path.name}:{line}" for line in lines.tolist()]
+    def sources(self) -> list[str]:
+        """Return where the rows come from, each as ``reviews.csv:17``."""
+        return [f"{self.path.name}:{line}" for line in self.lines.tolist()]
 
     def select(self, indices: npt.ArrayLike) -> Self:
         """Return the table of the given rows, in the given order; no text is copied.
 
-        Args:
-            indices: Row numbers of this table, or a boolean per row.
-
         Raises:
             IndexError: A row number is not in ``[0, len(self))``.
         """
-        chosen = as_indices(indices, len(self))
-        return type(self)(self.path, self._rows, chosen if self._indices is None else self._indices[chosen])
+        rows = np.asarray(indices, dtype=np.int64)
+        outside = rows[(rows < 0) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"row {outside[0]} of {len(self)} rows (0 to {len(self) - 1})")
+        return type(self)(self.path, self._rows, rows if self._indices is None else self._indices[rows])
 
     def column(self, name: str) -> Any:
         """Return a column of the whole file as a `pyarrow.ChunkedArray`, whatever rows this table has."""
@@ -255,25 +240,3 @@ class Table:
 
     def _chosen(self, values: Any) -> Any:
         return values if self._indices is None else values[self._indices]
-
-
-def as_indices(indices: npt.ArrayLike, length: int) -> IntArray:
-    """Return row numbers as int64, from numbers or from a boolean per row.
-
-    Args:
-        indices: What to convert; shape ``(M,)``, or ``(length,)`` if boolean.
-        length: How many rows there are to choose from.
-
-    Raises:
-        IndexError: A number is not in ``[0, length)``, or there is not one boolean per row.
-    """
-    array = np.asarray(indices)
-    if array.dtype == np.bool_:
-        if array.shape != (length,):
-            raise IndexError(f"a boolean array of shape {array.shape} for {length} rows")
-        return np.flatnonzero(array)
-    rows = array.astype(np.int64, casting="same_kind") if array.size else np.empty(0, dtype=np.int64)
-    outside = rows[(rows < 0) | (rows >= length)]
-    if outside.size:
-        raise IndexError(f"row {outside[0]} of {length} rows (0 to {length - 1})")
-    return rows

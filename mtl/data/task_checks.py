@@ -17,37 +17,33 @@ from mtl.data.problems import ProblemLog, plural
 _MOST_SHOWN = 3
 
 
-def label_problems(given: Mapping[str, Examples], declared: tuple[str, ...] | None, config_key: str) -> list[Problem]:
+def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | None, config_key: str) -> list[Problem]:
     """Return what is wrong with the labels of a task, file by file.
 
     Args:
-        given: The rows of the given files by split; ``train`` is among them.
+        rows_of: The rows of the given files by split; ``train`` is among them.
         declared: The labels that the configuration names; ``None`` if it leaves them to the training rows.
         config_key: Where the task is configured (``data.tasks.sentiment``), for the repairs.
     """
-    train = given["train"]
+    train = rows_of["train"]
     setting = f"{config_key}.labels"
-    logs = {split: ProblemLog(examples.path) for split, examples in given.items()}
+    logs = {split: ProblemLog(examples.path) for split, examples in rows_of.items()}
     if declared is None:
         labels = LabelSet.found_in(train)
         expected = f"a label that training rows have: {listed(labels)}"
         repair = f"mend it, or add rows with it to {train.path}"
-        _note_single(train, labels, config_key, logs["train"])
+        if len(labels) == 1:
+            found = f"a single label, {labels.names[0]!r}, in all of {plural(len(train), 'row')}"
+            column = f"add rows with other labels, or name another column with {config_key}.label_column="
+            logs["train"].add(None, found, "at least two labels to tell apart", column)
     else:
         labels = LabelSet(declared)
         expected = f"one of {setting}: {listed(labels)}"
         repair = f"mend it, or add it to {setting}"
         _note_without_rows(train, labels, setting, logs["train"])
-    for split, examples in given.items():
+    for split, examples in rows_of.items():
         labels.note_unknown(examples, logs[split], expected, repair)
     return [problem for log in logs.values() for problem in log.problems()]
-
-
-def _note_single(train: Examples, labels: LabelSet, config_key: str, log: ProblemLog) -> None:
-    if len(labels) == 1:
-        found = f"a single label, {labels.names[0]!r}, in all of {plural(len(train), 'row')}"
-        repair = f"add rows with other labels, or name another column with {config_key}.label_column="
-        log.add(None, found, "at least two labels to tell apart", repair)
 
 
 def _note_without_rows(train: Examples, labels: LabelSet, setting: str, log: ProblemLog) -> None:
@@ -61,20 +57,14 @@ def _note_without_rows(train: Examples, labels: LabelSet, setting: str, log: Pro
 
 
 def task_warnings(name: str, splits: Mapping[str, Examples], labels: LabelSet) -> list[str]:
-    """Return what is allowed but probably not meant, a text each.
-
-    Args:
-        name: The task.
-        splits: Its rows by split, in the order train, val, test.
-        labels: Its labels.
-    """
-    found = [
+    """Return what is allowed but probably not meant in a task's splits, a text each."""
+    warnings = [
         *_alike_labels(labels),
         *_contradictions(splits["train"], labels),
         *(text for first, second in combinations(splits, 2) for text in _shared_texts(first, second, splits)),
         *(text for split in list(splits)[1:] for text in _unmeasured(split, splits[split], labels)),
     ]
-    return [f"{name}: {text}" for text in found]
+    return [f"{name}: {text}" for text in warnings]
 
 
 def _alike_labels(labels: LabelSet) -> Iterator[str]:
@@ -133,11 +123,7 @@ def _shared_texts(first: str, second: str, splits: Mapping[str, Examples]) -> It
 
 
 def shared_between_tasks(tasks: Mapping[str, Mapping[str, Examples]]) -> dict[str, list[str]]:
-    """Return for each task how many of the rows it is measured by have a text that another task trains on.
-
-    Args:
-        tasks: The rows of each task by split.
-    """
+    """Return for each task how many of the rows it is measured by have a text that another task trains on."""
     trained = {name: np.unique(splits["train"].keys) for name, splits in tasks.items()}
     shared: dict[str, list[str]] = {name: [] for name in tasks}
     for name, splits in tasks.items():

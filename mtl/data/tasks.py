@@ -27,52 +27,42 @@ _SPLIT_WITH = ".split_with"
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """Where the data of a task comes from.
-
-    Attributes:
-        name: The task (``sentiment``).
-        train: File with the training rows.
-        val: File with the validation rows; without it they are split off from the training file.
-        test: File with the test rows; without it they are split off from the training file.
-        path: In place of ``train``: one file to be split.
-        dataset: In place of all files: a data set.
-        text_column: The column with the sentences, the same in each file.
-        label_column: The column with the labels, the same in each file.
-        labels: The labels in the order of their class ids; ``None`` for those of the training rows, sorted, or in the
-            order of the data set's classes.
-        fractions: The shares of train, val and test where a file is split; those of given files fall away and the
-            others keep their proportions. A share of 0 for val or test leaves it empty.
-        slices: Further columns of the files, by whose values the figures are divided.
-        train_share: The share of the training rows that is used, above 0: the same of each label, one text of it at
-            least, drawn by the seed. Smaller shares are parts of larger ones.
-        missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file.
-        split_with: The label columns of all tasks that are split off the same file. Each of these tasks computes one
-            split of the rows of all of them, so that no text is in train for one task and in test for another.
-        most_rows: By split the rows that are used, a sample drawn by the seed, of training stratified by label with one
-            text of each at least; all of a split that is not named.
-    """
+    """Where the data of a task comes from."""
 
     name: str
-    train: str | os.PathLike[str] | None = None
+    train: str | os.PathLike[str] | None = None  # file with the training rows
+    # File with the validation rows; without it they are split off from the training file
     val: str | os.PathLike[str] | None = None
+    # File with the test rows; without it they are split off from the training file
     test: str | os.PathLike[str] | None = None
-    path: str | os.PathLike[str] | None = None
-    dataset: DatasetSpec | None = None
-    text_column: str = "text"
-    label_column: str = "label"
+    path: str | os.PathLike[str] | None = None  # in place of ``train``: one file to be split
+    dataset: DatasetSpec | None = None  # in place of all files: a data set
+    text_column: str = "text"  # the column with the sentences, the same in each file
+    label_column: str = "label"  # the column with the labels, the same in each file
+    # The labels in the order of their class ids; ``None`` for those of the training rows, sorted, or in the order of
+    # the data set's classes
     labels: tuple[str, ...] | None = None
+    # The shares of train, val and test where a file is split; those of given files fall away and the others keep their
+    # proportions. A share of 0 for val or test leaves it empty.
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    slices: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()  # further columns of the files, by whose values the figures are divided
+    # The share of the training rows that is used, above 0: the same of each label, one text of it at least, drawn by
+    # the seed. Smaller shares are parts of larger ones.
     train_share: float = 1.0
+    # What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses its file
     missing: Missing = "skip"
+    # The label columns of all tasks that are split off the same file. Each of these tasks computes one split of the
+    # rows of all of them, so that no text is in train for one task and in test for another.
     split_with: tuple[str, ...] = ()
+    # By split the rows that are used, a sample drawn by the seed, of training stratified by label with one text of each
+    # at least; all of a split that is not named
     most_rows: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sources = [name for name in ("train", "path", "dataset") if getattr(self, name) is not None]
         if len(sources) != 1:
-            given = " and ".join(sources) or "none"
-            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {given} given")
+            named = " and ".join(sources) or "none"
+            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {named} given")
         sound = len(self.fractions) == len(SPLITS) and self.fractions[0] > 0 and min(self.fractions) >= 0
         if not sound or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
             expected = "three, none below 0, the first above 0, their sum 1"
@@ -96,22 +86,14 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """The data of one task, ready to be tokenised.
-
-    Attributes:
-        name: The task.
-        labels: Its labels; the place of a label is its class id.
-        train: The rows to train on; each label has one at least.
-        val: The rows to choose by; may be empty if their share is 0.
-        test: The rows to report on; may be empty if their share is 0.
-        warnings: What is allowed but probably not meant, a text each, such as rows that train and test share.
-    """
+    """The data of one task, ready to be tokenised."""
 
     name: str
-    labels: LabelSet
-    train: Examples
-    val: Examples
-    test: Examples
+    labels: LabelSet  # its labels; the place of a label is its class id
+    train: Examples  # the rows to train on; each label has one at least
+    val: Examples  # the rows to choose by; may be empty if their share is 0
+    test: Examples  # the rows to report on; may be empty if their share is 0
+    # What is allowed but probably not meant, a text each, such as rows that train and test share
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -166,24 +148,29 @@ def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | Non
         DataError: Some data cannot be used; it names all problems of all files.
     """
     sources, unused = _sources(spec)
-    given = _read(sources, spec, cache_dir)
-    problems = label_problems(given, spec.labels, spec.config_key)
+    rows_of = _read(sources, spec, cache_dir)
+    problems = label_problems(rows_of, spec.labels, spec.config_key)
     if problems:
         raise DataError(problems)
     classes = sources["train"].classes(spec.label_column) if isinstance(sources["train"], DatasetSplit) else ()
-    labels = LabelSet.found_in(given["train"], classes) if spec.labels is None else LabelSet(spec.labels)
+    labels = LabelSet.found_in(rows_of["train"], classes) if spec.labels is None else LabelSet(spec.labels)
     another = partial(read_examples, sources["train"], spec.text_column, missing="skip", cache_dir=cache_dir)
-    splits = _completed(given, labels, spec, another, seed)
+    splits = _completed(rows_of, labels, spec, another, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    notes = [*unused, *_unlabelled(given, spec), *_taken(given, splits, spec), *_without_rows(classes, labels, spec)]
+    notes = [
+        *unused,
+        *_unlabelled(rows_of, spec),
+        *_taken(rows_of, splits, spec),
+        *_without_rows(classes, labels, spec),
+    ]
     splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     prefixed = [f"{spec.name}: {note}" for note in notes]
     return TaskData(spec.name, labels, **splits, warnings=[*prefixed, *task_warnings(spec.name, splits, labels)])
 
 
-def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
     """Yield how many rows of each source are left out because they have no label."""
-    for rows in given.values():
+    for rows in rows_of.values():
         if rows.without_label:
             total = len(rows) + rows.without_label
             yield (
@@ -192,16 +179,17 @@ def _unlabelled(given: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
             )
 
 
-def _taken(given: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
+def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
     """Yield how many of the given training rows are not trained on, for want of rows for other splits."""
     if spec.path is not None:
         return
-    taken = [split for split in ("val", "test") if split not in given and len(splits[split])]
+    taken = [split for split in ("val", "test") if split not in rows_of and len(splits[split])]
     if taken:
         numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
         reason = "the data set has no split" if spec.dataset else "no file is given"
+        train = rows_of["train"]
         yield (
-            f"of the {len(given['train']):,} rows of {given['train'].path.name}, {numbers} are taken (data.split) and "
+            f"of the {len(train):,} rows of {train.path.name}, {numbers} are taken (data.split) and "
             f"not trained on, because {reason} for them: {' '.join(map(spec.key_of, taken))}"
         )
 
@@ -254,7 +242,7 @@ def _read(
 
 
 def _completed(
-    given: Mapping[str, Examples],
+    rows_of: Mapping[str, Examples],
     labels: LabelSet,
     spec: TaskSpec,
     other_column: Callable[[str], Examples],
@@ -262,13 +250,13 @@ def _completed(
 ) -> dict[str, Examples]:
     """Return all three splits, those without rows of their own split off from the training rows."""
     shares = dict(zip(SPLITS, spec.fractions, strict=True))
-    missing = [split for split in SPLITS if split not in given and shares[split] > 0]
-    nothing = given["train"].select(np.empty(0, dtype=np.int64))
-    splits = {split: given.get(split, nothing) for split in SPLITS}
+    missing = [split for split in SPLITS if split not in rows_of and shares[split] > 0]
+    nothing = rows_of["train"].select(np.empty(0, dtype=np.int64))
+    splits = {split: rows_of.get(split, nothing) for split in SPLITS}
     if missing:
         wanted = ["train", *missing]
         total = sum(shares[split] for split in wanted)
-        source = given["train"]
+        source = rows_of["train"]
         fractions = [shares[split] / total for split in wanted]
         others = _split_with(source, spec, other_column)
         parts = _joint_split(source, labels, others, fractions, seed)

@@ -25,15 +25,10 @@ UNLIMITED = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenTable:
-    """The token ids of ``N`` texts, one after the other in one array.
+    """The token ids of ``N`` texts, one after the other in one array."""
 
-    Attributes:
-        ids: The ids of all rows, int32, ``(T,)`` for ``T`` tokens in all.
-        offsets: Where each row begins and the last one ends, int64, ``(N + 1,)``.
-    """
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    ids: NDArray[np.int32]  # the ids of all rows, int32, ``(T,)`` for ``T`` tokens in all
+    offsets: NDArray[np.int64]  # where each row begins and the last one ends, int64, ``(N + 1,)``
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -99,8 +94,8 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
 def joined(tables: Sequence[TokenTable]) -> TokenTable:
     """Return the rows of several tables as one."""
-    ids = np.concatenate([np.empty(0, dtype=np.int32), *(each.ids for each in tables)])
-    return TokenTable(ids, _offsets([each.lengths for each in tables]))
+    ids = np.concatenate([np.empty(0, dtype=np.int32), *(table.ids for table in tables)])
+    return TokenTable(ids, _offsets([table.lengths for table in tables]))
 
 
 def distinct(rows: Iterable[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

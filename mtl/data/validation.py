@@ -22,12 +22,8 @@ def valid_rows(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterat
     Behind them come the values of the extra columns as text: they only name parts of the rows, so none is refused.
 
     A label that is not read is yielded as an empty text. Once there is a problem nothing is yielded any more, since the
-    file as a whole is refused; the other rows are still checked.
-
-    Args:
-        rows: The rows as a reader yields them.
-        columns: Their columns; rows that may have no label are yielded with ``None`` and an empty text, unchecked.
-        log: Receives the problems.
+    file as a whole is refused; the other rows are still checked. Rows that may have no label, and have none, are
+    yielded with ``None`` and an empty text, unchecked.
     """
     text_column, label_column = columns.by_role["text"], columns.by_role.get("label", "")
     for line, row in rows:

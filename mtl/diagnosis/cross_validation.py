@@ -57,16 +57,11 @@ on many rows takes seconds."""
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a task on which heads can be fitted.
+    """Rows of a task on which heads can be fitted."""
 
-    Attributes:
-        embeddings: ``(N, H)`` float32.
-        labels: Class ids ``(N,)``, int64.
-        keys: A number for each text ``(N,)``, uint64, equal for texts that differ only in case and white space.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    embeddings: NDArray[np.float32]  # ``(N, H)`` float32
+    labels: NDArray[np.int64]  # class ids ``(N,)``, int64
+    # A number for each text ``(N,)``, uint64, equal for texts that differ only in case and white space
     keys: NDArray[np.uint64]
 
     def __len__(self) -> int:
@@ -75,15 +70,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class OutOfSample:
-    """Predictions of the training rows by heads that have not seen them.
+    """Predictions of the training rows by heads that have not seen them."""
 
-    Attributes:
-        probabilities: ``(N, C)`` float64, the mean over the better views and repetitions.
-        penalties: For each view the penalty with the lowest cross-entropy on held-out rows.
-    """
-
-    probabilities: NDArray[np.float64]
-    penalties: tuple[float, ...]
+    probabilities: NDArray[np.float64]  # ``(N, C)`` float64, the mean over the better views and repetitions
+    penalties: tuple[float, ...]  # for each view the penalty with the lowest cross-entropy on held-out rows
 
 
 def out_of_sample(

@@ -30,17 +30,11 @@ SAMPLES = 400
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The predictions of the heads of one draw for rows that they have not seen.
+    """The predictions of the heads of one draw for rows that they have not seen."""
 
-    Attributes:
-        rows: The held-out training rows, ``(M,)``.
-        held_out: The predicted classes of these rows at each point, ``(P, M)``.
-        val: The predicted classes of the validation rows, ``(P, V)``.
-    """
-
-    rows: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    val: NDArray[np.int64]
+    rows: NDArray[np.int64]  # the held-out training rows, ``(M,)``
+    held_out: NDArray[np.int64]  # the predicted classes of these rows at each point, ``(P, M)``
+    val: NDArray[np.int64]  # the predicted classes of the validation rows, ``(P, V)``
 
 
 def bootstrapped_f1(
@@ -201,35 +195,20 @@ _LEAST_DRAWS = 4
 
 @dataclass(frozen=True, slots=True)
 class ClassNeed:
-    """The estimated gain from more rows of a class.
-
-    Attributes:
-        label: The class.
-        rows: Its training rows.
-        tested: Its rows that heads were tested on: training rows held out in turn, and validation rows.
-        gain: The gain in macro-F1 from ``more`` rows.
-        low: The lower end of the 90 % interval of ``gain``.
-        high: The upper end.
-        supported: Whether the gain exceeds the largest gain by chance among all classes, see `_supported`.
-        best: The share of bootstrap samples in which this class gains more than every other.
-        own_gain: The gain in the class's own F1.
-        curve_rows: Numbers of its rows ``(K,)``.
-        curve: Its own F1 at each, with low and high end of the 90 % interval ``(3, K)``.
-        macro: Macro-F1 at each, the same way ``(3, K)``.
-    """
+    """The estimated gain from more rows of a class."""
 
     label: str
-    rows: int
-    tested: int
-    gain: float
-    low: float
-    high: float
-    supported: bool
-    best: float
-    own_gain: float
-    curve_rows: NDArray[np.float64]
-    curve: NDArray[np.float64]
-    macro: NDArray[np.float64]
+    rows: int  # its training rows
+    tested: int  # its rows that heads were tested on: training rows held out in turn, and validation rows
+    gain: float  # the gain in macro-F1 from ``more`` rows
+    low: float  # the lower end of the 90 % interval of ``gain``
+    high: float  # the upper end
+    supported: bool  # whether the gain exceeds the largest gain by chance among all classes, see `_supported`
+    best: float  # the share of bootstrap samples in which this class gains more than every other
+    own_gain: float  # the gain in the class's own F1
+    curve_rows: NDArray[np.float64]  # numbers of its rows ``(K,)``
+    curve: NDArray[np.float64]  # its own F1 at each, with low and high end of the 90 % interval ``(3, K)``
+    macro: NDArray[np.float64]  # macro-F1 at each, the same way ``(3, K)``
 
     @property
     def enough(self) -> bool:

@@ -23,19 +23,12 @@ _NO_WORD = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two rows with the same or nearly the same text, ``first < second``.
+    """Two rows with the same or nearly the same text, ``first < second``."""
 
-    Attributes:
-        first: Index of a row.
-        second: Index of the other row.
-        cosine: The cosine of their embeddings.
-        same_text: Whether the texts are equal but for case, white space and punctuation.
-    """
-
-    first: int
-    second: int
-    cosine: float
-    same_text: bool
+    first: int  # index of a row
+    second: int  # index of the other row
+    cosine: float  # the cosine of their embeddings
+    same_text: bool  # whether the texts are equal but for case, white space and punctuation
 
 
 def normalized(text: str) -> str:

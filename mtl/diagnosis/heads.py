@@ -29,16 +29,11 @@ class Scaling:
 
     The division makes a penalty comparable between encoders. The rotation changes no head and no distance; it lets
     `fit_heads` scale its steps along each axis.
-
-    Attributes:
-        mean: ``(H,)``.
-        axes: Orthonormal columns ``(H, H)``.
-        norm: The root mean square of the centred embeddings' lengths.
     """
 
-    mean: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    norm: float
+    mean: NDArray[np.float32]  # ``(H,)``
+    axes: NDArray[np.float32]  # orthonormal columns ``(H, H)``
+    norm: float  # the root mean square of the centred embeddings' lengths
 
     @classmethod
     def of(cls, embeddings: NDArray[np.float32]) -> Scaling:
@@ -191,11 +186,7 @@ def _others(scores: Tensor) -> Tensor:
 def predict_refitted(features: Tensor, head: Tensor, columns: Tensor, refitted: Tensor) -> Tensor:
     """Return the classes ``(D, N)`` of features ``(N, H)`` by a head in which one column at a time is replaced.
 
-    Args:
-        features: ``(N, H)`` float32.
-        head: Parameters ``(H + 1, C)``.
-        columns: The class ``(D,)`` of each replaced column.
-        refitted: The new columns ``(D, H + 1)``.
+    The head has parameters ``(H + 1, C)``; ``columns`` are the classes ``(D,)`` of the new columns ``(D, H + 1)``.
     """
     best = logits(features, head[None])[0].topk(2, dim=1)
     first = best.indices[:, :1] != columns  # (N, D)

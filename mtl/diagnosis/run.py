@@ -41,15 +41,10 @@ MOST_CURVES = 12
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The embeddings of one task.
+    """The embeddings of one task."""
 
-    Attributes:
-        splits: Embeddings of each split's rows ``(N, H)``.
-        views: Further views of the training rows, see `mtl.diagnosis.cross_validation`.
-    """
-
-    splits: dict[str, NDArray[np.float32]]
-    views: list[NDArray[np.float32]]
+    splits: dict[str, NDArray[np.float32]]  # embeddings of each split's rows ``(N, H)``
+    views: list[NDArray[np.float32]]  # further views of the training rows, see `mtl.diagnosis.cross_validation`
 
 
 def diagnose_run(
@@ -86,7 +81,9 @@ def diagnose_run(
         MtlError: The run, its data or its weights cannot be read, or there is no such task, or it has too few rows.
     """
     config = read_config(Path(run))
-    _check_task(task, config)
+    names = list(config.data.tasks)
+    if task is not None and task not in names:
+        raise ConfigError(Problem("task", repr(task), listed(names), did_you_mean(task, names)))
     inputs = load_inputs(config, to_train=False)
     tasks = {name: data for name, data in inputs.tasks.items() if task in (None, name)}
     _check_rows(tasks)
@@ -97,12 +94,6 @@ def diagnose_run(
     ]
     _write(Path(output), _facts(config, inputs, run, encoder), diagnoses)
     return diagnoses
-
-
-def _check_task(task: str | None, config: Config) -> None:
-    names = list(config.data.tasks)
-    if task is not None and task not in names:
-        raise ConfigError(Problem("task", repr(task), listed(names), did_you_mean(task, names)))
 
 
 def _check_rows(tasks: dict[str, TaskData]) -> None:
@@ -144,17 +135,9 @@ def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: 
 def embed(
     tasks: dict[str, TaskData], encoder: SentenceEncoder, config: Config, precision: Precision
 ) -> dict[str, Embedded]:
-    """Return the embeddings of each task and split, from the cache where a run has stored them.
-
-    Args:
-        tasks: The tasks.
-        encoder: The encoder.
-        config: The run's configuration, for batches and cache.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-    """
-    where = next(encoder.encoder.parameters()).device
+    """Return the embeddings of each task and split, from the cache where a run has stored them."""
     if precision == "auto":
-        precision = "bf16" if native_bf16(where) else "fp32"
+        precision = "bf16" if native_bf16(next(encoder.encoder.parameters()).device) else "fp32"
     how = Encoding(
         pad_id=encoder.tokenizer.pad_token_id or 0,
         batch_size=config.data.eval_batch_size,
@@ -170,15 +153,12 @@ def embed(
     }
     rows = FrozenActivations(encoder.encoder, tables, how, cached=config.cache.activations).at("embedding")
     assert rows is not None  # noqa: S101 - narrows for mypy: embeddings are always kept
+    nothing = np.empty((0, encoder.dimension), dtype=np.float32)
+    splits = {name: dict.fromkeys(SPLITS, nothing) for name in tasks}
+    for (name, split), table in tables.items():
+        splits[name][split] = rows[name, split].gather(np.arange(len(table)))[0]
     views = _views(tasks, encoder, {name: tables[name, "train"] for name in tasks}, how)
-    embedded = {}
-    for name in tasks:
-        splits = dict.fromkeys(SPLITS, np.empty((0, encoder.dimension), dtype=np.float32))
-        for split in SPLITS:
-            if (name, split) in tables:
-                splits[split] = rows[name, split].gather(np.arange(len(tables[name, split])))[0]
-        embedded[name] = Embedded(splits, views[name])
-    return embedded
+    return {name: Embedded(splits[name], views[name]) for name in tasks}
 
 
 def _views(
@@ -199,14 +179,14 @@ def _facts(config: Config, inputs: Inputs, run: str | Path, encoder: str | None)
     return {"run": str(run), "encoder": used, "seed": str(config.seed)}
 
 
-def _write(folder: Path, facts: dict[str, str], found: list[TaskDiagnosis]) -> None:
+def _write(folder: Path, facts: dict[str, str], diagnoses: list[TaskDiagnosis]) -> None:
     files = {}
-    for each in found:
-        picture = folder / f"learning_curves_{each.task}.svg"
-        write_svg(picture, [_curve(need) for need in each.needs[:MOST_CURVES]], columns=3, width=230)
-        files[each.task] = [picture, *write_csv_files(folder, each)]
-    write_findings(folder / "diagnosis.json", facts, found)
-    write_diagnosis(folder / "diagnosis.md", facts, found, files)
+    for diagnosis in diagnoses:
+        picture = folder / f"learning_curves_{diagnosis.task}.svg"
+        write_svg(picture, [_curve(need) for need in diagnosis.needs[:MOST_CURVES]], columns=3, width=230)
+        files[diagnosis.task] = [picture, *write_csv_files(folder, diagnosis)]
+    write_findings(folder / "diagnosis.json", facts, diagnoses)
+    write_diagnosis(folder / "diagnosis.md", facts, diagnoses, files)
 
 
 def _curve(need: ClassNeed) -> Chart:

@@ -20,19 +20,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """All rows, the most suspicious label first; ``N`` rows.
+    """All rows, the most suspicious label first; ``N`` rows."""
 
-    Attributes:
-        order: Row numbers ``(N,)``, int64.
-        scores: The self-confidence of each row of ``order`` ``(N,)``: the probability of its label.
-        suggested: The most probable other class of each row of ``order`` ``(N,)``, int64.
-        count: The number of first rows that are wrong according to confident learning.
-    """
-
-    order: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    suggested: NDArray[np.int64]
-    count: int
+    order: NDArray[np.int64]  # row numbers ``(N,)``, int64
+    scores: NDArray[np.float64]  # the self-confidence of each row of ``order`` ``(N,)``: the probability of its label
+    suggested: NDArray[np.int64]  # the most probable other class of each row of ``order`` ``(N,)``, int64
+    count: int  # the number of first rows that are wrong according to confident learning
 
 
 def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Suspects:
@@ -52,7 +45,8 @@ def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     others[rows, labels] = -1.0
     suggested = others.argmax(axis=1)
     order = np.argsort(own, kind="stable")
-    return Suspects(order, own[order], suggested[order], off_diagonal(confident_joint(probabilities, labels)))
+    joint = confident_joint(probabilities, labels)
+    return Suspects(order, own[order], suggested[order], count=int(joint.sum() - joint.trace()))
 
 
 def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -67,7 +61,7 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
         labels: Class ids ``(N,)``.
 
     Returns:
-        Counts ``(C, C)``, int64: a row for each label, a column for each class that rows confidently belong to.
+        Counts ``(C, C)``: a row for each label, a column for each class that rows confidently belong to.
     """
     classes = probabilities.shape[1]
     present = np.bincount(labels, minlength=classes)
@@ -77,8 +71,3 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     reached[np.arange(len(labels)), labels] += _ROUNDING
     confident = reached.max(axis=1) >= 0
     return confusion_matrix(labels[confident], reached.argmax(axis=1)[confident], classes)
-
-
-def off_diagonal(joint: NDArray[np.int64]) -> int:
-    """Return the number of rows that confidently belong to another class than their label."""
-    return int(joint.sum() - joint.trace())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,36 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a task's data.
+    """A row of a task's data."""
 
-    Attributes:
-        split: ``train``, ``val`` or ``test``.
-        text: The sentence.
-        label: Its class.
-        source: Its file and line.
-    """
-
-    split: str
+    split: str  # ``train``, ``val`` or ``test``
     text: str
     label: str
-    source: str
+    source: str  # its file and line
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Two rows with the same or nearly the same text; the first is a training row.
-
-    Attributes:
-        first: The training row.
-        second: A later training row, or one of another split.
-        cosine: The cosine of their embeddings.
-        same_text: Whether the texts are equal but for case, white space and punctuation.
-    """
+    """Two rows with the same or nearly the same text; the first is a training row."""
 
     first: Row
-    second: Row
-    cosine: float
-    same_text: bool
+    second: Row  # a later training row, or one of another split
+    cosine: float  # the cosine of their embeddings
+    same_text: bool  # whether the texts are equal but for case, white space and punctuation
 
     @property
     def kind(self) -> str:
@@ -64,31 +50,28 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class TaskDiagnosis:
-    """The diagnosis of one task.
-
-    Attributes:
-        task: The task.
-        sizes: Rows of each split.
-        more: The number of further rows whose gain ``needs`` estimates.
-        needs: The gain from more rows of each class, the largest first.
-        unseen: Predictions of the training rows by heads that have not seen them.
-        report: The metrics of ``unseen``.
-        suspects: The training rows, the most suspicious label first.
-        duplicates: Pairs of rows with the same or nearly the same text.
-    """
+    """The diagnosis of one task."""
 
     task: str
-    sizes: dict[str, int]
-    more: int
-    needs: list[ClassNeed]
-    unseen: Predictions
-    report: TaskReport
-    suspects: Suspects
-    duplicates: list[Duplicate]
+    sizes: dict[str, int]  # rows of each split
+    more: int  # the number of further rows whose gain ``needs`` estimates
+    needs: list[ClassNeed]  # the gain from more rows of each class, the largest first
+    unseen: Predictions  # predictions of the training rows by heads that have not seen them
+    report: TaskReport  # the metrics of ``unseen``
+    suspects: Suspects  # the training rows, the most suspicious label first
+    duplicates: list[Duplicate]  # pairs of rows with the same or nearly the same text
 
     def of_kind(self, kind: str) -> list[Duplicate]:
         """Return the duplicates of a kind, see `Duplicate.kind`."""
         return [pair for pair in self.duplicates if pair.kind == kind]
+
+    def ranked_suspects(self) -> Iterator[tuple[Row, str, float]]:
+        """Yield the training rows in the order of `suspects`, each with its suggested label and its self-confidence."""
+        suspects, unseen = self.suspects, self.unseen
+        ranked = zip(suspects.order.tolist(), suspects.suggested.tolist(), suspects.scores.tolist(), strict=True)
+        for at, suggested, score in ranked:
+            row = Row("train", unseen.texts[at], unseen.labels[at], unseen.sources[at])
+            yield row, unseen.classes[suggested], score
 
 
 def diagnose_task(
@@ -111,7 +94,10 @@ def diagnose_task(
         seed: Determines folds, draws and bootstrap samples.
     """
     random = np.random.default_rng(seed)
-    train, val = (_rows(data, split, embeddings[split]) for split in ("train", "val"))
+    train, val = (
+        Rows(embeddings[split], data.labels.ids(data.splits[split]), data.splits[split].keys)
+        for split in ("train", "val")
+    )
     names = data.labels.names
     unseen = out_of_sample(train, len(names), random, views, title=f"{data.name}: cross-validation")
     predicted = unseen.probabilities.argmax(axis=1)
@@ -134,28 +120,17 @@ def diagnose_task(
     )
 
 
-def _rows(data: TaskData, split: str, embeddings: NDArray[np.float32]) -> Rows:
-    rows = data.splits[split]
-    return Rows(embeddings, data.labels.ids(rows), rows.keys)
-
-
 def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], similar: float) -> list[Duplicate]:
+    places = [(split, at) for split, rows in data.splits.items() for at in range(len(rows))]
     texts = [text for rows in data.splits.values() for text in rows.texts]
     vectors = np.concatenate([embeddings[split] for split in data.splits])
-    starts = dict(zip(data.splits, np.cumsum([0, *map(len, data.splits.values())]).tolist(), strict=False))
+
+    def row(number: int) -> Row:
+        split, at = places[number]
+        example = data.splits[split][at]
+        return Row(split, example.text, example.label, example.source)
+
     return [
-        Duplicate(_row(pair.first, data, starts), _row(pair.second, data, starts), pair.cosine, pair.same_text)
+        Duplicate(row(pair.first), row(pair.second), pair.cosine, pair.same_text)
         for pair in duplicates(vectors, text_groups(texts), len(data.train), similar)
     ]
-
-
-def _row(row: int, data: TaskData, starts: Mapping[str, int]) -> Row:
-    split = next(name for name in reversed(list(starts)) if starts[name] <= row and len(data.splits[name]))
-    example = data.splits[split][row - starts[split]]
-    return Row(split, example.text, example.label, example.source)
-
-
-def suspected_rows(diagnosis: TaskDiagnosis, most: int) -> Sequence[int]:
-    """Return the indices of at most ``most`` training rows whose label is wrong according to confident learning."""
-    rows: list[int] = diagnosis.suspects.order[: min(most, diagnosis.suspects.count)].tolist()
-    return rows

@@ -20,13 +20,9 @@ RISKS: Final = (0.01, 0.05, 0.1)
 def answering_report(
     probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64], outcomes: Outcomes
 ) -> AnsweringReport:
-    """Return what the thresholds of validation rows give on other rows, for some coverages and risks.
+    """Return what the thresholds of validation rows, from their ``outcomes``, give on other rows, one at least.
 
-    Args:
-        probabilities: Calibrated, ``(N, C)``, of at least one row.
-        predicted: The predicted classes, ``(N,)``.
-        labels: The true classes, ``(N,)``.
-        outcomes: Those of the validation rows.
+    Those have calibrated probabilities ``(N, C)``, predicted classes ``(N,)`` and true ones ``(N,)``.
     """
     rows = np.arange(len(labels))
     confidence, wrong = probabilities[rows, predicted], predicted != labels
@@ -34,27 +30,14 @@ def answering_report(
     for coverage in COVERAGES:
         inside = probabilities >= outcomes.set_thresholds(coverage)
         sizes, holds = inside.sum(axis=1), inside[rows, labels]
-        lowest = min(float(holds[labels == label].mean()) for label in np.unique(labels))
-        sets.append(
-            SetFigures(
-                coverage=coverage,
-                covered=float(holds.mean()),
-                lowest=lowest,
-                size=float(sizes.mean()),
-                single=float((sizes == 1).mean()),
-                empty=float((sizes == 0).mean()),
-            )
-        )
+        lowest = min(holds[labels == label].mean() for label in np.unique(labels))
+        shares = (holds.mean(), lowest, sizes.mean(), (sizes == 1).mean(), (sizes == 0).mean())
+        sets.append(SetFigures(coverage, *map(float, shares)))
     answers = []
     for risk in RISKS:
         threshold = outcomes.answer_threshold(risk)
         answered = confidence >= threshold
-        answers.append(
-            AnswerFigures(
-                max_risk=risk,
-                threshold=threshold if np.isfinite(threshold) else None,
-                answered=float(answered.mean()),
-                wrong=float(wrong[answered].mean()) if answered.any() else None,
-            )
-        )
+        known = threshold if np.isfinite(threshold) else None
+        share_wrong = float(wrong[answered].mean()) if answered.any() else None
+        answers.append(AnswerFigures(risk, known, float(answered.mean()), share_wrong))
     return AnsweringReport(sets, answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtl.data.problems import plural
 from mtl.evaluation.calibration import brier, ece, nll, reliability_bins, temperature_for
 from mtl.evaluation.counts import Integers, macro_f1
 from mtl.evaluation.prior_tuning import prior_bias, tune_prior
@@ -39,7 +40,7 @@ def calibrate(
     if not (temperature or tuned_prior):
         return Calibration(), []
     if len(labels) < MIN_ROWS:
-        rows = f"{len(labels)} validation row{'' if len(labels) == 1 else 's'}"
+        rows = plural(len(labels), "validation row")
         return Calibration(), [f"{rows}, too few to calibrate on: probabilities are the head's own (T = 1)."]
     if not np.isfinite(logits).all():
         return Calibration(), ["the head's outputs are not finite: not calibrated. Did the training diverge?"]
@@ -69,13 +70,9 @@ def _notes(temperature: float) -> list[str]:
 def calibration_report(
     logits: Floats, labels: Integers, calibration: Calibration, bins: int
 ) -> CalibrationReport | None:
-    """Return the metrics of a head's probabilities before and after calibration; None if logits are not finite.
+    """Return the metrics of a head's probabilities before and after calibration; None if its logits are not finite.
 
-    Args:
-        logits: The head's own, ``(N, C)``.
-        labels: ``(N,)``.
-        calibration: The calibration.
-        bins: Bins of the calibration error and of the reliability diagram.
+    Calibration error and reliability diagram have ``bins`` bins.
     """
     if not np.isfinite(logits).all():
         return None

@@ -1,8 +1,8 @@
 """Calibration metrics of probabilities, and the temperature that improves them.
 
 Pure functions on arrays. Notation: ``N`` rows, ``C`` classes, ``B`` bins; logits ``z`` and probabilities have shape
-``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``. All sums run in float64. The outputs of a head may also be
-log-probabilities, which are logits of the same probabilities.
+``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``, which `check_rows` checks. All sums run in float64. The
+outputs of a head may also be log-probabilities, which are logits of the same probabilities.
 """
 
 from __future__ import annotations
@@ -29,16 +29,9 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
     class has ``(N + 1) / (N + 2)``, the others share the rest. With targets of 1 the temperature goes to 0 where all
     rows are correct, which is common with some dozens of rows; with hundreds of rows the two hardly differ.
 
-    Args:
-        logits: ``(N, C)``; with the bias, where there is one.
-        labels: ``(N,)``.
-
     Returns:
         The temperature from `LOWEST` to `HIGHEST`: an end where the likelihood still increases there, and 1.0 where no
         temperature changes it, as without rows or where all logits of each row are equal.
-
-    Raises:
-        ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
     """
     check_rows(logits, labels)
     z = logits.astype(np.float64)
@@ -69,18 +62,8 @@ def reliability_bins(probabilities: Floats, labels: Integers, bins: int) -> list
     """Return the accuracy of the rows of each confidence: the bars of a reliability diagram.
 
     The confidence of a row is the probability of its most probable class. The bins have equal widths and include their
-    upper ends: ``(lower, upper]``, as in Guo et al. 2017, equation 2.
-
-    Args:
-        probabilities: ``(N, C)``.
-        labels: ``(N,)``.
-        bins: ``B``.
-
-    Returns:
-        All ``B`` bins from 0 to 1, also those without rows.
-
-    Raises:
-        ValueError: There is no bin, the shapes do not fit, a label is no class, or a value is no probability.
+    upper ends: ``(lower, upper]``, as in Guo et al. 2017, equation 2. All ``B`` of them are returned, also those
+    without rows.
     """
     if bins < 1:
         raise ValueError(f"expected at least 1 bin, found {bins}")
@@ -104,21 +87,14 @@ def ece(bins: list[ReliabilityBin]) -> float:
     Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", with the confidence of the
     predicted class as in Guo et al. 2017, equation 3. It is 0.0 without rows.
     """
-    rows = sum(one.count for one in bins)
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / max(rows, 1)
+    rows = sum(group.count for group in bins)
+    return sum(group.count * abs(group.accuracy - group.confidence) for group in bins) / max(rows, 1)
 
 
 def nll(logits: Floats, labels: Integers) -> float:
     """Return the mean negative log-likelihood of the true classes in nats; 0.0 without rows.
 
     It is computed from logits, since probabilities that are rounded to 0 would make it infinite.
-
-    Args:
-        logits: ``(N, C)``, or log-probabilities.
-        labels: ``(N,)``.
-
-    Raises:
-        ValueError: The shapes do not fit, a label is no class, or a logit is not finite.
     """
     check_rows(logits, labels)
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum() / max(len(labels), 1))
@@ -128,13 +104,6 @@ def brier(probabilities: Floats, labels: Integers) -> float:
     """Return the Brier score, 0 (best) to 2: the mean over rows of ``sum_c (p_c - [c = y])^2``; 0.0 without rows.
 
     Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2, with all classes summed.
-
-    Args:
-        probabilities: ``(N, C)``.
-        labels: ``(N,)``.
-
-    Raises:
-        ValueError: The shapes do not fit, a label is no class, or a value is no probability.
     """
     _check_probabilities(probabilities, labels)
     gaps = probabilities.astype(np.float64)

@@ -33,9 +33,7 @@ def class_counts(labels: Integers, predicted: Integers, classes: int) -> ClassCo
 
 def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> NDArray[np.int64]:
     """Count the rows ``(N,)`` by true class (row) and predicted class (column), ``(C, C)``."""
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    return confusion
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def f1_scores(right: Counts, total: Counts) -> Counts:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.base.files import replacing
-from mtl.evaluation.predictions import Predictions, guarded
+from mtl.evaluation.predictions import Predictions, write_csv
 from mtl.evaluation.slices import SliceFigures, slice_figures
 
 if TYPE_CHECKING:
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 NEAREST = 3
 """Training rows that are listed for each mistake."""
 FOLDER = "errors"
-_CHUNK = 256  # mistakes times 1024 training rows: a megabyte of similarities at a time
-_BANK_CHUNK = 1024
+_BLOCK = 1024  # training rows at a time: with 1000 mistakes 4 MB of similarities
 _DECIMALS = 6
 _SLICE_HEADER = (
     *("slice", "value", "rows", "accuracy", "accuracy_low", "accuracy_high"),
@@ -37,42 +34,25 @@ _MISTAKE_HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A training row near a mistake.
-
-    Attributes:
-        text: The sentence.
-        label: Its class.
-        source: Its file and line.
-        similarity: The cosine of the two embeddings, from -1 to 1.
-    """
+    """A training row near a mistake."""
 
     text: str
     label: str
-    source: str
-    similarity: float
+    source: str  # its file and line
+    similarity: float  # the cosine of the two embeddings, from -1 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A row with a wrong prediction.
-
-    Attributes:
-        text: The sentence.
-        label: Its true class.
-        predicted: Its predicted class.
-        probability: The probability of the predicted class.
-        margin: That probability minus the probability of the true class.
-        source: Its file and line.
-        nearest: The nearest training rows, the nearest first.
-    """
+    """A row with a wrong prediction."""
 
     text: str
-    label: str
+    label: str  # its true class
     predicted: str
-    probability: float
-    margin: float
-    source: str
-    nearest: tuple[Neighbour, ...] = ()
+    probability: float  # the probability of the predicted class
+    margin: float  # that probability minus the probability of the true class
+    source: str  # its file and line
+    nearest: tuple[Neighbour, ...] = ()  # the nearest training rows, the nearest first
 
     @property
     def contradicts(self) -> bool:
@@ -83,48 +63,32 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnalysis:
-    """The mistakes of one task on one split.
-
-    Attributes:
-        split: The split.
-        rows: The number of its rows.
-        wrong: The number of mistakes.
-        mistakes: The most confident mistakes, in that order.
-        slices: The metrics of its slices, those that need attention first.
-        note: Which training rows were searched for the nearest ones.
-    """
+    """The mistakes of one task on one split."""
 
     split: str
-    rows: int
-    wrong: int
-    mistakes: Sequence[Mistake]
-    slices: Sequence[SliceFigures]
-    note: str = ""
+    rows: int  # the number of its rows
+    wrong: int  # the number of mistakes
+    mistakes: Sequence[Mistake]  # the most confident mistakes, in that order
+    slices: Sequence[SliceFigures]  # the metrics of its slices, those that need attention first
+    note: str = ""  # which training rows were searched for the nearest ones
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The ``M`` training rows that are searched for the nearest ones.
-
-    Attributes:
-        texts: The sentences.
-        labels: Their classes.
-        sources: Their files and lines.
-        embeddings: ``(M, H)``.
-        note: Which training rows they are, for the reader.
-    """
+    """The ``M`` training rows that are searched for the nearest ones."""
 
     texts: Sequence[str]
     labels: Sequence[str]
-    sources: Sequence[str]
-    embeddings: Floats
-    note: str = ""
+    sources: Sequence[str]  # their files and lines
+    embeddings: Floats  # ``(M, H)``
+    note: str = ""  # which training rows they are, for the reader
 
 
 def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:
     """Return at most ``most`` rows with a wrong prediction, by descending probability of the predicted class."""
-    wrong = np.flatnonzero(_codes(predictions, predictions.labels) != _codes(predictions, predictions.predicted))
-    sure = predictions.probabilities[wrong, _codes(predictions, predictions.predicted)[wrong]]
+    predicted = predictions.ids(predictions.predicted)
+    wrong = np.flatnonzero(predictions.ids(predictions.labels) != predicted)
+    sure = predictions.probabilities[wrong, predicted[wrong]]
     order: NDArray[np.int64] = wrong[np.argsort(-sure, kind="stable")[:most]]
     return order
 
@@ -151,20 +115,38 @@ def analyse(
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
     if embeddings is not None and training is not None:
         neighbours = _neighbours(embeddings, training)
+    column = {name: at for at, name in enumerate(predictions.classes)}
+    mistakes = []
+    for row, near in zip(rows.tolist(), neighbours, strict=True):
+        label, predicted = predictions.labels[row], predictions.predicted[row]
+        probability, of_label = (float(predictions.probabilities[row, column[name]]) for name in (predicted, label))
+        text, source = predictions.texts[row], predictions.sources[row]
+        mistakes.append(Mistake(text, label, predicted, probability, probability - of_label, source, near))
     return ErrorAnalysis(
         split=split,
         rows=len(predictions),
         wrong=wrong,
-        mistakes=[_mistake(predictions, int(row), near) for row, near in zip(rows, neighbours, strict=True)],
+        mistakes=mistakes,
         slices=slice_figures(predictions.texts, predictions.labels, predictions.predicted, columns),
         note="" if training is None else training.note,
     )
 
 
+def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighbour, ...]]:
+    places, cosines = nearest(embeddings, training.embeddings)
+    return [
+        tuple(
+            Neighbour(training.texts[at], training.labels[at], training.sources[at], min(1.0, cosine))
+            for at, cosine in zip(row, values, strict=True)
+        )
+        for row, values in zip(places.tolist(), cosines.tolist(), strict=True)
+    ]
+
+
 def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return for each query the rows of ``bank`` with the greatest cosine, in that order; of equal ones the first.
 
-    Computed in blocks, so that memory does not grow with ``M`` times ``N``.
+    Computed in blocks of the bank, so that memory does not grow with ``M`` times ``N``.
 
     Args:
         queries: ``(M, H)``.
@@ -174,22 +156,11 @@ def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArra
     Returns:
         Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
     """
-    count = min(count, len(bank))
-    places = np.zeros((len(queries), count), dtype=np.int64)
-    cosines = np.zeros((len(queries), count), dtype=np.float32)
-    for start in range(0, len(queries), _CHUNK):
-        block = slice(start, start + _CHUNK)
-        places[block], cosines[block] = _nearest_in_blocks(_unit(queries[block]), bank, count)
-    return places, cosines
-
-
-def _nearest_in_blocks(
-    queries: NDArray[np.float32], bank: Floats, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    units = _unit(queries)
     best = np.empty((len(queries), 0), dtype=np.float32)
     places = np.empty((len(queries), 0), dtype=np.int64)
-    for start in range(0, len(bank), _BANK_CHUNK):
-        cosines = queries @ _unit(bank[start : start + _BANK_CHUNK]).T
+    for start in range(0, len(bank), _BLOCK):
+        cosines = units @ _unit(bank[start : start + _BLOCK]).T
         here = np.broadcast_to(np.arange(start, start + cosines.shape[1]), cosines.shape)
         best, places = np.hstack([best, cosines]), np.hstack([places, here])
         order = _greatest(best, count)
@@ -218,37 +189,6 @@ def _unit(vectors: Floats) -> NDArray[np.float32]:
     return unit
 
 
-def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighbour, ...]]:
-    places, cosines = nearest(embeddings, training.embeddings)
-    return [
-        tuple(
-            Neighbour(training.texts[at], training.labels[at], training.sources[at], min(1.0, float(cosine)))
-            for at, cosine in zip(row.tolist(), values.tolist(), strict=True)
-        )
-        for row, values in zip(places, cosines, strict=True)
-    ]
-
-
-def _mistake(predictions: Predictions, row: int, near: tuple[Neighbour, ...]) -> Mistake:
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    label, predicted = predictions.labels[row], predictions.predicted[row]
-    probability = float(predictions.probabilities[row, column[predicted]])
-    return Mistake(
-        text=predictions.texts[row],
-        label=label,
-        predicted=predicted,
-        probability=probability,
-        margin=probability - float(predictions.probabilities[row, column[label]]),
-        source=predictions.sources[row],
-        nearest=near,
-    )
-
-
-def _codes(predictions: Predictions, names: Sequence[str]) -> NDArray[np.int64]:
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    return np.fromiter((column[name] for name in names), dtype=np.int64, count=len(names))
-
-
 def errors_path(run: str | Path, task: str, split: str) -> Path:
     """Return the path of the mistakes of a task on a split."""
     return Path(run) / FOLDER / f"{task}_{split}.csv"
@@ -262,33 +202,19 @@ def slices_path(run: str | Path, task: str, split: str) -> Path:
 def write_errors(run: str | Path, task: str, analysis: ErrorAnalysis) -> None:
     """Write the mistakes and the slices of a task into a run folder, each file whole or not at all."""
     mistakes = map(_mistake_cells, analysis.mistakes)
-    _write(errors_path(run, task, analysis.split), _MISTAKE_HEADER, mistakes)
-    _write(slices_path(run, task, analysis.split), _SLICE_HEADER, map(_slice_cells, analysis.slices))
+    write_csv(errors_path(run, task, analysis.split), [_MISTAKE_HEADER, *mistakes])
+    write_csv(slices_path(run, task, analysis.split), [_SLICE_HEADER, *map(_slice_cells, analysis.slices)])
 
 
 def _mistake_cells(mistake: Mistake) -> list[str | float]:
-    cells: list[str | float] = [*map(guarded, (mistake.text, mistake.label, mistake.predicted))]
-    cells += [_rounded(mistake.probability), _rounded(mistake.margin), guarded(mistake.source)]
+    cells: list[str | float] = [mistake.text, mistake.label, mistake.predicted]
+    cells += [round(mistake.probability, _DECIMALS), round(mistake.margin, _DECIMALS), mistake.source]
     for near in mistake.nearest:
-        cells += [*map(guarded, (near.text, near.label, near.source)), _rounded(near.similarity)]
+        cells += [near.text, near.label, near.source, round(near.similarity, _DECIMALS)]
     return cells + [""] * (4 * (NEAREST - len(mistake.nearest)))
 
 
 def _slice_cells(row: SliceFigures) -> list[str | float]:
     numbers = (row.accuracy, row.low, row.high, row.macro_f1, row.difference, row.extra_errors)
-    noise = "yes" if row.beyond_noise else "no"
-    return [guarded(row.kind), guarded(row.value), row.support, *map(_rounded, numbers), noise]
-
-
-def _rounded(value: float) -> float:
-    return round(value, _DECIMALS)
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterator[list[str | float]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(header)
-        writer.writerows(rows)
+    rounded = (round(number, _DECIMALS) for number in numbers)
+    return [row.kind, row.value, row.support, *rounded, "yes" if row.beyond_noise else "no"]

@@ -88,13 +88,7 @@ def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
 
 
 def report_of_rows(labels: Integers, predicted: Integers, names: Sequence[str]) -> TaskReport:
-    """Return the report of a task from the true and predicted classes of its rows, ``(N,)`` each.
-
-    Args:
-        labels: True classes.
-        predicted: Predicted classes.
-        names: The ``C`` class names.
-    """
+    """Return the report of a task from the true and predicted classes of its rows, ``(N,)`` each."""
     return task_report(torch.from_numpy(confusion_matrix(labels, predicted, len(names))), names)
 
 

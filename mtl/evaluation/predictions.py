@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem, listed
 from mtl.base.files import replacing
+from mtl.data.readers import unlimited_fields
 
 # Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -31,17 +32,11 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class ConfusionExample:
-    """An example of a confusion.
-
-    Attributes:
-        text: The sentence.
-        source: Its file and line.
-        probability: The probability of the predicted class.
-    """
+    """An example of a confusion."""
 
     text: str
-    source: str
-    probability: float
+    source: str  # its file and line
+    probability: float  # the probability of the predicted class
 
 
 ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
@@ -50,23 +45,14 @@ ConfusionExamples = Mapping[tuple[str, str], Sequence[ConfusionExample]]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The predictions of one task on one split, ``N`` rows and ``C`` classes.
+    """The predictions of one task on one split, ``N`` rows and ``C`` classes."""
 
-    Attributes:
-        classes: The ``C`` class names in the order of the logits.
-        texts: The ``N`` sentences.
-        labels: Their true classes.
-        predicted: Their predicted classes.
-        probabilities: ``(N, C)`` floats.
-        sources: File and line of every sentence.
-    """
-
-    classes: Sequence[str]
-    texts: Sequence[str]
-    labels: Sequence[str]
-    predicted: Sequence[str]
-    probabilities: NDArray[np.floating]
-    sources: Sequence[str]
+    classes: Sequence[str]  # the ``C`` class names in the order of the logits
+    texts: Sequence[str]  # the ``N`` sentences
+    labels: Sequence[str]  # their true classes
+    predicted: Sequence[str]  # their predicted classes
+    probabilities: NDArray[np.floating]  # ``(N, C)`` floats
+    sources: Sequence[str]  # file and line of every sentence
 
     def __post_init__(self) -> None:
         lengths = {len(self.texts), len(self.labels), len(self.predicted), len(self.sources)}
@@ -80,6 +66,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def ids(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the class ids of ``labels`` or ``predicted``, ``(N,)``."""
+        column = {name: at for at, name in enumerate(self.classes)}
+        return np.array([column[name] for name in names], dtype=np.int64)
+
 
 def predictions_path(run: str | Path, task: str, split: str) -> Path:
     """Return the path of the predictions of a task on a split."""
@@ -88,17 +79,21 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
+    texts, labels, predicted = predictions.texts, predictions.labels, predictions.predicted
+    columns = zip(texts, labels, predicted, predictions.probabilities, predictions.sources, strict=True)
+    rows = ((*names, *(round(float(value), _DECIMALS) for value in row), source) for *names, row, source in columns)
+    write_csv(path, chain([_header(predictions.classes)], rows))
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[str | float | None]]) -> None:
+    """Write rows as the module describes it: texts quoted and guarded, the file whole or not at all."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         # All texts are quoted: their semicolons then split no cell where a spreadsheet separates by semicolons.
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(_header(predictions.classes))
-        columns = (predictions.texts, predictions.labels, predictions.predicted, predictions.sources)
-        for text, label, predicted, source, row in zip(*columns, predictions.probabilities, strict=True):
-            probabilities = (round(float(value), _DECIMALS) for value in row)
-            writer.writerow([*map(guarded, (text, label, predicted)), *probabilities, guarded(source)])
+        writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -108,30 +103,30 @@ def read_predictions(path: str | Path) -> Predictions:
         DataError: The file is missing, is not UTF-8, or has another heading or rows that do not fit it (all named).
     """
     (_, header), *records = _records(Path(path)) or [(1, [])]
-    _check_header(f"{path}:1", header)
-    problems = [problem for line, cells in records for problem in _row_problems(f"{path}:{line}", cells, header)]
+    classes = [name[2:-1] for name in header[3:-1]]
+    if not classes or header != _header(classes) or len(set(classes)) < len(classes):
+        expected = "text, label, predicted, p(<label>) for each class, source"
+        raise DataError(Problem(f"{path}:1", ", ".join(header) or "an empty file", expected))
+    problems = [
+        problem for line, cells in records for problem in _row_problems(f"{path}:{line}", cells, header, classes)
+    ]
     if problems:
         raise DataError(problems)
     rows = [cells for _, cells in records]
     texts, labels, predicted, sources = ([_unguarded(row[at]) for row in rows] for at in (0, 1, 2, -1))
     probabilities = np.array([row[3:-1] for row in rows], dtype=np.float64).reshape(len(rows), len(header) - 4)
-    return Predictions(_classes(header), texts, labels, predicted, probabilities, sources)
+    return Predictions(classes, texts, labels, predicted, probabilities, sources)
 
 
 def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[str, str], list[ConfusionExample]]:
     """Return at most ``most`` wrong rows for each pair (true class, predicted class), the most confident first."""
-    column = {name: at for at, name in enumerate(predictions.classes)}
-    rows: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    sure = predictions.probabilities[np.arange(len(predictions)), predictions.ids(predictions.predicted)]
+    examples: dict[tuple[str, str], list[ConfusionExample]] = {}
     for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
         if pair[0] != pair[1]:
-            rows.setdefault(pair, []).append((float(predictions.probabilities[at, column[pair[1]]]), at))
-    return {
-        pair: [
-            ConfusionExample(predictions.texts[at], predictions.sources[at], probability)
-            for probability, at in sorted(wrong, key=lambda row: -row[0])[:most]
-        ]
-        for pair, wrong in rows.items()
-    }
+            example = ConfusionExample(predictions.texts[at], predictions.sources[at], float(sure[at]))
+            examples.setdefault(pair, []).append(example)
+    return {pair: sorted(wrong, key=lambda row: -row.probability)[:most] for pair, wrong in examples.items()}
 
 
 def guarded(cell: str) -> str:
@@ -150,7 +145,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     expected = "the predictions of a run"
     try:
         # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
+        with path.open(encoding="utf-8-sig", newline="") as file, unlimited_fields():
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 records.append((line, cells))
@@ -166,35 +161,14 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     return records
 
 
-@contextmanager
-def _cells_of_any_length() -> Iterator[None]:
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
 def _header(classes: Sequence[str]) -> list[str]:
     return ["text", "label", "predicted", *(f"p({name})" for name in classes), "source"]
 
 
-def _classes(header: list[str]) -> list[str]:
-    return [name[2:-1] for name in header[3:-1]]
-
-
-def _check_header(place: str, header: list[str]) -> None:
-    classes = _classes(header)
-    if not classes or header != _header(classes) or len(set(classes)) < len(classes):
-        expected = "text, label, predicted, p(<label>) for each class, source"
-        raise DataError(Problem(place, ", ".join(header) or "an empty file", expected))
-
-
-def _row_problems(place: str, cells: list[str], header: list[str]) -> Iterator[Problem]:
+def _row_problems(place: str, cells: list[str], header: list[str], classes: list[str]) -> Iterator[Problem]:
     if len(cells) != len(header):
         yield Problem(place, f"{len(cells)} cells", f"{len(header)} cells as in the heading")
         return
-    classes = _classes(header)
     for name in ("label", "predicted"):
         if (label := _unguarded(cells[header.index(name)])) not in classes:
             yield Problem(place, f"{name} {label!r}", f"one of the classes of the heading: {listed(classes)}")

@@ -24,11 +24,7 @@ _RESAMPLES = 500  # a standard error to within 3 %
 
 
 def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
-    """Return the adjustment of the logits, ``-tau * log(prior)``, ``(C,)``.
-
-    Args:
-        counts: The training rows of each class, ``(C,)``.
-        tau: The share of the log-prior that is removed.
+    """Return the adjustment of the logits, ``-tau * log(prior)``, ``(C,)``, from the training rows of each class.
 
     Raises:
         ValueError: A class has no training row.
@@ -89,7 +85,7 @@ def _standard_error(labels: Integers, one: Integers, other: Integers, classes: i
 def _resampled_f1(drawn: Integers, labels: Integers, predicted: Integers, classes: int) -> NDArray[np.float64]:
     """Return the macro-F1 ``(R,)`` of ``R`` resamples ``(R, K)``, counts of ``K`` kinds of rows."""
     counts = drawn.astype(np.float64)  # whole numbers, which BLAS takes only as floats
-    true, answered = (np.eye(classes)[indices] for indices in (labels, predicted))  # (K, C)
+    true, answered = (np.eye(classes)[ids] for ids in (labels, predicted))  # (K, C)
     right, both = counts @ (true * answered), counts @ (true + answered)  # (R, C)
     scores: NDArray[np.float64] = f1_scores(right, both).mean(axis=1)
     return scores

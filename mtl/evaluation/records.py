@@ -41,34 +41,22 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """All metrics of one task on one split; see `mtl.evaluation.metrics` for the conventions.
+    """All metrics of one task on one split; see `mtl.evaluation.metrics` for the conventions."""
 
-    Attributes:
-        accuracy: Share of the rows that were predicted correctly.
-        macro_precision: Mean precision of all classes of the task, each counted once.
-        macro_recall: Mean recall of all classes (balanced accuracy where every class has rows).
-        macro_f1: Mean F1 of all classes.
-        weighted_precision: Mean precision, each class weighted by its support.
-        weighted_recall: Mean recall, each class weighted by its support; equals the accuracy.
-        weighted_f1: Mean F1, each class weighted by its support.
-        per_class: The metrics of each class by label, in the order of the confusion matrix.
-        confusion: Counts of rows, one list for each true class, in it one count for each predicted class.
-        stages: The metrics of each stage of a multi-stage head.
-        calibration: How far the probabilities can be trusted; None where only classes were counted.
-        answering: Prediction sets and abstention; None on the rows that their thresholds come from, and without any.
-    """
-
-    accuracy: Real
-    macro_precision: Real
-    macro_recall: Real
-    macro_f1: Real
-    weighted_precision: Real
-    weighted_recall: Real
-    weighted_f1: Real
-    per_class: dict[str, ClassReport]
+    accuracy: Real  # share of the rows that were predicted correctly
+    macro_precision: Real  # mean precision of all classes of the task, each counted once
+    macro_recall: Real  # mean recall of all classes (balanced accuracy where every class has rows)
+    macro_f1: Real  # mean F1 of all classes
+    weighted_precision: Real  # mean precision, each class weighted by its support
+    weighted_recall: Real  # mean recall, each class weighted by its support; equals the accuracy
+    weighted_f1: Real  # mean F1, each class weighted by its support
+    per_class: dict[str, ClassReport]  # the metrics of each class by label, in the order of the confusion matrix
+    # Counts of rows, one list for each true class, in it one count for each predicted class
     confusion: Annotated[list[list[Natural]], AfterValidator(_check_square)]
-    stages: StageReports | None = None
+    stages: StageReports | None = None  # the metrics of each stage of a multi-stage head
+    # How far the probabilities can be trusted; None where only classes were counted
     calibration: CalibrationReport | None = None
+    # Prediction sets and abstention; None on the rows that their thresholds come from, and without any
     answering: AnsweringReport | None = None
 
     @property
@@ -89,19 +77,14 @@ class TaskReport:
 
 @dataclass(frozen=True, slots=True)
 class StageReports:
-    """The metrics of a multi-stage head by stage; see `mtl.evaluation.stages`.
+    """The metrics of a multi-stage head by stage; see `mtl.evaluation.stages`."""
 
-    Attributes:
-        first: The coarse classes. The predicted one has the greatest sum of the probabilities of its labels, so it need
-            not be that of the most probable label.
-        second: For each coarse class with several labels: which of its labels its true rows have.
-        first_loss: Mean of ``-log p(coarse class)`` of the true classes, in nats.
-        second_loss: Mean of ``-log p(label | coarse class)`` over all rows; the sum of both is the loss of the labels.
-    """
-
+    # The coarse classes. The predicted one has the greatest sum of the probabilities of its labels, so it need not be
+    # that of the most probable label.
     first: TaskReport
-    second: dict[str, TaskReport]
-    first_loss: Real
+    second: dict[str, TaskReport]  # for each coarse class with several labels: which of its labels its true rows have
+    first_loss: Real  # mean of ``-log p(coarse class)`` of the true classes, in nats
+    # Mean of ``-log p(label | coarse class)`` over all rows; the sum of both is the loss of the labels
     second_loss: Real
 
     @property
@@ -118,99 +101,59 @@ class StageReports:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The rows whose confidence, the probability of the predicted class, lies in ``(lower, upper]``.
+    """The rows whose confidence, the probability of the predicted class, lies in ``(lower, upper]``."""
 
-    Attributes:
-        lower: Lower end, not included.
-        upper: Upper end, included.
-        count: How many rows.
-        confidence: Their mean confidence; 0.0 without rows.
-        accuracy: The share of them that was predicted correctly; 0.0 without rows.
-    """
-
-    lower: Real
-    upper: Real
-    count: Natural
-    confidence: Real
-    accuracy: Real
+    lower: Real  # lower end, not included
+    upper: Real  # upper end, included
+    count: Natural  # how many rows
+    confidence: Real  # their mean confidence; 0.0 without rows
+    accuracy: Real  # the share of them that was predicted correctly; 0.0 without rows
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationScores:
-    """Metrics of one set of probabilities; see `mtl.evaluation.calibration` for their definitions.
+    """Metrics of one set of probabilities; see `mtl.evaluation.calibration` for their definitions."""
 
-    Attributes:
-        ece: Expected calibration error, from 0 (best) to 1.
-        nll: Mean negative log-likelihood of the true classes, in nats.
-        brier: Brier score, from 0 (best) to 2.
-        accuracy: Share of the rows whose most probable class is the true one.
-        macro_f1: Mean F1 of all classes.
-    """
-
-    ece: Real
-    nll: Real
-    brier: Real
-    accuracy: Real
-    macro_f1: Real
+    ece: Real  # expected calibration error, from 0 (best) to 1
+    nll: Real  # mean negative log-likelihood of the true classes, in nats
+    brier: Real  # Brier score, from 0 (best) to 2
+    accuracy: Real  # share of the rows whose most probable class is the true one
+    macro_f1: Real  # mean F1 of all classes
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """The probabilities of a head before and after calibration.
+    """The probabilities of a head before and after calibration."""
 
-    Attributes:
-        before: The metrics of the head's own probabilities.
-        after: Those with the adjustment by the prior and the temperature.
-        temperature: What the adjusted logits are divided by; 1.0 changes nothing.
-        tau: How much of the class prior of the training rows is removed from the logits; 0.0 changes nothing.
-        bins: The reliability of the probabilities ``after``, bins of equal width from 0 to 1.
-        bins_before: The same for the head's own probabilities.
-    """
-
-    before: CalibrationScores
-    after: CalibrationScores
-    temperature: Real
-    tau: Real
-    bins: list[ReliabilityBin]
-    bins_before: list[ReliabilityBin]
+    before: CalibrationScores  # the metrics of the head's own probabilities
+    after: CalibrationScores  # those with the adjustment by the prior and the temperature
+    temperature: Real  # what the adjusted logits are divided by; 1.0 changes nothing
+    tau: Real  # how much of the class prior of the training rows is removed from the logits; 0.0 changes nothing
+    bins: list[ReliabilityBin]  # the reliability of the probabilities ``after``, bins of equal width from 0 to 1
+    bins_before: list[ReliabilityBin]  # the same for the head's own probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class SetFigures:
-    """Prediction sets for one coverage; see `mtl.model.conformal`.
+    """Prediction sets for one coverage; see `mtl.model.conformal`."""
 
-    Attributes:
-        coverage: The share of the rows of each class whose set is to hold it.
-        covered: The share of all rows whose set holds the true class.
-        lowest: That share of the class where it is lowest.
-        size: Mean number of labels in a set.
-        single: Share of the rows with one label in the set.
-        empty: Share of the rows with none.
-    """
-
-    coverage: Real
-    covered: Real
-    lowest: Real
-    size: Real
-    single: Real
-    empty: Real
+    coverage: Real  # the share of the rows of each class whose set is to hold it
+    covered: Real  # the share of all rows whose set holds the true class
+    lowest: Real  # that share of the class where it is lowest
+    size: Real  # mean number of labels in a set
+    single: Real  # share of the rows with one label in the set
+    empty: Real  # share of the rows with none
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """Answers for one risk; see `mtl.model.conformal`.
+    """Answers for one risk; see `mtl.model.conformal`."""
 
-    Attributes:
-        max_risk: The share of wrong answers to accept.
-        threshold: The lowest probability of a predicted label that is given as an answer; None: no answer is given.
-        answered: Share of the rows that are answered.
-        wrong: Share of these that are wrong; None where none is answered.
-    """
-
-    max_risk: Real
+    max_risk: Real  # the share of wrong answers to accept
+    # The lowest probability of a predicted label that is given as an answer; None: no answer is given
     threshold: Real | None
-    answered: Real
-    wrong: Real | None
+    answered: Real  # share of the rows that are answered
+    wrong: Real | None  # share of these that are wrong; None where none is answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +166,10 @@ class AnsweringReport:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What training did to the encoder's general ability.
+    """What training did to the encoder's general ability."""
 
-    Attributes:
-        before: Spearman correlation on the pairs before training, from -1 to 1.
-        after: The same for the encoder of the finished run.
-        pairs: The number of pairs.
-    """
-
-    before: Real
-    after: Real
+    before: Real  # Spearman correlation on the pairs before training, from -1 to 1
+    after: Real  # the same for the encoder of the finished run
     pairs: Natural
 
     @property
@@ -243,14 +180,9 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class EpochFigures:
-    """The training loss and validation scores of one epoch.
+    """The training loss and validation scores of one epoch."""
 
-    Attributes:
-        epoch: Its number, from 1.
-        train_loss: The mean of the combined loss over its steps.
-        val_macro_f1: The macro-F1 of each task in the last validation of the epoch; empty if there was none.
-    """
-
-    epoch: int
-    train_loss: float
+    epoch: int  # its number, from 1
+    train_loss: float  # the mean of the combined loss over its steps
+    # The macro-F1 of each task in the last validation of the epoch; empty if there was none
     val_macro_f1: Mapping[str, float] = field(default_factory=dict)

@@ -22,26 +22,18 @@ _OPTIONAL = ("stages", "calibration", "answering", "retention", "gradients")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The time and memory that a run took; None where it was not measured (an evaluation has no training time).
+    """The time and memory that a run took; None where it was not measured (an evaluation has no training time)."""
 
-    Attributes:
-        train_seconds: Wall-clock seconds of the training with its validations, without encoding for frozen layers.
-        trainable_parameters: Parameters (scalars) that were trained at any time of the run.
-        total_parameters: Parameters of the encoder and all heads.
-        sentences_per_second: Training rows of all tasks, each pass counted, per second of ``total_seconds``.
-        peak_memory_bytes: The most memory in use: of the accelerator, else of the process.
-        skipped_steps: Optimizer steps that were skipped because loss or gradients were not finite.
-        encoding_seconds: Seconds to run all training and validation rows through the frozen layers once, as with an
-            empty cache, even where they were cached; 0 where nothing is computed ahead of training, None where it is
-            unknown.
-    """
-
+    # Wall-clock seconds of the training with its validations, without encoding for frozen layers
     train_seconds: Real | None = None
-    trainable_parameters: Natural | None = None
-    total_parameters: Natural | None = None
+    trainable_parameters: Natural | None = None  # parameters (scalars) that were trained at any time of the run
+    total_parameters: Natural | None = None  # parameters of the encoder and all heads
+    # Training rows of all tasks, each pass counted, per second of ``total_seconds``
     sentences_per_second: Real | None = None
-    peak_memory_bytes: Natural | None = None
-    skipped_steps: Natural = 0
+    peak_memory_bytes: Natural | None = None  # the most memory in use: of the accelerator, else of the process
+    skipped_steps: Natural = 0  # optimizer steps that were skipped because loss or gradients were not finite
+    # Seconds to run all training and validation rows through the frozen layers once, as with an empty cache, even where
+    # they were cached; 0 where nothing is computed ahead of training, None where it is unknown
     encoding_seconds: Real | None = None
 
     @property
@@ -54,23 +46,18 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """The content of ``metrics.json``.
+    """The content of ``metrics.json``."""
 
-    Attributes:
-        tasks: The report of each task (outer key) on each split (inner key: ``val``, ``test``).
-        cost: The time and memory that the run took.
-        run: Facts about the run, all of them valid JSON: experiment, backbone, seed, data.
-        retention: How much of its general ability the encoder kept; None where it was not measured.
-        gradients: Whether the gradients of the tasks agreed; None where it was not measured.
-        files: The SHA-256 of each file of predictions and maps beside it, by its path from the run folder; older runs
-            have none.
-    """
-
+    # The report of each task (outer key) on each split (inner key: ``val``, ``test``)
     tasks: Mapping[str, Mapping[str, TaskReport]]
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = field(default_factory=Cost)  # the time and memory that the run took
+    # Facts about the run, all of them valid JSON: experiment, backbone, seed, data
     run: Mapping[str, Any] = field(default_factory=dict)
+    # How much of its general ability the encoder kept; None where it was not measured
     retention: Retention | None = None
+    # Whether the gradients of the tasks agreed; None where it was not measured
     gradients: GradientFigures | None = None
+    # The SHA-256 of each file of predictions and maps beside it, by its path from the run folder; older runs have none
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,12 +68,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def check_file(folder: Path, path: Path, files: Mapping[str, str]) -> None:
-    """Check that a file of predictions or a map is as the run wrote it.
-
-    Args:
-        folder: The run folder.
-        path: The file.
-        files: See `RunMetrics.files`; a file that is not listed there is not checked.
+    """Check that a file of predictions or a map in a run folder is as the run wrote it, if it is in `RunMetrics.files`.
 
     Raises:
         DataError: It has changed, or cannot be read.

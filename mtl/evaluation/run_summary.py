@@ -31,166 +31,106 @@ def others_in_words(per_class: Mapping[str, ClassReport], shown: Collection[str]
     if not scores:
         return ""
     low, high = formatting.score(min(scores)), formatting.score(max(scores))
-    classes = "class" if len(scores) == 1 else "classes"
-    return f"{len(scores)} more {classes}, F1 {low}" + (f" to {high}" if low != high else "")
+    return f"{len(scores)} more class{'es' * (len(scores) > 1)}, F1 {low}" + (f" to {high}" if low != high else "")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One job of a sweep.
+    """One job of a sweep."""
 
-    Attributes:
-        number: Its number in the sweep.
-        overrides: Its value of each swept key: ``freeze=none seed=1``.
-        folder: Its run folder.
-        reports: The report of each task and split; empty where it failed.
-        error: Why it failed; empty if it did not.
-    """
-
-    number: int
-    overrides: str
-    folder: Path
+    number: int  # its number in the sweep
+    overrides: str  # its value of each swept key: ``freeze=none seed=1``
+    folder: Path  # its run folder
+    # The report of each task and split; empty where it failed
     reports: Mapping[str, Mapping[str, TaskReport]] = field(default_factory=dict)
-    error: str = ""
+    error: str = ""  # why it failed; empty if it did not
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """One parameter group: layers that share a learning rate and a weight decay.
+    """One parameter group: layers that share a learning rate and a weight decay."""
 
-    Attributes:
-        name: Its name in the optimizer.
-        layers: Names of its layers, from the bottom.
-        learning_rate: The peak learning rate; None where the group was never trained.
-        weight_decay: The weight decay; None where the group was never trained.
-        parameters: Number of scalars.
-        tensors: Number of parameter tensors.
-        state: ``trained``, ``frozen``, or from when on it is trained (``trained from epoch 2``).
-    """
-
-    name: str
-    layers: Sequence[str]
-    learning_rate: float | None
-    weight_decay: float | None
-    parameters: int
-    tensors: int = 0
-    state: str = "trained"
+    name: str  # its name in the optimizer
+    layers: Sequence[str]  # names of its layers, from the bottom
+    learning_rate: float | None  # the peak learning rate; None where the group was never trained
+    weight_decay: float | None  # the weight decay; None where the group was never trained
+    parameters: int  # number of scalars
+    tensors: int = 0  # number of parameter tensors
+    state: str = "trained"  # ``trained``, ``frozen``, or from when on it is trained (``trained from epoch 2``)
 
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage of gradual unfreezing.
+    """One stage of gradual unfreezing."""
 
-    Attributes:
-        start: When it begins: ``epoch 2`` or ``step 101``, both from 1.
-        begins: The layers that it unfreezes, from the bottom.
-        layers: All layers that are trained in it, from the bottom.
-        parameters: Number of scalars that are trained in it.
-        rates: The peak learning rate of each trained group.
-    """
-
-    start: str
-    begins: Sequence[str]
-    layers: Sequence[str]
-    parameters: int
-    rates: Mapping[str, float]
+    start: str  # when it begins: ``epoch 2`` or ``step 101``, both from 1
+    begins: Sequence[str]  # the layers that it unfreezes, from the bottom
+    layers: Sequence[str]  # all layers that are trained in it, from the bottom
+    parameters: int  # number of scalars that are trained in it
+    rates: Mapping[str, float]  # the peak learning rate of each trained group
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One task within an epoch.
-
-    Attributes:
-        task: Its name.
-        rows: Rows of its training data.
-        batches: Its batches in an epoch.
-        passes: Passes over its rows in an epoch (1.0: each row once, oversampled ones as often as they are repeated).
-        slots: Rows of a pass with the repetitions of oversampling; None without oversampling.
-    """
+    """One task within an epoch."""
 
     task: str
-    rows: int
-    batches: int
+    rows: int  # rows of its training data
+    batches: int  # its batches in an epoch
+    # Passes over its rows in an epoch (1.0: each row once, oversampled ones as often as they are repeated)
     passes: float
-    slots: int | None = None
+    slots: int | None = None  # rows of a pass with the repetitions of oversampling; None without oversampling
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Rows of one class that were predicted as one other class.
+    """Rows of one class that were predicted as one other class."""
 
-    Attributes:
-        label: The true class.
-        predicted: The predicted class.
-        count: The number of these rows.
-        support: The number of rows of the true class.
-    """
-
-    label: str
-    predicted: str
-    count: int
-    support: int
+    label: str  # the true class
+    predicted: str  # the predicted class
+    count: int  # the number of these rows
+    support: int  # the number of rows of the true class
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture beside the report.
+    """A picture beside the report."""
 
-    Attributes:
-        path: Its path, relative to the report.
-        caption: What it shows, as alternative text.
-    """
-
-    path: str
-    caption: str
+    path: str  # its path, relative to the report
+    caption: str  # what it shows, as alternative text
 
 
 @dataclass(frozen=True, slots=True)
 class RunPictures:
-    """The pictures of a run.
+    """The pictures of a run."""
 
-    Attributes:
-        tasks: Those of each task on the reported split, by kind: ``classes``, ``confusion``, ``reliability``.
-        training: That of the training curves; None where nothing was trained.
-    """
-
+    # Those of each task on the reported split, by kind: ``classes``, ``confusion``, ``reliability``
     tasks: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
-    training: Picture | None = None
+    training: Picture | None = None  # that of the training curves; None where nothing was trained
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """Everything that a run's report shows.
+    """Everything that a run's report shows."""
 
-    Attributes:
-        title: The heading: what was run.
-        facts: Short facts by name, in the order to show: experiment, backbone, data, seed.
-        warnings: What a reader must know before relying on the metrics.
-        tasks: The report of each task (outer key) on each split (inner key).
-        groups: The parameter groups from the bottom layer to the heads.
-        unfreezing: The stages of gradual unfreezing; empty where everything is trained from the start.
-        cost: The time and memory that the run took.
-        examples: For each task and split, example sentences of its confusions.
-        files: What each file contains, by its path relative to the report.
-        retention: How much of its general ability the encoder kept, if it was measured.
-        errors: The error analysis of each task on the reported split.
-        pictures: The pictures beside the report.
-        gradients: Whether the gradients of the tasks agreed, if it was measured.
-    """
-
-    title: str
-    tasks: Mapping[str, Mapping[str, TaskReport]]
+    title: str  # the heading: what was run
+    tasks: Mapping[str, Mapping[str, TaskReport]]  # the report of each task (outer key) on each split (inner key)
+    # Short facts by name, in the order to show: experiment, backbone, data, seed
     facts: Mapping[str, str] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    groups: Sequence[GroupRow] = ()
+    warnings: Sequence[str] = ()  # what a reader must know before relying on the metrics
+    groups: Sequence[GroupRow] = ()  # the parameter groups from the bottom layer to the heads
+    # The stages of gradual unfreezing; empty where everything is trained from the start
     unfreezing: Sequence[StageRow] = ()
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = field(default_factory=Cost)  # the time and memory that the run took
+    # For each task and split, example sentences of its confusions
     examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
+    # What each file contains, by its path relative to the report
     files: Mapping[str, str] = field(default_factory=dict)
-    retention: Retention | None = None
+    retention: Retention | None = None  # how much of its general ability the encoder kept, if it was measured
+    # The error analysis of each task on the reported split
     errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)
-    pictures: RunPictures = field(default_factory=RunPictures)
-    gradients: GradientFigures | None = None
+    pictures: RunPictures = field(default_factory=RunPictures)  # the pictures beside the report
+    gradients: GradientFigures | None = None  # whether the gradients of the tasks agreed, if it was measured
 
 
 def reported_split(splits: Mapping[str, Any]) -> str | None:

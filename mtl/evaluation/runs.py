@@ -30,19 +30,12 @@ CURVES = Path("logs") / "metrics.csv"
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job folder without ``metrics.json``.
-
-    Attributes:
-        folder: Its folder.
-        overrides: The overrides of its command line, as far as they are known.
-        reason: The end of its log, or what follows the first error in it; may be empty.
-        failed: Whether the log reports a failure; otherwise the job was stopped, or is still running.
-    """
+    """A job folder without ``metrics.json``."""
 
     folder: Path
-    overrides: tuple[str, ...]
-    reason: str
-    failed: bool
+    overrides: tuple[str, ...]  # the overrides of its command line, as far as they are known
+    reason: str  # the end of its log, or what follows the first error in it; may be empty
+    failed: bool  # whether the log reports a failure; otherwise the job was stopped, or is still running
 
 
 def find(folders: Iterable[str | Path]) -> tuple[list[Path], list[Unfinished]]:
@@ -113,15 +106,10 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One run's predictions of one task on its test rows.
+    """One run's predictions of one task on its test rows."""
 
-    Attributes:
-        split: ``test``, or ``val`` where there are no test rows.
-        predictions: ``N`` rows and ``C`` classes.
-    """
-
-    split: str
-    predictions: Predictions
+    split: str  # ``test``, or ``val`` where there are no test rows
+    predictions: Predictions  # ``N`` rows and ``C`` classes
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -146,36 +134,23 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts of `RunMetrics.run` that a comparison uses; runs of older versions may lack them.
+    """The facts of `RunMetrics.run` that a comparison uses; runs of older versions may lack them."""
 
-    Attributes:
-        name: What was run: the experiment or the freeze scenario.
-        choices: The choice made in each configuration group.
-        training_rows: For each task the training rows of each label.
-    """
-
-    name: str = ""
-    choices: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""  # what was run: the experiment or the freeze scenario
+    choices: Mapping[str, str] = field(default_factory=dict)  # the choice made in each configuration group
+    # For each task the training rows of each label
     training_rows: Mapping[str, Mapping[str, Natural]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A finished run.
-
-    Attributes:
-        folder: Its folder.
-        config: Its configuration, plain.
-        metrics: The content of its ``metrics.json``.
-        outcomes: For each task its predictions on the test rows.
-        facts: What it trained, and on how many rows.
-    """
+    """A finished run."""
 
     folder: Path
-    config: Mapping[str, Any]
-    metrics: RunMetrics
-    outcomes: Mapping[str, Outcomes]
-    facts: Facts = field(default_factory=Facts)
+    config: Mapping[str, Any]  # its configuration, plain
+    metrics: RunMetrics  # the content of its ``metrics.json``
+    outcomes: Mapping[str, Outcomes]  # for each task its predictions on the test rows
+    facts: Facts = field(default_factory=Facts)  # what it trained, and on how many rows
 
     @property
     def name(self) -> str:
@@ -272,9 +247,6 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[float, float]]]:
     """Return the values of each logged metric by epoch, from 1, averaged where there are several in an epoch.
 
     A run without such a log has no curves; cells that cannot be read, as a killed run may leave them, are skipped.
-
-    Args:
-        run: The run folder.
     """
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:

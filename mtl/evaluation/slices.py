@@ -51,17 +51,12 @@ _REACH = 3  # words after a negation that it negates, within the same clause
 
 
 class Signs(NamedTuple):
-    """Which signs a text contains.
+    """Which signs a text contains."""
 
-    Attributes:
-        negation: A word of `NEGATIONS`, or one that ends in ``n't``.
-        contrast: A word of `CONTRASTS`.
-        mixed: Both praise and blame. A word of `POSITIVE` or `NEGATIVE` changes sides where one of the three words
-            before it, without punctuation in between, is a negation: *good but slow*, *fast, not friendly*.
-    """
-
-    negation: bool
-    contrast: bool
+    negation: bool  # a word of `NEGATIONS`, or one that ends in ``n't``
+    contrast: bool  # a word of `CONTRASTS`
+    # Both praise and blame. A word of `POSITIVE` or `NEGATIVE` changes sides where one of the three words before it,
+    # without punctuation in between, is a negation: *good but slow*, *fast, not friendly*.
     mixed: bool
 
 
@@ -93,31 +88,18 @@ _Z = 1.959964  # of 95 %
 
 @dataclass(frozen=True, slots=True)
 class SliceFigures:
-    """The metrics of a slice.
+    """The metrics of a slice."""
 
-    Attributes:
-        kind: The criterion: ``length``, ``negation``, …, or the name of a column.
-        value: The value of the criterion.
-        support: The number of rows.
-        accuracy: The share of rows that were predicted correctly.
-        macro_f1: The mean F1 over the classes that have rows in the slice.
-        difference: Its accuracy minus that of all rows.
-        low: Lower end of the 95 % interval of its accuracy, see `wilson`.
-        high: Upper end.
-        extra_errors: The mistakes minus those expected from the accuracy of all rows.
-        beyond_noise: Whether the accuracy of all rows lies outside the interval.
-    """
-
-    kind: str
-    value: str
-    support: int
-    accuracy: float
-    macro_f1: float
-    difference: float
-    low: float
-    high: float
-    extra_errors: float
-    beyond_noise: bool
+    kind: str  # the criterion: ``length``, ``negation``, …, or the name of a column
+    value: str  # the value of the criterion
+    support: int  # the number of rows
+    accuracy: float  # the share of rows that were predicted correctly
+    macro_f1: float  # the mean F1 over the classes that have rows in the slice
+    difference: float  # its accuracy minus that of all rows
+    low: float  # lower end of the 95 % interval of its accuracy, see `wilson`
+    high: float  # upper end
+    extra_errors: float  # the mistakes minus those expected from the accuracy of all rows
+    beyond_noise: bool  # whether the accuracy of all rows lies outside the interval
 
 
 def slice_figures(

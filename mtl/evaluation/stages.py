@@ -30,20 +30,13 @@ def coarse_probabilities(tree: LabelTree, probabilities: NDArray[np.floating]) -
 
 
 def stage_reports(tree: LabelTree, probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> StageReports:
-    """Return the metrics of both stages.
-
-    Args:
-        tree: The coarse classes and their labels.
-        probabilities: Probabilities of the labels, ``(N, C)``.
-        labels: The true class ids ``(N,)``.
-    """
+    """Return the metrics of both stages from the labels' probabilities ``(N, C)`` and the true class ids ``(N,)``."""
     coarse = coarse_probabilities(tree, probabilities)
     branches = np.array(tree.branch_of)[labels]
     second = {}
     for name, ids in tree.divided.items():
         rows = np.flatnonzero(np.isin(labels, ids))
-        place = {label: at for at, label in enumerate(ids)}
-        truth = np.array([place[label] for label in labels[rows].tolist()], dtype=np.int64)
+        truth = np.searchsorted(ids, labels[rows])  # the ids of a branch are ascending
         second[name] = _report(probabilities[rows][:, ids], truth, tree.branches[name])
     first_loss = _log_loss(coarse, branches)
     return StageReports(
@@ -78,7 +71,6 @@ def with_stages(
 
 
 def _staged(scored: Scored, tree: LabelTree) -> Scored:
-    place = {label: at for at, label in enumerate(tree.labels)}
-    truth = np.array([place[label] for label in scored.predictions.labels], dtype=np.int64)
-    stages = stage_reports(tree, scored.predictions.probabilities, truth)
+    predictions = scored.predictions
+    stages = stage_reports(tree, predictions.probabilities, predictions.ids(predictions.labels))
     return replace(scored, report=replace(scored.report, stages=stages))

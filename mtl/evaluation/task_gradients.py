@@ -20,36 +20,22 @@ _QUANTILE = 1.96  # of the normal distribution, for 95 %
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """The norm of the gradient of a task's loss at the embeddings of its rows.
+    """The norm of the gradient of a task's loss at the embeddings of its rows."""
 
-    Attributes:
-        mean: Mean over the measured steps.
-        deviation: Standard deviation over them, 0 for one step.
-    """
-
-    mean: Real
-    deviation: Real
+    mean: Real  # mean over the measured steps
+    deviation: Real  # standard deviation over them, 0 for one step
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The cosine between the gradients of two tasks.
-
-    Attributes:
-        first: One task.
-        second: The other task.
-        steps: Measured steps with rows of both.
-        mean: Mean cosine, from -1 to 1.
-        deviation: Its standard deviation over the steps, 0 for one step.
-        negative: The share of steps with a cosine below 0.
-    """
+    """The cosine between the gradients of two tasks."""
 
     first: str
     second: str
-    steps: Annotated[int, Field(strict=True, ge=1)]
-    mean: Real
-    deviation: Real
-    negative: Real
+    steps: Annotated[int, Field(strict=True, ge=1)]  # measured steps with rows of both
+    mean: Real  # mean cosine, from -1 to 1
+    deviation: Real  # its standard deviation over the steps, 0 for one step
+    negative: Real  # the share of steps with a cosine below 0
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -72,19 +58,12 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class GradientFigures:
-    """The gradients of the tasks, measured during training.
+    """The gradients of the tasks, measured during training."""
 
-    Attributes:
-        layer: The layer whose gradients were compared: the highest trained one of the encoder.
-        steps: Measured steps.
-        norms: The gradient norm of each task.
-        agreements: The cosine for each pair of tasks with rows in the same steps.
-    """
-
-    layer: str
-    steps: Natural
-    norms: Mapping[str, Norm]
-    agreements: Sequence[Agreement]
+    layer: str  # the layer whose gradients were compared: the highest trained one of the encoder
+    steps: Natural  # measured steps
+    norms: Mapping[str, Norm]  # the gradient norm of each task
+    agreements: Sequence[Agreement]  # the cosine for each pair of tasks with rows in the same steps
 
 
 def summarised(
@@ -93,22 +72,14 @@ def summarised(
     cosines: Mapping[tuple[str, str], Sequence[float]],
     steps: int,
 ) -> GradientFigures:
-    """Summarize measured steps.
-
-    Args:
-        layer: The layer whose gradients were compared.
-        norms: For each task its norms in the steps with rows of it.
-        cosines: For each pair of tasks the cosines in the steps with rows of both.
-        steps: Measured steps.
-    """
+    """Summarize measured steps: the norms of each task, and the cosines of each pair of tasks in steps with both."""
     return GradientFigures(
         layer,
         steps,
         {task: Norm(statistics.fmean(values), _deviation(values)) for task, values in norms.items() if values},
         [
             Agreement(
-                first=pair[0],
-                second=pair[1],
+                *pair,
                 steps=len(values),
                 mean=statistics.fmean(values),
                 deviation=_deviation(values),

@@ -97,17 +97,17 @@ def add_adapters(
 
 def _parts(layer: nn.Module, targets: Sequence[str]) -> list[str]:
     linear = {name for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
-    found = {target: [name for name in TARGETS[target] if name in linear] for target in targets}
-    missing = [target for target, names in found.items() if not names]
+    parts = {target: [name for name in TARGETS[target] if name in linear] for target in targets}
+    missing = [target for target, names in parts.items() if not names]
     if missing:
         place = f"no {listed(missing)} in a {type(layer).__name__}, whose linear layers are {listed(linear)}"
         raise ModelError(Problem("freeze.lora.targets", place, "another encoder, or another scenario than freeze=lora"))
-    together = [target for target, names in found.items() if _JOINED in names]
+    together = [target for target, names in parts.items() if _JOINED in names]
     if together and len(together) < len(_PROJECTIONS):
         place = f"{listed(together)} in a {type(layer).__name__}, which has one linear layer for query, key and value"
         repair = f"freeze.lora.targets=[{', '.join(dict.fromkeys([*_PROJECTIONS, *targets]))}]"
         raise ModelError(Problem("freeze.lora.targets", place, "all three or none of them", repair))
-    return list(dict.fromkeys(name for names in found.values() for name in names))
+    return list(dict.fromkeys(name for names in parts.values() for name in names))
 
 
 def merge_adapters(backbone: nn.Module) -> None:

@@ -75,8 +75,8 @@ class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
             )
             return result
         query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))
-        given = [bias for bias in (position_bias, attention_mask) if bias is not None]
-        bias = sum(given[1:], given[0]) if given else None
+        biases = [bias for bias in (position_bias, attention_mask) if bias is not None]
+        bias = sum(biases[1:], biases[0]) if biases else None
         dropout = self.dropout.p if self.training else 0.0
         if self.implementation == "eager":
             context, _ = plain_attention(self, query, key, value, bias, dropout=dropout)  # (B, S, heads, H / heads)

@@ -30,17 +30,13 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(config=schema.STRICT)
 class Outcomes:
-    """The probabilities that a calibrated head gave on validation rows.
+    """The probabilities that a calibrated head gave on validation rows."""
 
-    Attributes:
-        true: For each label, in the order of the logits, its probability in each row that has it, ascending.
-        right: The probability of the predicted label in each row where it is the true one, ascending.
-        wrong: The same for the rows where it is not.
-    """
-
+    # For each label, in the order of the logits, its probability in each row that has it, ascending
     true: Sequence[Sequence[Probability]]
+    # The probability of the predicted label in each row where it is the true one, ascending
     right: Sequence[Probability]
-    wrong: Sequence[Probability]
+    wrong: Sequence[Probability]  # the same for the rows where it is not
 
     def set_thresholds(self, coverage: float) -> NDArray[np.float64]:
         """Return the least probability with which each label belongs to a prediction set, ``(C,)``.

@@ -19,21 +19,16 @@ class Calibration:
     """What stands between a head's logits and the probabilities that are given out: ``softmax((z + bias) / T)``.
 
     The predicted class is the greatest of ``z + bias``, so the temperature never changes it.
-
-    Attributes:
-        temperature: ``T``.
-        bias: What is added to the logits, one number for each class; ``None``: nothing.
-        tau: How much of the log-prior the bias takes out; for the report.
     """
 
-    temperature: float = 1.0
-    bias: tuple[float, ...] | None = None
-    tau: float = 0.0
+    temperature: float = 1.0  # ``T``
+    bias: tuple[float, ...] | None = None  # what is added to the logits, one number for each class; ``None``: nothing
+    tau: float = 0.0  # how much of the log-prior the bias takes out; for the report
 
     def adjusted(self, logits: Floats) -> NDArray[np.float64]:
         """Return ``z + bias``, float64 ``(N, C)``; their greatest is the predicted class."""
-        found = logits.astype(np.float64)
-        return found if self.bias is None else found + np.asarray(self.bias)
+        values = logits.astype(np.float64)
+        return values if self.bias is None else values + np.asarray(self.bias)
 
     def predicted(self, logits: Floats) -> NDArray[np.int64]:
         """Return the class of each row, ``(N,)``; the first of several that are equal.
@@ -45,12 +40,12 @@ class Calibration:
 
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
         """Return ``softmax((z + bias) / T)``, float64 ``(N, C)``."""
-        found: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
-        return found
+        probabilities: NDArray[np.float64] = np.exp(log_softmax(self.adjusted(logits) / self.temperature))
+        return probabilities
 
 
 def log_softmax(logits: Floats) -> NDArray[np.float64]:
     """Return log-probabilities, float64 ``(N, C)``, finite for finite logits of any size."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probabilities

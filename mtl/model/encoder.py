@@ -96,26 +96,23 @@ class Encoder(nn.Module):
             prompt_name: The prompt that is put before each sentence where no other is asked for, None for none, or
                 "auto" for what the folder says.
 
-        Returns:
-            The encoder.
-
         Raises:
             ModelError: The folder's files are damaged, incomplete or not supported, ``max_length`` is more than
                 the backbone has positions, or there is no such prompt.
         """
-        said = read_layout(folder)
+        stored = read_layout(folder)
         backbone = load_backbone(folder)
         limit = positions(backbone)
         if max_length is not None and limit is not None and max_length > limit:
             expected = f"at most {limit}, the positions that {folder} has"
             raise ModelError(Problem("backbone.max_length", str(max_length), expected))
-        lengths = [length for length in (max_length or said.max_length, limit) if length is not None]
+        lengths = [length for length in (max_length or stored.max_length, limit) if length is not None]
         chosen = replace(
-            said,
+            stored,
             max_length=min(lengths, default=None),
-            pooling=said.pooling if pooling == "auto" else pooling,
-            normalize=said.normalize if normalize == "auto" else normalize,
-            default_prompt=said.default_prompt if prompt_name == "auto" else prompt_name,
+            pooling=stored.pooling if pooling == "auto" else pooling,
+            normalize=stored.normalize if normalize == "auto" else normalize,
+            default_prompt=stored.default_prompt if prompt_name == "auto" else prompt_name,
         )
         chosen.prompt(place="backbone.prompt_name")  # refuses one that there is not
         encoder = cls(backbone, chosen)
@@ -124,15 +121,7 @@ class Encoder(nn.Module):
         return encoder.eval()
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Encode a batch.
-
-        Args:
-            ids: Token ids, (B, S).
-            mask: True at real tokens, (B, S).
-
-        Returns:
-            Embeddings, (B, E), float32.
-        """
+        """Return the embeddings, (B, E), float32, of token ids, (B, S), with a mask that is true at real tokens."""
         if not self.supports_split:
             return self.pool(self.forward_hidden(ids, mask), mask)
         return self._run_and_pool(self.embed(ids), mask, 0)
@@ -153,15 +142,7 @@ class Encoder(nn.Module):
         return hidden
 
     def hidden_at(self, ids: Tensor, mask: Tensor, boundary: int) -> Tensor:
-        """Return the hidden states below layer ``boundary``.
-
-        Args:
-            ids: Token ids, (B, S).
-            mask: True at real tokens, (B, S).
-            boundary: 0 to the number of layers.
-
-        Returns:
-            Hidden states, (B, S, H), which ``forward_from`` takes.
+        """Return the hidden states at ``boundary``, (B, S, H), which ``forward_from`` takes.
 
         Raises:
             ValueError: There is no such boundary, or the family cannot be split.
@@ -170,16 +151,10 @@ class Encoder(nn.Module):
         return self._run(self.embed(ids), mask, 0, boundary)
 
     def hidden_states(self, ids: Tensor, mask: Tensor, boundaries: Sequence[int]) -> list[Tensor]:
-        """Return the hidden states at several boundaries, each (B, S, H), from one pass.
-
-        Args:
-            ids: Token ids, (B, S).
-            mask: True at real tokens, (B, S).
-            boundaries: Rising numbers from 0 to the number of layers.
-        """
+        """Return the hidden states at several boundaries, in rising order, each (B, S, H), from one pass."""
         if not self.supports_split:
-            found = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-            return [found[boundary] for boundary in boundaries]
+            states = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+            return [states[boundary] for boundary in boundaries]
         hidden, reached, kept = self.embed(ids), 0, []
         for boundary in boundaries:
             hidden = self._run(hidden, mask, reached, boundary)
@@ -188,15 +163,7 @@ class Encoder(nn.Module):
         return kept
 
     def forward_from(self, hidden: Tensor, mask: Tensor, boundary: int) -> Tensor:
-        """Run the layers from ``boundary`` on and pool; after ``hidden_at`` this equals ``forward``.
-
-        Args:
-            hidden: Hidden states below layer ``boundary``, (B, S, H).
-            mask: True at real tokens, (B, S).
-            boundary: 0 to the number of layers.
-
-        Returns:
-            Embeddings, (B, E), float32.
+        """Return the embeddings, (B, E), float32, of hidden states at ``boundary``, (B, S, H): `forward` from there on.
 
         Raises:
             ValueError: There is no such boundary, or the family cannot be split.
@@ -230,11 +197,11 @@ class Encoder(nn.Module):
         return list(self._adapters())
 
     def _adapters(self) -> dict[str, list[nn.Module]]:
-        found = {
+        adapters = {
             adapter_of(layer): [part for module in modules for part in adapter_modules(module)]
             for layer, modules in self._parts.items()
         }
-        return {name: modules for name, modules in found.items() if modules}
+        return {name: modules for name, modules in adapters.items() if modules}
 
     def layer_modules(self, name: str) -> list[nn.Module]:
         """Return the modules of a layer or of an adapter.
@@ -254,12 +221,12 @@ class Encoder(nn.Module):
         Their names are those in ``named_parameters()``; each belongs to one layer or adapter.
         """
         within = {parameter for module in adapter_modules(self.backbone) for parameter in module.parameters()}
-        found: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        by_layer: dict[str, list[tuple[str, nn.Parameter]]] = {}
         for layer, named in parameters_by_layer(self, self._parts).items():
-            found[layer] = [item for item in named if item[1] not in within]
+            by_layer[layer] = [item for item in named if item[1] not in within]
             if (adapter := adapter_of(layer)) != layer:
-                found[adapter] = [item for item in named if item[1] in within]
-        return found
+                by_layer[adapter] = [item for item in named if item[1] in within]
+        return by_layer
 
     def set_attention(self, implementation: Implementation) -> None:
         """Choose how attention is computed, where the family has a choice; the results are the same.
@@ -273,11 +240,7 @@ class Encoder(nn.Module):
             self.backbone.set_attn_implementation(attention.NAME if implementation == "eager" else "sdpa")
 
     def save(self, folder: Path) -> None:
-        """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder.
-
-        Args:
-            folder: Where to write; made if missing.
-        """
+        """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder."""
         with quiet():
             self.backbone.save_pretrained(folder)
         for name, content in layout_files(self.layout, self.hidden_size).items():
@@ -310,8 +273,8 @@ class Encoder(nn.Module):
 
         A CPU casts them to the type to compute in, autocast's where that is on, and puts them in the order in which it
         reads them; otherwise each pass does. Elsewhere nothing is done. A block within another one for the same type
-        uses what that has prepared. Of other blocks in several threads the first to end ends all: the others go on
-        with each pass making its own.
+        uses what that has prepared. Of other blocks in several threads the first to end ends all: in the others each
+        pass then makes its own.
         """
         weight = next(self.parameters())
         if self._known_on(weight.device):

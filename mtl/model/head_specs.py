@@ -53,14 +53,14 @@ def spec_problems(
         specs: The multi-stage heads by task.
         labels: The labels of all tasks.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for task, spec in specs.items():
         here = place.format(task)
-        found += tree_problems(f"{here}.tree", spec.tree)
-        found += label_problems(f"{here}.tree", spec.tree, task, labels[task])
-        found += _lender_problems(f"{here}.first_stage", task, spec, labels)
+        problems += tree_problems(f"{here}.tree", spec.tree)
+        problems += label_problems(f"{here}.tree", spec.tree, task, labels[task])
+        problems += _lender_problems(f"{here}.first_stage", task, spec, labels)
     lenders = {task: spec.first_stage.task for task, spec in specs.items() if spec.first_stage}
-    return found + circle_problems(place, lenders)
+    return problems + circle_problems(place, lenders)
 
 
 def _lender_problems(
@@ -79,20 +79,14 @@ def _lender_problems(
 def build_multi_stage(
     spec: MultiStageSpec, labels: Sequence[str], in_features: int, lender: tuple[nn.Module, Sequence[str]] | None = None
 ) -> MultiStageHead:
-    """Return a fresh multi-stage head.
+    """Return a fresh multi-stage head for ``C`` labels, from a description without problems (see `spec_problems`).
 
-    Args:
-        spec: Its description, without problems (see `spec_problems`).
-        labels: The ``C`` labels of its task.
-        in_features: ``H``, the size of an embedding.
-        lender: The head of ``spec.first_stage.task`` with its labels, where the spec names one.
+    ``lender`` is the head of ``spec.first_stage.task`` with its labels, where the description names one.
     """
     tree = LabelTree.over(labels, spec.tree)
 
     def stage(outputs: int) -> nn.Module:
-        return build_head(
-            spec.stage_kind, in_features, outputs, dropout=spec.dropout, hidden=spec.hidden, scale=spec.scale
-        )
+        return build_head(spec.stage_kind, in_features, outputs, spec.dropout, spec.hidden, spec.scale)
 
     first: nn.Module | BorrowedStage
     if spec.first_stage is None or lender is None:

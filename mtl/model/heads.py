@@ -27,14 +27,7 @@ HeadKind = Literal["linear", "mlp"]
 
 
 class LinearHead(nn.Module):
-    """Dropout and one linear layer.
-
-    Args:
-        in_features: ``H``, the size of an embedding.
-        num_classes: ``C``, the number of classes.
-        dropout: Share of the embedding that is dropped in training.
-        scale: Fixed factor of the embeddings, see `build_head`.
-    """
+    """Dropout and one linear layer; see `build_head` for the arguments."""
 
     def __init__(self, in_features: int, num_classes: int, dropout: float, scale: float = 1.0) -> None:
         super().__init__()
@@ -49,15 +42,7 @@ class LinearHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """One hidden layer with GELU, dropout before each linear layer.
-
-    Args:
-        in_features: ``H``, the size of an embedding.
-        num_classes: ``C``, the number of classes.
-        dropout: Share of its input that each linear layer loses in training.
-        hidden: Units of the hidden layer.
-        scale: Fixed factor of the embeddings, see `build_head`.
-    """
+    """One hidden layer with GELU, dropout before each linear layer; see `build_head` for the arguments."""
 
     def __init__(self, in_features: int, num_classes: int, dropout: float, hidden: int, scale: float = 1.0) -> None:
         super().__init__()

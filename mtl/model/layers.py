@@ -66,13 +66,8 @@ def parameters_by_layer(
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Assign every parameter to one layer; one that several layers share goes to the lowest of them.
 
-    Args:
-        model: The model.
-        parts: Its layers, of the kind that ``partition`` returns.
-
-    Returns:
-        Names as in ``model.named_parameters()`` and parameters by layer; those on no module of ``parts`` count to
-        ``embeddings``.
+    Names are those in ``model.named_parameters()``. Parameters on no module of ``parts``, which are of the kind that
+    `partition` returns, count to ``embeddings``.
     """
     owners: dict[nn.Parameter, str] = {}
     for layer, modules in parts.items():

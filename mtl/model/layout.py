@@ -43,46 +43,27 @@ _NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class DenseSpec:
-    """A linear layer and an activation behind the pooling.
+    """A linear layer and an activation behind the pooling."""
 
-    Attributes:
-        in_features: Size of what comes in.
-        out_features: Size of what goes out.
-        bias: Whether the linear layer has a bias.
-        activation: A key of `mtl.model.pooling.ACTIVATIONS`.
-        path: The folder of its weights, in the model's folder.
-    """
-
-    in_features: int
-    out_features: int
-    bias: bool = True
-    activation: str = "tanh"
-    path: str = field(default="", compare=False)
+    in_features: int  # size of what comes in
+    out_features: int  # size of what goes out
+    bias: bool = True  # whether the linear layer has a bias
+    activation: str = "tanh"  # a key of `mtl.model.pooling.ACTIVATIONS`
+    path: str = field(default="", compare=False)  # the folder of its weights, in the model's folder
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceLayout:
-    """What a folder says about the way from a sentence to an embedding.
+    """What a folder says about the way from a sentence to an embedding."""
 
-    Attributes:
-        pooling: A key of `mtl.base.pooling.POOLINGS`, or several joined by ``+``.
-        normalize: Whether embeddings are scaled to length 1.
-        max_length: Longest input in tokens, with the special ones; None where the folder does not say.
-        do_lower_case: Whether text is lower-cased before it reaches the tokenizer.
-        dense: The Dense modules between pooling and normalisation.
-        prompts: Texts to put before a sentence, by their names.
-        default_prompt: The name of the prompt that is used where none is asked for; None for none.
-        include_prompt: Whether the tokens of a prompt count in the pooling.
-    """
-
-    pooling: str = "mean"
-    normalize: bool = False
-    max_length: int | None = None
-    do_lower_case: bool = False
-    dense: tuple[DenseSpec, ...] = ()
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
-    include_prompt: bool = True
+    pooling: str = "mean"  # a key of `mtl.base.pooling.POOLINGS`, or several joined by ``+``
+    normalize: bool = False  # whether embeddings are scaled to length 1
+    max_length: int | None = None  # longest input in tokens, with the special ones; None where the folder does not say
+    do_lower_case: bool = False  # whether text is lower-cased before it reaches the tokenizer
+    dense: tuple[DenseSpec, ...] = ()  # the Dense modules between pooling and normalisation
+    prompts: Mapping[str, str] = field(default_factory=dict)  # texts to put before a sentence, by their names
+    default_prompt: str | None = None  # the name of the prompt that is used where none is asked for; None for none
+    include_prompt: bool = True  # whether the tokens of a prompt count in the pooling
 
     def prompt(self, name: str | None = None, place: str = "prompt_name") -> str:
         """Return the text of a prompt; empty where there is none.
@@ -112,12 +93,6 @@ def layout(folder: Path) -> SentenceLayout:
     A folder without it is a plain encoder: as in sentence-transformers its embedding is the mean of its tokens, or the
     last token where the model was made to continue texts.
 
-    Args:
-        folder: A folder in the hub's layout.
-
-    Returns:
-        Its layout.
-
     Raises:
         ModelError: A file is not valid JSON, or asks for something that would be done differently from
             sentence-transformers: a module, a pooling, a chat template; all at once.
@@ -126,7 +101,7 @@ def layout(folder: Path) -> SentenceLayout:
     modules = _read(folder / "modules.json", problems)
     settings = _transformer_settings(folder, problems)
     prompts, default_prompt = _prompts(folder / _PROMPTS, problems)
-    pooling = _Pooling()
+    pooling, include_prompt = "mean", True
     dense: tuple[DenseSpec, ...] = ()
     normalize = False
     if modules is None:
@@ -136,7 +111,7 @@ def layout(folder: Path) -> SentenceLayout:
         problems += wrong
     else:
         kinds = [_kind(module) for module in modules]
-        pooling = _pooling(folder / modules[1]["path"] / "config.json", problems)
+        pooling, include_prompt = _pooling(folder / modules[1]["path"] / "config.json", problems)
         dense = tuple(
             spec
             for module, kind in zip(modules, kinds, strict=True)
@@ -148,29 +123,15 @@ def layout(folder: Path) -> SentenceLayout:
     limit = _stated_limit(folder, settings, problems) or _tokenizer_limit(folder, problems)
     if problems:
         raise ModelError(problems)
-    return SentenceLayout(
-        pooling.modes,
-        normalize,
-        limit,
-        bool(settings.get("do_lower_case", False)),
-        dense,
-        prompts,
-        default_prompt,
-        pooling.include_prompt,
-    )
+    lower = bool(settings.get("do_lower_case", False))
+    return SentenceLayout(pooling, normalize, limit, lower, dense, prompts, default_prompt, include_prompt)
 
 
 def layout_files(layout: SentenceLayout, hidden_size: int) -> dict[str, Any]:
     """Return the files that `layout` reads back, in the spelling that sentence-transformers reads from 2 to 6.
 
-    The weights of Dense modules are not among them; their folders are those of `dense_folders`.
-
-    Args:
-        layout: The layout to write down.
-        hidden_size: Size of the hidden states.
-
-    Returns:
-        The content of each JSON file, by its path in the folder.
+    They are the content of each JSON file by its path in the folder. The weights of Dense modules are not among them;
+    their folders are those of `dense_folders`.
     """
     files: dict[str, Any] = {
         "sentence_bert_config.json": {"max_seq_length": layout.max_length, "do_lower_case": layout.do_lower_case},
@@ -221,7 +182,7 @@ def _read(path: Path, problems: list[Problem]) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError) as error:  # brackets thousands of levels deep
-        problems.append(Problem(str(path), f"not valid JSON: {error}", "JSON", "fetch the file again"))
+        problems.append(Problem(str(path), f"not valid JSON: {error}", "JSON", _AGAIN))
         return None
 
 
@@ -255,26 +216,23 @@ def _stays_inside(path: Any) -> bool:
     return plain and not Path(path).is_absolute() and ".." not in re.split(r"[/\\]", path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pooling:
-    modes: str = "mean"
-    include_prompt: bool = True
+def _pooling(path: Path, problems: list[Problem]) -> tuple[str, bool]:
+    """Return the poolings that the file asks for, and whether tokens of a prompt count.
 
-
-def _pooling(path: Path, problems: list[Problem]) -> _Pooling:
-    """Return the poolings that the file asks for: a flag for each, or from sentence-transformers 6 on their names."""
+    It has a flag for each pooling, or from sentence-transformers 6 on their names.
+    """
     config = _object(path, "a pooling mode", problems)
     if config is None:
-        return _Pooling()
+        return "mean", True
     named = config.get("pooling_mode") or [mode for mode, pooling in POOLINGS.items() if config.get(pooling.flag)]
     modes = list(map(str, (named or ["mean"]) if isinstance(named, list) else [named]))  # mean: the peer's default, too
     if not set(modes) <= set(POOLINGS):
         expected = f"one or several of {', '.join(POOLINGS)}"
         problems.append(Problem(str(path), f"the pooling {' + '.join(modes)}", expected, _PLAIN))
-    return _Pooling("+".join(modes), config.get("include_prompt", True) is not False)
+    return "+".join(modes), config.get("include_prompt", True) is not False
 
 
-def _plain_pooling(folder: Path, problems: list[Problem]) -> _Pooling:
+def _plain_pooling(folder: Path, problems: list[Problem]) -> str:
     """Return how sentence-transformers pools the tokens of a folder without modules."""
     tokenizer = _read(folder / "tokenizer_config.json", [])
     templates = [folder / name for name in ("chat_template.jinja", "chat_template.json") if (folder / name).exists()]
@@ -285,10 +243,10 @@ def _plain_pooling(folder: Path, problems: list[Problem]) -> _Pooling:
         problems.append(Problem(place, found, "an encoder of plain sentences", repair))
     config = _read(folder / "config.json", [])  # loading the encoder says what is wrong with it
     if not isinstance(config, dict) or not config.get("is_causal", True):
-        return _Pooling()
+        return "mean"
     names = config.get("architectures")
     causal = isinstance(names, list) and bool(names) and str(names[0]).endswith("ForCausalLM")
-    return _Pooling("lasttoken" if causal else "mean")
+    return "lasttoken" if causal else "mean"
 
 
 def _dense(folder: Path, path: str, problems: list[Problem]) -> DenseSpec | None:
@@ -326,16 +284,10 @@ def _dense_weights(folder: Path) -> list[Problem]:
 def _check_embedding_only(path: Path, problems: list[Problem]) -> None:
     """Refuse a module that works on something else than the sentence's embedding."""
     config = _read(path, problems)
-    names = (
-        {key: config.get(key) for key in ("module_input_name", "module_output_name")}
-        if isinstance(config, dict)
-        else {}
-    )
-    problems += [
-        Problem(str(path), f"{key}: {name!r}", "sentence_embedding", _PLAIN)
-        for key, name in names.items()
-        if name not in (None, "sentence_embedding")
-    ]
+    for key in ("module_input_name", "module_output_name"):
+        name = config.get(key) if isinstance(config, dict) else None
+        if name not in (None, "sentence_embedding"):
+            problems.append(Problem(str(path), f"{key}: {name!r}", "sentence_embedding", _PLAIN))
 
 
 def _object(path: Path, expected: str, problems: list[Problem]) -> dict[str, Any] | None:
@@ -377,15 +329,12 @@ def _prompts(path: Path, problems: list[Problem]) -> tuple[dict[str, str], str |
 
 def _transformer_settings(folder: Path, problems: list[Problem]) -> dict[str, Any]:
     """Return ``sentence_bert_config.json``, or its sibling that old releases named after another family."""
-    for path in sorted(
-        folder.glob("sentence_*_config.json"), key=lambda path: path.name != "sentence_bert_config.json"
-    ):
-        settings = _read(path, problems)
-        if isinstance(settings, dict):
-            problems += _setting_problems(path, settings)
-            return settings
+    paths = sorted(folder.glob("sentence_*_config.json"), key=lambda path: path.name != "sentence_bert_config.json")
+    settings = _read(paths[0], problems) if paths else None
+    if not isinstance(settings, dict):
         return {}
-    return {}
+    problems += _setting_problems(paths[0], settings)
+    return settings
 
 
 def _setting_problems(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
@@ -415,7 +364,7 @@ def _stated_limit(folder: Path, settings: dict[str, Any], problems: list[Problem
     if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
         return limit
     place = f"{folder / 'sentence_bert_config.json'}: max_seq_length"
-    problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", "fetch the file again"))
+    problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", _AGAIN))
     return None
 
 

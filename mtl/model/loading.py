@@ -49,16 +49,12 @@ SUPPORTED_FAMILIES: Final = (
 def load_backbone(folder: Path) -> PreTrainedModel:
     """Load the encoder in ``folder``, in evaluation mode; where the family allows it with fused attention (SDPA).
 
-    Args:
-        folder: A folder in the hub's layout.
-
     Returns:
         The bare model: embeddings and layers in float32, without a pooler.
 
     Raises:
         ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or
-            the
-            folder holds what is not allowed there (see `check_files`).
+            the folder holds what is not allowed there (see `check_files`).
     """
     check_files(folder)
     check_sizes(folder)
@@ -92,11 +88,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 
 
 def load_dense(module: nn.Module, path: Path) -> None:
-    """Load the weights of a Dense module, in place.
-
-    Args:
-        module: The module.
-        path: Its safetensors.
+    """Load the weights of a Dense module from its safetensors, in place.
 
     Raises:
         ModelError: The file is damaged, or holds other tensors.
@@ -208,13 +200,8 @@ def positions(backbone: nn.Module) -> int | None:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer in ``folder``; its texts are lower-cased first where the folder's layout says so.
 
-    Truncation and padding that were saved with it (all-MiniLM-L6-v2 pads every text to 128 tokens) are taken off.
-
-    Args:
-        folder: A folder in the hub's layout.
-
-    Returns:
-        A fast tokenizer with a padding token.
+    It is a fast one with a padding token. Truncation and padding that were saved with it (all-MiniLM-L6-v2 pads every
+    text to 128 tokens) are taken off.
 
     Raises:
         ModelError: There is no tokenizer that can be read, it is a slow one, it cannot pad, or the folder holds what

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -76,28 +76,20 @@ class MultiTaskNetwork(nn.Module):
             return [self.head(name.removeprefix("heads."))]
         return self.encoder.layer_modules(name)
 
-    def layer_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters of a layer with their full names in this network."""
-        yield from self._head_parameters(name) if name.startswith("heads.") else self._named_by_encoder_layer()[name]
+    def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters of a layer with their full names in this network."""
+        return self.named_by_layer()[name]
 
     def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Return the parameters of every layer of `layer_names`, as `layer_parameters` gives them, in one go."""
-        of_encoder = self._named_by_encoder_layer()
-        return {
-            name: list(self._head_parameters(name)) if name.startswith("heads.") else of_encoder[name]
-            for name in self.layer_names
+        """Return the parameters of every layer of `layer_names`, with their full names in this network, in one pass."""
+        named = {
+            layer: [(f"encoder.{name}", parameter) for name, parameter in of_layer]
+            for layer, of_layer in self.encoder.named_by_layer().items()
         }
-
-    def _head_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        task = name.removeprefix("heads.")
-        for parameter_name, parameter in self.head(task).named_parameters():
-            yield f"heads.{_key(task)}.{parameter_name}", parameter
-
-    def _named_by_encoder_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        return {
-            layer: [(f"encoder.{name}", parameter) for name, parameter in named]
-            for layer, named in self.encoder.named_by_layer().items()
-        }
+        for task in self.tasks:
+            of_head = self.head(task).named_parameters()
+            named[f"heads.{task}"] = [(f"heads.{_key(task)}.{name}", parameter) for name, parameter in of_head]
+        return {layer: named[layer] for layer in self.layer_names}
 
 
 def _key(task: str) -> str:

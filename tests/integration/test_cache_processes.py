@@ -261,7 +261,7 @@ with ActivationStore(folder, "a", dim) as store, store.computing():
     lent = store.rows(keys)
 for start in range(0, rows, 4096):
     which = (np.arange(start, min(start + 4096, rows)) * 7919) % rows
-    assert (lent.gather(which)[:, 0] == which).all()
+    assert (lent.gather(which)[0][:, 0] == which).all()
     most = max(most, private())
 print(most - before)
 """

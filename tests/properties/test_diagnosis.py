@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from mtl.diagnosis.cross_validation import stratified_folds
 from mtl.diagnosis.data_need import gains
 from mtl.diagnosis.duplicates import normalized
-from mtl.diagnosis.suspects import confident_joint, off_diagonal, rank_suspects
+from mtl.diagnosis.suspects import confident_joint, rank_suspects
 
 
 @st.composite
@@ -41,7 +41,7 @@ def test_the_order_of_the_classes_does_not_matter(case: tuple[np.ndarray, np.nda
     renamed = confident_joint(probabilities[:, order], np.argsort(order)[labels])
     joint = confident_joint(probabilities, labels)
     assert renamed.diagonal().tolist() == joint.diagonal()[order].tolist()
-    assert off_diagonal(renamed) == off_diagonal(joint)
+    assert renamed.sum() == joint.sum()
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 2**32), st.integers(2, 6))

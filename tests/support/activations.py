@@ -48,11 +48,12 @@ def present(store: ActivationStore, numbers: Sequence[int]) -> list[int]:
     rows = store.rows([key(number) for number in there])
     if store.layout.ragged:
         lengths = [length(number) for number in there]
-        found, counts = rows.gather_ragged(range(len(there)))
+        found, counts = rows.gather(range(len(there)))
+        assert counts is not None
         assert counts.tolist() == lengths
         np.testing.assert_array_equal(found, vectors(there, lengths))
     else:
-        np.testing.assert_array_equal(rows.gather(range(len(there))), vectors(there))
+        np.testing.assert_array_equal(rows.gather(range(len(there)))[0], vectors(there))
     return there
 
 

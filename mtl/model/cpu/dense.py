@@ -54,7 +54,7 @@ def in_order(weight: Tensor, rows: int) -> Tensor:
 
 def has_graph(*tensors: Tensor | None) -> bool:
     """Whether a result of these tensors becomes part of a graph."""
-    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _takes(*tensors: Tensor) -> bool:
@@ -64,8 +64,8 @@ def _takes(*tensors: Tensor) -> bool:
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     algorithm = "none" if activation == "gelu" else ""  # "none": without an approximation of erf
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
-    return found
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+    return product
 
 
 @functools.cache
@@ -78,11 +78,11 @@ def _available() -> bool:
         x, weight = x.view(4, 8), weight.view(6, 8)
         try:
             ordered = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
-            found = [_by_onednn(x, weight, bias, "none"), _by_onednn(x, ordered, bias, "gelu")]
+            products = [_by_onednn(x, weight, bias, "none"), _by_onednn(x, ordered, bias, "gelu")]
         except (AttributeError, RuntimeError, TypeError):
             return False
         plain = F.linear(x, weight, bias)
         return all(
-            bool((each - expected).abs().max() < _NO_CHANCE)
-            for each, expected in zip(found, (plain, F.gelu(plain)), strict=True)
+            bool((product - expected).abs().max() < _NO_CHANCE)
+            for product, expected in zip(products, (plain, F.gelu(plain)), strict=True)
         )

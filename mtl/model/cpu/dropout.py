@@ -62,8 +62,8 @@ def fast_dropout(x: Tensor, p: float) -> Tensor:
         return x
     if p >= 1 or x.device.type != "cpu" or x.dtype == torch.float64:
         return nn.functional.dropout(x, p)
-    found: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
-    return found
+    dropped: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
+    return dropped
 
 
 class FastDropout(nn.Dropout):
@@ -76,6 +76,6 @@ class FastDropout(nn.Dropout):
 
 def use_fast_dropout(module: nn.Module) -> None:
     """Turn every ``nn.Dropout`` below ``module`` into a `FastDropout`, in place."""
-    for each in module.modules():
-        if type(each) is nn.Dropout and not each.inplace:
-            each.__class__ = FastDropout
+    for part in module.modules():
+        if type(part) is nn.Dropout and not part.inplace:
+            part.__class__ = FastDropout

@@ -37,11 +37,7 @@ _PRODUCTS = ("projections", "attended", "inner", "outer")
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer:
-    """The modules of one layer by their part in it, whatever the family calls them.
-
-    Attributes:
-        ready: For each product of the layer weight and bias as they are multiplied, see `made_ready`.
-    """
+    """The modules of one layer by their part in it, whatever the family calls them."""
 
     query: nn.Linear
     key: nn.Linear
@@ -56,6 +52,7 @@ class PackedLayer:
     outer_dropout: nn.Dropout
     outer_norm: nn.LayerNorm
     heads: int
+    # For each product of the layer weight and bias as they are multiplied, see `made_ready`
     ready: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -88,10 +85,11 @@ class PackedLayer:
 
     def made_ready(self, dtype: torch.dtype) -> Self:
         """Return the layer with its weights cast, stacked and put in order once, for many passes without a graph."""
-        found = {name: self._parameters(name, dtype) for name in _PRODUCTS}
-        return replace(
-            self, ready={name: (in_order(weight, _USUAL_TOKENS), bias) for name, (weight, bias) in found.items()}
-        )
+        ready = {}
+        for name in _PRODUCTS:
+            weight, bias = self._parameters(name, dtype)
+            ready[name] = in_order(weight, _USUAL_TOKENS), bias
+        return replace(self, ready=ready)
 
     def _parameters(self, product: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return weight ``(out, in)`` and bias ``(out,)`` of a product, in the type to compute in."""
@@ -99,7 +97,7 @@ class PackedLayer:
             return self.ready[product]
         if product == "projections":
             three = (self.query, self.key, self.value)
-            return _stacked(dtype, *(each.weight for each in three)), _stacked(dtype, *(each.bias for each in three))
+            return _stacked(dtype, *(part.weight for part in three)), _stacked(dtype, *(part.bias for part in three))
         layer = getattr(self, product)
         return layer.weight.to(dtype), layer.bias.to(dtype)
 
@@ -133,12 +131,12 @@ class PackedLayer:
         three = (self.query, self.key, self.value)
         projected = linear(hidden, *self._parameters("projections", hidden.dtype))  # (T + F, 3H)
         if any(map(has_adapter, three)):
-            each = zip(projected.chunk(3, dim=-1), three, strict=True)
-            projected = torch.cat([adapted(hidden, part, layer) for part, layer in each], dim=-1)
-        found = [self._attend(projected[group.tokens], group, bias) for group in packing.groups]
+            parts = zip(projected.chunk(3, dim=-1), three, strict=True)
+            projected = torch.cat([adapted(hidden, part, layer) for part, layer in parts], dim=-1)
+        contexts = [self._attend(projected[group.tokens], group, bias) for group in packing.groups]
         if packing.copies:
-            found.append(hidden.new_zeros(packing.copies, found[0].shape[-1]))
-        return found[0] if len(found) == 1 else torch.cat(found)
+            contexts.append(hidden.new_zeros(packing.copies, contexts[0].shape[-1]))
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
     def _attend(self, projected: Tensor, group: RowGroup, bias: Tensor | None) -> Tensor:
         """Return the context ``(T_g, H)`` of the rows of a group; see Vaswani et al. 2017, equation 1."""

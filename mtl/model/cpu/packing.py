@@ -48,10 +48,10 @@ def equal_groups(lengths: Tensor, most: int) -> list[tuple[Tensor, int]] | None:
     Returns:
         For each group its rows, long ones first, and their length; nothing where there are more groups.
     """
-    found = sorted(set(lengths.tolist()), reverse=True)
-    if not 0 < len(found) <= most:
+    distinct = sorted(set(lengths.tolist()), reverse=True)
+    if not 0 < len(distinct) <= most:
         return None
-    return [((lengths == length).nonzero().squeeze(1), length) for length in found]
+    return [((lengths == length).nonzero().squeeze(1), length) for length in distinct]
 
 
 _LEAST_STEP = 8
@@ -59,24 +59,16 @@ _LEAST_STEP = 8
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows of similar length, which attend in one padded block.
+    """Rows of similar length, which attend in one padded block."""
 
-    Attributes:
-        tokens: Where their tokens stand among the packed ones.
-        rows: The number of rows, ``B_g``.
-        longest: Tokens of the longest of them, ``S_g``.
-        index: For each place of the padded block the token that stands there, within ``tokens``, int64,
-            ``(B_g * S_g,)``; any of them at padding. Nothing where there is no padding.
-        inverse: For each token its place in the padded block, int64, ``(T_g,)``.
-        real: True at real tokens, ``(B_g, S_g)``.
-    """
-
-    tokens: slice
-    rows: int
-    longest: int
+    tokens: slice  # where their tokens stand among the packed ones
+    rows: int  # the number of rows, ``B_g``
+    longest: int  # tokens of the longest of them, ``S_g``
+    # For each place of the padded block the token that stands there, within ``tokens``, int64, ``(B_g * S_g,)``; any of
+    # them at padding. Nothing where there is no padding.
     index: Tensor | None
-    inverse: Tensor
-    real: Tensor
+    inverse: Tensor  # for each token its place in the padded block, int64, ``(T_g,)``
+    real: Tensor  # true at real tokens, ``(B_g, S_g)``
 
     def pad(self, packed: Tensor) -> Tensor:
         """Return the padded block ``(B_g * S_g, C)`` of packed tokens ``(T_g, C)``; padding holds any real token."""
@@ -99,16 +91,11 @@ class Packing:
     """The order of a batch's real tokens: row after row, long rows first, in groups of similar length.
 
     Behind them stand copies of the first one, which nothing attends to or looks at: `filled` says how many and why.
-
-    Attributes:
-        places: Where each packed token stands in the flat batch, int64, ``(T,)``.
-        groups: The rows, in the packed order.
-        copies: How many copies stand behind the packed tokens, F.
     """
 
-    places: Tensor
-    groups: list[RowGroup]
-    copies: int
+    places: Tensor  # where each packed token stands in the flat batch, int64, ``(T,)``
+    groups: list[RowGroup]  # the rows, in the packed order
+    copies: int  # how many copies stand behind the packed tokens, F
 
     @classmethod
     def of(cls, mask: Tensor, equal: int = 1) -> Self:

@@ -126,7 +126,7 @@ def test_what_rows_are_lent_from_stays(tmp_path: Path) -> None:
     del store
     for name in ("b", "c", "d"):
         source(tmp_path, name, age=1)
-    assert rows.gather([0]).tolist() == [[1, 0, 1]]
+    assert rows.gather([0])[0].tolist() == [[1, 0, 1]]
     assert old.exists()
     del rows
     source(tmp_path, "e", age=0)
@@ -222,7 +222,7 @@ def test_a_source_that_cannot_be_removed_is_named(
 def test_many_rows_of_one_number(tmp_path: Path) -> None:
     with ActivationStore(tmp_path, "a", 1, limit_bytes=10**6) as store:
         store.append([key(at) for at in range(1000)], None, np.arange(1000, dtype=np.float32)[:, None])
-        found = store.rows([key(999), key(5)]).gather([0, 1])
+        found = store.rows([key(999), key(5)]).gather([0, 1])[0]
         assert found.tolist() == [[999], [5]]
 
 

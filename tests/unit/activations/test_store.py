@@ -104,7 +104,7 @@ def test_a_text_that_comes_twice_is_missing_once_and_stored_once(tmp_path: Path)
         add(opened, [7, 7, 8])
         add(opened, [8, 9])
         rows = opened.rows(keys)
-        np.testing.assert_array_equal(rows.gather(range(5)), vectors([7, 8, 7, 9, 8]))
+        np.testing.assert_array_equal(rows.gather(range(5))[0], vectors([7, 8, 7, 9, 8]))
         assert sum(file.stat().st_size for file in files(opened, ".values")) == 3 * DIM * 4
 
 
@@ -119,12 +119,12 @@ def test_gathering_equals_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         plain, lengths = vectors(range(50)), [length(number) for number in range(50)]
         for indices in ([], [3], [-1, 0], random.integers(0, 50, 200)):
             picked = np.arange(50)[np.array(indices, int)].tolist()
-            np.testing.assert_array_equal(fixed.rows(keys).gather(indices), plain[picked])
-            found, counts = variable.rows(keys).gather_ragged(indices)
+            np.testing.assert_array_equal(fixed.rows(keys).gather(indices)[0], plain[picked])
+            found, counts = variable.rows(keys).gather(indices)
             np.testing.assert_array_equal(found, vectors(picked, [lengths[at] for at in picked]))
             assert counts.tolist() == [lengths[at] for at in picked]
         assert variable.rows(keys).lengths.tolist() == lengths
-        np.testing.assert_array_equal(fixed.rows(keys).gather_ragged([4, 2])[0], plain[[4, 2]])
+        np.testing.assert_array_equal(fixed.rows(keys).gather([4, 2])[0], plain[[4, 2]])
 
 
 def test_more_files_than_are_mapped_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_rows_stay_valid_when_the_store_is_closed_and_in_another_process(tmp_pat
     assert isinstance(copy, Rows)
     for each in (rows, copy):
         assert len(each) == 2
-        np.testing.assert_array_equal(each.gather([0, 1]), vectors([3, 1]))
+        np.testing.assert_array_equal(each.gather([0, 1])[0], vectors([3, 1]))
 
 
 def test_sources_do_not_mix(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_keys_in_an_array(tmp_path: Path) -> None:
     with store(tmp_path) as opened:
         opened.append(keys[[0, 2]], None, vectors([5, 6]))
         assert opened.missing(keys) == [1]
-        np.testing.assert_array_equal(opened.rows(keys[[2]]).gather([0]), vectors([6]))
+        np.testing.assert_array_equal(opened.rows(keys[[2]]).gather([0])[0], vectors([6]))
 
 
 def test_the_key_is_of_the_token_ids() -> None:
@@ -200,8 +200,9 @@ def test_no_rows_at_all(tmp_path: Path, ragged: bool) -> None:
         add(opened, [])
         assert opened.missing([]) == []
         assert len(opened.rows([])) == 0
-        found, counts = opened.rows([]).gather_ragged([])
-        assert (found.shape, counts.shape) == ((0, DIM), (0,))
+        found, counts = opened.rows([]).gather([])
+        assert found.shape == (0, DIM)
+        assert counts is None or counts.shape == (0,)
         assert not files(opened, ".index")
 
 
@@ -249,8 +250,6 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the store .* is closed"):
         fixed.missing(two)
     add(variable, [1])
-    with pytest.raises(ValueError, match=r"^these rows are of variable length: use gather_ragged$"):
-        variable.rows([key(1)]).gather([0])
     variable.close()
 
 

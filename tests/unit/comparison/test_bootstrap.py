@@ -11,7 +11,6 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from mtl.comparison import bootstrap
 from mtl.comparison.bootstrap import (
-    Answers,
     SeedNoise,
     holm,
     p_value,
@@ -31,11 +30,13 @@ from mtl.evaluation.runs import Outcomes, Record
 ROWS, CLASSES = 60, 3
 
 
-def answers(seed: int, right: float = 0.7, rows: int = ROWS) -> Answers:
+LABELS = np.arange(ROWS) % CLASSES
+
+
+def predictions(seed: int, right: float = 0.7, labels: np.ndarray = LABELS) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    labels = np.arange(rows) % CLASSES
-    other = generator.integers(0, CLASSES, rows)
-    return Answers(labels, np.where(generator.random(rows) < right, labels, other), CLASSES)
+    other = generator.integers(0, CLASSES, len(labels))
+    return np.where(generator.random(len(labels)) < right, labels, other)
 
 
 def drawn_rows(resamples: int, seed: int, rows: int = ROWS) -> list[np.ndarray]:
@@ -48,11 +49,11 @@ def test_every_resample_draws_as_many_rows_as_there_are() -> None:
 
 
 def test_measures_equal_those_of_the_drawn_rows_looked_at_one_by_one() -> None:
-    runs = [answers(seed) for seed in range(3)]
-    found = resampled(runs, [0, 2], 40, [7])
-    for run, values in zip(runs, found, strict=True):
-        for at, rows in enumerate(drawn_rows(40, seed=7)):
-            true, predicted = run.labels[rows], run.predicted[rows]
+    runs = [predictions(seed) for seed in range(3)]
+    samples = resampled(LABELS, runs, CLASSES, [0, 2], 40, [7])
+    for run, values in zip(runs, samples, strict=True):
+        for at, rows in enumerate([np.arange(ROWS), *drawn_rows(40, seed=7)]):  # the observed rows first
+            true, predicted = LABELS[rows], run[rows]
             f1 = f1_score(true, predicted, labels=range(CLASSES), average=None, zero_division=0)
             expected = {
                 "accuracy": accuracy_score(true, predicted),
@@ -66,21 +67,21 @@ def test_few_rows_at_a_time_give_what_all_at_once_give(monkeypatch: pytest.Monke
     monkeypatch.setattr(bootstrap, "_CELLS", 7 * ROWS)
     sizes = [len(part) for part in weights(ROWS, 20, [1])]
     assert sizes == [7, 7, 6]
-    in_parts = resampled([answers(1)], [], 20, [1])[0]["macro_f1"]
+    in_parts = resampled(LABELS, [predictions(1)], CLASSES, [], 20, [1])[0]["macro_f1"]
     monkeypatch.undo()
-    assert np.array_equal(in_parts, resampled([answers(1)], [], 20, [1])[0]["macro_f1"])
+    assert np.array_equal(in_parts, resampled(LABELS, [predictions(1)], CLASSES, [], 20, [1])[0]["macro_f1"])
 
 
 def test_a_class_that_no_resample_holds_counts_with_f1_0() -> None:
-    run = Answers(np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64), 2)
-    assert resampled([run], [], 10, [1])[0]["macro_f1"].tolist() == [0.5] * 10
+    zeros = np.zeros(5, dtype=np.int64)
+    assert resampled(zeros, [zeros], 2, [], 10, [1])[0]["macro_f1"].tolist() == [0.5] * 11
 
 
 def test_interval_and_p_value_agree_with_a_plain_bootstrap() -> None:
     """Another generator, a loop over resamples, F1 from its definition: the same distribution, up to chance."""
-    first, second = answers(1, 0.85), answers(2, 0.7)
-    one, other = resampled([first, second], [], 4000, [3])
-    quick = one["macro_f1"] - other["macro_f1"]
+    first, second = predictions(1, 0.85), predictions(2, 0.7)
+    one, other = resampled(LABELS, [first, second], CLASSES, [], 4000, [3])
+    quick = (one["macro_f1"] - other["macro_f1"])[1:]
     generator = np.random.default_rng(99)
     plain = np.empty(1500)
     for at in range(len(plain)):
@@ -90,9 +91,9 @@ def test_interval_and_p_value_agree_with_a_plain_bootstrap() -> None:
     assert p_value(quick) == pytest.approx(p_value(plain), abs=0.06)
 
 
-def _macro_f1(run: Answers, rows: np.ndarray) -> float:
+def _macro_f1(run: np.ndarray, rows: np.ndarray) -> float:
     """Return macro-F1 from the definition: precision and recall of each class."""
-    true, predicted = run.labels[rows], run.predicted[rows]
+    true, predicted = LABELS[rows], run[rows]
     scores = []
     for each in range(CLASSES):
         hits = np.sum((true == each) & (predicted == each))
@@ -103,11 +104,11 @@ def _macro_f1(run: Answers, rows: np.ndarray) -> float:
 
 def test_equally_good_models_are_rarely_called_different() -> None:
     """At the level 0.05 about one in twenty is; 200 trials leave it below 0.1 by a wide margin."""
-    called = 0
+    called, labels = 0, np.arange(150) % CLASSES
     for trial in range(200):
-        pair = [answers(1000 + 2 * trial, rows=150), answers(1001 + 2 * trial, rows=150)]
-        one, other = resampled(pair, [], 300, [trial])
-        called += p_value(one["macro_f1"] - other["macro_f1"]) < 0.05
+        pair = [predictions(seed, labels=labels) for seed in (1000 + 2 * trial, 1001 + 2 * trial)]
+        one, other = resampled(labels, pair, CLASSES, [], 300, [trial])
+        called += p_value((one["macro_f1"] - other["macro_f1"])[1:]) < 0.05
     assert called < 20
 
 
@@ -215,8 +216,8 @@ def test_pairs_of_equal_scenarios_are_rarely_called_different_from_their_predict
     for _ in range(trials):
         true = generator.integers(0, 2, rows)
         pair = [scenario(name, true) for name in ("one", "other")]
-        found = PairedBootstrap(pair, {"topic": []}, 200).difference(pair[0], pair[1], "macro_f1", ["topic"])
-        assert found is not None
-        assert found.over_seeds
-        called += p_value(found.values) < 0.05
+        difference = PairedBootstrap(pair, ["topic"], {"topic": []}, 200).difference(*pair, "topic", "macro_f1")
+        assert difference is not None
+        assert difference.over_seeds
+        called += difference.p < 0.05
     assert called / trials < 0.06

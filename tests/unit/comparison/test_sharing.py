@@ -151,8 +151,8 @@ def test_every_output_has_it(compared: Comparison, tmp_path: Path, capsys: pytes
     shown = capsys.readouterr().out
     assert "Sharing the encoder" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    outputs.write_comparison_json(tmp_path / "c.json", compared, advice)
-    written = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["sharing"]
+    outputs.write(tmp_path, compared)
+    written = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))["sharing"]
     assert {(each["task"], each["measure"], each["real"]) for each in written} == {
         ("mood", "accuracy", True),
         ("mood", "macro_f1", True),

@@ -57,13 +57,6 @@ def test_rows_of_one_length_are_a_plain_shuffle() -> None:
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.1
 
 
-def test_unshuffled_passes_are_all_the_same_and_in_order() -> None:
-    stream = TaskStream("a", np.ones(7, int), 3, None, seed=0, shuffle=False)
-
-    for number in (0, 1, 5):
-        assert [batch.tolist() for batch in stream.batches_of(number)] == [[0, 1, 2], [3, 4, 5], [6]]
-
-
 @pytest.mark.parametrize("pool", [1, 3, 50])
 def test_all_passes_have_the_same_number_of_batches(pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "POOL_BATCHES", pool)

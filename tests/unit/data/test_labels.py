@@ -22,7 +22,6 @@ def test_labels_found_are_sorted(tmp_path: Path) -> None:
     labels = LabelSet.found_in(examples_of(tmp_path, "pos", "neg", "pos", "mixed"))
     assert labels.names == tuple(labels) == ("mixed", "neg", "pos")
     assert len(labels) == 3
-    assert [labels.index(name) for name in labels] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -59,14 +58,6 @@ def test_ids_of_unknown_labels_name_each_once(tmp_path: Path) -> None:
 
 def test_unknown_labels_of_rows_that_are_not_selected_do_no_harm(tmp_path: Path) -> None:
     assert LabelSet(("pos",)).ids(examples_of(tmp_path, "odd", "pos").select([1])).tolist() == [0]
-
-
-def test_index_of_an_unknown_label() -> None:
-    labels = LabelSet(("negative", "positive"))
-    with pytest.raises(ValueError, match=r"^no label 'postive' among negative, positive; did you mean positive\?$"):
-        labels.index("postive")
-    with pytest.raises(ValueError, match=r"^no label 'x' among negative, positive$"):
-        labels.index("x")
 
 
 def test_label_sets_that_are_none() -> None:

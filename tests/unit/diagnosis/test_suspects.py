@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
-from mtl.diagnosis.suspects import confident_joint, off_diagonal, rank_suspects
+from mtl.diagnosis.suspects import confident_joint, rank_suspects
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.7, 0.3], [0.4, 0.6]])
 LABELS = np.array([0, 0, 0, 1, 1, 1])
@@ -13,7 +13,7 @@ def test_the_confident_joint_by_hand() -> None:
     """Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.7 + 0.3 + 0.6) / 3 = 0.533."""
     joint = confident_joint(PROBABILITIES, LABELS)
     assert joint.tolist() == [[2, 1], [1, 2]]
-    assert off_diagonal(joint) == 2
+    assert rank_suspects(PROBABILITIES, LABELS).count == 2
 
 
 def test_a_row_that_reaches_no_threshold_is_not_counted() -> None:

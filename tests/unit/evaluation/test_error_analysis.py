@@ -77,8 +77,7 @@ def test_a_mistake_whose_neighbours_have_the_predicted_class_is_in_doubt() -> No
 
 
 def test_neighbours_in_blocks_are_those_of_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errors, "_CHUNK", 7)
-    monkeypatch.setattr(errors, "_BANK_CHUNK", 11)
+    monkeypatch.setattr(errors, "_BLOCK", 11)
     random = np.random.default_rng(0)
     queries, bank = random.normal(size=(30, 5)), random.normal(size=(100, 5))
     bank[40:43] = bank[3]  # of equal ones the first
