@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -154,7 +155,10 @@ def _loaded(spec: DatasetSpec) -> Any:
         if spec.config is not None:
             expected = "null: a data set that save_to_disk wrote has one configuration"
             raise DataError(Problem(spec.key("config"), repr(spec.config), expected))
-        return datasets.load_from_disk(folder)
+        loaded = datasets.load_from_disk(folder, keep_in_memory=False)
+        parts = loaded.values() if isinstance(loaded, dict) else [loaded]
+        _check_own(spec, folder, (file["filename"] for part in parts for file in part.cache_files))
+        return loaded
     except DataError:
         raise
     except Exception as error:  # pandas, pyarrow, fsspec and the hub's client have errors of their own
@@ -162,26 +166,60 @@ def _loaded(spec: DatasetSpec) -> Any:
 
 
 def _loaded_within(folder: Path | None, spec: DatasetSpec) -> Any:
-    """Return the data set of a local folder, or of the hub, unless its ``README.md`` names other files of this machine.
+    """Return the data set of a local folder, or of the hub, unless its ``README.md`` names other files.
 
     `datasets` would read them: a data set of somebody else could bring private files into a report.
     """
     import datasets
 
     name = spec.name if folder is None else str(folder)
-    builder = datasets.load_dataset_builder(name, spec.config, revision=spec.revision)
-    paths = [path for files in (builder.config.data_files or {}).values() for path in files]
-    local = [path for path in (str(path).rpartition("::")[2] for path in paths) if "://" not in path]
-    outside = [path for path in local if folder is None or not _lies_in(folder, path)]
-    if outside:
-        found = f"{spec.name}, whose README.md names {listed(sorted(set(outside)), 4)}"
-        raise DataError(Problem(spec.key("dataset"), found, "a data set that names files of its own only"))
+    with _without_addresses(spec):
+        builder = datasets.load_dataset_builder(name, spec.config, revision=spec.revision)
+    _check_own(spec, folder, (path for files in (builder.config.data_files or {}).values() for path in files))
     builder.download_and_prepare()
     return builder.as_dataset()
 
 
-def _lies_in(folder: Path, path: str) -> bool:
+@contextmanager
+def _without_addresses(spec: DatasetSpec) -> Iterator[None]:
+    """Refuse addresses among the files that a data set names, before `datasets` asks fsspec for them.
+
+    Protocols of fsspec read other files (``local://``) and other machines, and ``reference://`` renders templates of a
+    file, which ran any code before fsspec put them into a sandbox.
+    """
+    from datasets import data_files
+
+    resolve = data_files.resolve_pattern
+
+    def checked(pattern: str, base_path: str, *arguments: Any, **options: Any) -> list[str]:
+        if re.search("::|://", f"{base_path}/{pattern}".removeprefix("hf://")):
+            raise DataError(_elsewhere(spec, [pattern]))
+        found: list[str] = resolve(pattern, base_path, *arguments, **options)
+        return found
+
+    data_files.resolve_pattern = checked
+    try:
+        yield
+    finally:
+        data_files.resolve_pattern = resolve
+
+
+def _check_own(spec: DatasetSpec, folder: Path | None, paths: Iterable[str]) -> None:
+    """Refuse a data set with files outside its folder, or of the hub with such that are not there."""
+    outside = {str(path) for path in paths if not _is_own(folder, str(path))}
+    if outside:
+        raise DataError(_elsewhere(spec, sorted(outside)))
+
+
+def _is_own(folder: Path | None, path: str) -> bool:
+    if folder is None:
+        return path.startswith("hf://") and ".." not in path.split("/")
     return Path(os.path.abspath(path)).is_relative_to(folder.absolute())  # noqa: PTH100 - a snapshot of the hub has links
+
+
+def _elsewhere(spec: DatasetSpec, places: Sequence[str]) -> Problem:
+    found = f"{spec.name}, which names {listed(places, 4)}"
+    return Problem(spec.key("dataset"), found, "a data set that names files of its own only")
 
 
 def _from_hub(spec: DatasetSpec) -> Any:

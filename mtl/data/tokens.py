@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl.base.errors import ConfigError, Problem
+from mtl.base.errors import ConfigError, ModelError, Problem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +82,7 @@ def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_lengt
 
     Raises:
         ConfigError: ``max_length`` leaves no room for a token of the text.
+        ModelError: The tokenizer is damaged.
     """
     special = tokenizer.num_special_tokens_to_add()
     if max_length <= special:
@@ -136,17 +138,33 @@ def _encode(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
     for chunk in _chunks(texts):
-        rows = tokenizer(
-            _well_formed(chunk),
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        with tokenizing(tokenizer):
+            rows = tokenizer(
+                _well_formed(chunk),
+                truncation=True,
+                max_length=max_length,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         yield np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(lengths.sum())), lengths
+
+
+@contextmanager
+def tokenizing(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Raise a `ModelError` for what a damaged tokenizer raises: bare exceptions, and panics, which are none."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        found = f"the tokenizer fails: {type(error).__name__}: {error}"
+        expected = "a tokenizer that takes any text"
+        raise ModelError(Problem(str(tokenizer.name_or_path), found, expected, "fetch its files again")) from error
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

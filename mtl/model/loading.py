@@ -17,6 +17,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from mtl.base.errors import ModelError, Problem, listed
+from mtl.data.tokens import tokenizing
 from mtl.model.layout import layout
 from mtl.model.untrusted import check_files, check_sizes, stored_shapes
 
@@ -44,6 +45,8 @@ SUPPORTED_FAMILIES: Final = (
     "xlm-roberta",
 )
 """The model types whose embeddings are held equal to those of sentence-transformers by a test."""
+_MOST_GROWTH: Final = 2**16
+"""Far more than the dozen replacements of a real tokenizer, which mostly make one character of one or several."""
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
@@ -217,6 +220,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         found = f"{type(tokenizer).__name__}, {'without a padding token' if tokenizer.is_fast else 'a slow tokenizer'}"
         raise ModelError(Problem(str(folder), found, "a fast tokenizer with a padding token"))
+    _check_growth(folder, tokenizer)
     _check_vocabulary(folder, tokenizer)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -226,14 +230,38 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse ids without an embedding, of the vocabulary and of what is put around every text."""
     try:
         size = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
     except (OSError, ValueError, AttributeError, RecursionError):
         return  # loading the encoder says so
-    highest = max(tokenizer.get_vocab().values(), default=0)
+    with tokenizing(tokenizer):
+        highest = max([*tokenizer.get_vocab().values(), *tokenizer("", verbose=False)["input_ids"]], default=0)
     if isinstance(size, int) and highest >= size:
         found = f"tokens up to {highest}, and config.json has a vocab_size of {size}"
         raise ModelError(Problem(str(folder), found, "a token embedding for each", "fetch the folder again"))
+
+
+def _check_growth(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse a chain of replacements that could make more of a text than fits into memory, each more of the last."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    growth = 1.0 if normalizer is None else _growth(json.loads(normalizer.__getstate__()))
+    if growth > _MOST_GROWTH:
+        found = f"a normalizer that can make a text {growth:,.0f} times as long"
+        expected = f"at most {_MOST_GROWTH:,} times"
+        raise ModelError(Problem(str(folder / "tokenizer.json"), found, expected, "take another model"))
+
+
+def _growth(normalizer: dict[str, Any]) -> float:
+    """Return how many characters a normalizer can make of one."""
+    if normalizer["type"] == "Sequence":
+        return math.prod(map(_growth, normalizer["normalizers"]))
+    if normalizer["type"] == "Prepend":
+        return 1.0 + len(normalizer["prepend"])
+    if normalizer["type"] == "Replace":
+        literal = normalizer["pattern"].get("String")
+        return max(1.0, len(normalizer["content"]) / len(literal)) if literal else 1.0 + len(normalizer["content"])
+    return 1.0
 
 
 def _lower_first(tokenizer: PreTrainedTokenizerFast) -> None:

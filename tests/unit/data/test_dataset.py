@@ -273,20 +273,57 @@ def test_names_that_are_no_data_set(tmp_path: Path, folder: Path) -> None:
     assert f"found:    {folder}, which cannot be loaded (EmptyDatasetError: " in refusal(folder)
 
 
-@pytest.mark.parametrize("place", ["{outside}", "../private.csv", "file://{outside}", "a/../../private.csv"])
+PLACES = ["{outside}", "../private.csv", "a/../../private.csv", "file://{outside}", "local://{outside}"]
+PLACES += ["https://127.0.0.1:9/private.csv", "dir://private.csv::file://{outside.parent}"]
+PLACES += ["reference://x.csv::{outside.parent}/reviews/refs.json"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_data_set_cannot_name_files_outside_its_folder(folder: Path, tmp_path: Path, place: str) -> None:
     outside = tmp_path / "private.csv"
     write_csv(outside, TRAIN)
     (folder / "a").mkdir()
+    (folder / "refs.json").write_text(json.dumps({"x.csv": [str(outside)]}))
     name = place.format(outside=outside)
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{name}'\n---\n")
     message = refusal(folder)
     assert f"{KEY}.dataset" in message
-    assert f"{folder}, whose README.md names" in message
+    assert f"{folder}, which names " in message
     assert message.endswith("expected: a data set that names files of its own only")
     write_csv(folder / "own.csv", TRAIN)
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: 'own.csv'\n---\n")
     assert sum(sizes(load(folder))) == len(TRAIN)
+
+
+def test_a_data_set_is_not_looked_up_at_an_address(folder: Path, tmp_path: Path) -> None:
+    """`reference://` of fsspec up to 2025 ran templates while the data set was only looked for."""
+    begun = tmp_path / "begun"
+    template = f"{{{{ cycler.__init__.__globals__.os.mkdir('{begun}') }}}}x.csv"
+    key = {"key": template, "url": "a", "dimensions": {"i": {"stop": 1}}}
+    (folder / "refs.json").write_text(json.dumps({"version": 1, "gen": [key]}))
+    name = f"reference://x.csv::{folder}/refs.json"
+    for file, mark in (("README.md", "---\n"), (".huggingface.yaml", "")):
+        (folder / file).write_text(f"{mark}configs:\n- config_name: default\n  data_files: '{name}'\n{mark}")
+        assert f"which names {name}" in refusal(folder)
+        assert not begun.exists()
+        (folder / file).unlink()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_saved_data_set_cannot_name_files_outside_its_folder(folder: Path, tmp_path: Path, absolute: bool) -> None:
+    of_classes(TRAIN).save_to_disk(str(folder))
+    (arrow,) = folder.glob("*.arrow")
+    arrow.rename(tmp_path / "private.arrow")
+    state = json.loads((folder / "state.json").read_text())
+    state["_data_files"] = [{"filename": f"{tmp_path if absolute else '..'}/private.arrow"}]
+    (folder / "state.json").write_text(json.dumps(state))
+    assert "private.arrow\n      expected: a data set that names files of its own only" in refusal(folder)
+
+
+def test_a_saved_data_set_cannot_name_splits_outside_its_folder(folder: Path, tmp_path: Path) -> None:
+    of_classes(TRAIN).save_to_disk(str(tmp_path / "private"))
+    (folder / "dataset_dict.json").write_text('{"splits": ["../private"]}')
+    assert "a data set that names files of its own only" in refusal(folder)
 
 
 def test_a_folder_has_no_revision(folder: Path) -> None:

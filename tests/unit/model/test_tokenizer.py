@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtl.base.errors import ModelError, Problem
+from mtl.data.tokens import tokenize
 from mtl.model.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 
 @pytest.fixture
@@ -80,3 +82,66 @@ def test_more_tokens_than_embeddings(own_tiny: Path) -> None:
     assert caught.value.problems == (
         Problem(str(own_tiny), found, "a token embedding for each", "fetch the folder again"),
     )
+
+
+def plain(folder: Path, **changes: Any) -> None:
+    """Let the folder's tokenizer be what ``tokenizer.json`` says, with some parts of it changed."""
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize("token", [999, 2**31])
+def test_an_id_without_embedding_around_each_text(own_tiny: Path, token: int) -> None:
+    around = {"type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", token]}
+    plain(own_tiny, post_processor=around)
+    with pytest.raises(ModelError, match=f"tokens up to {token}, and config.json has a vocab_size of "):
+        load_tokenizer(own_tiny)
+
+
+def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("normalizers", "times"),
+    [
+        ([replacing({"String": "a"}, "aa")] * 30, "1,073,741,824"),
+        ([replacing({"Regex": ""}, "x" * 999)] * 3, "1,000,000,000"),
+        ([{"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "x" * 10**6}]}], "1,000,001"),
+    ],
+)
+def test_a_normalizer_that_blows_texts_up(own_tiny: Path, normalizers: list[Any], times: str) -> None:
+    plain(own_tiny, normalizer={"type": "Sequence", "normalizers": normalizers})
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(own_tiny)
+    assert str(caught.value).splitlines()[1:4] == [
+        f"  {own_tiny}/tokenizer.json",
+        f"      found:    a normalizer that can make a text {times} times as long",
+        "      expected: at most 65,536 times",
+    ]
+
+
+def test_replacements_of_real_tokenizers_are_taken(own_tiny: Path) -> None:
+    spaces = [replacing({"Regex": " {2,}"}, "\u2581"), replacing({"String": "``"}, '"')] * 5
+    plain(own_tiny, normalizer={"type": "Sequence", "normalizers": [*spaces, {"type": "Prepend", "prepend": "\u2581"}]})
+    assert load_tokenizer(own_tiny)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ({"normalizer": replacing({"Regex": "(a+)+$"}, "b")}, "PanicException: "),  # retries without end
+        ({"model": {"type": "Unigram", "vocab": [["b", 0.0]], "unk_id": None}}, "Exception: "),
+    ],
+)
+def test_a_tokenizer_that_fails_on_a_text(own_tiny: Path, part: dict[str, Any], reason: str) -> None:
+    plain(own_tiny, **part)
+    tokenizer = load_tokenizer(own_tiny)
+    with pytest.raises(ModelError) as caught:
+        tokenize(["a" * 60 + " b"], tokenizer, 64)
+    problem = caught.value.problems[0]
+    assert problem.place == str(own_tiny)
+    assert problem.found.startswith(f"the tokenizer fails: {reason}")
+    assert problem.expected == "a tokenizer that takes any text"
