@@ -9,7 +9,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,20 +24,20 @@ from omegaconf import DictConfig
 
 from mtl.base import cli
 from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
-from mtl.base.files import CONF
-from mtl.base.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
+from mtl.base.files import CONF, read_yaml
+from mtl.base.run_folder import CHECKPOINTS, METRICS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
 from mtl.data.problems import plural
+from mtl.evaluation.run_metrics import read_metrics, validation_score
 from mtl.training import interface
 from mtl.training.launchers import refuse_launchers
-from mtl.training.study import Study, plan_study
+from mtl.training.study import JobRecord, Study, plan_study, read_record, score_in
 
 if TYPE_CHECKING:
     from mtl.evaluation.run_summary import JobRow
-    from mtl.evaluation.scoring import Scored
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
@@ -52,11 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     study = plan_study(command)
     jobs: list[JobRow] = []
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> float | None:
+        """Run a job and return its validation score, which a sweeper may optimize."""
         if study is not None or not command.multirun:
-            _job(cfg, study)
-        else:
-            jobs.append(_job_of_sweep(cfg, command.swept))
+            return _job(cfg, study)
+        jobs.append(_job_of_sweep(cfg, command.swept))
+        return validation_score(jobs[-1].reports)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of exiting with code 1
     logging.raiseExceptions = False  # otherwise a traceback for each log line on a full disk
@@ -65,14 +67,18 @@ def main(arguments: Sequence[str]) -> None:
     place = command.folder if study is None else study.folder
     try:
         # before Hydra writes into it: a second run there must not change the first one
-        with nullcontext() if place is None else in_use(place), run_folders.making():
+        with nullcontext() if place is None else in_use(place), run_folders.making() as made:
             run()
     except (HydraException, ValueError) as error:
-        raise _of_hydra(error) from None
+        if not jobs or not all(row.error for row in jobs):  # otherwise a sweeper had no score to optimize
+            raise _of_hydra(error) from None
     except KeyboardInterrupt:
         if study is not None:
             print("the same command continues the study", file=sys.stderr)
         raise
+    if command.multirun and study is None and not jobs:  # a launcher ran them in other processes
+        found = _jobs_in(place or Path(next(iter(made.values()))), command.swept)
+        jobs += sorted(found, key=lambda row: row.number)
     failed = _end_of_sweep(jobs) if study is None else study.end()
     if failed:
         what = "sweep" if study is None else "study"
@@ -89,21 +95,36 @@ def _of_hydra(error: Exception) -> Exception:
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
-    """Do a job of a sweep over some keys; an error ends this job only."""
+    """Do a job of a sweep over some keys and record how it ended; an error ends this job only."""
+    settings = HydraConfig.get()
+    folder, error, started = Path(settings.runtime.output_dir), "", time.perf_counter()
+    try:
+        _job(cfg, None, brief=True)
+    except MtlError as caught:
+        error = str(caught)
+        log.error("this job failed, the sweep continues\n%s", error)
+    JobRecord("failed" if error else "done", "", time.perf_counter() - started, error).write(folder)
+    return _row(int(settings.job.num), settings.overrides.task, swept, folder)
+
+
+def _jobs_in(sweep: Path, swept: Iterable[str]) -> Iterator[JobRow]:
+    """Yield the jobs of a sweep from their folders."""
+    for path in sweep.rglob(".hydra/overrides.yaml"):
+        number = int(read_yaml(path.with_name("hydra.yaml"))["hydra"]["job"]["num"])
+        yield _row(number, read_yaml(path), swept, path.parents[1])
+
+
+def _row(number: int, arguments: Iterable[str], swept: Iterable[str], folder: Path) -> JobRow:
+    """Return a job with its values of the swept keys, from the record in its folder."""
     from mtl.evaluation.run_summary import JobRow
 
-    settings = HydraConfig.get()
-    number, keys = int(settings.job.num), {key.lstrip("+") for key in swept}
-    plain = [str(override).lstrip("+") for override in settings.overrides.task]
-    overrides = " ".join(override for override in plain if override.partition("=")[0] in keys)
-    folder = Path(settings.runtime.output_dir)
-    try:
-        scored = _job(cfg, None, brief=True)
-    except MtlError as error:
-        log.error("this job failed, the sweep continues\n%s", error)
-        return JobRow(number, overrides, folder, error=str(error))
-    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
-    return JobRow(number, overrides, folder, reports)
+    keys = {key.lstrip("+") for key in swept}
+    plain = [str(argument).lstrip("+") for argument in arguments]
+    overrides = " ".join(argument for argument in plain if argument.partition("=")[0] in keys)
+    record = read_record(folder)
+    if record is None or record.error:
+        return JobRow(number, overrides, folder, error=record.error if record else "it did not end: see its train.log")
+    return JobRow(number, overrides, folder, read_metrics(folder / METRICS).tasks)
 
 
 def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
@@ -167,8 +188,8 @@ def _log_into(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
 
 
-def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[str, dict[str, Scored]]:
-    """Run a job and return its scores; those of a study are not returned."""
+def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> float | None:
+    """Run a job and return its validation score; None if it has none, or is a job of a study that failed."""
     settings = HydraConfig.get()
     config = load(cfg)
     folder = Path(settings.runtime.output_dir)
@@ -178,17 +199,17 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[s
         from mtl.training.run import train
 
     if study is None:
-        return train(config, folder, choices, brief=brief)
-    study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True))
-    return {}
+        train(config, folder, choices, brief=brief)
+        return score_in(folder)
+    return study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True))
 
 
-def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def _exits(job: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
     """Turn errors into exit codes inside Hydra, which would print a traceback and exit with 1."""
 
-    def wrapped(cfg: DictConfig) -> None:
+    def wrapped(cfg: DictConfig) -> float | None:
         try:
-            job(cfg)
+            return job(cfg)
         except MtlError as error:
             print(error, file=sys.stderr)
             sys.exit(cli.FAILED)

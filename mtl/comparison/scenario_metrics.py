@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mtl.comparison.scenarios import Scenario
-from mtl.evaluation.run_metrics import Cost
+from mtl.evaluation.run_metrics import Cost, validation_score
 from mtl.evaluation.runs import Record
 
 RARE_SHARE = 0.5
@@ -128,11 +128,8 @@ def _score(run: Record, tasks: Sequence[str]) -> float | None:
 
 def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
     """Return macro-F1 on the validation rows, averaged over the tasks; None unless all runs have it for all tasks."""
-    reports = [[run.metrics.tasks.get(task, {}).get("val") for task in tasks] for run in runs]
-    known = [[report.macro_f1 for report in row if report is not None] for row in reports]
-    if any(len(row) < len(tasks) for row in known):
-        return None
-    return Spread.of(statistics.fmean(row) for row in known)
+    scores = [validation_score({task: run.metrics.tasks.get(task, {}) for task in tasks}) for run in runs]
+    return None if None in scores else Spread.of(scores)
 
 
 def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,22 @@ class CommandLine:
         Raises:
             ConfigError: It cannot be composed, or has invalid values.
         """
+        return self.job(values)[0]
+
+    def job(self, values: Mapping[str, str]) -> tuple[Config, dict[str, str]]:
+        """Return as `configuration`, and the job's choice in each configuration group."""
+        composed, choices = self.composed(values)
+        return _checked(composed), choices
+
+    def composed(self, values: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
+        """Return what the job with these values is composed of, unchecked, and its choice in each group.
+
+        Raises:
+            ConfigError: It cannot be composed.
+        """
         assert self.source is not None, "a command line that only shows something has no jobs"  # noqa: S101
-        lines = [f"{key}={value}" for key, value in values.items()]
-        return _checked(_composed_job([*self.fixed, *lines], self.source))
+        composed = compose([*self.fixed, *(f"{key}={value}" for key, value in values.items())], self.source)
+        return composed, choices_in(composed["hydra"])
 
     def run(self) -> tuple[Path, dict[str, str]]:
         """Return the folder of the only job, and its choice in each configuration group.
@@ -199,6 +213,7 @@ def _check(parsed: _Parsed, composed: _Composed) -> tuple[list[Config], list[Pro
     problems = [*parsed.problems]
     if composed.settings is not None:
         problems += [*_run_folder_problems(composed.settings, parsed.folder_kind), *composed.problems]
+        problems += _sweeper_problems(composed, parsed)
         if len(parsed.source.folders) > 1:
             problems += code_problems(composed.settings)
     configs: list[Config] = []
@@ -206,7 +221,7 @@ def _check(parsed: _Parsed, composed: _Composed) -> tuple[list[Config], list[Pro
     for job in composed.jobs:
         try:
             of_job = [*_beside_the_demo(job)]
-            configs.append(_checked(job))
+            configs.append(_checked(job.config))
             of_job += _replaced_words(job, parsed.source)
         except ConfigError as error:
             of_job += error.problems
@@ -297,6 +312,26 @@ def _swept_in_files(settings: DictConfig, parsed: _Parsed) -> tuple[list[Argumen
     return overrides.parse([f"{key}={value}" for key, value in params.items()], parsed.groups)
 
 
+def _sweeper_problems(composed: _Composed, parsed: _Parsed) -> Iterator[Problem]:
+    """Yield what the chosen sweeper cannot do."""
+    first = composed.jobs[0].config
+    assert isinstance(first, DictConfig), "settings were composed"  # noqa: S101
+    sweeper = first.hydra.runtime.choices["hydra/sweeper"]
+    if sweeper == "basic":
+        for argument in [*composed.swept, *parsed.valid]:
+            if argument.override.is_interval_sweep():
+                expected = "values, or range(first, last, step): Hydra's own sweeper takes no interval"
+                repair = "python -m mtl.tune searches intervals: docs/tune.md"
+                yield Problem(argument.key, argument.line.partition("=")[2], expected, repair)
+    elif (name := OmegaConf.select(first, "study.name")) is not None:
+        found = f"{sweeper}, in the study {name!r}, whose jobs are known beforehand"
+        yield Problem("hydra/sweeper", found, "basic, Hydra's own", "leave out one of them; or use python -m mtl.tune")
+    elif sweeper == "optuna" and (installed := version("optuna")).split(".")[0] not in ("1", "2"):
+        found = f"optuna, whose plugin needs optuna 2, and {installed} is installed"
+        repair = "python -m mtl.tune uses this version: docs/tune.md; or pip install 'optuna<3' in another environment"
+        yield Problem("hydra/sweeper", found, "basic, or a sweeper that works here", repair)
+
+
 def _run_folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
     """Yield a problem if the run folder cannot be made; one that is known only within a run is passed over."""
     try:
@@ -373,10 +408,10 @@ def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), 
     Raises:
         ConfigError: It cannot be composed, or has invalid values.
     """
-    return _checked(_composed_job(list(arguments), Source(tuple(folders), config_name)))
+    return _checked(compose(list(arguments), Source(tuple(folders), config_name)))
 
 
-def _checked(job: _Job) -> Config:
-    if not isinstance(job.config, DictConfig):
-        raise ConfigError(job.config)
-    return load(OmegaConf.masked_copy(job.config, [str(key) for key in job.config if key != "hydra"]))
+def _checked(composed: DictConfig | Sequence[Problem]) -> Config:
+    if not isinstance(composed, DictConfig):
+        raise ConfigError(composed)
+    return load(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))

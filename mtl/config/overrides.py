@@ -36,7 +36,7 @@ class Argument:
     Attributes:
         line: As it was given.
         override: What Hydra makes of it.
-        values: Its values as text: one, those of a sweep, or none if it deletes a key.
+        values: Its values as text: one, those of a sweep (of an interval both ends), or none if it deletes a key.
     """
 
     line: str
@@ -66,6 +66,7 @@ def groups_in(folders: Sequence[Path]) -> dict[str, list[str]]:
     for folder in folders:
         for path in folder.glob("*/*.yaml"):
             found.setdefault(path.parent.name, set()).add(path.stem)
+    found.pop("tune", None)  # search spaces, which python -m mtl.tune reads
     return {group: sorted(options - {"base"}) for group, options in sorted(found.items())}
 
 
@@ -100,7 +101,7 @@ def _values(override: Override, groups: Groups) -> Iterator[str]:
     if isinstance(value, Glob):
         yield from value.filter(list(groups.get(override.key_or_group, ())))
     elif isinstance(value, IntervalSweep):
-        yield str(value.start)
+        yield from (str(value.start), str(value.end))
     elif override.is_sweep_override():
         yield from (str(value) for value in islice(override.sweep_string_iterator(), MOST_VALUES))
     else:
@@ -146,9 +147,6 @@ def problems_of(argument: Argument, groups: Groups, multirun: bool) -> Iterator[
         yield Problem(key, f"{found}, which gives no value", "values to sweep over", "")
     elif argument.sweeps and not multirun:
         yield _unexpected_sweep(argument, bool(options))
-    elif argument.override.is_interval_sweep():
-        found = argument.line.partition("=")[2]
-        yield Problem(key, found, "values, or range(first, last, step): Hydra's own sweeper takes no interval")
 
 
 def _unexpected_sweep(argument: Argument, is_group: bool) -> Problem:

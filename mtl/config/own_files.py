@@ -15,7 +15,7 @@ from mtl.base.files import CONF
 from mtl.config.composing import Source, compose
 
 _GLOBAL = "# @package _global_"
-_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 
 
 def folder_problems(folder: Path, written: str) -> Iterator[Problem]:
@@ -72,8 +72,15 @@ def code_problems(settings: DictConfig) -> Iterator[Problem]:
             found = "settings of your own, with which Hydra would call any Python function that they name"
             yield Problem(f"hydra.{key}", found, "those of conf/hydra", f"leave hydra.{key} out")
     for key in ("launcher", "sweeper"):
-        plain: Any = OmegaConf.to_container(settings[key])
-        target = str(plain.get("_target_"))
-        if not target.startswith(_PLUGINS):
-            expected = f"a {key} of Hydra or of a plugin of it"
-            yield Problem(f"hydra.{key}._target_", repr(target), expected, "leave it out")
+        for place, target in _called(OmegaConf.to_container(settings[key]), f"hydra.{key}"):
+            if not target.startswith(_PLUGINS):
+                expected = f"a {key} of Hydra or of a plugin of it"
+                yield Problem(place, repr(target), expected, "leave it out")
+
+
+def _called(values: Any, above: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys by which Hydra and its sweepers call a Python function, with its name."""
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if name in ("_target_", "custom_search_space") and value is not None:
+            yield f"{above}.{name}", str(value)
+        yield from _called(value, f"{above}.{name}")

@@ -7,7 +7,7 @@ configuration is also composed to be checked or shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -18,12 +18,16 @@ _made: dict[str, str] | None = None
 
 
 @contextmanager
-def making() -> Iterator[None]:
-    """Let the resolver make folders inside the block, and give the same one each time that it is asked for a path."""
+def making() -> Iterator[Mapping[str, str]]:
+    """Let the resolver make folders inside the block, and give the same one each time that it is asked for a path.
+
+    Yields:
+        The folder made for each path.
+    """
     global _made
     _made = {}
     try:
-        yield
+        yield _made
     finally:
         _made = None
 

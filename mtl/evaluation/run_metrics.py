@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +60,12 @@ class RunMetrics:
     gradients: GradientFigures | None = None
     # The SHA-256 of each file of predictions and maps beside it, by its path from the run folder; older runs have none
     files: Mapping[str, str] = field(default_factory=dict)
+
+
+def validation_score(tasks: Mapping[str, Mapping[str, TaskReport]]) -> float | None:
+    """Return macro-F1 on the validation rows, averaged over the tasks; None unless all tasks have it."""
+    scores = [splits["val"].macro_f1 for splits in tasks.values() if "val" in splits]
+    return statistics.fmean(scores) if scores and len(scores) == len(tasks) else None
 
 
 def checksums(folder: Path) -> dict[str, str]:

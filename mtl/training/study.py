@@ -26,13 +26,13 @@ from omegaconf import OmegaConf
 import mtl
 from mtl.base.errors import ConfigError, MtlError, Problem, printable
 from mtl.base.files import content_checksum, write_json
+from mtl.base.run_folder import METRICS, check, is_finished
 from mtl.base.run_folder import RECORD as RUN_RECORD
-from mtl.base.run_folder import check, is_finished
 from mtl.config.command_line import CommandLine
 from mtl.config.fields import Config
+from mtl.evaluation.run_metrics import read_metrics, validation_score
 
 RECORD = "job.json"
-_RESULT = "metrics.json"
 _WITHOUT_KEY = ("experiment", "scenario")  # keys whose value is a sufficient name
 _UNUSUAL = re.compile(r"[^\w.+-]+")
 
@@ -65,7 +65,16 @@ def read_record(folder: Path) -> JobRecord | None:
         record = JobRecord(values["status"], str(values["identity"]), float(values["seconds"]), str(values["error"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return None if record.status == "done" and not (folder / _RESULT).is_file() else record
+    return None if record.status == "done" and not (folder / METRICS).is_file() else record
+
+
+def score_in(folder: Path) -> float | None:
+    """Return the validation score of the run in a folder; None if it has none.
+
+    Raises:
+        DataError: Its metrics are damaged.
+    """
+    return validation_score(read_metrics(folder / METRICS).tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,20 +181,24 @@ class Study:
         folder = str(self.folder).replace("'", r"\'")
         return [f"{_DIR}='{folder}'", subdir]
 
-    def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> None:
-        """Run a job unless it is completed, log the progress of the study, and record how the job ended."""
+    def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> float | None:
+        """Run a job unless it is completed, log the progress of the study, and record how the job ended.
+
+        Returns:
+            Its validation score; None if it failed.
+        """
         at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
         if known is not None and known.status == "done":
             log.info("%s is done already (%s)", place, _duration(known.seconds))
-            return
+            return score_in(folder)
         left, timed = seconds_left(self.jobs, self.folder, at)
         remaining = f" ({'about' if timed else 'more than'} {_duration(left)} left)" if left else ""
         log.info("\n%s%s\n", place, remaining)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
-            work(_was_interrupted(folder, config))
+            work(was_interrupted(folder, config))
         except MtlError as caught:
             error = str(caught)
             log.error("this job failed, the study continues\n%s", error)
@@ -195,6 +208,7 @@ class Study:
         gc.collect()  # the traceback of a failed job keeps its network alive
         seconds = time.perf_counter() - started
         JobRecord("failed" if error else "done", identity, seconds, error).write(folder)
+        return None if error else score_in(folder)
 
     def end(self) -> list[str]:
         """Compare all completed jobs of the study; print and write the comparison.
@@ -266,7 +280,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
             print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
 
 
-def _was_interrupted(folder: Path, config: Config) -> bool:
+def was_interrupted(folder: Path, config: Config) -> bool:
     """Whether the folder holds this run, started and unfinished."""
     if not (folder / RUN_RECORD).is_file() or is_finished(folder):
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from mtl.evaluation.run_metrics import read_metrics
-from tests.support.commands import call
+from tests.support.commands import ROOT, call
 from tests.support.runs import data
 
 if TYPE_CHECKING:
@@ -72,6 +74,56 @@ def test_a_sweep_ends_in_one_table_of_its_jobs_and_the_command_that_compares_the
         assert line.split() == [str(job), f"seed={job + 1}", *figures]
     assert table.endswith("compare  python -m mtl.compare here/sweep\n\n")
     assert max(map(len, table.splitlines())) <= 80
+
+
+CLIMBER = """
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+
+class Climber(BasicSweeper):
+    def sweep(self, arguments):
+        scores = [job.return_value for batch in super().sweep(arguments) for job in batch]
+        print("scores", scores)
+        if None in scores:
+            raise ValueError("No trials are completed yet.")  # as that of Optuna does
+
+
+ConfigStore.instance().store("climber", {"_target_": f"{__name__}.Climber", "max_batch_size": 1}, "hydra/sweeper")
+"""
+
+
+def test_a_job_returns_its_validation_score_to_any_sweeper(tmp_path: Path) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "climber.py").write_text(CLIMBER)
+    sweep = ["-m", "hydra/sweeper=climber", "seed=1,2", *data(tmp_path), *DEBUG, "hydra.sweep.dir=sweep"]
+    path = f"{ROOT}:{tmp_path}"
+    done = call("mtl.train", *sweep, folder=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    runs = [read_metrics(tmp_path / "sweep" / str(job) / "metrics.json").tasks for job in (0, 1)]
+    scores = [statistics.fmean(splits["val"].macro_f1 for splits in tasks.values()) for tasks in runs]
+    assert f"scores {scores}\n" in done.stdout
+
+    failed = call("mtl.train", *sweep, "data.tasks.sentiment.label_column=mood", folder=tmp_path, PYTHONPATH=path)
+    assert failed.returncode == 2
+    assert "scores [None, None]\n" in failed.stdout
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert "2 jobs of the sweep failed: job 0 (seed=1), job 1 (seed=2)" in failed.stdout
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_runs_jobs_in_other_processes_and_the_sweep_ends_as_usual(launcher: str, tmp_path: Path) -> None:
+    swept = "data.tasks.sentiment.label_column=mood,label"
+    arguments = ["-m", f"hydra/launcher={launcher}", swept, *data(tmp_path), *DEBUG, "hydra.sweep.dir=sweep"]
+    done = call("mtl.train", *arguments, folder=tmp_path, OMP_NUM_THREADS="1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout + done.stderr
+    table = done.stdout.split("Jobs of the sweep")[1].splitlines()
+    tasks = read_metrics(tmp_path / "sweep" / "1" / "metrics.json").tasks
+    assert ["0", "data.tasks.sentiment.label_column=mood", "failed"] in [line.split() for line in table]
+    validated = sum(splits["val"].macro_f1 for splits in tasks.values()) / len(tasks)
+    assert ["1", "data.tasks.sentiment.label_column=label", f"{validated:.3f}"] in [line.split()[:3] for line in table]
+    assert "1 job of the sweep failed: job 0 (data.tasks.sentiment.label_column=mood)\n" in done.stdout
 
 
 def test_a_value_that_no_job_could_take_stops_the_sweep_before_its_first_job(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import CONF
+from mtl.config import command_line
 from mtl.config.command_line import CommandLine, check_command_line, compose_config
 
 COMPOSED_OF = "what conf/ and the arguments can be composed of"
@@ -385,12 +388,85 @@ def test_an_experiment_without_its_package_is_named(tmp_path: Path) -> None:
     )
 
 
+INTERVAL = "learning_rates.heads=interval(0.001,0.1)"
+
+
+def test_the_sweeper_of_hydra_takes_no_interval(tmp_path: Path) -> None:
+    text = "# @package _global_\nhydra: {sweeper: {params: {learning_rates.heads: 'interval(0.001,0.1)'}}}\n"
+    own = folder(tmp_path, hparams_search__mine=text)
+    expected = Problem(
+        "learning_rates.heads",
+        "interval(0.001,0.1)",
+        "values, or range(first, last, step): Hydra's own sweeper takes no interval",
+        "python -m mtl.tune searches intervals: docs/tune.md",
+    )
+    assert problems("-m", INTERVAL, "backbone=tiny") == [expected]
+    assert problems("-m", "--config-dir", str(own), "hparams_search=mine", "backbone=tiny") == [expected]
+
+
+@pytest.fixture
+def sweeper() -> Iterator[None]:
+    """Another sweeper than Hydra's, named ``optuna``."""
+    store = ConfigStore.instance()
+    store.store(
+        "optuna",
+        {"_target_": "hydra_plugins.some.Sweeper", "sampler": {"_target_": "optuna.samplers.X"}},
+        group="hydra/sweeper",
+    )
+    yield
+    store.repo["hydra"]["sweeper"].pop("optuna.yaml")
+
+
+def test_other_sweepers_take_intervals_whose_ends_are_checked(sweeper: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "version", lambda name: "2.10.1")
+    chosen = ["-m", "hydra/sweeper=optuna", "backbone=tiny"]
+    assert f"++{INTERVAL}" in check_command_line([*chosen, INTERVAL]).arguments
+    (problem,) = problems(*chosen, "learning_rates.heads=interval(0.001,7)")
+    assert (problem.place, problem.found, problem.expected) == ("learning_rates.heads", "7.0", RATE)
+
+
+def test_the_sweeper_of_optuna_needs_an_old_optuna(sweeper: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "version", lambda name: "5.0.0")
+    assert problems("-m", "hydra/sweeper=optuna", INTERVAL, "backbone=tiny") == [
+        Problem(
+            "hydra/sweeper",
+            "optuna, whose plugin needs optuna 2, and 5.0.0 is installed",
+            "basic, or a sweeper that works here",
+            "python -m mtl.tune uses this version: docs/tune.md; or pip install 'optuna<3' in another environment",
+        )
+    ]
+
+
+def test_a_file_of_the_user_has_a_sweeper_call_nothing(
+    sweeper: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "version", lambda name: "2.10.1")
+    text = """# @package _global_
+defaults: [{override /hydra/sweeper: optuna}]
+hydra: {sweeper: {sampler: {_target_: os.system}, custom_search_space: os.abort}}
+"""
+    own = folder(tmp_path, experiment__mine=text)
+    chosen = ["-m", "--config-dir", str(own), "experiment=mine", "backbone=tiny"]
+    assert places(*chosen) == ["hydra.sweeper.sampler._target_", "hydra.sweeper.custom_search_space"]
+
+
+def test_a_study_knows_its_jobs_beforehand(sweeper: None) -> None:
+    assert problems("-m", "hydra/sweeper=optuna", INTERVAL, "study.name=mine", "backbone=tiny") == [
+        Problem(
+            "hydra/sweeper",
+            "optuna, in the study 'mine', whose jobs are known beforehand",
+            "basic, Hydra's own",
+            "leave out one of them; or use python -m mtl.tune",
+        )
+    ]
+
+
 def test_a_launcher_that_is_not_installed() -> None:
-    assert problems("-m", "hydra/launcher=submitit_slurm", "seed=1,2", "backbone=tiny")[0] == Problem(
+    assert problems("-m", "hydra/launcher=ray", "seed=1,2", "backbone=tiny")[0] == Problem(
         "hydra/launcher",
-        "'submitit_slurm', which is not installed",
+        "'ray', which is not installed",
         "basic, or a launcher that is installed",
-        "pip install hydra-submitit-launcher, or leave it out",
+        "pip install hydra-ray-launcher, or leave it out",
     )
 
 

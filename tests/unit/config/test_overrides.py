@@ -172,14 +172,6 @@ def test_a_wrong_choice_or_an_unexpected_sweep(line: str, problem: Problem) -> N
         ("freeze=glob(x*)", Problem("freeze", "glob(x*), which gives no value", "values to sweep over")),
         ("seed=glob(*)", Problem("seed", "glob(*), which gives no value", "values to sweep over")),
         ("seed=range(3,0)", Problem("seed", "range(3,0), which gives no value", "values to sweep over")),
-        (
-            "learning_rates.heads=interval(0,1)",
-            Problem(
-                "learning_rates.heads",
-                "interval(0,1)",
-                "values, or range(first, last, step): Hydra's own sweeper takes no interval",
-            ),
-        ),
     ],
 )
 def test_a_sweep_that_cannot_be(line: str, problem: Problem) -> None:
@@ -198,6 +190,7 @@ def test_nothing_is_wrong_by_itself(line: str) -> None:
     ("line", "values"),
     [
         ("seed=1", ("1",)),
+        ("learning_rates.heads=tag(log,interval(1e-4,0.1))", ("0.0001", "0.1")),
         ("seed=1,2", ("1", "2")),
         ("seed=range(1,4)", ("1", "2", "3")),
         ("freeze=glob(*_head)", ("classification_head", "sentiment_head")),
