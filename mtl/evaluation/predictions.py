@@ -79,9 +79,9 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
-    texts, labels, predicted = predictions.texts, predictions.labels, predictions.predicted
-    columns = zip(texts, labels, predicted, predictions.probabilities, predictions.sources, strict=True)
-    rows = ((*names, *(round(float(value), _DECIMALS) for value in row), source) for *names, row, source in columns)
+    names = zip(predictions.texts, predictions.labels, predictions.predicted, strict=True)
+    probabilities = ([round(float(value), _DECIMALS) for value in row] for row in predictions.probabilities)
+    rows = ([*of_row, *p, source] for of_row, p, source in zip(names, probabilities, predictions.sources, strict=True))
     write_csv(path, chain([_header(predictions.classes)], rows))
 
 
