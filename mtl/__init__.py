@@ -6,7 +6,7 @@ This is the public interface; all else may change from one version to the next.
 - `Run`: the run that `train` returns, or the folder of an earlier one: figures, model, files.
 - `MultiTaskModel`: a saved model; its `Prediction` has a label and the probabilities of all labels.
 - `SentenceEncoder`: an encoder by itself.
-- `MtlError`: what all of them raise for what a user can mend; `mtl.base.errors` has its kinds.
+- `MtlError`: what all of them raise for what a user can correct; `mtl.base.errors` has its kinds.
 """
 
 from __future__ import annotations

@@ -48,14 +48,14 @@ def entries(kind: str | None = None) -> list[Entry]:
 
 
 def unknown() -> list[Path]:
-    """Return what lies in the cache folder and is none of ours."""
+    """Return what lies in the cache folder and was not put there by mtl."""
     root = cache_root()
     known = {entry.path for entry in entries()}
     folders = {space.default_folder(), examples.default_folder(), root / "pages"}
-    strangers = [path for path in _children(root) if path not in known | folders and not _in_progress(path)]
+    others = [path for path in _children(root) if path not in known | folders and not _in_progress(path)]
     for folder in sorted(folders):
-        strangers += [path for path in _children(folder) if path not in known and not _in_progress(path)]
-    return strangers
+        others += [path for path in _children(folder) if path not in known and not _in_progress(path)]
+    return others
 
 
 def remove(entry: Entry) -> bool:

@@ -222,7 +222,7 @@ class FrozenActivations:
                 owners = which if counts is None else which.repeat(counts)
                 check_finite(values, "activations", f"the frozen layers, {' '.join(split)}", self._encoder, owners)
                 store.append(keys[which], counts, values)
-                if not store.keeps:  # another process has taken the room: whoever asks for the rows goes without
+                if not store.keeps:  # another process has taken the room: these rows are not kept
                     return
 
     def _embeddings_in_memory(self) -> dict[TaskSplit, RowActivations]:

@@ -83,7 +83,7 @@ def users(folder: Path) -> list[int]:
         lock = file_lock(path)
         try:
             lock.acquire(timeout=0)
-        except (Timeout, OSError):  # held, or of another user, of whom nothing is known
+        except (Timeout, OSError):  # held, or of another user
             living.append(int(process) if process.isdecimal() else 0)
         else:
             _end(lock, path, os.getpid())

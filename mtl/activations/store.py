@@ -82,7 +82,7 @@ class ActivationStore:
         self.close()
 
     def close(self) -> None:
-        """Write what waits in memory and let go of the source; rows that were lent out stay valid."""
+        """Write what waits in memory and release the source; rows that were returned stay valid."""
         self._flush()
         if self._lease is not None:
             with suppress(OSError):
@@ -219,7 +219,7 @@ class ActivationStore:
 
     @contextmanager
     def _writing(self, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of the source's writer, and clean up after one that was killed; lent: whether it is held."""
+        """Hold the lock of the source's writer, and clean up after a killed one; yield whether it is held."""
         nested = self._writer.is_locked
         with held(self._writer, "computes the same activations", wait=wait) as mine:
             if mine and not nested:

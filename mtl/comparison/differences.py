@@ -43,8 +43,8 @@ class Difference:
     value: float  # the observed difference, averaged over the seeds of each scenario
     low: float  # the lower end of its 95 % interval
     high: float  # the upper end
-    p: float
-    p_adjusted: float  # the same, adjusted for all scenarios that are compared with the reference in this measure
+    p: float  # two-sided
+    p_adjusted: float  # adjusted for all scenarios that are compared with the reference in this measure
     # Whether seed noise is included; with one seed of each scenario only that of the test rows is
     over_seeds: bool = True
 

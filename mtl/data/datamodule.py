@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 from mtl.data.batch import Batch, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
-from mtl.data.loading import TrainLoader
+from mtl.data.loading import TrainLoader, ValLoader
 from mtl.data.order import OptimizerSteps, Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
@@ -135,22 +135,3 @@ class MultiTaskDataModule(LightningDataModule):
     def _last_step(self) -> int:
         """The last finished optimizer step: layers that are still frozen in it are unchanged."""
         return 0 if self.trainer is None else max(0, self.trainer.global_step - 1)
-
-
-class ValLoader:
-    """The same batches in each validation; Lightning counts them once.
-
-    Args:
-        rows: The rows of each batch.
-        collate_fn: Makes a batch of rows.
-    """
-
-    def __init__(self, rows: Sequence[Rows], collate_fn: Callable[[Rows], Batch]) -> None:
-        self._rows = rows
-        self._collate = collate_fn
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from map(self._collate, self._rows)

@@ -67,7 +67,7 @@ class LabelSet:
             examples: Where to look.
             log: Receives the problems.
             expected: What the problem says is expected; default: one of the labels of this set.
-            repair: How to mend it, after the near label that was possibly meant.
+            repair: How to correct it, after the near label that was possibly meant.
         """
         expected = expected or f"one of {listed(self.names)}"
         for name, line, count in first_places(examples, set(examples.distinct_labels()).difference(self.names)):

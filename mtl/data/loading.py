@@ -1,15 +1,15 @@
-"""Loaders: iterables of batches, for training with a position that is saved, and for encoding; without Lightning."""
+"""Loaders, iterables of batches: for training with a position that is saved, for validation, and for encoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtl.data.batch import Batch, collate
 from mtl.data.buckets import Budget
-from mtl.data.order import Step
+from mtl.data.order import Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
 
@@ -48,6 +48,20 @@ class TrainLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved position, see `StepSampler.load_state_dict`."""
         self.sampler.load_state_dict(state)
+
+
+class ValLoader:
+    """The same batches in each validation, made of the rows of each; Lightning counts them once."""
+
+    def __init__(self, rows: Sequence[Rows], collate_fn: Callable[[Rows], Batch]) -> None:
+        self._rows = rows
+        self._collate = collate_fn
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from map(self._collate, self._rows)
 
 
 class EvalLoader:

@@ -60,7 +60,7 @@ def read_pairs(path: Path, first_column: str, second_column: str, score_column: 
 
 
 def _number(value: object, line: int, log: ProblemLog) -> float | None:
-    """Return the score as a number, or ``None`` after the log was told why it is none."""
+    """Return the score as a number, or ``None`` with a problem in the log if it is none."""
     if value is Cell.MISSING:  # the reader has said so
         return None
     try:

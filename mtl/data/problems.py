@@ -78,7 +78,7 @@ class ProblemLog:
         if not self._rest:
             return kept
         found = f"{self._rest} more problem{'s' if self._rest != 1 else ''} in this file"
-        return [*kept, Problem(str(self._path), found, "none", "mend those above and run again to see the others")]
+        return [*kept, Problem(str(self._path), found, "none", "fix those above and run again to see the others")]
 
     def raise_if_any(self) -> None:
         """Raise a `DataError` with all problems if there are any."""
@@ -125,7 +125,7 @@ def _add_missing_extra(names: Sequence[str], name: str, columns: Columns, log: P
     found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
     setting = f"{columns.config_key}.slices" if columns.config_key else "slices"
     hint = did_you_mean(name, names)
-    repair = f"{hint} mend {setting}" if hint else f"name columns of the file in {setting}, or take {name!r} out"
+    repair = f"{hint} correct {setting}" if hint else f"name columns of the file in {setting}, or take {name!r} out"
     log.add(line, found, f"a column {name!r}, which {setting} names", repair)
 
 

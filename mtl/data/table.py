@@ -52,7 +52,7 @@ def checksum(batches: Iterable[pa.RecordBatch]) -> str:
 
 
 def schema(extra: Sequence[str] = ()) -> Any:
-    """Return the Arrow schema of rows with extra columns, whose names begin with `EXTRA` so that none hides ours."""
+    """Return the Arrow schema of rows with extra columns, whose names begin with `EXTRA`, unlike the others."""
     return pa.schema([*SCHEMA, *((f"{EXTRA}{name}", pa.string()) for name in extra)])
 
 

@@ -31,7 +31,7 @@ def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | 
     if declared is None:
         labels = LabelSet.found_in(train)
         expected = f"a label that training rows have: {listed(labels)}"
-        repair = f"mend it, or add rows with it to {train.path}"
+        repair = f"correct it, or add rows with it to {train.path}"
         if len(labels) == 1:
             found = f"a single label, {labels.names[0]!r}, in all of {plural(len(train), 'row')}"
             column = f"add rows with other labels, or name another column with {config_key}.label_column="
@@ -39,7 +39,7 @@ def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | 
     else:
         labels = LabelSet(declared)
         expected = f"one of {setting}: {listed(labels)}"
-        repair = f"mend it, or add it to {setting}"
+        repair = f"correct it, or add it to {setting}"
         _note_without_rows(train, labels, setting, logs["train"])
     for split, examples in rows_of.items():
         labels.note_unknown(examples, logs[split], expected, repair)

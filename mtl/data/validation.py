@@ -55,7 +55,7 @@ def value_text(value: object) -> str:
 
 
 def checked_text(value: object, line: int, log: ProblemLog) -> str | None:
-    """Return the text as it is, or ``None`` if it is not one or empty, after the log was told why."""
+    """Return the text as it is, or ``None`` with a problem in the log if it is none or empty."""
     if isinstance(value, str):
         return value if _is_good(value, "text", line, log) else None
     if value is Cell.UNDECODABLE:
@@ -66,7 +66,7 @@ def checked_text(value: object, line: int, log: ProblemLog) -> str | None:
 
 
 def checked_label(value: object, line: int, log: ProblemLog) -> str | None:
-    """Return the label as text, or ``None`` if it cannot be one or is empty, after the log was told why.
+    """Return the label as text, or ``None`` with a problem in the log if it is none or empty.
 
     Texts stay as they are; booleans become ``true`` and ``false``, integers their digits.
     """

@@ -15,7 +15,6 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +78,14 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
-    texts, labels, predicted = predictions.texts, predictions.labels, predictions.predicted
-    columns = zip(texts, labels, predicted, predictions.probabilities, predictions.sources, strict=True)
-    rows = ((*names, *(round(float(value), _DECIMALS) for value in row), source) for *names, row, source in columns)
-    write_csv(path, chain([_header(predictions.classes)], rows))
+    write_csv(path, _csv_rows(predictions))
+
+
+def _csv_rows(predictions: Predictions) -> Iterator[list[str | float]]:
+    yield list(_header(predictions.classes))
+    names = zip(predictions.texts, predictions.labels, predictions.predicted, predictions.sources, strict=True)
+    for (text, label, predicted, source), probabilities in zip(names, predictions.probabilities, strict=True):
+        yield [text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source]
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[str | float | None]]) -> None:

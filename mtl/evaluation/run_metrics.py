@@ -81,7 +81,7 @@ def check_file(folder: Path, path: Path, files: Mapping[str, str]) -> None:
         DataError: It has changed, or cannot be read.
     """
     expected = files.get(path.relative_to(folder).as_posix())
-    if expected is None or not path.exists():  # whoever reads it reports that it is missing
+    if expected is None or not path.exists():  # reading it reports that it is missing
         return
     try:
         changed = content_checksum(path) != expected

@@ -119,7 +119,7 @@ def _download(name: str, revision: str | None, files: Sequence[str]) -> Path:
             )
     except Exception as error:  # three libraries, each with errors of its own
         found = f"the download of {name} broke off: {type(error).__name__}: {error}"
-        repair = "run it again: it goes on where it stopped"
+        repair = "run it again: it continues where it stopped"
         raise ModelError(Problem("backbone.name", found, "a download to its end", repair)) from error
     return Path(folder)
 
@@ -151,9 +151,9 @@ def _unreachable(name: str, reason: str) -> Problem:
     return Problem(
         "backbone.name",
         f"{name} is not in the cache {cache()}, and {reason}",
-        "the whole model in the cache, or a hub that answers",
+        "the whole model in the cache, or a hub that can be reached",
         "one of these:\n"
         "      - backbone=minilm (its weights come in a Python package; no hub needed)\n"
-        "      - backbone.path=<folder> with a copy of the model, made where the hub answers by\n"
+        "      - backbone.path=<folder> with a copy of the model, made on a machine with access to the hub by\n"
         f"        hf download {name} --local-dir <folder>",
     )

@@ -31,7 +31,7 @@ _ACTIVATIONS: Final = {
 }
 """How sentence-transformers spells the activations of a Dense module."""
 
-# What sentence-transformers can be told about the transformer beside its longest input, and the values that do nothing.
+# What can be set in sentence-transformers for the transformer beside its longest input, and the values that do nothing.
 _NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
     "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),

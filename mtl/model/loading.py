@@ -77,7 +77,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below: transformers' error points to a report that is not shown
+                ignore_mismatched_sizes=True,  # reported below: their error points to a report that is not shown
                 **options,
             )
     except Exception as error:  # of a damaged config any layer may raise anything

@@ -90,7 +90,7 @@ def download(name: str, *, token: str | bool | None = None, revision: str | None
         revision: A branch, a tag or a commit; ``None``: the main branch.
 
     Raises:
-        ModelError: There is no such model, neither on the hub nor in the cache, it is none of mtl, or it is damaged.
+        ModelError: There is no such model, neither on the hub nor in the cache, mtl has not saved it, or it is damaged.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
 
@@ -153,7 +153,7 @@ def _check_name(name: str) -> None:
 
 
 def _asked(call: Callable[[], T], name: str, revision: str | None, doing: str) -> T:
-    """Return what a call of the hub's client returns; its errors become ours."""
+    """Return what a call of the hub's client returns; its errors become `ModelError`s."""
     try:
         return call()
     except Exception as error:  # the client, its transport and the file system raise errors of their own
@@ -173,7 +173,7 @@ def _refusal(error: Exception, name: str, revision: str | None, doing: str) -> P
 
     where = f"{endpoint()}/{name}"
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    problem = Problem("model", f"the {doing.split()[0]} failed: {reason}", f"a hub that answers at {endpoint()}")
+    problem = Problem("model", f"the {doing.split()[0]} failed: {reason}", f"a hub that can be reached at {endpoint()}")
     if isinstance(error, LocalEntryNotFoundError):
         repair = "load it once on a machine with access to the hub and the same cache, or copy the model's folder"
         return Problem("model", f"{name} is not in the cache, and the hub cannot be reached", "the whole model", repair)

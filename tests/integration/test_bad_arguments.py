@@ -355,10 +355,10 @@ def test_a_hub_model_that_is_not_there_speaks_of_model(tmp_path: Path) -> None:
         "Model: 1 problem\n"
         "  model\n"
         f"      found:    nobody/nothing is not in the cache {tmp_path}, and HF_HUB_OFFLINE is set\n"
-        "      expected: the whole model in the cache, or a hub that answers\n"
+        "      expected: the whole model in the cache, or a hub that can be reached\n"
         "      repair:   one of these:\n"
         "        - model=minilm (its weights come in a Python package; no hub needed)\n"
-        "        - model=<folder> with a copy of the model, made where the hub answers by\n"
+        "        - model=<folder> with a copy of the model, made on a machine with access to the hub by\n"
         "          hf download nobody/nothing --local-dir <folder>\n"
     )
 

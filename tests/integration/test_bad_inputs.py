@@ -223,7 +223,7 @@ WRONG_DATA = {
   {data}/neutral.csv:42
       found:    the label 'neutral' (2 rows, the first here)
       expected: a label that training rows have: negative, positive
-      repair:   mend it, or add rows with it to {data}/good.csv""",
+      repair:   correct it, or add rows with it to {data}/good.csv""",
     ),
     "a class without a training row": (
         "data.tasks.mood.path={data}/good.csv data.tasks.mood.labels=[positive,negative,neutral]",
@@ -506,7 +506,7 @@ def train(arguments: str, **names: object) -> Outcome:
 
 
 def assert_refused(outcome: Outcome, text: str) -> None:
-    """Check that a program ended as it must when a user can mend the input, with this message and nothing else."""
+    """Check that a program ended as it must when a user can correct the input, with this message and nothing else."""
     assert outcome.err == f"{text}\n"
     assert outcome.code == 2
     assert "Traceback" not in outcome.out + outcome.err
@@ -690,10 +690,10 @@ def test_neither_the_hub_nor_packages_can_be_reached(bad_files: Path, tmp_path: 
         "Input: 3 problems\n"
         "  backbone.name\n"
         f"      found:    {name} is not in the cache {cache}, and HF_HUB_OFFLINE is set\n"
-        "      expected: the whole model in the cache, or a hub that answers\n"
+        "      expected: the whole model in the cache, or a hub that can be reached\n"
         "      repair:   one of these:\n"
         "        - backbone=minilm (its weights come in a Python package; no hub needed)\n"
-        "        - backbone.path=<folder> with a copy of the model, made where the hub answers by\n"
+        "        - backbone.path=<folder> with a copy of the model, made on a machine with access to the hub by\n"
         f"          hf download {name} --local-dir <folder>\n"
         "  backbone.name\n"
         f"      found:    pip could not download {name} as Python packages: Could not find a version that satisfies "

@@ -124,5 +124,6 @@ def test_ragged_gathering_equals_plain_indexing(indices: list[int], segment: int
             everything = [key(number) for number in range(20)]
             store.append(everything, [len(row) for row in rows], np.concatenate(rows))
             found, lengths = store.rows(everything).gather(indices)
+            assert lengths is not None
         np.testing.assert_array_equal(found, np.concatenate([rows[0][:0], *(rows[at] for at in indices)]))
         assert lengths.tolist() == [len(rows[at]) for at in indices]

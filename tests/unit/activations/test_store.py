@@ -122,6 +122,7 @@ def test_gathering_equals_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             np.testing.assert_array_equal(fixed.rows(keys).gather(indices)[0], plain[picked])
             found, counts = variable.rows(keys).gather(indices)
             np.testing.assert_array_equal(found, vectors(picked, [lengths[at] for at in picked]))
+            assert counts is not None
             assert counts.tolist() == [lengths[at] for at in picked]
         assert variable.rows(keys).lengths.tolist() == lengths
         np.testing.assert_array_equal(fixed.rows(keys).gather([4, 2])[0], plain[[4, 2]])

@@ -70,7 +70,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
         "  a.csv:1\n"
         "      found:    columns 'text', 'label', 'airline', 'n'\n"
         "      expected: a column 'airlin', which data.tasks.topic.slices names\n"
-        "      repair:   did you mean airline? mend data.tasks.topic.slices\n"
+        "      repair:   did you mean airline? correct data.tasks.topic.slices\n"
         "  a.csv:1\n"
         "      found:    columns 'text', 'label', 'airline', 'n'\n"
         "      expected: a column 'country', which data.tasks.topic.slices names\n"

@@ -269,7 +269,7 @@ def test_at_most_twenty_problems_are_shown_and_the_rest_counted(tmp_path: Path) 
         "  a.csv\n"
         "      found:    25 more problems in this file\n"
         "      expected: none\n"
-        "      repair:   mend those above and run again to see the others"
+        "      repair:   fix those above and run again to see the others"
     )
 
 

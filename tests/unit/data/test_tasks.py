@@ -212,11 +212,11 @@ def test_declared_labels_that_miss_one_or_lack_rows(tmp_path: Path) -> None:
         "  train.csv:6\n"
         "      found:    the label 'neutrl' (2 rows, the first here)\n"
         "      expected: one of data.tasks.sentiment.labels: neg, neutral, pos\n"
-        "      repair:   did you mean neutral? mend it, or add it to data.tasks.sentiment.labels\n"
+        "      repair:   did you mean neutral? correct it, or add it to data.tasks.sentiment.labels\n"
         "  val.csv:4\n"
         "      found:    the label 'x' (1 row)\n"
         "      expected: one of data.tasks.sentiment.labels: neg, neutral, pos\n"
-        "      repair:   mend it, or add it to data.tasks.sentiment.labels"
+        "      repair:   correct it, or add it to data.tasks.sentiment.labels"
     )
 
 
@@ -227,11 +227,11 @@ def test_labels_that_training_lacks(tmp_path: Path) -> None:
         "  val.csv:2\n"
         "      found:    the label 'Pos' (1 row)\n"
         "      expected: a label that training rows have: neg, pos\n"
-        "      repair:   did you mean pos? mend it, or add rows with it to train.csv\n"
+        "      repair:   did you mean pos? correct it, or add rows with it to train.csv\n"
         "  test.csv:4\n"
         "      found:    the label 'neutral' (1 row)\n"
         "      expected: a label that training rows have: neg, pos\n"
-        "      repair:   mend it, or add rows with it to train.csv"
+        "      repair:   correct it, or add rows with it to train.csv"
     )
 
 

@@ -54,10 +54,10 @@ def _ways_out(cache: Path, reason: str) -> str:
         "Model: 1 problem\n"
         "  backbone.name\n"
         f"      found:    {NAME} is not in the cache {cache}, and {reason}\n"
-        "      expected: the whole model in the cache, or a hub that answers\n"
+        "      expected: the whole model in the cache, or a hub that can be reached\n"
         "      repair:   one of these:\n"
         "        - backbone=minilm (its weights come in a Python package; no hub needed)\n"
-        "        - backbone.path=<folder> with a copy of the model, made where the hub answers by\n"
+        "        - backbone.path=<folder> with a copy of the model, made on a machine with access to the hub by\n"
         f"          hf download {NAME} --local-dir <folder>"
     )
 
@@ -146,7 +146,7 @@ def test_download_that_breaks_off_says_so(published: Path, monkeypatch: pytest.M
         "  backbone.name\n"
         f"      found:    the download of {NAME} broke off: OSError: connection reset\n"
         "      expected: a download to its end\n"
-        "      repair:   run it again: it goes on where it stopped"
+        "      repair:   run it again: it continues where it stopped"
     )
 
 
