@@ -24,29 +24,46 @@ from omegaconf import DictConfig
 from mtl.base import cli
 from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
 from mtl.base.files import CONF
-from mtl.base.run_folder import CHECKPOINTS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
+from mtl.base.run_folder import CHECKPOINTS, METRICS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
 from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
 from mtl.data.problems import plural
-from mtl.training import interface
-from mtl.training.launchers import refuse_launchers
+from mtl.training import interface, ranks
+from mtl.training.rank import log_into
+from mtl.training.ranks import Group
 from mtl.training.study import Study, plan_study
 
 if TYPE_CHECKING:
     from mtl.evaluation.run_summary import JobRow
-    from mtl.evaluation.scoring import Scored
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run a command as the only process, or as one of several that a launcher has started."""
+    if not ranks.is_launched(os.environ):
+        _run(arguments, None)
+        return
+    group = ranks.join(arguments)
+    if group.place.rank:
+        with cli.large_imports():
+            from mtl.training.run import follow_jobs
+
+        follow_jobs(group)
+        return
+    try:
+        _run(arguments, group)
+    finally:
+        group.end()
+
+
+def _run(arguments: Sequence[str], group: Group | None) -> None:
     """Check the whole command line, then run its job or its sweep; a failed job does not stop the others."""
-    refuse_launchers(os.environ, arguments)
     if any(word.startswith("resume=") for word in arguments):
-        _resume(arguments)
+        _resume(arguments, group)
         return
     command = check_command_line(arguments)
     study = plan_study(command)
@@ -54,9 +71,9 @@ def main(arguments: Sequence[str]) -> None:
 
     def job(cfg: DictConfig) -> None:
         if study is not None or not command.multirun:
-            _job(cfg, study)
+            _job(cfg, study, group)
         else:
-            jobs.append(_job_of_sweep(cfg, command.swept))
+            jobs.append(_job_of_sweep(cfg, command.swept, group))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of exiting with code 1
     logging.raiseExceptions = False  # otherwise a traceback for each log line on a full disk
@@ -88,8 +105,9 @@ def _of_hydra(error: Exception) -> Exception:
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
 
 
-def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
+def _job_of_sweep(cfg: DictConfig, swept: Iterable[str], group: Group | None) -> JobRow:
     """Do a job of a sweep over some keys; an error ends this job only."""
+    from mtl.evaluation.run_metrics import read_metrics
     from mtl.evaluation.run_summary import JobRow
 
     settings = HydraConfig.get()
@@ -98,12 +116,11 @@ def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
     overrides = " ".join(override for override in plain if override.partition("=")[0] in keys)
     folder = Path(settings.runtime.output_dir)
     try:
-        scored = _job(cfg, None, brief=True)
+        _job(cfg, None, group, brief=True)
     except MtlError as error:
         log.error("this job failed, the sweep continues\n%s", error)
         return JobRow(number, overrides, folder, error=str(error))
-    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
-    return JobRow(number, overrides, folder, reports)
+    return JobRow(number, overrides, folder, read_metrics(folder / METRICS).tasks)
 
 
 def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
@@ -121,7 +138,7 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
     return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]
 
 
-def _resume(arguments: Sequence[str]) -> None:
+def _resume(arguments: Sequence[str], group: Group | None) -> None:
     """Resume a run in its own folder, with its own configuration."""
     values = dict(word.partition("=")[::2] for word in arguments)
     epochs = values.get("trainer.max_epochs")
@@ -134,7 +151,7 @@ def _resume(arguments: Sequence[str]) -> None:
             remove_leftovers(folder)
         print(printable(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…"))
         return
-    _log_into(folder)
+    log_into(folder)
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.again import read_config
@@ -144,7 +161,7 @@ def _resume(arguments: Sequence[str]) -> None:
         config = read_config(folder)
         if epochs is not None:
             config = _with_more_epochs(config, epochs, folder)
-        train(config, folder, choices_of(folder), resume=True)
+        train(config, folder, choices_of(folder), resume=True, group=group)
 
 
 def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
@@ -159,16 +176,8 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
     return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
 
 
-def _log_into(folder: Path) -> None:
-    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in train.log."""
-    console = logging.StreamHandler(sys.stdout)
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
-
-
-def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[str, dict[str, Scored]]:
-    """Run a job and return its scores; those of a study are not returned."""
+def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bool = False) -> None:
+    """Run a job."""
     settings = HydraConfig.get()
     config = load(cfg)
     folder = Path(settings.runtime.output_dir)
@@ -178,9 +187,9 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> dict[s
         from mtl.training.run import train
 
     if study is None:
-        return train(config, folder, choices, brief=brief)
-    study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True))
-    return {}
+        train(config, folder, choices, brief=brief, group=group)
+        return
+    study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True, group=group))
 
 
 def _exits(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -17,6 +17,7 @@ from mtl.data.datamodule import EncodedSplit, Splits
 from mtl.data.pairs import Pairs
 from mtl.training.inputs import load_inputs
 from mtl.training.plan import RunPlan, changes, identity, make_plan, version_changes
+from mtl.training.ranks import ALONE, Place
 from mtl.training.resume_points import Point, last_point
 from mtl.training.stopping import Stop
 from mtl.training.trainer import Training, make_data, make_resume_points, make_training
@@ -51,13 +52,15 @@ class Prepared:
     training: Training | None
 
 
-def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, *, resume: bool = False) -> Prepared:
+def prepare(
+    config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, place: Place = ALONE, *, resume: bool = False
+) -> Prepared:
     """Prepare a run and its folder.
 
     Raises:
         MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
     """
-    run = prepare_process(config, folder, stop, resume=resume)
+    run = prepare_process(config, folder, stop, place, resume=resume)
     _check_same(run.identity, run.point, folder, resume=resume)
     remove_leftovers(folder)
     if not resume:
@@ -68,11 +71,13 @@ def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop
     return run
 
 
-def prepare_process(config: Config, folder: Path, stop: Stop, rank: int = 0, *, resume: bool = False) -> Prepared:
+def prepare_process(
+    config: Config, folder: Path, stop: Stop, place: Place = ALONE, *, resume: bool = False
+) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
     inputs = load_inputs(config)
-    plan = make_plan(config, folder, inputs, rank)
+    plan = make_plan(config, folder, inputs, place)
     splits = _tokenize(plan)
     depends_on = identity(plan, splits)
     activations = _frozen_activations(plan, splits, point)

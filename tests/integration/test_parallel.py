@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mtl.training import run
-from mtl.training.parallel import ALONE
 from tests.support import runs
-from tests.support.ranks import train_in_two
+from tests.support.ranks import train_in_several
 
 TOLERANCE = 1e-5
 """Of a weight and of a loss after some twenty steps; sums over rows are added up in another order."""
@@ -114,11 +113,11 @@ def assert_same(found: Path, expected: Path) -> None:
 
 def compare(names: list[str], common: list[str], folder: Path) -> None:
     jobs = {folder / name / "two": chosen(*common, *SCENARIOS[name]) for name in names}
-    train_in_two(jobs, folder / "jobs.json")
+    train_in_several(2, jobs, folder / "jobs.json")
     for name in names:
         alone = folder / name / "one"
         alone.mkdir(parents=True)
-        run.follow(runs.config(*doubled(jobs[folder / name / "two"])), alone, ALONE, lambda _: None)
+        run.follow(runs.config(*doubled(jobs[folder / name / "two"])), alone, None)
         assert any("train/loss" in row for row in curves(alone))
     failed = []
     for name in names:
