@@ -29,6 +29,7 @@ from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
+from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
 from mtl.training import interface, ranks
 from mtl.training.rank import log_into
@@ -141,9 +142,10 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
 def _resume(arguments: Sequence[str], group: Group | None) -> None:
     """Resume a run in its own folder, with its own configuration."""
     values = dict(word.partition("=")[::2] for word in arguments)
-    epochs = values.get("trainer.max_epochs")
-    if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs"}:
-        expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: a run keeps its config.yaml"
+    epochs, devices = values.get("trainer.max_epochs"), values.get("trainer.devices")
+    if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs", "trainer.devices"}:
+        expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=… and trainer.devices=…: "
+        expected += "a run keeps its config.yaml"
         raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
     folder = run_to_resume(values["resume"])
     if is_finished(folder) and epochs is None:
@@ -161,6 +163,8 @@ def _resume(arguments: Sequence[str], group: Group | None) -> None:
         config = read_config(folder)
         if epochs is not None:
             config = _with_more_epochs(config, epochs, folder)
+        if devices is not None:
+            config = ranks.for_processes(config, _number_of_processes(devices))
         train(config, folder, choices_of(folder), resume=True, group=group)
 
 
@@ -174,6 +178,13 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
         found = f"{text}, and {folder} has no checkpoint to resume from"
         raise ConfigError(Problem("trainer.max_epochs", found, "a run with checkpoints/last.ckpt"))
     return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
+
+
+def _number_of_processes(text: str) -> int:
+    """Return the number of processes in which a run is resumed."""
+    if not text.isdecimal() or not 0 < int(text[:_DIGITS]) <= MOST_DEVICES:
+        raise ConfigError(Problem("trainer.devices", text, f"a number of processes from 1 to {MOST_DEVICES}"))
+    return int(text)
 
 
 def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bool = False) -> None:

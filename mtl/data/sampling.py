@@ -190,6 +190,8 @@ class StepSampler:
 
     def _changed_settings(self, state: Mapping[str, Any]) -> list[Problem]:
         changed = [key for key, value in self._identity.items() if value != state[key]]
+        if _totals(state) == _totals(self._identity):  # another number of processes with the same steps
+            changed = [key for key in changed if key not in ("batch_size", "max_tokens", "world_size")]
         return [changed_setting(key, self._identity[key], state[key]) for key in changed]
 
     def _changed_tasks(self, saved: Mapping[str, Mapping[str, int]]) -> list[Problem]:
@@ -198,3 +200,8 @@ class StepSampler:
             if stream.name in saved:
                 problems += changed_rows(stream.name, self._task_state(stream), saved[stream.name])
         return problems
+
+
+def _totals(state: Mapping[str, Any]) -> list[int | None]:
+    """Return the rows and tokens of a step over all processes."""
+    return [value and value * state["world_size"] for value in (state["batch_size"], state["max_tokens"])]

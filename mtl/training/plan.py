@@ -27,7 +27,7 @@ from mtl.training.freezing import FreezePlan
 from mtl.training.hardware import choose_device, choose_precision
 from mtl.training.inputs import Inputs, data_files, dataset_rows
 from mtl.training.learning_rates import ParameterGroup
-from mtl.training.ranks import ALONE, Place
+from mtl.training.ranks import ALONE, Place, processes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,8 +210,8 @@ def identity(plan: RunPlan, splits: Splits) -> dict[str, Any]:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed since a run was started, apart from versions and a larger number of epochs."""
-    problems = [*_config_changes(then["config"], now["config"], folder)]
+    """Return what has changed since a run was started, apart from versions, processes, and more epochs."""
+    problems = [*_config_changes(_over_processes(then["config"]), _over_processes(now["config"]), folder)]
     again = "put back what the run began with, or start a new run"
     problems += [
         Problem(key, "another content than when the run began", "the same file", again)
@@ -236,6 +236,17 @@ def version_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {before.get(name)} is now {after[name]}" for name in after if before.get(name) != after[name]
     )
+
+
+def _over_processes(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration with the rows and tokens of all processes, whose number does not matter then."""
+    data, trainer = config["data"], config["trainer"]
+    number = processes_of(trainer)
+    if number is None:
+        return config
+    totals = {key: data[key] * number for key in ("batch_size", "max_tokens")}
+    flags = {key: value for key, value in trainer.items() if key not in ("devices", "num_nodes", "strategy")}
+    return {**config, "data": {**data, **totals}, "trainer": flags}
 
 
 def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterator[Problem]:

@@ -66,7 +66,7 @@ def prepare(
     if not resume:
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
         begin(folder, choices, asdict(config), keep=keep)
-    elif run.point is not None and run.point.inputs["config"]["trainer"]["max_epochs"] != config.trainer.max_epochs:
+    elif run.point is not None and run.point.inputs["config"] != run.identity["config"]:
         reopen(folder, asdict(config))
     return run
 

@@ -15,12 +15,13 @@ import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.base.errors import ConfigError, MtlError, Problem, TrainingError
+from mtl.config.checks import load
 from mtl.config.fields import Config
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ class Group:
 
     def send(self, config: Config, folder: Path, *, resume: bool) -> None:
         """Let the others train with this process, which is the first one; see `receive`."""
-        from dataclasses import asdict
-
         self._send({"config": asdict(config), "folder": str(folder), "resume": resume})
 
     def end(self) -> None:
@@ -138,7 +137,8 @@ class Group:
         except MtlError:
             raise
         except Exception as error:
-            if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            by_others = not dist.is_initialized() or isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+            if not by_others:
                 raise
             raise _lost_peers(error, self.place, folder) from error
         finally:
@@ -215,25 +215,52 @@ def _set_variables_of_torchrun(arguments: Sequence[str]) -> None:
     os.environ |= {name: str(value) for name, value in zip(_TORCHRUN, (*values, address, port), strict=True)}
 
 
-def of_launcher(config: Config, place: Place) -> Config:
+def of_launcher(config: Config, place: Place, *, resume: bool = False) -> Config:
     """Return the configuration with the number of processes that the launcher has started.
 
     Raises:
         ConfigError: It names another number, or has values that exclude several processes.
     """
-    from dataclasses import asdict
-
-    from mtl.config.checks import load
-
     devices, nodes = config.trainer.devices, -(-place.world_size // place.local_size)
     number = len(devices) if isinstance(devices, list) else devices
-    if number not in (1, -1, "auto", place.local_size) or config.trainer.num_nodes not in (None, 1, nodes):
+    if resume:
+        config = for_processes(config, place.world_size)
+    elif number not in (1, -1, "auto", place.local_size) or config.trainer.num_nodes not in (None, 1, nodes):
         found = f"devices={devices}, num_nodes={config.trainer.num_nodes or 1}"
         expected = f"devices={place.local_size}, num_nodes={nodes}, as the launcher has started, or neither"
         raise ConfigError(Problem("trainer", found, expected))
     trainer = replace(
         config.trainer,
-        devices=devices if isinstance(devices, list) and len(devices) == place.local_size else place.local_size,
-        num_nodes=nodes if nodes > 1 else config.trainer.num_nodes,
+        devices=devices if number == place.local_size else place.local_size,
+        num_nodes=nodes if nodes > 1 else None,
     )
     return load(asdict(replace(config, trainer=trainer)))
+
+
+def for_processes(config: Config, number: int) -> Config:
+    """Return the configuration of a run that is resumed in another number of processes, with the same steps.
+
+    Raises:
+        ConfigError: The rows or tokens of a step cannot be shared equally.
+    """
+    data, before = config.data, processes_of(asdict(config.trainer))
+    if before is None or before == number:
+        return config
+    totals = {"batch_size": data.batch_size * before, "max_tokens": data.max_tokens * before}
+    if problems := [
+        Problem(f"data.{key}", f"{total} in {before} processes, {number} now", f"a divisor of {total} processes")
+        for key, total in totals.items()
+        if total % number
+    ]:
+        raise ConfigError(problems)
+    shares = {key: total // number for key, total in totals.items()}
+    trainer = replace(config.trainer, devices=number, num_nodes=None)
+    return load(asdict(replace(config, data=replace(data, **shares), trainer=trainer)))
+
+
+def processes_of(trainer: Mapping[str, Any]) -> int | None:
+    """Return the number of processes that a trainer's flags name; None if it depends on the machine."""
+    devices = trainer["devices"]
+    if devices in (-1, "auto"):
+        return None
+    return (len(devices) if isinstance(devices, list) else int(devices)) * (trainer["num_nodes"] or 1)

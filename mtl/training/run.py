@@ -69,7 +69,7 @@ def train(
             launch({**job, "resume": resume, "brief": brief}, number, folder)
             return {}
         if group is not None and not started_here:
-            config = of_launcher(config, group.place)
+            config = of_launcher(config, group.place, resume=resume)
         try:
             prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.place, resume=resume)
             if group is not None:

@@ -175,7 +175,7 @@ class Intruder:
 
 @pytest.mark.slow
 def test_strangers_are_not_let_in(endless: tuple[subprocess.Popen[str], int], tmp_path: Path) -> None:
-    first, other = endless
+    first, _ = endless
     intruder = pickle.dumps(Intruder(tmp_path / "intruded"))
     addresses = [address for pid in (first.pid, *children(first.pid)) for address in listening(pid)]
     for host, port in addresses:

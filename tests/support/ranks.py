@@ -23,26 +23,25 @@ from tests.support.commands import outside
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Jobs = dict[str, list[str]]
-"""For each run folder its overrides."""
 
-
-def train_in_several(number: int, jobs: Mapping[Path, Sequence[str]], file: Path) -> None:
+def train_in_several(number: int, jobs: Mapping[Path, Sequence[str]], file: Path, *, resume: bool = False) -> None:
     """Train each job in this process and others, without evaluating it.
 
     Args:
         number: How many processes.
         jobs: For each run folder its overrides; all processes train with these batches.
         file: Where to write the jobs for the other processes.
+        resume: Whether to resume the runs.
     """
-    file.write_text(json.dumps({str(folder): list(overrides) for folder, overrides in jobs.items()}))
+    listed = {str(folder): list(overrides) for folder, overrides in jobs.items()}
+    file.write_text(json.dumps({"jobs": listed, "resume": resume}))
     command = [sys.executable, "-m", "tests.support.ranks", str(file)]
     others = [
         subprocess.Popen([*command, str(rank), str(number)], env=outside(), stderr=subprocess.PIPE, text=True)
         for rank in range(1, number)
     ]
     try:
-        _follow_all(jobs, 0, number, file)
+        _follow_all(jobs, 0, number, file, resume=resume)
     except BaseException:
         for other in others:
             other.kill()
@@ -58,16 +57,18 @@ def unpickles_nothing() -> mock._patch[mock.Mock]:
     return mock.patch("torch.distributed.distributed_c10d._tensor_to_object", side_effect=refusal)
 
 
-def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, number: int, file: Path) -> None:
+def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, number: int, file: Path, *, resume: bool) -> None:
     variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
     for at, (folder, overrides) in enumerate(jobs.items()):
         group = Group(Place(rank, number, rank, number), dist.FileStore(f"{file}.{at}", number))
         folder.mkdir(parents=True, exist_ok=True)
         with unpickles_nothing(), mock.patch.dict(os.environ, variables):
-            run.follow(runs.config(*overrides, f"trainer.devices={number}"), folder, group)
+            config = runs.config(*overrides, f"trainer.devices={number}")
+            run.follow(config, folder, group if number > 1 else None, resume=resume)
 
 
 if __name__ == "__main__":
     name, own_rank, size = sys.argv[1:]
-    found: Jobs = json.loads(Path(name).read_text())
-    _follow_all({Path(folder): overrides for folder, overrides in found.items()}, int(own_rank), int(size), Path(name))
+    found = json.loads(Path(name).read_text())
+    all_jobs = {Path(folder): overrides for folder, overrides in found["jobs"].items()}
+    _follow_all(all_jobs, int(own_rank), int(size), Path(name), resume=found["resume"])

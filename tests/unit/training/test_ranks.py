@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from mtl.base.errors import ConfigError
 from mtl.training import ranks
-from mtl.training.ranks import Group, LostPeersError, Place, is_launched, of_launcher
+from mtl.training.ranks import Group, LostPeersError, Place, for_processes, is_launched, of_launcher
 from tests.support.runs import config
 
 if TYPE_CHECKING:
@@ -108,3 +108,18 @@ def test_other_errors_are_not_explained_by_the_other_processes(tmp_path: Path) -
     with pytest.raises(ZeroDivisionError), group.joined(torch.device("cpu"), tmp_path):
         raise ZeroDivisionError
     assert not dist.is_initialized()
+
+
+def test_a_run_is_resumed_in_another_number_of_processes_with_the_same_steps() -> None:
+    before = config("trainer.devices=2", "data.batch_size=6", "data.max_tokens=300")
+    after = for_processes(before, 3)
+    assert (after.data.batch_size, after.data.max_tokens, after.trainer.devices) == (4, 200, 3)
+    assert for_processes(before, 2) == for_processes(after, 2) == before
+    with pytest.raises(ConfigError) as caught:
+        for_processes(before, 5)
+    assert str(caught.value) == (
+        "Configuration: 1 problem\n"
+        "  data.batch_size\n"
+        "      found:    12 in 2 processes, 5 now\n"
+        "      expected: a divisor of 12 processes"
+    )
