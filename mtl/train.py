@@ -55,10 +55,8 @@ def main(arguments: Sequence[str]) -> None:
 
         follow_jobs(group)
         return
-    try:
+    with group.leading():
         _run(arguments, group)
-    finally:
-        group.end()
 
 
 def _run(arguments: Sequence[str], group: Group | None) -> None:

@@ -52,10 +52,8 @@ def _take_part(rank: int, meeting: Path) -> None:
     job = json.loads((meeting / JOB).read_text(encoding="utf-8"))
     folder = Path(job["folder"])
     log_into(folder)
-    try:
+    with group.leading():
         train(load(job["config"]), folder, job["choices"], resume=job["resume"], brief=job["brief"], group=group)
-    finally:
-        group.end()
 
 
 def log_into(folder: Path) -> None:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl.base.errors import ConfigError, MtlError, Problem, TrainingError
+from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, TrainingError
 from mtl.config.checks import load
 from mtl.config.fields import Config
 
@@ -32,7 +32,7 @@ _TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others in training; one of them may be filling the cache of activations."""
 _LONG = timedelta(days=365)
 """How long a process waits for its next job: the first one evaluates alone, and ends the others when it ends."""
-_FAREWELL = timedelta(seconds=30)
+_FAREWELL = timedelta(seconds=5)
 _LOOPBACK = ("lo", "lo0")
 """Names of the loopback interface: on Linux, on macOS and BSD."""
 _SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
@@ -86,12 +86,22 @@ class Group:
         """Let the others train with this process, which is the first one; see `receive`."""
         self._send({"config": asdict(config), "folder": str(folder), "resume": resume})
 
-    def end(self) -> None:
-        """Tell the others that no job follows, and wait until they know: the store may end with this process."""
-        from torch.distributed import DistError
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Tell the others after the block that no job follows, and wait until they know: the store may end with it."""
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated, LostPeersError):
+            self._send(None)
+            raise
+        except BaseException:
+            self._end()
+            raise
+        self._end()
 
+    def _end(self) -> None:
         self._send(None)
-        with suppress(DistError, RuntimeError):
+        with suppress(RuntimeError):
             self.store.wait([f"left {rank}" for rank in range(1, self.place.world_size)], _FAREWELL)
 
     def _send(self, job: Mapping[str, Any] | None) -> None:
@@ -99,12 +109,19 @@ class Group:
         self.store.set(f"job {self._jobs}", json.dumps(job))
 
     def receive(self) -> dict[str, Any] | None:
-        """Return the next job: configuration, run folder, and whether to resume; None if there is no other."""
+        """Return the next job: configuration, run folder, and whether to resume; None if there is no other.
+
+        Raises:
+            LostPeersError: The first process has ended.
+        """
         self._jobs += 1
-        self.store.wait([f"job {self._jobs}"], _LONG)
-        job: dict[str, Any] | None = json.loads(self.store.get(f"job {self._jobs}"))
-        if job is None:
-            self.store.set(f"left {self.place.rank}", "")
+        try:
+            self.store.wait([f"job {self._jobs}"], _LONG)
+            job: dict[str, Any] | None = json.loads(self.store.get(f"job {self._jobs}"))
+            if job is None:
+                self.store.set(f"left {self.place.rank}", "")
+        except RuntimeError as error:
+            raise _lost_peers(error, self.place) from error
         return job
 
     @contextmanager
@@ -140,20 +157,20 @@ class Group:
             by_others = not dist.is_initialized() or isinstance(error, dist.DistError) or "gloo" in str(error).lower()
             if not by_others:
                 raise
-            raise _lost_peers(error, self.place, folder) from error
+            raise _lost_peers(error, self.place, f" with resume={shlex.quote(str(folder))}") from error
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
 
 
-def _lost_peers(error: Exception, place: Place, folder: Path) -> LostPeersError:
+def _lost_peers(error: Exception, place: Place, how: str = "") -> LostPeersError:
     reason = str(error).strip().partition("\n")[0]
     return LostPeersError(
         Problem(
             f"process {place.rank} of 0 to {place.world_size - 1}",
             f"another one has ended or does not answer: {reason}",
             "all processes running until the end of training",
-            f"find out what ended it, then start all processes again with resume={shlex.quote(str(folder))}",
+            f"find out what ended it, then start all processes again{how}",
         )
     )
 

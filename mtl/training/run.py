@@ -8,10 +8,11 @@ import os
 import signal
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from mtl.base.errors import TrainingError
 from mtl.base.run_folder import CONFIG, check, full_disk_explained, in_use, is_finished
 from mtl.config.checks import load
 from mtl.config.fields import Config
@@ -93,7 +94,7 @@ def follow_jobs(group: Group) -> None:
     """Train with the first process until it ends, on this process's share of the rows; nothing is written or printed.
 
     Raises:
-        MtlError: As `train` does.
+        MtlError: As `train` does, or the first process has ended.
         Terminated: The processes are to end.
     """
     warnings.simplefilter("ignore")
@@ -102,7 +103,8 @@ def follow_jobs(group: Group) -> None:
     while (job := group.receive()) is not None:
         config = load(job["config"])
         quiet = replace(config, callbacks=replace(config.callbacks, progress=False))
-        follow(quiet, Path(job["folder"]), group, resume=job["resume"])
+        with suppress(TrainingError):  # of the first process too, which reports it, and may have another job
+            follow(quiet, Path(job["folder"]), group, resume=job["resume"])
         gc.collect()  # the network of this job
 
 
