@@ -30,10 +30,12 @@ from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
+from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
 from mtl.evaluation.run_metrics import read_metrics, validation_score
-from mtl.training import interface
-from mtl.training.launchers import refuse_launchers
+from mtl.training import interface, ranks
+from mtl.training.rank import log_into
+from mtl.training.ranks import Group
 from mtl.training.study import JobRecord, Study, plan_study, read_record, score_in
 
 if TYPE_CHECKING:
@@ -44,10 +46,25 @@ _DIGITS = 9
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run a command as the only process, or as one of several that a launcher has started."""
+    if not ranks.is_launched(os.environ):
+        _run(arguments, None)
+        return
+    group = ranks.join(arguments)
+    if group.place.rank:
+        with cli.large_imports():
+            from mtl.training.run import follow_jobs
+
+        follow_jobs(group)
+        return
+    with group.leading():
+        _run(arguments, group)
+
+
+def _run(arguments: Sequence[str], group: Group | None) -> None:
     """Check the whole command line, then run its job or its sweep; a failed job does not stop the others."""
-    refuse_launchers(os.environ, arguments)
     if any(word.startswith("resume=") for word in arguments):
-        _resume(arguments)
+        _resume(arguments, group)
         return
     command = check_command_line(arguments)
     study = plan_study(command)
@@ -56,8 +73,8 @@ def main(arguments: Sequence[str]) -> None:
     def job(cfg: DictConfig) -> float | None:
         """Run a job and return its validation score, which a sweeper may optimize."""
         if study is not None or not command.multirun:
-            return _job(cfg, study)
-        jobs.append(_job_of_sweep(cfg, command.swept))
+            return _job(cfg, study, group)
+        jobs.append(_job_of_sweep(cfg, command.swept, group))
         return validation_score(jobs[-1].reports)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of exiting with code 1
@@ -94,12 +111,12 @@ def _of_hydra(error: Exception) -> Exception:
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
 
 
-def _job_of_sweep(cfg: DictConfig, swept: Iterable[str]) -> JobRow:
+def _job_of_sweep(cfg: DictConfig, swept: Iterable[str], group: Group | None) -> JobRow:
     """Do a job of a sweep over some keys and record how it ended; an error ends this job only."""
     settings = HydraConfig.get()
     folder, error, started = Path(settings.runtime.output_dir), "", time.perf_counter()
     try:
-        _job(cfg, None, brief=True)
+        _job(cfg, None, group, brief=True)
     except MtlError as caught:
         error = str(caught)
         log.error("this job failed, the sweep continues\n%s", error)
@@ -142,12 +159,13 @@ def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
     return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]
 
 
-def _resume(arguments: Sequence[str]) -> None:
+def _resume(arguments: Sequence[str], group: Group | None) -> None:
     """Resume a run in its own folder, with its own configuration."""
     values = dict(word.partition("=")[::2] for word in arguments)
-    epochs = values.get("trainer.max_epochs")
-    if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs"}:
-        expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: a run keeps its config.yaml"
+    epochs, devices = values.get("trainer.max_epochs"), values.get("trainer.devices")
+    if len(values) < len(arguments) or values.keys() - {"resume", "trainer.max_epochs", "trainer.devices"}:
+        expected = "resume=<run folder> or resume=auto, and at most trainer.max_epochs=… and trainer.devices=…: "
+        expected += "a run keeps its config.yaml"
         raise ConfigError(Problem("resume", listed(arguments), expected, "start a new run to change something"))
     folder = run_to_resume(values["resume"])
     if is_finished(folder) and epochs is None:
@@ -155,7 +173,7 @@ def _resume(arguments: Sequence[str]) -> None:
             remove_leftovers(folder)
         print(printable(f"the run in {folder} is finished; more epochs: resume={folder} trainer.max_epochs=…"))
         return
-    _log_into(folder)
+    log_into(folder)
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.reevaluate import read_config
@@ -165,7 +183,9 @@ def _resume(arguments: Sequence[str]) -> None:
         config = read_config(folder)
         if epochs is not None:
             config = _with_more_epochs(config, epochs, folder)
-        train(config, folder, choices_of(folder), resume=True)
+        if devices is not None:
+            config = ranks.for_processes(config, _number_of_processes(devices))
+        train(config, folder, choices_of(folder), resume=True, group=group)
 
 
 def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
@@ -180,15 +200,14 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
     return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
 
 
-def _log_into(folder: Path) -> None:
-    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in train.log."""
-    console = logging.StreamHandler(sys.stdout)
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
+def _number_of_processes(text: str) -> int:
+    """Return the number of processes in which a run is resumed."""
+    if not text.isdecimal() or not 0 < int(text[:_DIGITS]) <= MOST_DEVICES:
+        raise ConfigError(Problem("trainer.devices", text, f"a number of processes from 1 to {MOST_DEVICES}"))
+    return int(text)
 
 
-def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> float | None:
+def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bool = False) -> float | None:
     """Run a job and return its validation score; None if it has none, or is a job of a study that failed."""
     settings = HydraConfig.get()
     config = load(cfg)
@@ -199,9 +218,13 @@ def _job(cfg: DictConfig, study: Study | None, *, brief: bool = False) -> float 
         from mtl.training.run import train
 
     if study is None:
-        train(config, folder, choices, brief=brief)
+        train(config, folder, choices, brief=brief, group=group)
         return score_in(folder)
-    return study.attend(folder, config, lambda resume: train(config, folder, choices, resume=resume, brief=True))
+
+    def work(resume: bool) -> None:
+        train(config, folder, choices, resume=resume, brief=True, group=group)
+
+    return study.attend(folder, config, work)
 
 
 def _exits(job: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:

@@ -335,19 +335,15 @@ def _limit(trainer: TrainerConfig, least: str, most: str) -> Iterator[Problem]:
 def _strategy(config: Config) -> Iterator[Problem]:
     if config.trainer.strategy not in ("auto", "ddp", None):
         expected = "ddp, or auto, which is the same where trainer.devices is more than one"
+        if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
+            expected += "; shards of parameters cannot be frozen and unfrozen layer by layer"
         yield Problem("trainer.strategy", shown(config.trainer.strategy), expected, "give trainer.strategy=ddp")
-
-
-def _nodes(config: Config) -> Iterator[Problem]:
-    if config.trainer.num_nodes not in (1, None):
-        expected = "1: processes of one machine train together, those of several do not"
-        yield Problem("trainer.num_nodes", shown(config.trainer.num_nodes), expected, "give trainer.num_nodes=1")
 
 
 def _devices(config: Config) -> Iterator[Problem]:
     devices, combine = config.trainer.devices, config.loss.combine
     one = devices == 1 or (isinstance(devices, list) and len(devices) == 1)
-    if combine in AGGREGATIONS and not one:
+    if combine in AGGREGATIONS and not (one and config.trainer.num_nodes in (None, 1)):
         found = f"{shown(devices)} beside loss.combine={combine}, which needs the gradients of all rows at once"
         repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
         yield Problem("trainer.devices", found, "one device", repair)
@@ -389,7 +385,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _end_of_training,
     _limits,
     _strategy,
-    _nodes,
     _devices,
     _early_stopping,
     _monitor,

@@ -190,8 +190,9 @@ class StepSampler:
         return {"pass": number, "batch": batch, "rows": len(stream), "lengths": checksum}
 
     def _changed_settings(self, saved: Mapping[str, Any]) -> Iterator[Problem]:
+        same_steps = _totals(saved) == _totals(self._identity)  # perhaps in another number of processes
         for key, value in self._identity.items():
-            if value != saved[key]:
+            if value != saved[key] and not (same_steps and key in ("batch_size", "max_tokens", "world_size")):
                 now, before = ("null" if setting is None else str(setting) for setting in (value, saved[key]))
                 repair = f"set {_KEYS[key]}={before}, or start a new run"
                 yield Problem(_KEYS[key], now, f"{before}, as in the checkpoint", repair)
@@ -211,6 +212,11 @@ class StepSampler:
             elif now["lengths"] != before["lengths"]:
                 repair = "resume with the files and the backbone (its tokenizer and max_length) the run began with"
                 yield Problem(place, "rows with other numbers of tokens", "the rows of the checkpoint", repair)
+
+
+def _totals(state: Mapping[str, Any]) -> list[int | None]:
+    """Return the rows and tokens of a step over all processes."""
+    return [value and value * state["world_size"] for value in (state["batch_size"], state["max_tokens"])]
 
 
 def _setting_problems(identity: Mapping[str, Any], rank: int) -> Iterator[Problem]:

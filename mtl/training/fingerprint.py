@@ -15,6 +15,7 @@ from mtl.data.datamodule import Splits
 from mtl.training.checkpoints import versions
 from mtl.training.inputs import data_files, dataset_rows
 from mtl.training.plan import RunPlan
+from mtl.training.ranks import processes_of
 
 
 def fingerprint(plan: RunPlan, splits: Splits) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def fingerprint(plan: RunPlan, splits: Splits) -> dict[str, Any]:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[Problem]:
-    """Return what has changed since a run was started, apart from versions and a larger number of epochs."""
-    problems = [*_config_changes(then["config"], now["config"], folder)]
+    """Return what has changed since a run was started, apart from versions, processes, and more epochs."""
+    problems = [*_config_changes(_over_processes(then["config"]), _over_processes(now["config"]), folder)]
     again = "put back what the run began with, or start a new run"
     problems += [
         Problem(key, "another content than when the run began", "the same file", again)
@@ -71,6 +72,17 @@ def version_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {before.get(name)} is now {after[name]}" for name in after if before.get(name) != after[name]
     )
+
+
+def _over_processes(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a configuration with the rows and tokens of all processes, whose number does not matter then."""
+    data, trainer = config["data"], config["trainer"]
+    number = processes_of(trainer)
+    if number is None:
+        return config
+    totals = {key: data[key] * number for key in ("batch_size", "max_tokens")}
+    flags = {key: value for key, value in trainer.items() if key not in ("devices", "num_nodes", "strategy")}
+    return {**config, "data": {**data, **totals}, "trainer": flags}
 
 
 def _config_changes(then: Any, now: Any, folder: Path, key: str = "") -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,12 +24,12 @@ from mtl.training.analysis import SentenceMaps
 from mtl.training.checkpoint_schema import check_fits, check_weights
 from mtl.training.checkpoints import read_checkpoint
 from mtl.training.compact import compact_embeddings
-from mtl.training.companions import Connect, companions
 from mtl.training.description import announce, cut_texts, group_rows, plan_warnings, unfreezing_rows
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.module import MultiTaskModule
-from mtl.training.parallel import ALONE
+from mtl.training.parallel import check_same_inputs
 from mtl.training.prepare import Prepared
+from mtl.training.ranks import Group
 from mtl.training.trainer import Training, refused, total_steps
 
 
@@ -57,8 +58,8 @@ class Trained:
     gradients: GradientFigures | None
 
 
-def fit(run: Prepared) -> Trained:
-    """Train the network of a run in place, together with the other processes if there are any.
+def fit(run: Prepared, group: Group | None = None) -> Trained:
+    """Train the network of a run in place, with the other processes of a group if there is one.
 
     Raises:
         MtlError: Training cannot run: Lightning refuses a flag that it can check only now, a checkpoint is damaged, or
@@ -68,14 +69,12 @@ def fit(run: Prepared) -> Trained:
     plan, training = run.plan, run.training
     groups, unfreezing = group_rows(plan), unfreezing_rows(plan)  # before adapters are merged
     warnings = [*plan_warnings(plan), *cut_texts(run.splits, plan.start.network.encoder.max_length or UNLIMITED)]
-    place = ALONE if training is None else plan.place
-    with companions(place, plan.folder, run.stop, *(["resume"] if run.resume else [])) as connect:
-        data = None if training is None else training.data
-        announce(plan, data, 0 if data is None else total_steps(plan.config.trainer, len(data.sampler)), warnings)
-        ability = encoder_ability(run)
-        frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
-        maps = SentenceMaps.begin(plan, run.splits, frozen)
-        cost = fit_network(run, connect)
+    data = None if training is None else training.data
+    announce(plan, data, 0 if data is None else total_steps(plan.config.trainer, len(data.sampler)), warnings)
+    ability = encoder_ability(run)
+    frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
+    maps = SentenceMaps.begin(plan, run.splits, frozen)
+    cost = fit_network(run, group)
     run.training = None  # frees the optimizer and its state before the evaluation
     return Trained(
         cost=cost,
@@ -99,7 +98,7 @@ def encoder_ability(run: Prepared) -> float | None:
     )
 
 
-def fit_network(run: Prepared, connect: Connect) -> Cost:
+def fit_network(run: Prepared, group: Group | None = None) -> Cost:
     """Train the network of a run in place, in this process; see `fit`."""
     plan, training = run.plan, run.training
     network = plan.start.network
@@ -109,8 +108,10 @@ def fit_network(run: Prepared, connect: Connect) -> Cost:
     memory = PeakMemory()
     if plan.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(plan.device)
-    training.connection.connect = connect
-    _run_trainer(run, training)
+    with nullcontext() if group is None else group.joined(plan.device, plan.folder):
+        if group is not None:
+            check_same_inputs(run.inputs, plan.device)
+        _run_trainer(run, training)
     meter, module = training.meter, training.module
     trained = module.freezing.trainable(meter.last_step)
     parameters = network.named_by_layer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -51,8 +51,7 @@ class GradientWatch(Callback):
             return
         self._last = trainer.global_step
         name, parameters = layer
-        total = sum_over_processes if trainer.world_size > 1 else None
-        norms, cosines = measure_gradients(step.losses, step.embeddings, parameters, total)
+        norms, cosines = measure_gradients(step.losses, step.embeddings, parameters, trainer.world_size)
         self._note(name, norms, cosines)
         figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
         figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
@@ -103,7 +102,7 @@ def measure_gradients(
     losses: Mapping[str, Tensor],
     embeddings: Sequence[Tensor],
     parameters: Sequence[nn.Parameter],
-    total: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
 ) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """Return the norm of each task's gradient at the embeddings, and the cosine of each pair over the parameters.
 
@@ -113,25 +112,27 @@ def measure_gradients(
         losses: The loss of each task, with its graph, which is kept.
         embeddings: The embeddings ``(B, H)`` from which they were computed.
         parameters: Parameters below the embeddings.
-        total: Sums a tensor over several processes that share the rows.
+        processes: How many share the rows; see `mtl.training.parallel.over_processes` for the scale of a gradient.
     """
-    total = total or (lambda own: own)
     norms: dict[str, Tensor] = {}
     directions: dict[str, Tensor] = {}
     for task, loss in losses.items():
         wanted = [*embeddings, *parameters]
         computed = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
         gradients = [
-            torch.zeros_like(tensor) if gradient is None else gradient
+            torch.zeros_like(tensor) if gradient is None else gradient / processes
             for tensor, gradient in zip(wanted, computed, strict=True)
         ]
         squares = torch.stack([gradient.float().square().sum() for gradient in gradients[: len(embeddings)]])
-        norms[task] = total(squares.sum()).sqrt()
-        directions[task] = total(torch.cat([gradient.float().flatten() for gradient in gradients[len(embeddings) :]]))
+        norms[task] = squares.sum()
+        directions[task] = torch.cat([gradient.float().flatten() for gradient in gradients[len(embeddings) :]])
+        if processes > 1:
+            sum_over_processes(norms[task])
+            sum_over_processes(directions[task])
     pairs = list(combinations(losses, 2))
     known = [directions[first].any() & directions[second].any() for first, second in pairs]
     cosines = [torch.cosine_similarity(directions[first], directions[second], dim=0) for first, second in pairs]
-    figures = torch.stack([*norms.values(), *(flag.float() for flag in known), *cosines])
+    figures = torch.stack([*(square.sqrt() for square in norms.values()), *(flag.float() for flag in known), *cosines])
     values = iter(figures.tolist())  # the only synchronisation with the device
     shown = {task: next(values) for task in norms}
     has_direction = [bool(next(values)) for _ in pairs]

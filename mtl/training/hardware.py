@@ -32,11 +32,16 @@ def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:
 
 
 def count_processes(flags: TrainerConfig) -> int:
-    """Return how many processes train together: one per device, on a CPU the number that ``devices`` names.
+    """Return how many processes to start on this machine: one per device, on a CPU the number that ``devices`` names.
 
     Raises:
-        ConfigError: There are fewer devices, or the processes could not connect.
+        ConfigError: There are fewer devices, the processes could not connect, or other machines are to take part.
     """
+    if flags.num_nodes not in (None, 1):
+        expected = f"a launcher that starts this command on {flags.num_nodes} machines"
+        repair = f"on each: torchrun --nnodes {flags.num_nodes} --nproc-per-node … --rdzv-backend c10d"
+        repair += " --rdzv-endpoint HOST:PORT -m mtl.train …"
+        raise ConfigError(Problem("trainer.num_nodes", f"{flags.num_nodes}, and no launcher", expected, repair))
     number = _processes(flags)
     if number > 1 and not _loopback_works():
         found = f"{number} processes, and the loopback interface is down"

@@ -21,7 +21,7 @@ from mtl.config.command_line import check_command_line
 from mtl.config.fields import Config
 from mtl.config.overrides import lines_of
 from mtl.data.in_memory import TaskSources, task_sources, write_all
-from mtl.training.launchers import refuse_launchers
+from mtl.training.ranks import is_launched
 from mtl.training.study import plan_study
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ def train(
         MtlError: Configuration, data, weights or the disk: all problems at once, in the words of the command.
         Terminated: SIGTERM was received; the message has the command to resume with.
     """
-    refuse_launchers(os.environ, [])
+    if is_launched(os.environ):
+        repair = "torchrun … -m mtl.train …, or start this program alone, with trainer={'devices': 2}"
+        raise ConfigError(Problem("launcher", "one of several processes", "a single process", repair))
     sources = task_sources(data) if isinstance(data, Mapping) else TaskSources()
     named = {"experiment": experiment, "backbone": backbone, "seed": seed, "hydra.run.dir": folder}
     lines = lines_of({name: value for name, value in named.items() if value is not None} | settings)

@@ -1,127 +1,63 @@
-"""Train in several processes on one machine: each takes a share of a step's rows, and gradients are summed.
-
-Notation: ``R`` processes; a task has ``n_r`` rows of a step in process ``r`` and ``n`` in all of them.
-"""
+"""What several processes that train one model exchange: gradients, losses, and values as JSON."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins import ClusterEnvironment
-from lightning.pytorch.strategies import ParallelStrategy
-from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import Tensor, nn
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+
+from mtl.base.errors import Problem, TrainingError
 
 T = TypeVar("T")
-BUCKET = 2**23
-"""Numbers that are sent together: 32 MB of float32, so that gradients need little more memory than they take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The rank of this process.
+class SharedRows(DDPStrategy):
+    """Lightning's DDP strategy, for processes that share the rows of each step unequally.
 
-    Attributes:
-        rank: Its number, from 0; process 0 writes and reports.
-        world_size: The number of processes.
+    `DistributedDataParallel` averages gradients over the processes during the backward pass; `over_processes` scales
+    the losses so that this mean is the gradient of a single process with all rows. Three things differ from the
+    defaults:
+
+    - A process without rows of a task leaves its head out, so unused parameters are searched for in each step.
+    - `DistributedDataParallel` takes note of the trained parameters when it wraps the module. The module is wrapped
+      again when that changes: layers that unfreeze later would silently not be averaged.
+    - Nothing is unpickled that another process has sent.
+
+    The rank comes from the variables that torchrun sets, see `mtl.training.ranks`.
     """
 
-    rank: int = 0
-    world_size: int = 1
-
-
-ALONE = Place()
-
-
-class SummedGradients(ParallelStrategy):
-    """Sum the gradients of all processes after the backward passes of an optimizer step.
-
-    The loss of each process is its part of the mean over all rows (`over_processes`), so the sum is the gradient of a
-    single process with all rows. `DistributedDataParallel` gives the mean over processes, which equals it only if all
-    have the same number of rows. It also fixes at its start which parameters have gradients: a layer that unfreezes
-    later, a head without rows in a step, or a process without rows would need a rebuilt reducer or a search of the
-    graph. Here nothing is wrapped: after each backward pass the processes exchange which parameters have a gradient,
-    and those of at least one process are summed; processes without a gradient contribute zeros. The price is that
-    communication starts after the backward pass rather than during it.
-
-    Args:
-        place: The rank of this process.
-        connect: Joins the default group of the processes, given the device of this one.
-    """
-
-    def __init__(self, place: Place, connect: Callable[[torch.device], None]) -> None:
-        super().__init__(cluster_environment=_Placed(place))
-        self._connect = connect
-        self._waits = False
+    def __init__(self) -> None:
+        super().__init__(
+            cluster_environment=TorchElasticEnvironment(), find_unused_parameters=True, forward_sync_buffers=False
+        )
+        self._trained: list[bool] = []
 
     @property
     def root_device(self) -> torch.device:
-        """The device of this process."""
+        """The device of this process, the only one that it knows."""
         assert self.parallel_devices is not None  # noqa: S101 - narrows for mypy
         return self.parallel_devices[0]
 
-    def set_world_ranks(self) -> None:
-        """Set the rank that Lightning's messages depend on."""
-        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
+    def configure_ddp(self) -> None:
+        """Leave the module as it is until the first step, when its layers are frozen."""
 
-    def setup_environment(self) -> None:
-        """Take the device, and wait for the other processes."""
-        super().setup_environment()
-        self._connect(self.root_device)
-
-    def model_to_device(self) -> None:
-        """Move the module to this process's device."""
-        assert self.model is not None  # noqa: S101 - narrows for mypy
-        self.model.to(self.root_device)
-
-    def setup(self, trainer: pl.Trainer) -> None:
-        """Make the optimizer, and start from the weights of the first process."""
-        super().setup(trainer)
-        assert self.model is not None  # noqa: S101 - narrows for mypy
-        for parameter in self.model.parameters():
-            dist.broadcast(parameter.data, src=0)
-
-    @contextmanager
-    def block_backward_sync(self) -> Iterator[None]:
-        """Do not sum gradients inside the block: more batches of the same optimizer step follow."""
-        self._waits = True
-        try:
-            yield
-        finally:
-            self._waits = False
-
-    def post_backward(self, closure_loss: Tensor) -> None:
-        """Sum the gradients, unless more batches of the step follow."""
-        del closure_loss
-        if self._waits:
-            return
-        assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
-        sum_gradients(
-            [parameter for parameter in self.lightning_module.parameters() if parameter.requires_grad],
-            whole=getattr(self.lightning_module, "combination", nn.Module()).parameters(),
-        )
-
-    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """Return the sum or the mean of a tensor over the processes."""
-        if not isinstance(tensor, Tensor):
-            return tensor
-        total = tensor.clone()
-        dist.all_reduce(total, group=group)
-        return total / self.world_size if reduce_op in ("mean", "avg") else total
-
-    def barrier(self, name: str | None = None) -> None:
-        """Wait for all processes."""
-        del name
-        if dist.is_initialized():
-            dist.barrier()
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do a training step, and wrap the module before it if other parameters are trained than in the last one."""
+        assert self.lightning_module is not None  # noqa: S101 - as above
+        trained = [parameter.requires_grad for parameter in self.lightning_module.parameters()]
+        if trained != self._trained:
+            self._trained = trained
+            self.model = self.lightning_module
+            super().configure_ddp()
+        return super().training_step(*args, **kwargs)
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         """Return the value of the process ``src``; Lightning broadcasts paths and booleans."""
@@ -129,71 +65,6 @@ class SummedGradients(ParallelStrategy):
             return obj
         value: T = gather_json(obj, self.root_device)[src]
         return value
-
-    def teardown(self) -> None:
-        """Leave the group: only the first process continues after training."""
-        super().teardown()
-        leave()
-
-
-def leave() -> None:
-    """Leave the group of processes, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def sum_gradients(parameters: Iterable[nn.Parameter], whole: Iterable[nn.Parameter] = ()) -> None:
-    """Replace each gradient by its sum over all processes, in the same order of additions on all of them.
-
-    A parameter without a gradient in any process keeps none, so that its optimizer leaves it alone, as it would in one
-    process.
-
-    Args:
-        parameters: The parameters that are trained now, the same in all processes.
-        whole: Those whose gradient is complete in each process already, so that the mean is taken.
-    """
-    parameters = list(parameters)
-    if not parameters:
-        return
-    present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
-    present = present.to(parameters[0].device)
-    dist.all_reduce(present)
-    used = [parameter for parameter, count in zip(parameters, present.tolist(), strict=True) if count]
-    for parameter in used:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    for bucket in _buckets(used):
-        _sum_bucket(bucket)
-    for parameter in whole:
-        if parameter.grad is not None:
-            parameter.grad /= dist.get_world_size()
-
-
-def _sum_bucket(parameters: list[nn.Parameter]) -> None:
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if len(gradients) == 1 and gradients[0].is_contiguous():
-        dist.all_reduce(gradients[0])
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
-
-
-def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Yield the parameters in groups of one type and at most `BUCKET` numbers, a larger one by itself."""
-    bucket: list[nn.Parameter] = []
-    size = 0
-    for parameter in parameters:
-        if bucket and (size + parameter.numel() > BUCKET or parameter.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(parameter)
-        size += parameter.numel()
-    if bucket:
-        yield bucket
 
 
 def sum_over_processes(own: Tensor) -> Tensor:
@@ -226,12 +97,41 @@ def _gathered(own: Tensor) -> list[Tensor]:
     return tensors
 
 
+def check_same_inputs(inputs: Mapping[str, Any], device: torch.device) -> None:
+    """Check that all processes, perhaps of several machines, have the same rows and weights before the first step.
+
+    Args:
+        inputs: What the run depends on, see `mtl.training.fingerprint`.
+        device: The device of this process.
+
+    Raises:
+        TrainingError: Another process has other rows or weights than the first one.
+    """
+    own = {
+        name: hashlib.sha256(json.dumps(inputs[name], sort_keys=True).encode()).hexdigest()
+        for name in ("rows", "weights", "versions")
+    }
+    first, *others = gather_json(own, device)
+    if problems := [
+        Problem(
+            f"process {rank} of 0 to {len(others)}",
+            f"other {name} than in process 0",
+            "the same data files, weights and versions on all machines",
+        )
+        for rank, values in enumerate(others, start=1)
+        for name in first
+        if values[name] != first[name]
+    ]:
+        raise TrainingError(problems)
+
+
 def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | None) -> dict[str, Tensor]:
     r"""Return each task's mean loss over the rows of all processes, the same number in each of them.
 
-    .. math:: L = \sum_r \frac{n_r}{n} L_r
+    .. math:: L = \sum_r \frac{n_r}{n} L_r = \frac{1}{R} \sum_r \frac{R n_r}{n} L_r
 
-    Its gradient is that of this process's term alone: the sum over the processes is the gradient of ``L``.
+    Its gradient in a process is that of this process's term of the mean on the right alone: the mean of the gradients
+    over the ``R`` processes is the gradient of ``L``.
 
     Args:
         losses: The mean loss of each task over this process's rows, ``L_r``, scalars.
@@ -240,14 +140,13 @@ def over_processes(losses: Mapping[str, Tensor], shares: Mapping[str, float] | N
     if shares is None:
         return dict(losses)
     parts = {task: loss * shares[task] for task, loss in losses.items()}
-    values = torch.stack([part.detach() for part in parts.values()])
-    dist.all_reduce(values)
+    values = sum_over_processes(torch.stack([part.detach() for part in parts.values()]))
     whole: Callable[[Tensor, Tensor], Tensor] = _Whole.apply
     return {task: whole(part, value) for (task, part), value in zip(parts.items(), values, strict=True)}
 
 
 class _Whole(torch.autograd.Function):
-    """The value of the whole with the gradient of a part of it."""
+    """The value of the whole, with the gradient of a part of it times the number of processes."""
 
     @staticmethod
     def forward(part: Tensor, whole: Tensor) -> Tensor:
@@ -261,46 +160,4 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         del ctx
-        return gradient, None
-
-
-class _Placed(ClusterEnvironment):
-    """The rank of this process for Lightning; the processes run already and are connected by `SummedGradients`."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self._place = place
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return True
-
-    @property
-    def main_address(self) -> str:
-        return "127.0.0.1"
-
-    @property
-    def main_port(self) -> int:
-        raise NotImplementedError("the processes are connected without it")
-
-    @staticmethod
-    def detect() -> bool:
-        return False
-
-    def world_size(self) -> int:
-        return self._place.world_size
-
-    def set_world_size(self, size: int) -> None:
-        pass
-
-    def global_rank(self) -> int:
-        return self._place.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        pass
-
-    def local_rank(self) -> int:
-        return self._place.rank
-
-    def node_rank(self) -> int:
-        return 0
+        return gradient * dist.get_world_size(), None

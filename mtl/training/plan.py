@@ -18,10 +18,10 @@ from mtl.data.tasks import TaskData
 from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
-from mtl.training.hardware import choose_device, choose_precision, count_processes
+from mtl.training.hardware import choose_device, choose_precision
 from mtl.training.inputs import Inputs
 from mtl.training.learning_rates import ParameterGroup
-from mtl.training.parallel import ALONE, Place
+from mtl.training.ranks import ALONE, Place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,15 +72,14 @@ class RunPlan:
         }
 
 
-def make_plan(config: Config, folder: Path, inputs: Inputs, rank: int = 0) -> RunPlan:
+def make_plan(config: Config, folder: Path, inputs: Inputs, place: Place = ALONE) -> RunPlan:
     """Make the plan of a run: network, freeze plan, parameter groups, device, precision.
 
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
     pl.seed_everything(config.seed, verbose=False)
-    place = Place(rank, count_processes(config.trainer))
-    device = choose_device(config.trainer, rank)
+    device = choose_device(config.trainer, place.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     start = make_start(config, inputs.tasks, inputs.weights)

@@ -18,6 +18,7 @@ from mtl.data.pairs import Pairs
 from mtl.training.fingerprint import changes, fingerprint, version_changes
 from mtl.training.inputs import load_inputs
 from mtl.training.plan import RunPlan, make_plan
+from mtl.training.ranks import ALONE, Place
 from mtl.training.resume_points import Point, last_point
 from mtl.training.stopping import Stop
 from mtl.training.trainer import Training, make_data, make_resume_points, make_training
@@ -52,28 +53,32 @@ class Prepared:
     training: Training | None
 
 
-def prepare(config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, *, resume: bool = False) -> Prepared:
+def prepare(
+    config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, place: Place = ALONE, *, resume: bool = False
+) -> Prepared:
     """Prepare a run and its folder.
 
     Raises:
         MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
     """
-    run = prepare_process(config, folder, stop, resume=resume)
+    run = prepare_process(config, folder, stop, place, resume=resume)
     _check_same(run.inputs, run.point, folder, resume=resume)
     remove_leftovers(folder)
     if not resume:
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
         begin(folder, choices, asdict(config), keep=keep)
-    elif run.point is not None and run.point.inputs["config"]["trainer"]["max_epochs"] != config.trainer.max_epochs:
+    elif run.point is not None and run.point.inputs["config"] != run.inputs["config"]:
         reopen(folder, asdict(config))
     return run
 
 
-def prepare_process(config: Config, folder: Path, stop: Stop, rank: int = 0, *, resume: bool = False) -> Prepared:
+def prepare_process(
+    config: Config, folder: Path, stop: Stop, place: Place = ALONE, *, resume: bool = False
+) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
     loaded = load_inputs(config)
-    plan = make_plan(config, folder, loaded, rank)
+    plan = make_plan(config, folder, loaded, place)
     splits = _tokenize(plan)
     inputs = fingerprint(plan, splits)
     activations = _frozen_activations(plan, splits, point)

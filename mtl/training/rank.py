@@ -1,10 +1,9 @@
-"""``python -m mtl.training.rank``: a further process of a parallel training, started by `mtl.training.companions`.
-
-It trains with the first process, prints and writes nothing, and ends when training does, or the first process.
-"""
+"""``python -m mtl.training.rank``: one of the processes of a training that `mtl.training.launch` starts."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import signal
@@ -12,49 +11,65 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from mtl.base import cli
+from mtl.base.errors import MtlError, Terminated
+from mtl.training.launch import JOB, LOST, error_file, write_error
+from mtl.training.ranks import LostPeersError
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Take part in a training.
+    """Take part in a training; errors go to the process that waits.
 
     Args:
-        arguments: The run folder, the folder through which the processes find each other, the file to touch as a sign
-            of life, and ``resume`` if the run is a resumed one.
+        arguments: The folder in which the processes meet, and the number of the process that waits for them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C for all of them: the first process ends the others
-    folder, meeting, sign_of_life, *flags = arguments
-    threading.Thread(target=_show_life, args=[Path(sign_of_life)], daemon=True).start()
-    threading.Thread(target=_end_with, args=[sys.stdin.buffer, Path(meeting)], daemon=True).start()
-
-    from mtl.training.companions import join_as_companion
-    from mtl.training.reevaluate import read_config
-    from mtl.training.run import follow
-
-    place, connect = join_as_companion(Path(meeting))
-    follow(read_config(Path(folder)), Path(folder), place, connect, resume="resume" in flags)
-
-
-def _show_life(file: Path) -> None:
-    """Touch a file every second as long as its folder is there."""
-    with suppress(FileNotFoundError):
-        while True:
-            file.touch()
-            time.sleep(1)
+    meeting, parent = Path(arguments[0]), int(arguments[1])
+    threading.Thread(target=_end_with, args=[parent, meeting], daemon=True).start()
+    rank = int(os.environ["RANK"])
+    try:
+        _take_part(rank, meeting)
+    except (MtlError, OSError) as error:
+        write_error(cli.of_system(error) if isinstance(error, OSError) else error, error_file(meeting, rank))
+        sys.exit(LOST if isinstance(error, LostPeersError) else cli.FAILED)
+    except KeyboardInterrupt:
+        sys.exit(cli.INTERRUPTED)
+    except Terminated:
+        sys.exit(cli.TERMINATED)
 
 
-def _end_with(pipe: IO[bytes], meeting: Path) -> None:
-    """End this process, and what is left of the folder in which they met, when the first process dies.
+def _take_part(rank: int, meeting: Path) -> None:
+    with cli.large_imports():
+        from mtl.config.checks import load
+        from mtl.training.ranks import join
+        from mtl.training.run import follow_jobs, train
 
-    The other end of ``pipe`` is closed then.
-    """
-    pipe.read()
+    group = join([])
+    if rank:
+        follow_jobs(group)
+        return
+    job = json.loads((meeting / JOB).read_text(encoding="utf-8"))
+    folder = Path(job["folder"])
+    log_into(folder)
+    with group.leading():
+        train(load(job["config"]), folder, job["choices"], resume=job["resume"], brief=job["brief"], group=group)
+
+
+def log_into(folder: Path) -> None:
+    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in train.log."""
+    console = logging.StreamHandler(sys.stdout)
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
+
+
+def _end_with(parent: int, meeting: Path) -> None:
+    """End this process, and what is left of the folder in which they met, when the process that waits has died."""
+    while os.getppid() == parent:
+        time.sleep(1)
     shutil.rmtree(meeting, ignore_errors=True)
-    os._exit(cli.FAILED)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import signal
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from mtl.base.errors import TrainingError
 from mtl.base.run_folder import CONFIG, check, full_disk_explained, in_use, is_finished
+from mtl.config.checks import load
 from mtl.config.fields import Config
 from mtl.evaluation.scoring import Scored
-from mtl.training.companions import Connect
 from mtl.training.fit import fit, fit_network
+from mtl.training.hardware import count_processes
 from mtl.training.inputs import absolute
-from mtl.training.parallel import Place
+from mtl.training.launch import launch
 from mtl.training.prepare import prepare, prepare_process
+from mtl.training.ranks import ALONE, ON_THIS_MACHINE, Group, of_launcher
 from mtl.training.results import evaluate, show, write
 from mtl.training.stopping import stopping
 
@@ -28,6 +36,7 @@ def train(
     *,
     resume: bool = False,
     brief: bool = False,
+    group: Group | None = None,
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write the report and all other files of a run.
 
@@ -37,22 +46,37 @@ def train(
         choices: The choice made in each configuration group, for the report.
         resume: Whether to resume the run in the folder, from its last checkpoint if there is one.
         brief: Whether to print a single table of results, as for a job of a sweep.
+        group: The processes that train with this one, which is the first; without it they are started here.
 
     Returns:
-        The scores and predictions of each task and split.
+        The scores and predictions of each task and split; none if they were computed in another process.
 
     Raises:
         MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
-            resume from is damaged, or belongs to other data, weights or settings.
+            resume from is damaged, or belongs to other data, weights or settings; another process failed.
         Terminated: SIGTERM was received.
     """
     _silence_lightning()
     check(folder)
-    with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
+    config, choices = absolute(config), choices or {}
+    started_here = ON_THIS_MACHINE in os.environ  # by a process that keeps the folder
+    with (
+        nullcontext() if started_here else in_use(folder),
+        full_disk_explained(folder),
+        stopping(_advice(folder)) as stop,
+    ):
+        if group is None and (number := count_processes(config.trainer)) > 1:
+            job = {"config": asdict(config), "folder": str(folder), "choices": dict(choices)}
+            launch({**job, "resume": resume, "brief": brief}, number, folder)
+            return {}
+        if group is not None and not started_here:
+            config = of_launcher(config, group.place, resume=resume)
         try:
-            prepared = prepare(absolute(config), folder, choices or {}, stop, resume=resume)
-            trained = fit(prepared)
-            results = evaluate(prepared, trained, choices or {})
+            prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.place, resume=resume)
+            if group is not None:
+                group.send(config, folder, resume=resume)
+            trained = fit(prepared, group)
+            results = evaluate(prepared, trained, choices)
             write(results)
         except KeyboardInterrupt:
             if (folder / CONFIG).is_file() and not is_finished(folder):
@@ -66,14 +90,31 @@ def _advice(folder: Path) -> str:
     return f"to resume: python -m mtl.train resume={folder}"
 
 
-def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resume: bool = False) -> None:
-    """Train as a further process of a run, on its share of the rows; it writes nothing.
+def follow_jobs(group: Group) -> None:
+    """Train with the first process until it ends, on this process's share of the rows; nothing is written or printed.
+
+    Raises:
+        MtlError: As `train` does, or the first process has ended.
+        Terminated: The processes are to end.
+    """
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would handle it after waiting, which may be never
+    while (job := group.receive()) is not None:
+        config = load(job["config"])
+        quiet = replace(config, callbacks=replace(config.callbacks, progress=False))
+        with suppress(TrainingError):  # of the first process too, which reports it, and may have another job
+            follow(quiet, Path(job["folder"]), group, resume=job["resume"])
+        gc.collect()  # the network of this job
+
+
+def follow(config: Config, folder: Path, group: Group | None, *, resume: bool = False) -> None:
+    """Train as one process of a run, on its share of the rows, without evaluating or writing results.
 
     Args:
         config: The configuration of the run.
         folder: The run folder.
-        place: The rank of this process.
-        connect: Joins the group of all processes.
+        group: The processes that train together; None for this one alone.
         resume: Whether to resume from the last checkpoint in the folder, if there is one.
 
     Raises:
@@ -82,7 +123,8 @@ def follow(config: Config, folder: Path, place: Place, connect: Connect, *, resu
     """
     _silence_lightning()
     with stopping(_advice(folder)) as stop:
-        fit_network(prepare_process(config, folder, stop, place.rank, resume=resume), connect)
+        place = ALONE if group is None else group.place
+        fit_network(prepare_process(config, folder, stop, place, resume=resume), group)
 
 
 def _silence_lightning() -> None:

@@ -17,7 +17,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -288,9 +288,11 @@ def was_interrupted(folder: Path, config: Config) -> bool:
     from mtl.training.reevaluate import read_config
 
     try:
-        return read_config(folder) == absolute(config)
+        then = read_config(folder)
     except MtlError:
         return False
+    processes = {"devices": then.trainer.devices, "num_nodes": then.trainer.num_nodes}  # a launcher may have set them
+    return then == absolute(replace(config, trainer=replace(config.trainer, **processes)))
 
 
 def _done(folder: Path) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -36,7 +35,7 @@ from mtl.training.gradient_watch import GradientWatch
 from mtl.training.losses import Objective
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
-from mtl.training.parallel import SummedGradients
+from mtl.training.parallel import SharedRows
 from mtl.training.plan import RunPlan
 from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm, use_exact_loops
 from mtl.training.stopping import Stop
@@ -141,18 +140,6 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
     return module
 
 
-@dataclass(slots=True)
-class Connection:
-    """Join the processes of a parallel training; `connect` is set once they have been started."""
-
-    connect: Callable[[torch.device], None] | None = None
-
-    def __call__(self, device: torch.device) -> None:
-        """Join the other processes, given the device of this one."""
-        if self.connect is not None:
-            self.connect(device)
-
-
 @dataclass(frozen=True, slots=True)
 class Training:
     """Lightning's side of a run: trainer, module, batches, and the callbacks whose figures are read after training."""
@@ -160,7 +147,6 @@ class Training:
     trainer: pl.Trainer
     module: MultiTaskModule
     data: MultiTaskDataModule
-    connection: Connection
     meter: CostMeter
     history: History
     gradients: GradientWatch | None
@@ -183,7 +169,7 @@ def make_training(
     _check_interval(flags, batches)
     plan.combination.set_epoch(batches)
     module = make_module(plan, data)
-    meter, history, connection = CostMeter(activations), History(), Connection()
+    meter, history = CostMeter(activations), History()
     gradients = None if settings.gradients is None else GradientWatch(settings.gradients.every_n_steps)
     trainer = make_trainer(
         plan,
@@ -198,10 +184,9 @@ def make_training(
         validated=bool(data.val) and flags.limit_val_batches != 0,
         steps_per_epoch=data.steps.per_epoch,
         point=point,
-        connect=connection,
     )
     use_exact_loops(trainer, points)
-    return Training(trainer, module, data, connection, meter, history, gradients)
+    return Training(trainer, module, data, meter, history, gradients)
 
 
 def make_trainer(
@@ -211,7 +196,6 @@ def make_trainer(
     validated: bool,
     steps_per_epoch: int = _LOG_EVERY,
     point: Point | None = None,
-    connect: Callable[[torch.device], None] | None = None,
 ) -> pl.Trainer:
     """Return the trainer.
 
@@ -221,7 +205,6 @@ def make_trainer(
         validated: Whether there are validation rows.
         steps_per_epoch: Optimizer steps of an epoch; figures are logged at least once per epoch.
         point: The point that a resumed run continues from, for the curves.
-        connect: Joins the processes of a training in several.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -242,7 +225,7 @@ def make_trainer(
         "log_every_n_steps": min(steps_per_epoch, flags.get("log_every_n_steps", _LOG_EVERY)),
     }
     if plan.place.world_size > 1:
-        flags["strategy"] = SummedGradients(plan.place, connect or Connection())
+        flags |= {"strategy": SharedRows(), "num_nodes": plan.place.world_size}  # a process knows its own device alone
         flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
     try:
         return pl.Trainer(**flags)

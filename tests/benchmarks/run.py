@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from tests.benchmarks.figures import ROOT, Figure, save, show
 from tests.benchmarks.machine import Machine, measure_machine
 
-NAMES = ("startup", "encode", "train", "frozen", "lower_layers", "mpnet", "scale", "serve")
+NAMES = ("startup", "encode", "train", "frozen", "lower_layers", "mpnet", "scale", "serve", "processes")
 
 
 class Benchmark(Protocol):

@@ -596,19 +596,26 @@ def test_a_gpu_that_is_not_there(bad_files: Path, here: Path) -> None:
 
 
 def test_other_ways_to_train_in_parallel_are_refused(bad_files: Path, here: Path) -> None:
-    flags = "trainer.strategy=nonsense trainer.num_nodes=2"
-    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {flags}", data=bad_files)
+    outcome = train("data=files data.tasks.mood.path={data}/good.csv trainer.strategy=nonsense", data=bad_files)
     problems = """
   trainer.strategy
       found:    'nonsense'
       expected: ddp, or auto, which is the same where trainer.devices is more than one
-      repair:   give trainer.strategy=ddp
-  trainer.num_nodes
-      found:    2
-      expected: 1: processes of one machine train together, those of several do not
-      repair:   give trainer.num_nodes=1"""
+      repair:   give trainer.strategy=ddp"""
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) == set()
+
+
+def test_several_machines_need_a_launcher(bad_files: Path, here: Path) -> None:
+    flags = "backbone=tiny trainer.num_nodes=2"
+    outcome = train(f"data=files data.tasks.mood.path={{data}}/good.csv {flags}", data=bad_files)
+    problems = """
+  trainer.num_nodes
+      found:    2, and no launcher
+      expected: a launcher that starts this command on 2 machines
+      repair:   on each: torchrun --nnodes 2 --nproc-per-node … --rdzv-backend c10d --rdzv-endpoint HOST:PORT """
+    assert_refused(outcome, whole("Configuration", f"{problems}-m mtl.train …"))
+    assert left_behind(here) == {"train.log"}
 
 
 @pytest.mark.parametrize("flag", ["limit_train_batches", "limit_val_batches"])

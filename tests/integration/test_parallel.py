@@ -1,4 +1,4 @@
-"""Two processes train as one with twice the batch does, in every freeze scenario."""
+"""Several processes train as one with the whole batch does, in every freeze scenario."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mtl.training import run
-from mtl.training.parallel import ALONE
 from tests.support import runs
-from tests.support.ranks import train_in_two
+from tests.support.ranks import train_in_several
 
 TOLERANCE = 1e-5
 """Of a weight and of a loss after some twenty steps; sums over rows are added up in another order."""
@@ -76,10 +75,10 @@ def common(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
-def doubled(overrides: list[str]) -> list[str]:
-    """The same for one process: twice the rows, twice the tokens."""
+def in_one(overrides: list[str], number: int) -> list[str]:
+    """The same for one process in place of several: all their rows, all their tokens."""
     return [
-        f"{key}={2 * int(value)}" if key in ("data.batch_size", "data.max_tokens") else f"{key}={value}"
+        f"{key}={number * int(value)}" if key in ("data.batch_size", "data.max_tokens") else f"{key}={value}"
         for key, _, value in (each.partition("=") for each in overrides)
     ]
 
@@ -112,21 +111,46 @@ def assert_same(found: Path, expected: Path) -> None:
         assert row == pytest.approx(same, abs=2 * TOLERANCE)
 
 
-def compare(names: list[str], common: list[str], folder: Path) -> None:
-    jobs = {folder / name / "two": chosen(*common, *SCENARIOS[name]) for name in names}
-    train_in_two(jobs, folder / "jobs.json")
+def compare(names: list[str], common: list[str], folder: Path, number: int = 2) -> None:
+    jobs = {folder / name / "several": chosen(*common, *SCENARIOS[name]) for name in names}
+    train_in_several(number, jobs, folder / "jobs.json")
     for name in names:
         alone = folder / name / "one"
         alone.mkdir(parents=True)
-        run.follow(runs.config(*doubled(jobs[folder / name / "two"])), alone, ALONE, lambda _: None)
+        run.follow(runs.config(*in_one(jobs[folder / name / "several"], number)), alone, None)
         assert any("train/loss" in row for row in curves(alone))
     failed = []
     for name in names:
         try:
-            assert_same(folder / name / "two", folder / name / "one")
+            assert_same(folder / name / "several", folder / name / "one")
         except AssertionError as error:
             failed.append(f"{name}: {error}")
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 4])
+def test_more_processes_train_as_one_does(number: int, common: list[str], tmp_path: Path) -> None:
+    """Some without rows of a task, or of any, in the last step of an epoch."""
+    compare(["accumulated", "gradual by steps", "lora", "uncertainty"], common, tmp_path, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
+def test_a_run_is_resumed_in_another_number_of_processes(
+    before: int, after: int, common: list[str], tmp_path: Path
+) -> None:
+    """It ends with the weights of one process that was not interrupted."""
+    flags = ["freeze=gradual", "freeze.gradual.layers=1", "optimizer.schedule=constant", "optimizer.warmup=0"]
+
+    def share(number: int) -> list[str]:
+        return [*chosen(*common, *flags, f"data.batch_size={12 // number}", f"data.max_tokens={600 // number}")]
+
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train_in_several(1, {whole: share(1)}, tmp_path / "whole.json")
+    train_in_several(before, {folder: chosen(*share(before), "trainer.max_epochs=1")}, tmp_path / "before.json")
+    train_in_several(after, {folder: share(after)}, tmp_path / "after.json", resume=True)
+    assert_same(folder, whole)
 
 
 def test_two_processes_train_as_one_does_quick(common: list[str], tmp_path: Path) -> None:

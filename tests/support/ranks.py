@@ -1,51 +1,54 @@
-"""Two processes that train the same runs one after the other: the one of the test, and one beside it.
+"""Processes that train the same runs one after the other: the one of the test, and others beside it.
 
-As a program it is the other process: ``python -m tests.support.ranks <file of jobs>``.
+As a program it is another process: ``python -m tests.support.ranks <file of jobs> <rank> <number>``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-import torch
 import torch.distributed as dist
 
 from mtl.training import run
-from mtl.training.parallel import Place
+from mtl.training.ranks import Group, Place
 from tests.support import runs
 from tests.support.commands import outside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Jobs = dict[str, list[str]]
-"""For each run folder its overrides."""
-TWO = "trainer.devices=2"
 
-
-def train_in_two(jobs: Mapping[Path, Sequence[str]], file: Path) -> None:
-    """Train each job in this process and another one, without evaluating it.
+def train_in_several(number: int, jobs: Mapping[Path, Sequence[str]], file: Path, *, resume: bool = False) -> None:
+    """Train each job in this process and others, without evaluating it.
 
     Args:
-        jobs: For each run folder its overrides; both processes train with these batches.
-        file: Where to write the jobs for the other process.
+        number: How many processes.
+        jobs: For each run folder its overrides; all processes train with these batches.
+        file: Where to write the jobs for the other processes.
+        resume: Whether to resume the runs.
     """
-    file.write_text(json.dumps({str(folder): list(overrides) for folder, overrides in jobs.items()}))
+    listed = {str(folder): list(overrides) for folder, overrides in jobs.items()}
+    file.write_text(json.dumps({"jobs": listed, "resume": resume}))
     command = [sys.executable, "-m", "tests.support.ranks", str(file)]
-    other = subprocess.Popen(command, env=outside(), stderr=subprocess.PIPE, text=True)
+    others = [
+        subprocess.Popen([*command, str(rank), str(number)], env=outside(), stderr=subprocess.PIPE, text=True)
+        for rank in range(1, number)
+    ]
     try:
-        _follow_all(jobs, 0, file)
+        _follow_all(jobs, 0, number, file, resume=resume)
     except BaseException:
-        other.kill()
+        for other in others:
+            other.kill()
         raise
     finally:
-        _, said = other.communicate(timeout=60)
-    assert other.returncode == 0, said
+        errors = [other.communicate(timeout=600)[1] for other in others]
+    assert not any(other.returncode for other in others), "\n".join(errors)
 
 
 def unpickles_nothing() -> mock._patch[mock.Mock]:
@@ -54,18 +57,18 @@ def unpickles_nothing() -> mock._patch[mock.Mock]:
     return mock.patch("torch.distributed.distributed_c10d._tensor_to_object", side_effect=refusal)
 
 
-def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, file: Path) -> None:
-    for number, (folder, overrides) in enumerate(jobs.items()):
-
-        def connect(_: torch.device, number: int = number) -> None:
-            store = dist.FileStore(f"{file}.{number}", 2)  # type: ignore[attr-defined]
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-
+def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, number: int, file: Path, *, resume: bool) -> None:
+    variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+    for at, (folder, overrides) in enumerate(jobs.items()):
+        group = Group(Place(rank, number, rank, number), dist.FileStore(f"{file}.{at}", number))
         folder.mkdir(parents=True, exist_ok=True)
-        with unpickles_nothing():
-            run.follow(runs.config(*overrides, TWO), folder, Place(rank, 2), connect)
+        with unpickles_nothing(), mock.patch.dict(os.environ, variables):
+            config = runs.config(*overrides, f"trainer.devices={number}")
+            run.follow(config, folder, group if number > 1 else None, resume=resume)
 
 
 if __name__ == "__main__":
-    found: Jobs = json.loads(Path(sys.argv[1]).read_text())
-    _follow_all({Path(folder): overrides for folder, overrides in found.items()}, 1, Path(sys.argv[1]))
+    name, own_rank, size = sys.argv[1:]
+    found = json.loads(Path(name).read_text())
+    all_jobs = {Path(folder): overrides for folder, overrides in found["jobs"].items()}
+    _follow_all(all_jobs, int(own_rank), int(size), Path(name), resume=found["resume"])

@@ -92,8 +92,8 @@ def test_nothing_goes_together_with_resume() -> None:
         command.main(["resume=auto", "optimizer.warmup=9", "-m"])
     assert str(caught.value) == (
         "Configuration: 1 problem\n  resume\n      found:    resume=auto, optimizer.warmup=9, -m\n"
-        "      expected: resume=<run folder> or resume=auto, and at most trainer.max_epochs=…: "
-        "a run keeps its config.yaml\n"
+        "      expected: resume=<run folder> or resume=auto, and at most trainer.max_epochs=… and "
+        "trainer.devices=…: a run keeps its config.yaml\n"
         "      repair:   start a new run to change something"
     )
 

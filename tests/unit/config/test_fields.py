@@ -571,18 +571,13 @@ def test_nothing_at_all_names_every_section() -> None:
 
 
 def test_other_ways_to_train_in_parallel_are_refused() -> None:
-    assert problems({"trainer.num_nodes": 2, "trainer.strategy": "fsdp"}) == [
+    assert problems({"trainer.strategy": "fsdp"}) == [
         Problem(
             "trainer.strategy",
             "'fsdp'",
-            "ddp, or auto, which is the same where trainer.devices is more than one",
+            "ddp, or auto, which is the same where trainer.devices is more than one"
+            "; shards of parameters cannot be frozen and unfrozen layer by layer",
             "give trainer.strategy=ddp",
-        ),
-        Problem(
-            "trainer.num_nodes",
-            "2",
-            "1: processes of one machine train together, those of several do not",
-            "give trainer.num_nodes=1",
         ),
     ]
 
@@ -592,6 +587,9 @@ def test_several_processes_do_not_combine_gradients() -> None:
     repair = "give trainer.devices=1, or loss.combine=sum, uncertainty, dwa or famo"
     assert problems({"trainer.devices": 2, "loss.combine": "upgrad"}) == [
         Problem("trainer.devices", found, "one device", repair)
+    ]
+    assert [problem.place for problem in problems({"trainer.num_nodes": 2, "loss.combine": "upgrad"})] == [
+        "trainer.devices"
     ]
 
 

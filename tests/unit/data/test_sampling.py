@@ -167,6 +167,24 @@ def test_every_difference_of_a_state_is_named() -> None:
     assert sampler.state_dict() == before
 
 
+def test_another_number_of_processes_has_the_same_steps() -> None:
+    two = [make(batch_size=6, max_tokens=30, rank=rank, world_size=2) for rank in range(2)]
+    for sampler in two:
+        sampler.advance()
+    three = [make(batch_size=4, max_tokens=20, rank=rank, world_size=3) for rank in range(3)]
+    for sampler in three:
+        sampler.load_state_dict(two[0].state_dict())
+    for _ in range(len(two[0])):
+        expected = two[0].advance()
+        assert two[1].advance().whole.keys() == expected.whole.keys()
+        for sampler in three:
+            step = sampler.advance()
+            assert step.number == expected.number
+            assert {task: rows.tolist() for task, rows in step.whole.items()} == {
+                task: rows.tolist() for task, rows in expected.whole.items()
+            }
+
+
 def test_a_temperature_that_is_not_used_may_change() -> None:
     make(temperature=2.0).load_state_dict(make(temperature=5.0).state_dict())
 

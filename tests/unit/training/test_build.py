@@ -20,7 +20,7 @@ from mtl.training import build, hardware
 from mtl.training import trainer as trainers
 from mtl.training.checkpoints import CurveLog
 from mtl.training.combination import Combination
-from mtl.training.parallel import ALONE
+from mtl.training.ranks import ALONE
 from tests.support.runs import config, data, write_csv
 
 if TYPE_CHECKING:

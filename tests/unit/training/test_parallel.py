@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from mtl.base.errors import TrainingError
+from mtl.training import parallel
 from mtl.training.checkpoints import from_json, random_state, to_json
 from mtl.training.parallel import gather_json
 from tests.support.ranks import unpickles_nothing
@@ -46,3 +48,18 @@ def test_a_random_state_survives_json() -> None:
     assert (arrived_name, arrived_rest) == (name, rest)
     tensors = {"keys": keys, **state}
     torch.testing.assert_close({"keys": arrived_keys, **arrived}, tensors, rtol=0, atol=0)
+
+
+def test_processes_with_other_rows_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = {"rows": {"mood, train": "a"}, "weights": "b", "versions": {"torch": "2"}}
+    monkeypatch.setattr(parallel, "gather_json", lambda own, _: [own, own])
+    parallel.check_same_inputs(identity, torch.device("cpu"))
+    monkeypatch.setattr(parallel, "gather_json", lambda own, _: [own, {**own, "rows": "another checksum"}])
+    with pytest.raises(TrainingError) as caught:
+        parallel.check_same_inputs(identity, torch.device("cpu"))
+    assert str(caught.value) == (
+        "Training: 1 problem\n"
+        "  process 1 of 0 to 1\n"
+        "      found:    other rows than in process 0\n"
+        "      expected: the same data files, weights and versions on all machines"
+    )
