@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mtl.base.run_folder import CONFIG, check, full_disk_explained, in_use, is_finished
 from mtl.config.fields import Config
 from mtl.evaluation.scoring import Scored
+from mtl.training.callbacks import EarlyEnd
 from mtl.training.companions import Connect
 from mtl.training.fit import fit, fit_network
 from mtl.training.inputs import absolute
@@ -17,6 +18,7 @@ from mtl.training.parallel import Place
 from mtl.training.prepare import prepare, prepare_process
 from mtl.training.results import evaluate, show, write
 from mtl.training.stopping import stopping
+from mtl.training.trainer import total_steps
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def train(
     *,
     resume: bool = False,
     brief: bool = False,
+    stops_early: Callable[[int, float], bool] | None = None,
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write the report and all other files of a run.
 
@@ -37,6 +40,7 @@ def train(
         choices: The choice made in each configuration group, for the report.
         resume: Whether to resume the run in the folder, from its last checkpoint if there is one.
         brief: Whether to print a single table of results, as for a job of a sweep.
+        stops_early: Whether to stop a training, see `mtl.training.callbacks.EarlyEnd`.
 
     Returns:
         The scores and predictions of each task and split.
@@ -45,12 +49,16 @@ def train(
         MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
             resume from is damaged, or belongs to other data, weights or settings.
         Terminated: SIGTERM was received.
+        StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
     _silence_lightning()
     check(folder)
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
         try:
             prepared = prepare(absolute(config), folder, choices or {}, stop, resume=resume)
+            if stops_early is not None and (training := prepared.training) is not None:
+                steps = total_steps(config.trainer, len(training.data.sampler))
+                training.trainer.callbacks.append(EarlyEnd(steps, stops_early))  # type: ignore[attr-defined]
             trained = fit(prepared)
             results = evaluate(prepared, trained, choices or {})
             write(results)
