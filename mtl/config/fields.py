@@ -73,6 +73,8 @@ class EvaluationConfig:
     """Training rows of a task among which the nearest are looked for, a sample of more; 0: none."""
     figures: bool
     """The page ``report.html``, and pictures in the folder ``figures``."""
+    test: bool = True
+    """Evaluate the test rows; the trials of `mtl.tuning` leave them alone, as runs of earlier versions never did."""
 
 
 @dataclass(config=schema.STRICT)

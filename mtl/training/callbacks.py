@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # but after each validation: max_steps may end an epoch without one
             enable_version_counter=False,
         )
-        self._folder = folder
+        self._folder = folder.absolute()  # as Lightning's paths, which are compared before a file is removed
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether the metric is the best one; NaN never is, although Lightning would save it as the first one."""
@@ -150,6 +151,34 @@ def task_scores(trainer: Trainer) -> dict[str, float]:
     return {
         task: float(trainer.callback_metrics[name]) for name, task in names.items() if name == f"val/{task}/macro_f1"
     }
+
+
+class StoppedEarly(Exception):  # noqa: N818 - no error
+    """A training was stopped because it is not worth its time."""
+
+
+class EarlyEnd(Callback):
+    """Stop a training after a validation if it is not worth its time.
+
+    Args:
+        steps: The optimizer steps of the whole training.
+        stops: Called once for each tenth of the training with its number (1 to 9) and macro-F1 on the validation rows,
+            averaged over the tasks; True to stop. Trainings of different lengths are compared at the same tenth.
+    """
+
+    def __init__(self, steps: int, stops: Callable[[int, float], bool]) -> None:
+        self._steps = steps
+        self._stops = stops
+        self._tenth = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise `StoppedEarly` if the training is to stop."""
+        tenth, scores = 10 * trainer.global_step // self._steps, task_scores(trainer)
+        if trainer.sanity_checking or not scores or not self._tenth < tenth < 10:
+            return
+        self._tenth = tenth
+        if self._stops(tenth, statistics.fmean(scores.values())):
+            raise StoppedEarly
 
 
 class History(Callback):

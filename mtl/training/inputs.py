@@ -83,7 +83,9 @@ def _packages(config: Config) -> None:
 def _tasks(config: Config) -> dict[str, TaskData]:
     tasks = load_tasks(task_specs(config.data), config.seed)
     check_stages(config, tasks)
-    return tasks
+    if config.evaluation.test:
+        return tasks
+    return {name: replace(task, test=task.test.select([])) for name, task in tasks.items()}
 
 
 def _backbone(config: BackboneConfig) -> BackboneSpec:

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -185,7 +185,7 @@ def train(
     try:
         with run_folders.making():
             place, choices = command.run()
-        with in_use(place), _logging(place):
+        with in_use(place), logging_into(place):
             config = _with_files(command.first, sources, place)
             from mtl.training.run import train as run  # torch comes only now
 
@@ -208,14 +208,16 @@ class _Printable(logging.Formatter):
 
 
 @contextmanager
-def _logging(folder: Path) -> Iterator[None]:
-    """Show what a run logs, and keep it in ``train.log``; put back loggers and warning filters afterwards.
+def logging_into(folder: Path, *, shown: bool = True) -> Iterator[None]:
+    """Keep what a run logs in ``train.log`` and show it; put back loggers and warning filters afterwards.
 
-    Where the program has handlers of its own, they show it.
+    Where the program has handlers of its own, they show it. With ``shown=False`` nothing is shown: what the run
+    prints is kept in the file as well.
     """
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / "train.log", encoding="utf-8")]
-    handlers[0].setFormatter(_Printable("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    if not logging.getLogger("mtl").hasHandlers():
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    handlers: list[logging.Handler] = [file]
+    file.setFormatter(_Printable("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    if shown and not logging.getLogger("mtl").hasHandlers():
         handlers.append(logging.StreamHandler(sys.stdout))
         handlers[1].setFormatter(_Printable("%(message)s"))
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
@@ -224,7 +226,7 @@ def _logging(folder: Path) -> Iterator[None]:
     for handler in handlers:
         logger.addHandler(handler)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nullcontext() if shown else redirect_stdout(file.stream):
             yield
     finally:
         for handler in handlers:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from mtl.base.run_folder import CONFIG, check, full_disk_explained, in_use, is_f
 from mtl.config.checks import load
 from mtl.config.fields import Config
 from mtl.evaluation.scoring import Scored
+from mtl.training.callbacks import EarlyEnd
 from mtl.training.fit import fit, fit_network
 from mtl.training.hardware import count_processes
 from mtl.training.inputs import absolute
@@ -25,6 +26,7 @@ from mtl.training.prepare import prepare, prepare_process
 from mtl.training.ranks import ALONE, ON_THIS_MACHINE, Group, of_launcher
 from mtl.training.results import evaluate, show, write
 from mtl.training.stopping import stopping
+from mtl.training.trainer import total_steps
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def train(
     resume: bool = False,
     brief: bool = False,
     group: Group | None = None,
+    stops_early: Callable[[int, float], bool] | None = None,
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write the report and all other files of a run.
 
@@ -47,6 +50,7 @@ def train(
         resume: Whether to resume the run in the folder, from its last checkpoint if there is one.
         brief: Whether to print a single table of results, as for a job of a sweep.
         group: The processes that train with this one, which is the first; without it they are started here.
+        stops_early: Whether to stop a training, see `mtl.training.callbacks.EarlyEnd`; asked in a single process only.
 
     Returns:
         The scores and predictions of each task and split; none if they were computed in another process.
@@ -55,6 +59,7 @@ def train(
         MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
             resume from is damaged, or belongs to other data, weights or settings; another process failed.
         Terminated: SIGTERM was received.
+        StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
     _silence_lightning()
     check(folder)
@@ -75,6 +80,9 @@ def train(
             prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.place, resume=resume)
             if group is not None:
                 group.send(config, folder, resume=resume)
+            elif stops_early is not None and (training := prepared.training) is not None:
+                steps = total_steps(config.trainer, len(training.data.sampler))
+                training.trainer.callbacks.append(EarlyEnd(steps, stops_early))  # type: ignore[attr-defined]
             trained = fit(prepared, group)
             results = evaluate(prepared, trained, choices)
             write(results)

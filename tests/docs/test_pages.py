@@ -66,6 +66,8 @@ def here(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "table.csv").write_text("\n".join(["text,mood,topic", *cells]) + "\n")
     (tmp_path / "my" / "data").mkdir(parents=True)
     shutil.copy(ROOT / "conf" / "data" / "reviews.yaml", tmp_path / "my" / "data" / "ours.yaml")
+    (tmp_path / "my" / "tune").mkdir()
+    (tmp_path / "my" / "tune" / "ours.yaml").write_text(next(blocks(ROOT / "docs" / "tune.md", "yaml")))
     labels = ClassLabel(names=["bad", "good"])
     rows = Dataset.from_dict({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
     rows.cast_column("label", labels).save_to_disk(tmp_path / "my" / "set")
@@ -80,6 +82,10 @@ def test_a_command_runs(command: str, here: Path) -> None:
     if module == "mtl.train" and {"-m", "trainer=ddp"} & set(arguments):  # other tests run sweeps and several processes
         check_command_line([*arguments, "backbone=tiny", "trainer.accelerator=cpu"])
         return
+    if module == "mtl.tune":
+        large = ("trials=", "minutes=", "backbone=")
+        arguments = [argument for argument in arguments if not argument.startswith(large)]
+        arguments += ["trials=1", "seeds=1", *QUICK]
     if module == "mtl.train" and not any(argument.startswith("resume=") for argument in arguments):
         small = [argument for argument in QUICK if argument.split("=")[0] not in {a.split("=")[0] for a in arguments}]
         arguments = [argument for argument in arguments if not argument.startswith("backbone=")] + small

@@ -140,7 +140,7 @@ def test_it_leaves_the_process_as_it_was(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_no_control_character_reaches_the_log(here: Path) -> None:
-    with interface._logging(here):
+    with interface.logging_into(here):
         logging.getLogger("mtl.training").info("label %r and %s", "x", "y\x1b[2J")
     assert (here / "train.log").read_text(encoding="utf-8").endswith("[INFO] - label 'x' and y\\x1b[2J\n")
 

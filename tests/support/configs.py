@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in sorted(CONF.iterdir())
-    if folder.is_dir()
+    if folder.is_dir() and folder.name != "tune"  # search spaces
 }
 """The files of each group in conf/, those named `base` among them."""
 

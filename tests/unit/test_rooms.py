@@ -25,8 +25,9 @@ FLOORS = {
     "serving": 7,
     "training": 8,
     "diagnosis": 9,
+    "tuning": 9,
 }
-READERS_OF_CONFIG = {"comparison", "training", "diagnosis"}
+READERS_OF_CONFIG = {"comparison", "training", "diagnosis", "tuning"}
 """The other rooms take plain arguments."""
 MODULES = {
     ".".join(("mtl", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -1,0 +1,1 @@
+"""Search for good settings: spaces, trials on Optuna, and what they found."""
