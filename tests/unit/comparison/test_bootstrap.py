@@ -216,7 +216,9 @@ def test_pairs_of_equal_scenarios_are_rarely_called_different_from_their_predict
     for _ in range(trials):
         true = generator.integers(0, 2, rows)
         pair = [scenario(name, true) for name in ("one", "other")]
-        difference = PairedBootstrap(pair, ["topic"], {"topic": []}, 200).difference(*pair, "topic", "macro_f1")
+        difference = PairedBootstrap(pair, ["topic"], {"topic": []}, 200).difference(
+            pair[0], pair[1], "topic", "macro_f1"
+        )
         assert difference is not None
         assert difference.over_seeds
         called += difference.p < 0.05
