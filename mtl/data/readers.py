@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -21,6 +22,9 @@ from mtl.base.errors import did_you_mean, listed
 from mtl.data.problems import Columns, ProblemLog, add_missing, check_columns, plural, shown
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LONGEST_LINE: Final = 2**26
+"""Bytes that are read at once: far more than any text for an encoder, and few enough for the memory of any machine."""
+_NO_TEXT: Final = "check what the file is: one of zeros, or with a quote that is never closed, has no ends of lines"
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
@@ -36,7 +40,10 @@ def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
     """
     offset, number, damage = 0, 1, _Damage(path, log)
     with path.open("rb") as file:
-        for raw in file:
+        while raw := file.readline(_LONGEST_LINE + 1):
+            if len(raw) > _LONGEST_LINE:
+                log.add(number, f"a line of more than {_LONGEST_LINE:,} bytes", "lines of text", _NO_TEXT)
+                return
             if offset == 0 and raw.startswith(_UTF16_MARKS):
                 log.add(1, "UTF-16 text (by its byte order mark)", "UTF-8", _conversion(path, "UTF-16"))
                 return
@@ -110,13 +117,12 @@ Columns that are not asked for are ignored.
 """
 
 
-_LARGEST_FIELD = 2**31 - 1  # the largest C long of Windows, and about what one Arrow string can hold
 _DELIMITERS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 
 
 def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: str) -> Iterator[Row]:
     """Yield the rows of a CSV or TSV file with a header; blank lines are passed over."""
-    with unlimited_fields():
+    with large_fields():
         reader = csv.reader(text_lines(path, log), delimiter=delimiter, strict=True)
         rows = _numbered(reader, log)
         line, header = next(rows, (1, None))
@@ -133,9 +139,9 @@ def read_delimited(path: Path, columns: Columns, log: ProblemLog, *, delimiter: 
 
 
 @contextmanager
-def unlimited_fields() -> Iterator[None]:
-    """Lift the limit of the csv module, which is one for the whole process, while a file is read."""
-    before = csv.field_size_limit(_LARGEST_FIELD)
+def large_fields() -> Iterator[None]:
+    """Raise the limit of the csv module, which is one for the whole process, while a file is read."""
+    before = csv.field_size_limit(_LONGEST_LINE)
     try:
         yield
     finally:
@@ -248,9 +254,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     item = dict(pairs)
     if len(item) == len(pairs):
         return item
-    names = [name for name, _ in pairs]
     marked = _RepeatedKeys(item)
-    marked.repeated = frozenset(name for name in item if names.count(name) > 1)
+    marked.repeated = frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     return marked
 
 

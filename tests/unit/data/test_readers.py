@@ -456,6 +456,33 @@ def test_the_limit_of_the_csv_module_is_given_back(tmp_path: Path) -> None:
     assert csv.field_size_limit() == before
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_file_without_ends_of_lines_is_not_read_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(2**28)  # zeros that take no space
+    assert refusal(path).splitlines()[:4] == [
+        "Data: 1 problem",
+        f"  {name}:1",
+        "      found:    a line of more than 67,108,864 bytes",
+        "      expected: lines of text",
+    ]
+
+
+def test_a_quote_that_is_not_closed_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"a' + ("b" * 2**20 + "\n") * 70)
+    message = refusal(path)
+    assert "a.csv:2\n      found:    a malformed row (field larger than field limit (67108864))" in message
+
+
+def test_many_repeated_keys(tmp_path: Path) -> None:
+    keys = "".join(f'"k{at}": 1, "k{at}": 2, ' for at in range(20_000))
+    assert "found:    the key 'text' more than once" in refusal_of(
+        tmp_path / "a.jsonl", f'{{{keys} "text": "a", "text": "b", "label": "c"}}\n'
+    )
+
+
 def test_predictions_name_only_the_text_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("sentence,id\na,1\n")
