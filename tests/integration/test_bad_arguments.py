@@ -315,7 +315,7 @@ def test_wrong_arguments_are_refused(
     assert f"\n{message}" == f"{problems}\n"
     count = problems.count("\n      found: ")
     assert head.endswith(f": {count} problem{'s' if count != 1 else ''}")
-    assert head.split(":")[0] in ("Configuration", "Data", "Model")
+    assert head.split(":")[0] in ("Configuration", "Data", "Model", "Input")
     assert (outcome.code, outcome.out) == (2, "")
     assert list(tmp_path.iterdir()) == []
 
