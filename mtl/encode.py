@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
-from mtl.base.errors import ModelError, printable
+from mtl.base.errors import ModelError, MtlError, printable
 from mtl.base.run_folder import find_model
-from mtl.base.schema import Name
+from mtl.base.schema import Count, Name
+from mtl.inference.folders import ROWS, Settings, check_unused, collected, goes_to_folder, planned
 from mtl.inference.sentences import STANDARD, check_sources, sentences_of
 from mtl.model.sources import backbone_spec
 
 USAGE = """
 usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
+       python -m mtl.encode model=MODEL input=FOLDER output=FOLDER
        python -m mtl.encode model=MODEL "a sentence"
 
   model=MODEL         a backbone (minilm, mpnet), a run folder, a saved model, a folder in the hub's layout, or a hub id
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
                       (blank lines are left out); - reads such lines from standard input
+                      a folder or a pattern ("reviews/*.csv") of such files: output= is a folder then
   text_column=NAME    that column (default: text)
   output=FILE.npy     float32, one row per sentence
+  output=FOLDER/      for every file of the input such a file, or several; the same command goes on where it was stopped
+  rows=65536          the most rows of an output in a folder
+  processes=1         processes that work on a folder, on a GPU each if there are several
+  shard=3/16          the third of 16 jobs that work on a folder, each on a part of its own
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
   prompt_name=NAME    the model's prompt that is put before each sentence (default: the one that the model names)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
@@ -40,6 +48,9 @@ class Options:
     input: Name | None = None
     text_column: Name = "text"
     output: Name | None = None
+    rows: Count | None = None
+    processes: Count | None = None
+    shard: Name | None = None
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
@@ -50,6 +61,10 @@ def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then encode, and print the shape and the first values."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     check_sources(options.input, options.sentences)
+    if goes_to_folder(options.input, options.output):
+        print(printable(_encode_folder(options)))
+        return
+    check_unused(rows=options.rows, processes=options.processes, shard=options.shard)
     check_encoder(options.model)  # report a wrong name before importing torch, which takes seconds
 
     with cli.large_imports():
@@ -72,6 +87,30 @@ def main(arguments: Sequence[str]) -> None:
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
     first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
     print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")
+
+
+def _encode_folder(options: Options) -> str:
+    """Encode all files of a folder or a pattern, and return a line about it."""
+    with cli.large_imports():
+        from mtl.inference.bulk import load_encoder
+        from mtl.inference.models import encoder_checksum, settled_precision
+        from mtl.inference.workers import complete
+
+    errors: list[MtlError] = []
+    precision = collected(errors, settled_precision, options.precision, options.device) or "fp32"
+    settings = Settings(
+        "encode",
+        input=str(options.input),
+        model=collected(errors, encoder_checksum, options.model) or "",
+        text_column=options.text_column,
+        suffix=".npy",
+        rows=options.rows or ROWS,
+        precision=precision,
+        prompt_name=options.prompt_name,
+    )
+    outputs, parts = planned(options.output, settings, options.shard, errors)
+    load = partial(load_encoder, model=options.model, precision=precision, prompt_name=options.prompt_name)
+    return complete(parts, outputs, load, device=options.device, processes=options.processes or 1)
 
 
 def check_encoder(name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypedDict, Unpack
 
 import numpy as np
+import torch
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import replacing
@@ -44,23 +45,31 @@ def _title(action: str, part: str, texts: Sequence[str]) -> str:
     return f"{action} {part} of {len(texts):,}" if part else action
 
 
-def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, **options: Unpack[PredictOptions]) -> None:
+def predict_to_file(
+    model: MultiTaskModel,
+    texts: Sequence[str],
+    path: Path,
+    *,
+    progress: bool = True,
+    **options: Unpack[PredictOptions],
+) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
     Args:
         model: The saved model.
         texts: The sentences.
         path: ``.csv``, ``.jsonl`` or ``.parquet``; see `check_output`.
+        progress: Whether to show the progress of every chunk.
         options: As in `MultiTaskModel.predict`.
     """
     columns = list(_columns(model, options))
     if path.suffix == ".parquet":
         with replacing(path) as temporary, _parquet_writer(temporary, columns) as write:
-            _predict_chunks(model, texts, write, options)
+            _predict_chunks(model, texts, write, options, progress=progress)
         return
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, columns) if path.suffix == ".csv" else _json_writer(file)
-        _predict_chunks(model, texts, write, options)
+        _predict_chunks(model, texts, write, options, progress=progress)
 
 
 def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **options: Unpack[PredictOptions]) -> None:
@@ -68,10 +77,12 @@ def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **o
     _predict_chunks(model, texts, _json_writer(file), options)
 
 
-def _predict_chunks(model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions) -> None:
+def _predict_chunks(
+    model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions, *, progress: bool = True
+) -> None:
     for chunk, part in chunks(texts):
         with named_part(part):
-            predictions = model.predict(chunk, progress=_title("predicting", part, texts), **options)
+            predictions = model.predict(chunk, progress=progress and _title("predicting", part, texts), **options)
         write(chunk, predictions)
 
 
@@ -173,6 +184,8 @@ def encode_to_file(
     path: Path,
     precision: Precision,
     prompt_name: str | None = None,
+    *,
+    progress: bool = True,
 ) -> np.ndarray:
     """Write the embeddings of the texts, in order, as a ``.npy`` file, whole or not at all.
 
@@ -182,6 +195,7 @@ def encode_to_file(
         path: The file to write.
         precision: As in `SentenceEncoder.encode`.
         prompt_name: As in `SentenceEncoder.encode`.
+        progress: Whether to show the progress of every chunk.
 
     Returns:
         The embeddings ``(N, E)``, float32, mapped from the file.
@@ -191,7 +205,7 @@ def encode_to_file(
         _begin_npy(file, (len(texts), encoder.dimension))
         for chunk, part in chunks(texts):
             with named_part(part):
-                title = _title("encoding", part, texts)
+                title = progress and _title("encoding", part, texts)
                 embeddings = encoder.encode(chunk, precision=precision, progress=title, prompt_name=prompt_name)
                 file.write(embeddings.data)
     written: np.ndarray = np.load(path, mmap_mode="r")
@@ -202,6 +216,28 @@ def _begin_npy(file: BinaryIO, shape: tuple[int, int]) -> None:
     """Write the header of a ``.npy`` file of float32 rows."""
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)
+
+
+def load_predictor(
+    device: str | None, threads: int, *, model: str, tasks: Sequence[str] | None, options: PredictOptions
+) -> Callable[[Sequence[str], Path], None]:
+    """Load a model, to run in that many threads on a CPU, and return `predict_to_file` with it, without progress."""
+    torch.set_num_threads(threads)
+    loaded = MultiTaskModel.from_pretrained(model, device=device, tasks=tasks)
+    loaded.predict("options that the model lacks are refused before anything is written", **options)
+    return partial(predict_to_file, loaded, progress=False, **options)
+
+
+def load_encoder(
+    device: str | None, threads: int, *, model: str, precision: Precision, prompt_name: str | None
+) -> Callable[[Sequence[str], Path], np.ndarray]:
+    """Load an encoder, to run in that many threads on a CPU, and return `encode_to_file` with it, without progress."""
+    torch.set_num_threads(threads)
+    loaded = SentenceEncoder.from_pretrained(model, device=device)
+    loaded.encode(
+        "a prompt that the model does not have is refused before anything is written", prompt_name=prompt_name
+    )
+    return partial(encode_to_file, loaded, precision=precision, prompt_name=prompt_name, progress=False)
 
 
 def check_output(path: Path, suffixes: Sequence[str], source: Path | None = None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, overload
+from typing import TYPE_CHECKING, Final, Literal, Self, overload
 
 import numpy as np
 import torch
 
-from mtl.activations.encoding import Encoding, Precision, encode_table, head_logits, token_table
+from mtl.activations.encoding import Encoding, Precision, encode_table, head_logits, native_bf16, token_table
 from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, listed
-from mtl.base.run_folder import find_model
+from mtl.base.files import content_checksum
+from mtl.base.run_folder import MANIFEST, find_model
 from mtl.data.tokens import UNLIMITED
 from mtl.inference.prediction import Prediction, coarse_of, predictions_of, with_levels
 from mtl.inference.sentences import chunks, named_part, strings
@@ -27,6 +29,9 @@ from mtl.model.sources import backbone_spec, locate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
+
+_MODEL_FILES: Final = (".json", ".safetensors", ".txt", ".model")
+"""The suffixes of weights, configurations and tokenizers in the hub's layout."""
 
 
 class SentenceEncoder:
@@ -413,6 +418,45 @@ def choose_device(name: str | None) -> torch.device:
         found = f"{name!r}, which PyTorch {torch.__version__} does not find"
         raise ConfigError(Problem("device", found, listed(kind for kind in available if available[kind])))
     return torch.device(name or next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+
+
+def settled_precision(precision: Precision, device: str | None) -> Literal["fp32", "bf16"]:
+    """Return in which precision ``precision`` is computed on a device.
+
+    Raises:
+        ConfigError: PyTorch does not find the device.
+    """
+    place = choose_device(device)
+    return "bf16" if precision == "bf16" or (precision == "auto" and native_bf16(place)) else "fp32"
+
+
+def saved_model_checksum(path: str | Path) -> str:
+    """Return the SHA-256 of the manifest of a saved model, which holds the checksums of all its other files.
+
+    Raises:
+        ModelError: There is no saved model.
+    """
+    return content_checksum(find_model(Path(path)) / MANIFEST)
+
+
+def encoder_checksum(name: str | Path) -> str:
+    """Return a SHA-256 that tells encoders apart, without loading any.
+
+    Args:
+        name: As in `SentenceEncoder.from_pretrained`.
+
+    Returns:
+        `saved_model_checksum`, or one over weights, configuration and tokenizer of another encoder.
+
+    Raises:
+        ModelError: There is no such encoder, or it is not reachable.
+    """
+    if _model_folder(Path(name)) is not None:
+        return saved_model_checksum(name)
+    folder, digest = _located(str(name)), hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in _MODEL_FILES and path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {content_checksum(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _located(name: str) -> Path:

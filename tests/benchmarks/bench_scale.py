@@ -1,4 +1,4 @@
-"""Scale: the memory that many short rows need beyond the model, to set training up and to encode file to file."""
+"""Scale: the memory that many short rows need beyond the model, to set training up and to encode; several processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import processes, tool
+from tests.benchmarks import tool
 from tests.benchmarks.corpora import write_short_rows
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.machine import Machine
+from tests.benchmarks.processes import Finished, python
 
 TINY = ("--rows=2000",)
 FEW = 1000
@@ -20,27 +21,35 @@ def parser() -> argparse.ArgumentParser:
     """Return the options."""
     options = argparse.ArgumentParser(prog="bench_scale", description=__doc__)
     options.add_argument("--rows", type=int, default=50_000, help="rows; the aim is 1,000,000 (default: %(default)s)")
-    options.add_argument("--backbone", default="tiny", help="backbone for both (default: %(default)s)")
+    options.add_argument("--backbone", default="tiny", help="backbone for all (default: %(default)s)")
+    options.add_argument(
+        "--processes", type=int, default=2, help="processes to compare with one (default: %(default)s)"
+    )
+    options.add_argument("--only-encoding", action="store_true", help="leave the setup of training out")
     return options
 
 
 def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
-    """Set training up and encode, each in a process of its own, with few rows and with many."""
+    """Set training up and encode, each in a process of its own, with few rows and with many; share many rows out."""
     del machine
     with tempfile.TemporaryDirectory() as name, tool.fresh_cache():
         folder = Path(name)
         few, many = folder / "few.csv", folder / "many.csv"
         write_short_rows(few, FEW)
         write_short_rows(many, options.rows)
-        setups = [_set_up(path, folder, options.backbone) for path in (few, many)]
+        setups = [] if options.only_encoding else [_set_up(path, folder, options.backbone) for path in (few, many)]
         encodings = [_encode(path, options.backbone) for path in (few, many)]
+        to_folders = [_encode(path, options.backbone, processes=1) for path in (few, many)]
+        shared = _encode(many, options.backbone, processes=options.processes)
     return [
-        _figure("training setup", setups, options.rows),
+        *([_figure("training setup", setups, options.rows)] if setups else []),
         _figure("mtl.encode, file to file", encodings, options.rows),
+        _figure("mtl.encode, file to folder", to_folders, options.rows),
+        _speedup(to_folders[1], shared, options),
     ]
 
 
-def _set_up(rows: Path, folder: Path, backbone: str) -> processes.Finished:
+def _set_up(rows: Path, folder: Path, backbone: str) -> Finished:
     """Train for one step: all rows are read, split and tokenised, and 2 % of them predicted."""
     arguments = [
         "data=files",
@@ -51,15 +60,29 @@ def _set_up(rows: Path, folder: Path, backbone: str) -> processes.Finished:
         f"hydra.run.dir='{folder / rows.stem}'",
         *tool.UNOBSERVED,
     ]
-    return processes.python(["-m", "mtl.train", *arguments])
+    return python(["-m", "mtl.train", *arguments])
 
 
-def _encode(rows: Path, backbone: str) -> processes.Finished:
-    output = rows.with_suffix(".npy")
-    return processes.python(["-m", "mtl.encode", f"model={backbone}", f"input={rows}", f"output={output}"])
+def _encode(rows: Path, backbone: str, processes: int | None = None) -> Finished:
+    """Encode to a file, or to a folder if a number of processes is given."""
+    output = [f"output={rows.with_suffix('.npy')}"]
+    if processes is not None:
+        output = [f"output={rows.with_suffix('')}_{processes}/", f"processes={processes}"]
+    return python(["-m", "mtl.encode", f"model={backbone}", f"input={rows}", *output])
 
 
-def _figure(what: str, found: list[processes.Finished], rows: int) -> Figure:
+def _speedup(alone: Finished, shared: Finished, options: argparse.Namespace) -> Figure:
+    """Compare whole commands: loading the model, once in each process, is part of them."""
+    rates = [options.rows / ended.seconds for ended in (alone, shared)]
+    return Figure(
+        what=f"mtl.encode, {options.rows:,} rows to a folder: {options.processes} processes over one",
+        measured=f"{rates[1]:,.0f} and {rates[0]:,.0f} rows/s",
+        ratio=rates[1] / rates[0],
+        details={"seconds": [alone.seconds, shared.seconds], "rows": options.rows},
+    )
+
+
+def _figure(what: str, found: list[Finished], rows: int) -> Figure:
     base, whole = found
     beyond = whole.peak - base.peak
     own = whole.anonymous - base.anonymous

@@ -61,6 +61,8 @@ def here(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / name).write_text("\n".join(["text,label", *texts]) + "\n")
     lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
     (tmp_path / "reviews.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "reviews").mkdir()
+    shutil.copy(tmp_path / "test.csv", tmp_path / "reviews")
     (tmp_path / "new.csv").write_text("text,label\n" + "".join(f"{text},positive\n" for text, _ in ROWS))
     cells = [f"{text},{label},{text.split()[1]}" for text, label in ROWS]
     (tmp_path / "table.csv").write_text("\n".join(["text,mood,topic", *cells]) + "\n")

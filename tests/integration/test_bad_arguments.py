@@ -12,11 +12,15 @@ import torch
 
 from tests.support.commands import call, run
 
-KEYS = "model, task, input, text_column, output, precision, prompt_name, device, calibrated, coverage, max_risk"
+KEYS = (
+    "model, task, input, text_column, output, format, rows, processes, shard, precision, prompt_name, device, "
+    "calibrated, coverage, max_risk"
+)
+SHOWN = ", ".join(KEYS.split(", ")[:12]) + " (+3 more)"
 EVALUATE_FLAGS = (
     "run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…"
 )
-FLAGS = "=…, ".join(KEYS.split(", ")) + "=…"
+FLAGS = "=…, ".join(KEYS.split(", ")[:12]) + "=… (+3 more)"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
 COLUMN = "name the column that holds the texts with text_column=, or add a header line"
@@ -61,7 +65,7 @@ PREDICT = {
         f"""
   modle
       found:    an unknown key
-      expected: {KEYS}
+      expected: {SHOWN}
       repair:   did you mean model?
   model
       found:    nothing
@@ -73,7 +77,7 @@ PREDICT = {
         f"""
   rating
       found:    an unknown key
-      expected: {KEYS}
+      expected: {SHOWN}
       repair:   behind -- everything counts as sentences""",
     ),
     "an unknown flag": (
@@ -175,13 +179,35 @@ ENCODE = {
       found:    {here}/out.csv
       expected: a file that ends in .npy""",
     ),
-    "a folder as input": (
-        "model=tiny input={data}/run output={here}/out.npy",
+    "a file as output of a folder": (
+        "model=tny input={data}/run output={here}/out.npy shard=0/2",
+        f"""
+  model
+      found:    'tny'
+      expected: {SOURCES}
+      repair:   did you mean tiny?
+  shard
+      found:    '0/2'
+      expected: one job of several, from 1/16 to 16/16
+  input
+      found:    no file in {{data}}/run
+      expected: files: .csv, .tsv, .jsonl, .json, .parquet, .txt
+      repair:   check the path or the pattern
+  output
+      found:    {{here}}/out.npy
+      expected: a folder: an output for every input file""",
+    ),
+    "arguments for folders in vain": (
+        "model=tiny input={data}/good.csv output={here}/out.npy shard=1/2 processes=2",
         """
-  {data}/run
-      found:    a folder
-      expected: a file
-      repair:   name a file""",
+  processes
+      found:    2
+      expected: only with a folder or a pattern as input=, or a folder as output=
+      repair:   give output=FOLDER/
+  shard
+      found:    1/2
+      expected: only with a folder or a pattern as input=, or a folder as output=
+      repair:   give output=FOLDER/""",
     ),
 }
 
@@ -289,7 +315,7 @@ def test_wrong_arguments_are_refused(
     assert f"\n{message}" == f"{problems}\n"
     count = problems.count("\n      found: ")
     assert head.endswith(f": {count} problem{'s' if count != 1 else ''}")
-    assert head.split(":")[0] in ("Configuration", "Data", "Model")
+    assert head.split(":")[0] in ("Configuration", "Data", "Model", "Input")
     assert (outcome.code, outcome.out) == (2, "")
     assert list(tmp_path.iterdir()) == []
 
