@@ -17,6 +17,7 @@ from mtl.training.parallel import Place
 from mtl.training.prepare import prepare, prepare_process
 from mtl.training.results import evaluate, show, write
 from mtl.training.stopping import stopping
+from mtl.training.trackers import report, tracking
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def train(
         The scores and predictions of each task and split.
 
     Raises:
-        MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
-            resume from is damaged, or belongs to other data, weights or settings.
+        MtlError: Data, weights, flags or trackers cannot be used, and nothing was trained; the disk is full; a
+            checkpoint to resume from is damaged, or belongs to other data, weights or settings.
         Terminated: SIGTERM was received.
     """
     _silence_lightning()
@@ -51,9 +52,11 @@ def train(
     with in_use(folder), full_disk_explained(folder), stopping(_advice(folder)) as stop:
         try:
             prepared = prepare(absolute(config), folder, choices or {}, stop, resume=resume)
-            trained = fit(prepared)
-            results = evaluate(prepared, trained, choices or {})
-            write(results)
+            with tracking(prepared, choices or {}, of_sweep=brief) as trackers:
+                trained = fit(prepared)
+                results = evaluate(prepared, trained, choices or {})
+                write(results)
+                report(trackers, results)
         except KeyboardInterrupt:
             if (folder / CONFIG).is_file() and not is_finished(folder):
                 log.info(_advice(folder))
