@@ -34,6 +34,7 @@ RESULTS: Final = (
     "report.html",
     "checkpoints/*.ckpt",
     "logs/metrics.csv",
+    "logs/trackers.json",
     "logs/events.out.tfevents.*",
     "logs/hparams.yaml",
     "predictions/*.csv",

@@ -115,6 +115,14 @@ class CallbacksConfig:
 
 @dataclass(config=schema.STRICT)
 class LoggerConfig:
-    """Which loggers write into the run folder."""
+    """Which loggers a run has, and its name in those that collect runs; see `mtl.training.trackers`."""
 
-    kinds: list[Literal["csv", "tensorboard"]]
+    kinds: list[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"]]
+    project: str | None = None
+    """Project or experiment; ``null``: that of the environment, otherwise ``mtl``."""
+    name: str | None = None
+    """Name of the run; ``null``: the last two parts of its folder."""
+    group: str | None = None
+    """What several runs have in common; ``null``: the folder of a sweep, nothing for a single run."""
+    files: bool | None = None
+    """Whether trackers get the report, its page and figures, which quote sentences of the data; ``null``: yes."""

@@ -22,6 +22,9 @@ BUNDLED = "bundled:"
 """Prefix of files that are part of the package."""
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "data" / "bundled"
 
+TRACKERS = ("wandb", "mlflow", "trackio")
+"""The loggers that collect runs, each a Python package and an extra of the same name."""
+
 T = TypeVar("T")
 
 
@@ -74,10 +77,18 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
 
 def _packages(config: Config) -> None:
     """Check the packages that only some runs need."""
+    problems = []
     if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
         found = "lora, and the Python package peft is not installed"
         repair = "pip install 'mtl[lora]', or pip install peft"
-        raise ConfigError(Problem("freeze.backbone", found, "peft, which makes the adapters", repair))
+        problems.append(Problem("freeze.backbone", found, "peft, which makes the adapters", repair))
+    for package in TRACKERS:
+        if package in config.logger.kinds and importlib.util.find_spec(package) is None:
+            found = f"{package}, and the Python package {package} is not installed"
+            repair = f"pip install 'mtl[{package}]', or logger=csv"
+            problems.append(Problem("logger", found, f"the extra {package}", repair))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _tasks(config: Config) -> dict[str, TaskData]:

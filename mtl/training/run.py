@@ -26,6 +26,7 @@ from mtl.training.prepare import prepare, prepare_process
 from mtl.training.ranks import ALONE, ON_THIS_MACHINE, Group, of_launcher
 from mtl.training.results import evaluate, show, write
 from mtl.training.stopping import stopping
+from mtl.training.trackers import report, tracking
 from mtl.training.trainer import total_steps
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ def train(
         The scores and predictions of each task and split; none if they were computed in another process.
 
     Raises:
-        MtlError: Data, weights or flags cannot be used, and nothing was trained; the disk is full; a checkpoint to
-            resume from is damaged, or belongs to other data, weights or settings; another process failed.
+        MtlError: Data, weights, flags or trackers cannot be used, and nothing was trained; the disk is full; a
+            checkpoint to resume from is damaged, or belongs to other data, weights or settings; another process failed.
         Terminated: SIGTERM was received.
         StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
@@ -83,9 +84,11 @@ def train(
             elif stops_early is not None and (training := prepared.training) is not None:
                 steps = total_steps(config.trainer, len(training.data.sampler))
                 training.trainer.callbacks.append(EarlyEnd(steps, stops_early))  # type: ignore[attr-defined]
-            trained = fit(prepared, group)
-            results = evaluate(prepared, trained, choices)
-            write(results)
+            with tracking(prepared, choices, of_sweep=brief) as trackers:
+                trained = fit(prepared, group)
+                results = evaluate(prepared, trained, choices)
+                write(results)
+                report(trackers, results)
         except KeyboardInterrupt:
             if (folder / CONFIG).is_file() and not is_finished(folder):
                 log.info(_advice(folder))

@@ -116,7 +116,10 @@ def test_poolings(pooling: str) -> None:
         ({"optimizer.weight_decay": float("nan")}, Problem("optimizer.weight_decay", "nan", "a finite number")),
         ({"loss.weights": {"sentiment": 0}}, Problem("loss.weights.sentiment", "0", "greater than 0")),
         ({"loss.combine": "mean"}, Problem("loss.combine", "'mean'", ", ".join(get_args(Combine)))),
-        ({"logger.kinds": ["csvs"]}, Problem("logger.kinds.0", "'csvs'", "csv, tensorboard", "did you mean csv?")),
+        (
+            {"logger.kinds": ["csvs"]},
+            Problem("logger.kinds.0", "'csvs'", "csv, tensorboard, wandb, mlflow, trackio", "did you mean csv?"),
+        ),
         ({"heads.default.dropout": 1.0}, Problem("heads.default.dropout", "1.0", "less than 1")),
         (
             {"trainer.accelerator": "cud"},
