@@ -143,7 +143,9 @@ def _neighbours(embeddings: Floats, training: TrainingRows) -> list[tuple[Neighb
     ]
 
 
-def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def nearest(
+    queries: Floats, bank: Floats, count: int = NEAREST, *, unit: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return for each query the rows of ``bank`` with the greatest cosine, in that order; of equal ones the first.
 
     Computed in blocks of the bank, so that memory does not grow with ``M`` times ``N``.
@@ -152,15 +154,17 @@ def nearest(queries: Floats, bank: Floats, count: int = NEAREST) -> tuple[NDArra
         queries: ``(M, H)``.
         bank: ``(N, H)``.
         count: The number of rows for each query.
+        unit: Whether ``bank`` is what `unit_rows` returns, which need not be computed again.
 
     Returns:
         Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
     """
-    units = _unit(queries)
+    units = unit_rows(queries)
     best = np.empty((len(queries), 0), dtype=np.float32)
     places = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(bank), _BLOCK):
-        cosines = units @ _unit(bank[start : start + _BLOCK]).T
+        block = bank[start : start + _BLOCK]
+        cosines = units @ (block if unit else unit_rows(block)).T
         here = np.broadcast_to(np.arange(start, start + cosines.shape[1]), cosines.shape)
         best, places = np.hstack([best, cosines]), np.hstack([places, here])
         order = _greatest(best, count)
@@ -182,7 +186,8 @@ def _greatest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return order
 
 
-def _unit(vectors: Floats) -> NDArray[np.float32]:
+def unit_rows(vectors: Floats) -> NDArray[np.float32]:
+    """Return vectors ``(N, H)`` divided by their lengths; those of zeros as they are."""
     values = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
 
+    from mtl.model.conformal import Outcomes
+
 _MODEL_FILES: Final = (".json", ".safetensors", ".txt", ".model")
 """The suffixes of weights, configurations and tokenizers in the hub's layout."""
 
@@ -295,7 +297,7 @@ class MultiTaskModel:
             DataError: A sentence is not a string, or ``texts`` is a whole table.
             ModelError: An embedding or a logit is not finite, or the model has no such prompt.
         """
-        self._check_levels(calibrated, coverage=coverage, max_risk=max_risk)
+        self.check_levels(self._saved.tasks, calibrated=calibrated, coverage=coverage, max_risk=max_risk)
         single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else texts
         logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
@@ -323,8 +325,8 @@ class MultiTaskModel:
         Raises:
             ConfigError: As in `predict`.
         """
-        self._check_levels(calibrated, coverage=coverage, max_risk=max_risk)
-        names = self._saved.tasks if tasks is None else tasks
+        names = list(self._saved.tasks if tasks is None else tasks)
+        self.check_levels(names, calibrated=calibrated, coverage=coverage, max_risk=max_risk)
         logits = {task: head_logits(self._saved.network, task, embeddings) for task in names}
         return self._of_logits(logits, calibrated, coverage, max_risk)
 
@@ -339,18 +341,38 @@ class MultiTaskModel:
             task: self._with_coarse(task, predictions_of(rows, self._calibration(task, calibrated), self.labels[task]))
             for task, rows in logits.items()
         }
-        for task, rows in predictions.items():
-            if (known := self._saved.tasks[task].outcomes) is not None:
-                predictions[task] = with_levels(rows, known, coverage, max_risk)
-        return predictions
+        return self.with_levels(predictions, coverage, max_risk)
+
+    def with_levels(
+        self, predictions: Mapping[str, list[Prediction]], coverage: float | None, max_risk: float | None
+    ) -> dict[str, list[Prediction]]:
+        """Return calibrated predictions of tasks with their sets of labels and whether to abstain, as far as asked for.
+
+        Tasks without outcomes of validation rows are returned as they are; see `check_levels`.
+        """
+        return {
+            task: rows if (known := self.outcomes[task]) is None else with_levels(rows, known, coverage, max_risk)
+            for task, rows in predictions.items()
+        }
 
     @property
     def encoder(self) -> SentenceEncoder:
         """The trained encoder with its tokenizer."""
         return self._encoder
 
-    def _check_levels(self, calibrated: bool, **asked: float | None) -> None:
+    @property
+    def outcomes(self) -> Mapping[str, Outcomes | None]:
+        """For each task its outcomes on validation rows, which ``coverage`` and ``max_risk`` need; None without."""
+        return {name: task.outcomes for name, task in self._saved.tasks.items()}
+
+    def check_levels(self, tasks: Iterable[str], *, calibrated: bool = True, **asked: float | None) -> None:
+        """Check what `predict` is asked for: ``coverage`` and ``max_risk``, each None or a share.
+
+        Raises:
+            ConfigError: As in `predict`, for these tasks.
+        """
         problems = []
+        tasks = list(tasks)
         for name, value in asked.items():
             if value is None:
                 continue
@@ -358,7 +380,7 @@ class MultiTaskModel:
                 problems.append(Problem(name, f"{value:g}", "a share above 0 and below 1"))
             if not calibrated:
                 problems.append(Problem(name, "calibrated=false", "calibrated probabilities, to which it applies"))
-            without = [task for task, head in self._saved.tasks.items() if head.outcomes is None]
+            without = [task for task in tasks if self.outcomes[task] is None]
             if without:
                 found = f"no outcomes of validation rows in the model for {listed(without)}"
                 repair = "train it again with validation rows: models of older versions and stale heads have none"

@@ -23,7 +23,6 @@ MOST_ROWS: Final = 5000
 """With more validation rows as many are drawn: thresholds are then exact to a hundredth, and a model stays small."""
 CERTAINTY: Final = 0.95
 """The probability, over validation sets, that the answers given keep the risk."""
-_HALVINGS: Final = 50
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -78,7 +77,7 @@ class Outcomes:
             lowest = confidences[middle]
             answered = len(confidences) - np.searchsorted(confidences, lowest)
             errors = len(wrong) - np.searchsorted(wrong, lowest)
-            if error_bound(int(errors), int(answered), uncertainty) <= risk:
+            if at_most(int(errors), int(answered), risk) <= uncertainty:
                 threshold, high = lowest, middle
             else:
                 low = middle + 1
@@ -113,19 +112,15 @@ def _least(ascending: Sequence[float], coverage: float) -> float | None:
     return None if rank > len(ascending) else ascending[len(ascending) - rank]
 
 
-def error_bound(errors: int, rows: int, uncertainty: float) -> float:
-    """Return the upper end of the one-sided Clopper-Pearson interval of an error rate.
+def at_most(errors: int, rows: int, rate: float) -> float:
+    """Return the probability that at most ``errors`` of ``rows`` answers are wrong at an error rate of ``rate``.
 
-    It is the rate at which ``errors`` or fewer of ``rows`` are wrong with probability ``uncertainty``; 1 where all are.
+    It is at most ``u`` exactly where the upper end of the one-sided Clopper-Pearson interval of the error rate, at the
+    level ``1 - u``, is at most ``rate``.
     """
     if errors >= rows:
         return 1.0
     counts = np.arange(1, errors + 1)
     log_choices = np.concatenate(([0.0], np.cumsum(np.log((rows - counts + 1) / counts))))
     wrong = np.arange(errors + 1)
-    low, high = errors / rows, 1.0
-    for _ in range(_HALVINGS):
-        rate = (low + high) / 2
-        terms = log_choices + wrong * np.log(rate) + (rows - wrong) * np.log1p(-rate)
-        low, high = (rate, high) if np.exp(terms).sum() > uncertainty else (low, rate)
-    return high
+    return float(np.exp(log_choices + wrong * np.log(rate) + (rows - wrong) * np.log1p(-rate)).sum())

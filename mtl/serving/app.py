@@ -6,27 +6,41 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from mtl.base.errors import ModelError, Problem, did_you_mean, listed
+import mtl
+from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, listed
 from mtl.inference.models import MultiTaskModel
 from mtl.inference.prediction import Prediction
 from mtl.serving.batching import Answer, Batcher, QueueFullError, StoppedError
 from mtl.serving.guard import ApiError, Guard, Limits
 from mtl.serving.metrics import Metrics
+from mtl.serving.schemas import (
+    ERRORS,
+    EmbedRequest,
+    Info,
+    OpenAIAnswer,
+    OpenAIRequest,
+    PredictAnswer,
+    PredictQuery,
+    PredictRequest,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from mtl.serving.service import Service
+    from mtl.serving.service import Served, Service
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -45,58 +59,6 @@ _PAGE_FILES = {
 }
 _RETRY_SECONDS = 1
 _STATUS_KINDS = {404: "not_found", 405: "method_not_allowed"}
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Parameters(_Strict):
-    """What clients of the Inference API send beside the inputs."""
-
-    top_k: int | None = Field(default=None, ge=1)
-    function_to_apply: Literal["softmax"] | None = None
-
-
-class PredictRequest(_Strict):
-    """A text or several to predict."""
-
-    inputs: str | list[str]
-    truncate: Literal[True] | None = Field(default=None, description="Longer texts are always truncated.")
-    truncation_direction: Literal["right", "Right"] | None = None
-    prompt_name: str | None = None
-    raw_scores: Literal[False] | None = None
-    parameters: Parameters | None = Field(
-        default=None, description="If it is there, one text is answered as by the Inference API: a list in a list."
-    )
-
-
-class EmbedRequest(_Strict):
-    """A text or several to embed."""
-
-    inputs: str | list[str]
-    normalize: bool | None = Field(default=None, description="true: length 1; else as the model gives them.")
-    truncate: Literal[True] | None = None
-    truncation_direction: Literal["right", "Right"] | None = None
-    prompt_name: str | None = None
-
-
-class OpenAIRequest(_Strict):
-    """A text or several to embed, as OpenAI's clients send them."""
-
-    input: str | list[str]
-    model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-    user: str | None = None
-
-
-class Problems(BaseModel):
-    """The one form of all errors."""
-
-    error: str
-    error_type: str
-    problems: list[dict[str, str]]
 
 
 def create_app(
@@ -118,13 +80,15 @@ def create_app(
         token: See `Guard`.
         hosts: See `Guard`.
     """
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problems} for status in (400, 401, 403, 408, 413, 415, 422, 429, 503, 504)
-    }
     app = FastAPI(
-        title="mtl", description="Predictions and embeddings of one model.", docs_url=None, redoc_url=None,
-        responses=responses,
-    )  # fmt: skip
+        title="mtl",
+        version=mtl.__version__,
+        description="Predictions and embeddings of one model.",
+        docs_url=None,
+        redoc_url=None,
+        responses=ERRORS,
+        dependencies=None if token is None else [Depends(HTTPBearer(auto_error=False))],  # for the schema: see Guard
+    )
 
     async def answered(
         model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None, place: str
@@ -150,29 +114,34 @@ def create_app(
         except ModelError as error:
             raise ApiError(500, "model", error.problems) from None
 
-    @app.post("/predict", summary="Labels and probabilities", response_class=Response)
-    async def predict(
-        request: PredictRequest,
-        task: Annotated[str | None, Query(description="One task: its labels with their scores, as TEI does.")] = None,
-    ) -> Response:
-        model = service.model
-        tasks = _tasks(model, task)
+    @app.post("/predict", summary="Labels and probabilities", response_model=PredictAnswer)
+    async def predict(request: PredictRequest, query: Annotated[PredictQuery, Query()]) -> Response:
+        served = service.served
+        model = served.model
+        tasks = _tasks(model, query.task)
+        coverage, max_risk = query.coverage or service.coverage, query.max_risk or service.max_risk
+        _check_query(query, served, tasks, coverage, max_risk)
         single = isinstance(request.inputs, str)
         texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
         answer = await answered(model, texts, tasks, request.prompt_name, "inputs")
-        if task is None:
-            rows = [
-                {name: _as_object(predictions[at]) for name, predictions in answer.predictions.items()}
-                for at in range(len(texts))
-            ]
-            return _json(rows[0] if single else rows)
-        most = request.parameters.top_k if request.parameters else None
-        lists = [_as_scores(prediction)[:most] for prediction in answer.predictions[task]]
-        return _json(lists[0] if single and request.parameters is None else lists)
+        predictions = model.with_levels(answer.predictions, coverage, max_risk)
+        if query.task is not None:
+            most = request.parameters.top_k if request.parameters else None
+            lists = [_as_scores(prediction)[:most] for prediction in predictions[query.task]]
+            return _json(lists[0] if single and request.parameters is None else lists)
+        rows = [{name: _as_object(found[at]) for name, found in predictions.items()} for at in range(len(texts))]
+        if query.nearest is not None and served.nearest is not None:
+            near = await asyncio.to_thread(served.nearest.of, answer.embeddings, query.nearest)
+            for at, row in enumerate(rows):
+                for name, found in row.items():
+                    found["nearest"] = [
+                        asdict(example) | {"label": example.label or None} for example in near[name][at]
+                    ]
+        return _json(rows[0] if single else rows)
 
-    @app.post("/embed", summary="Embeddings, in the form of text-embeddings-inference", response_class=Response)
+    @app.post("/embed", summary="Embeddings, as text-embeddings-inference gives them", response_model=list[list[float]])
     async def embed(request: EmbedRequest) -> Response:
-        model = service.model
+        model = service.served.model
         texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
         answer = await answered(model, texts, (), request.prompt_name, "inputs")
         embeddings = answer.embeddings
@@ -180,9 +149,9 @@ def create_app(
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         return _json(embeddings.tolist())
 
-    @app.post("/v1/embeddings", summary="Embeddings, in the form of OpenAI", response_class=Response)
+    @app.post("/v1/embeddings", summary="Embeddings, in the form of OpenAI", response_model=OpenAIAnswer)
     async def openai_embeddings(request: OpenAIRequest) -> Response:
-        model = service.model
+        model = service.served.model
         size = model.encoder.dimension
         if request.dimensions not in (None, size):
             raise ApiError(422, "validation", Problem("dimensions", str(request.dimensions), f"{size}, the model's"))
@@ -195,19 +164,19 @@ def create_app(
         usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
         return _json({"object": "list", "data": data, "model": request.model or service.name, "usage": usage})
 
-    @app.get("/health", summary="Whether the process lives", response_class=Response)
+    @app.get("/health", summary="Whether the process lives", response_model=Status)
     async def health() -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/ready", summary="Whether requests are accepted", response_class=Response)
+    @app.get("/ready", summary="Whether requests are accepted", response_model=Status)
     async def ready() -> Response:
         return _json({"status": "ready"}) if batcher.alive else _json({"status": "unavailable"}, status=503)
 
-    @app.get("/info", summary="The model and the limits", response_class=Response)
+    @app.get("/info", summary="The model and the limits", response_model=Info)
     async def info() -> Response:
         return _json(service.info() | {"limits": {"body_bytes": limits.body_bytes, "texts": limits.texts}})
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     async def figures() -> Response:
         return Response(metrics.render(batcher.waiting), media_type=CONTENT_TYPE_LATEST)
 
@@ -273,6 +242,8 @@ def _validation_problem(detail: Mapping[str, Any]) -> Problem:
         reason = detail.get("ctx", {}).get("error", "")
         return Problem(f"body, position {detail['loc'][-1]}", f"invalid JSON: {reason}", "JSON")
     found = "nothing" if detail["type"] == "missing" else repr(detail.get("input"))[:200]
+    if detail["type"] == "extra_forbidden":
+        return Problem(place, found, "no field of this name", "/openapi.json describes all fields")
     return Problem(place, found, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
@@ -281,6 +252,24 @@ def _tasks(model: MultiTaskModel, task: str | None) -> list[str]:
     if task is not None and task not in tasks:
         raise ApiError(422, "validation", Problem("task", repr(task), listed(tasks), did_you_mean(task, tasks)))
     return tasks if task is None else [task]
+
+
+def _check_query(
+    query: PredictQuery, served: Served, tasks: Sequence[str], coverage: float | None, max_risk: float | None
+) -> None:
+    """Check what only the model and the server know."""
+    problems = []
+    if query.nearest is not None and served.nearest is None:
+        repair = "python -m mtl.serve examples=FILE"
+        problems.append(Problem("nearest", str(query.nearest), "a server that was started with examples", repair))
+    if query.nearest is not None and query.task is not None:
+        problems.append(Problem("nearest", f"task={query.task}", "no task, whose answers have the form of TEI"))
+    try:
+        served.model.check_levels(tasks, coverage=coverage, max_risk=max_risk)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ApiError(422, "validation", problems)
 
 
 def _check_texts(texts: list[str], limits: Limits, place: str) -> None:
@@ -300,13 +289,23 @@ def _check_prompt(model: MultiTaskModel, prompt_name: str | None) -> None:
 
 def _as_object(prediction: Prediction) -> dict[str, Any]:
     found: dict[str, Any] = {"label": prediction.label, "probabilities": prediction.probabilities}
-    return found if prediction.coarse is None else found | {"coarse": _as_object(prediction.coarse)}
+    if prediction.coarse is not None:
+        found["coarse"] = _as_object(prediction.coarse)
+    if prediction.label_set is not None:
+        found["set"] = prediction.label_set
+    return found if prediction.abstain is None else found | {"abstain": prediction.abstain}
 
 
 def _as_scores(prediction: Prediction) -> list[dict[str, Any]]:
     """Return the labels with their scores, highest first; of equal scores the predicted label first."""
     items = sorted(prediction.probabilities.items(), key=lambda item: (-item[1], item[0] != prediction.label))
-    return [{"label": label, "score": score} for label, score in items]
+    scores: list[dict[str, Any]] = [{"label": label, "score": score} for label, score in items]
+    for score in scores:
+        if prediction.label_set is not None:
+            score["in_set"] = score["label"] in prediction.label_set
+        if prediction.abstain is not None:
+            score["abstain"] = prediction.abstain
+    return scores
 
 
 def _openai_embedding(row: Any, encoding: str) -> list[float] | str:

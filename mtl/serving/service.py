@@ -1,22 +1,32 @@
-"""The served model: what is loaded now, and another one in its place after a reload that worked."""
+"""What is served: the model that is loaded now, and another one in its place after a reload that worked."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mtl
-from mtl.base.errors import ModelError
+from mtl.base.errors import MtlError
 from mtl.base.run_folder import find_model
 from mtl.inference.models import MultiTaskModel
+from mtl.serving.examples import ExampleRows, NearestRows
 
 if TYPE_CHECKING:
     from mtl.activations.encoding import Precision
     from mtl.serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model, and the examples as it encodes them if the server has any."""
+
+    model: MultiTaskModel
+    nearest: NearestRows | None
 
 
 class Service:
@@ -27,53 +37,74 @@ class Service:
         device: As in `MultiTaskModel.from_pretrained`.
         precision: As in `MultiTaskModel.predict`.
         metrics: Counts the reloads.
+        coverage: What holds for requests without their own, as in `MultiTaskModel.predict`.
+        max_risk: The same.
+        examples: The rows to find the nearest of.
 
     Attributes:
-        model: The model to answer the next request with.
+        served: What to answer the next request with.
         name: The name of the folder that holds the model; of a run folder, its own.
 
     Raises:
+        ConfigError: There is a ``coverage`` or ``max_risk``, and a task without outcomes of validation rows.
         ModelError: There is no saved model, or it is damaged.
     """
 
-    def __init__(self, path: Path, device: str | None, precision: Precision, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str | None,
+        precision: Precision,
+        metrics: Metrics,
+        *,
+        coverage: float | None = None,
+        max_risk: float | None = None,
+        examples: ExampleRows | None = None,
+    ) -> None:
         self._path = path
         self._device = device
         self._precision: Precision = precision
         self._metrics = metrics
+        self.coverage = coverage
+        self.max_risk = max_risk
+        self._examples = examples
         self._reloading = threading.Lock()
         folder = find_model(path).resolve()
         self.name = folder.parent.name if folder.name == "model" else folder.name
-        self.model = self._load()
+        self.served = self._load()
 
     def reload(self) -> None:
         """Load the folder again; a model that cannot be loaded or gives no finite numbers leaves the old one."""
         with self._reloading:
             try:
-                model = self._load()
-            except (ModelError, OSError) as error:
+                self.served = self._load()
+            except (MtlError, OSError) as error:
                 self._metrics.reload("refused")
                 log.error("the model is not reloaded, the old one stays\n%s", error)
                 return
-            self.model = model
             self._metrics.reload("loaded")
             log.warning("the model was reloaded from %s", self._path)
 
     def info(self) -> dict[str, Any]:
         """Return what clients may want to know about the model."""
-        model = self.model
+        model, nearest = self.served.model, self.served.nearest
         return {
             "model": self.name,
             "version": mtl.__version__,
             "tasks": {task: list(labels) for task, labels in model.labels.items()},
+            "can_abstain": {task: outcomes is not None for task, outcomes in model.outcomes.items()},
+            "coverage": self.coverage,
+            "max_risk": self.max_risk,
+            "examples": 0 if nearest is None else len(nearest.rows.texts),
             "dimension": model.encoder.dimension,
             "max_length": model.encoder.max_length,
             "precision": self._precision,
             "device": str(next(model.encoder.encoder.parameters()).device),
         }
 
-    def _load(self) -> MultiTaskModel:
-        """Load the model, its files verified, and predict a sentence with it."""
+    def _load(self) -> Served:
+        """Load the model, its files verified, predict a sentence with it, and encode the examples."""
         model = MultiTaskModel.from_pretrained(self._path, device=self._device)
-        model.predict("A sentence to try the model with.", precision=self._precision)
-        return model
+        text = "A sentence to try the model with."
+        model.predict(text, precision=self._precision, coverage=self.coverage, max_risk=self.max_risk)
+        return Served(model, None if self._examples is None else NearestRows(self._examples, model, self._precision))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mtl.model.conformal import Outcomes
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
@@ -27,15 +28,25 @@ if TYPE_CHECKING:
 LABELS = {"topic": ("price", "größe <b>", "=other"), "mood": ("0", "1")}
 
 
-def write_model(folder: Path, encoder: Path, seed: int = 1) -> Path:
-    """Write a saved model with random heads for the tasks of `LABELS`."""
+def write_model(folder: Path, encoder: Path, seed: int = 1, *, outcomes: bool = True) -> Path:
+    """Write a saved model with random heads for the tasks of `LABELS`; ``outcomes=False``: none for ``mood``."""
     torch.manual_seed(seed)
+    spec = HeadSpec("linear", scale=10.0)
     tasks = {
-        name: TaskHead(list(labels), HeadSpec("linear", scale=10.0), temperature=0.5) for name, labels in LABELS.items()
+        name: TaskHead(list(labels), spec, temperature=0.5, outcomes=_outcomes(len(labels)))
+        for name, labels in LABELS.items()
     }
+    if not outcomes:
+        tasks["mood"] = replace(tasks["mood"], outcomes=None)
     network = build_network(Encoder.from_folder(encoder), tasks)
     save_model(folder, network, load_tokenizer(encoder), tasks, "")
     return folder
+
+
+def _outcomes(labels: int) -> Outcomes:
+    """Return outcomes with which some texts have sets of several labels, and some are not answered."""
+    true = [[round(0.05 + 0.018 * at, 6) for at in range(50)] for _ in range(labels)]
+    return Outcomes(true, right=[round(0.4 + 0.003 * at, 6) for at in range(200)], wrong=[0.7] * 20)
 
 
 @dataclass
@@ -61,11 +72,12 @@ def running(
     batch_tokens: int = 16_384,
     token: str | None = None,
     hosts: tuple[str, ...] | None = ("127.0.0.1", "localhost"),
+    **options: Any,
 ) -> Iterator[Running]:
-    """Serve a model in fp32 on the CPU until the block ends."""
+    """Serve a model in fp32 on the CPU until the block ends; ``options`` are those of `Service`."""
     limits = limits or Limits()
     metrics = Metrics()
-    service = Service(model, "cpu", "fp32", metrics)
+    service = Service(model, "cpu", "fp32", metrics, **options)
     batcher = Batcher("fp32", batch_tokens, queue, metrics)
     app = create_app(service, batcher, limits, metrics, token=token, hosts=hosts)
     server = Server(app, limits.client_seconds, limits.deadline_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -113,6 +114,43 @@ def test_wrong_arguments_are_named_together(folder: Path) -> None:
         "  token\n"
         "      found:    characters that no header carries\n"
         "      expected: printable ASCII without spaces\n"
+    )
+
+
+def test_levels_and_examples_of_the_command_line(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    table.write_text("text,label\nGreat phone,price\nBattery died,=other\n", encoding="utf-8")
+    arguments = ("coverage=0.8", "max_risk=0.1", f"examples={table}", "label_column=topic:label")
+    with process(folder, *arguments, "precision=fp32") as (started, url):
+        assert started.stdout is not None
+        assert started.stdout.readline() == f"2 examples, 0.0 MB of embeddings, from {table}\n"
+        answer = httpx.post(f"{url}/predict?nearest=2", json={"inputs": "Great phone"}).json()
+    expected = MultiTaskModel.from_pretrained(folder, device="cpu").predict("Great phone", coverage=0.8, max_risk=0.1)
+    assert answer["topic"]["set"] == list(expected["topic"].label_set or ())
+    assert answer["topic"]["abstain"] is expected["topic"].abstain
+    assert [near["label"] for near in answer["topic"]["nearest"]] == ["price", "=other"]
+
+
+def test_wrong_examples_are_reported_before_the_model_is_loaded(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "model")
+    (broken / "heads.safetensors").write_bytes(b"broken")  # it would be an error as well
+    table = tmp_path / "train.csv"
+    table.write_text("text,label\nGreat phone,\n,price\n", encoding="utf-8")
+    outcome = run("mtl.serve", f"model={broken}", "port=0", f"examples={table}")
+    assert (outcome.code, f"{table}:3" in outcome.err, "safetensors" in outcome.err) == (2, True, False)
+    outcome = run("mtl.serve", f"model={broken}", "port=0", "label_column=label", "coverage=1", "max_risk=nan")
+    assert outcome.code == 2
+    for place in ("coverage", "max_risk"):
+        assert f"\n  {place}\n" in outcome.err
+    outcome = run("mtl.serve", f"model={broken}", "port=0", "label_column=label", "text_column=body")
+    assert outcome.err == (
+        "Configuration: 2 problems\n"
+        "  text_column\n"
+        "      found:    'body'\n"
+        "      expected: only with examples=\n"
+        "  label_column\n"
+        "      found:    'label'\n"
+        "      expected: only with examples=\n"
     )
 
 

@@ -22,6 +22,7 @@ from mtl.evaluation.errors import (
     nearest,
     slices_path,
     surest_mistakes,
+    unit_rows,
     write_errors,
 )
 from mtl.evaluation.predictions import Predictions
@@ -86,6 +87,7 @@ def test_neighbours_in_blocks_are_those_of_one_product(monkeypatch: pytest.Monke
         bank / np.maximum(np.linalg.norm(bank, axis=1), 1e-9)[:, None]
     ).T
     places, found = nearest(queries, bank)
+    np.testing.assert_array_equal(nearest(queries, unit_rows(bank), unit=True)[0], places)
     order = np.argsort(-cosines.astype(np.float32), axis=1, kind="stable")[:, :3]
     np.testing.assert_allclose(found, np.take_along_axis(cosines, order, axis=1), atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(cosines, places, axis=1), found, atol=1e-6)

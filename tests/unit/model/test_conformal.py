@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
-from mtl.model.conformal import CERTAINTY, MOST_ROWS, Outcomes, error_bound, outcomes
+from mtl.model.conformal import CERTAINTY, MOST_ROWS, Outcomes, at_most, outcomes
 
 Rows = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -130,8 +130,10 @@ def test_nothing_is_answered_without_evidence() -> None:
     assert Outcomes(true=[[]], right=[], wrong=[0.9] * 100).answer_threshold(0.1) == np.inf
 
 
-@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(1e-6, 0.5))
-def test_the_bound_is_that_of_scipy(counts: tuple[int, int], uncertainty: float) -> None:
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(1e-6, 0.999))
+def test_the_probability_is_that_of_scipy(counts: tuple[int, int], rate: float) -> None:
     errors, total = counts
-    expected = 1.0 if errors == total else beta.ppf(1 - uncertainty, errors + 1, total - errors)
-    assert error_bound(errors, total, uncertainty) == pytest.approx(expected, abs=1e-9)
+    found = at_most(errors, total, rate)
+    assert found == pytest.approx(binom.cdf(errors, total, rate), rel=1e-9)
+    if errors < total and abs(found - 0.05) > 1e-6:
+        assert (found <= 0.05) == (beta.ppf(0.95, errors + 1, total - errors) <= rate)  # Clopper-Pearson

@@ -12,9 +12,17 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client import parser
+from pydantic import TypeAdapter
 
+import mtl
 from mtl import MultiTaskModel
+from mtl.base.errors import ConfigError
+from mtl.evaluation.errors import unit_rows
+from mtl.serving.examples import read_rows
 from mtl.serving.guard import Limits
+from mtl.serving.metrics import Metrics
+from mtl.serving.schemas import Info, PredictAnswer
+from mtl.serving.service import Service
 from tests.support.serving import LABELS, Hold, Running, running, until, write_model
 from tests.support.texts import TEXTS
 
@@ -86,6 +94,149 @@ def test_one_task_is_answered_as_by_text_embeddings_inference(client: httpx.Clie
     assert {row["label"]: row["score"] for row in found} == pytest.approx(expected, abs=1e-5)
     several = client.post("/predict?task=topic", json={"inputs": ["Great phone"]}).json()
     assert several == [found]
+
+
+def test_sets_and_abstention_equal_those_of_the_python_interface(client: httpx.Client, model: MultiTaskModel) -> None:
+    texts = ["Great phone", "y z", "x"]
+    answers = client.post("/predict?coverage=0.8&max_risk=0.1", json={"inputs": texts}).json()
+    expected = model.predict(texts, coverage=0.8, max_risk=0.1)
+    for task, rows in expected.items():
+        assert [answer[task]["set"] for answer in answers] == [list(row.label_set or ()) for row in rows]
+        assert [answer[task]["abstain"] for answer in answers] == [row.abstain for row in rows]
+    assert len({len(answer["topic"]["set"]) for answer in answers}) > 1
+    assert {answer["topic"]["abstain"] for answer in answers} == {True, False}
+    only = client.post("/predict?max_risk=0.1", json={"inputs": "y z"}).json()
+    assert only["mood"].keys() == {"label", "probabilities", "abstain"}
+
+
+def test_one_task_says_of_each_label_whether_it_is_in_the_set(served: Running, model: MultiTaskModel) -> None:
+    from huggingface_hub import InferenceClient
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        address = f"{served.url}/predict?task=topic&coverage=0.8&max_risk=0.1"
+        found = InferenceClient().text_classification("y z", model=address)
+    expected = model.predict("y z", coverage=0.8, max_risk=0.1)["topic"]
+    assert {row["label"] for row in found if row["in_set"]} == set(expected.label_set or ())
+    assert [row["abstain"] for row in found] == [True] * 3
+    assert found[0].label == expected.label
+
+
+def test_requests_without_levels_get_those_of_the_server(folder: Path, model: MultiTaskModel) -> None:
+    with running(folder, coverage=0.8, max_risk=0.1) as served, httpx.Client(base_url=served.url) as client:
+        usual = client.post("/predict", json={"inputs": "y z"}).json()["topic"]
+        other = client.post("/predict?coverage=0.3", json={"inputs": "y z"}).json()["topic"]
+        info = client.get("/info").json()
+    expected = model.predict("y z", coverage=0.8, max_risk=0.1)["topic"]
+    assert (usual["set"], usual["abstain"]) == (list(expected.label_set or ()), True)
+    assert other["set"] == list(model.predict("y z", coverage=0.3)["topic"].label_set or ())
+    assert other["set"] != usual["set"]
+    assert other["abstain"]
+    assert (info["coverage"], info["max_risk"]) == (0.8, 0.1)
+
+
+def test_a_task_without_outcomes_of_validation_rows(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", tiny_folder, outcomes=False)
+    with running(folder) as served, httpx.Client(base_url=served.url) as client:
+        assert client.get("/info").json()["can_abstain"] == {"topic": True, "mood": False}
+        for query in ("coverage=0.9", "max_risk=0.1", "task=mood&coverage=0.9"):
+            answer = client.post(f"/predict?{query}", json={"inputs": "a"})
+            content = assert_error(answer, 422, "validation", query.rpartition("&")[2].partition("=")[0])
+            assert content["problems"][0]["found"] == "no outcomes of validation rows in the model for mood"
+        assert client.post("/predict?task=topic&coverage=0.9", json={"inputs": "a"}).status_code == 200
+    with pytest.raises(ConfigError, match="no outcomes of validation rows in the model for mood"):
+        Service(folder, "cpu", "fp32", Metrics(), coverage=0.9)
+
+
+def test_a_reload_keeps_the_model_that_can_abstain(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", tiny_folder)
+    with running(folder, max_risk=0.1) as served:
+        before = served.service.served
+        write_model(folder, tiny_folder, outcomes=False)
+        served.service.reload()
+        assert served.service.served is before
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("examples") / "train.csv"
+    rows = [f"sentence {at} {'word ' * (at % 7)},{'price' if at % 2 else ''},{at % 2}" for at in range(40)]
+    path.write_text("\n".join(["text,topic,mood", *rows, "Great phone,price,1"]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_nearest_examples(folder: Path, table: Path, model: MultiTaskModel) -> None:
+    rows = read_rows(table, "text", "topic,mood", model.labels)
+    with running(folder, examples=rows) as served, httpx.Client(base_url=served.url) as client:
+        answers = client.post("/predict?nearest=3", json={"inputs": ["Great phone", "sentence 4"]}).json()
+        assert client.get("/info").json()["examples"] == 41
+        with_task = client.post("/predict?nearest=3&task=mood", json={"inputs": "a"})
+        assert_error(with_task, 422, "validation", "nearest")
+        before = served.service.served.nearest
+        served.service.reload()
+        assert served.service.served.nearest is not before
+    first = answers[0]["topic"]["nearest"][0]
+    assert (first["text"], first["label"], first["source"]) == ("Great phone", "price", "train.csv:42")
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert all(near["label"] == "price" for near in answers[1]["topic"]["nearest"])  # rows without a label left out
+    embeddings = unit_rows(model.encode([*rows.texts]))
+    order = np.argsort(-(embeddings @ unit_rows(model.encode(["Great phone"])).T)[:, 0], kind="stable")[:3]
+    assert [near["text"] for near in answers[0]["mood"]["nearest"]] == [rows.texts[int(at)] for at in order]
+
+
+def test_examples_without_labels(folder: Path, table: Path) -> None:
+    with running(folder, examples=read_rows(table, "text", None, LABELS)) as served:
+        answer = httpx.post(f"{served.url}/predict?nearest=1", json={"inputs": "Great phone"}).json()
+    assert [answer[task]["nearest"][0]["label"] for task in LABELS] == [None, None]
+    assert answer["topic"]["nearest"][0]["text"] == "Great phone"
+
+
+def test_nearest_without_examples(client: httpx.Client) -> None:
+    answer = client.post("/predict?nearest=3", json={"inputs": "a"})
+    content = assert_error(answer, 422, "validation", "nearest")
+    assert content["problems"][0]["repair"] == "python -m mtl.serve examples=FILE"
+
+
+@pytest.mark.parametrize(
+    ("query", "place"),
+    [
+        *(
+            (f"coverage={value}", "query.coverage")
+            for value in ("0", "1", "-0.1", "1e300", "nan", "inf", "9" * 5000, "")
+        ),
+        *((f"max_risk={value}", "query.max_risk") for value in ("0", "-1", "2", "-inf", "x", "%00", "")),
+        *((f"nearest={value}", "query.nearest") for value in ("0", "-1", "21", "1.5", "9" * 5000)),
+        ("coverge=0.9", "query.coverge"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_wrong_queries(client: httpx.Client, query: str, place: str) -> None:
+    answer = client.post(f"/predict?{query}", json={"inputs": "a"})
+    content = assert_error(answer, 422, "validation", place)
+    assert len(answer.content) < 2000
+    assert content["problems"][0]["expected"]
+
+
+def test_the_description_of_the_interface_is_complete(client: httpx.Client, table: Path, folder: Path) -> None:
+    description = client.get("/openapi.json").json()
+    assert description["info"]["version"] == mtl.__version__
+    for path, methods in description["paths"].items():
+        for method in methods.values():
+            kind = "text/plain" if path == "/metrics" else "application/json"
+            assert [*method["responses"]["200"]["content"]] == [kind]
+            assert method["responses"]["200"]["content"][kind]["schema"]
+            assert method["responses"]["422"]["content"][kind]["schema"]["$ref"].endswith("/Problems")
+    parameters = {entry["name"] for entry in description["paths"]["/predict"]["post"]["parameters"]}
+    assert parameters == {"task", "coverage", "max_risk", "nearest"}
+    assert "securitySchemes" not in description["components"]
+    answers = TypeAdapter(PredictAnswer)
+    with running(folder, examples=read_rows(table, "text", "mood:mood", LABELS)) as served:
+        for query in ("nearest=2&coverage=0.9&max_risk=0.1", "task=mood&coverage=0.9&max_risk=0.1"):
+            for inputs in ("a", ["a", "b"]):
+                found = httpx.post(f"{served.url}/predict?{query}", json={"inputs": inputs}).json()
+                assert answers.dump_python(answers.validate_python(found), exclude_unset=True) == found
+        info = httpx.get(f"{served.url}/info").json()
+    assert Info.model_validate(info).model_dump() == info
 
 
 def test_embeddings_equal_those_of_the_python_interface(client: httpx.Client, model: MultiTaskModel) -> None:
@@ -351,6 +502,7 @@ def test_a_token_is_asked_for_everywhere_but_at_the_state_and_the_page(folder: P
         for wrong in ("Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "Bearer"):
             assert client.post("/predict", json={"inputs": "a"}, headers={"Authorization": wrong}).status_code == 401
         right = {"Authorization": "Bearer s3cret"}
+        assert client.get("/openapi.json", headers=right).json()["components"]["securitySchemes"]
         assert client.post("/predict", json={"inputs": "a"}, headers=right).status_code == 200
 
 
