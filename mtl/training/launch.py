@@ -38,7 +38,7 @@ _GRACE_SECONDS = {signal.SIGINT: 10, signal.SIGTERM: 60}
 """How long processes may take to end after a signal, before they are killed."""
 _HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _LAST_LINES = 20
-_KINDS = {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
+_KINDS: dict[str, type[MtlError]] = {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
 
 
 def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
@@ -107,9 +107,9 @@ def error_file(meeting: Path, rank: int) -> Path:
 
 def write_error(error: MtlError, file: Path) -> None:
     """Leave an error for the process that waits, which raises it."""
-    kind = type(error) if type(error).__name__ in _KINDS else type(error).__mro__[1]
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
     problems = [[problem.place, problem.found, problem.expected, problem.repair] for problem in error.problems]
-    file.write_text(json.dumps({"kind": kind.__name__, "problems": problems}), encoding="utf-8")
+    file.write_text(json.dumps({"kind": kind, "problems": problems}), encoding="utf-8")
 
 
 def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> BaseException:

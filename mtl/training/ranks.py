@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -27,6 +27,7 @@ from mtl.config.fields import Config
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 _TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others in training; one of them may be filling the cache of activations."""
@@ -214,13 +215,15 @@ def _set_variables_of_torchrun(arguments: Sequence[str]) -> None:
     """Set the variables of torchrun from those of another launcher, which Lightning knows."""
     if os.environ.keys() >= set(_TORCHRUN) or ON_THIS_MACHINE in os.environ:
         return
-    from lightning.fabric.plugins.environments import LSFEnvironment, MPIEnvironment, SLURMEnvironment
+    from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+    from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     name = next(name for name in _SIZES if _size(os.environ, name) > 1)
     found = f"{name}={os.environ[name]}: one of several processes"
     try:
-        kinds: tuple[Callable[[], Any], ...] = (SLURMEnvironment, LSFEnvironment, MPIEnvironment)
-        cluster = next((kind() for kind in kinds if kind.detect()), None)  # type: ignore[attr-defined]
+        kinds: tuple[type[ClusterEnvironment], ...] = (SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+        cluster = next((kind() for kind in kinds if kind.detect()), None)
         if cluster is None:
             expected = f"torchrun, srun, jsrun, mpirun with mpi4py, or the variables {', '.join(_TORCHRUN)}"
             plain = shlex.join(["python", "-m", "mtl.train", *arguments])
@@ -270,9 +273,9 @@ def for_processes(config: Config, number: int) -> Config:
         if total % number
     ]:
         raise ConfigError(problems)
-    shares = {key: total // number for key, total in totals.items()}
+    rows, tokens = (total // number for total in totals.values())
     trainer = replace(config.trainer, devices=number, num_nodes=None)
-    return load(asdict(replace(config, data=replace(data, **shares), trainer=trainer)))
+    return load(asdict(replace(config, data=replace(data, batch_size=rows, max_tokens=tokens), trainer=trainer)))
 
 
 def processes_of(trainer: Mapping[str, Any]) -> int | None:

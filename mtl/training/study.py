@@ -291,8 +291,8 @@ def was_interrupted(folder: Path, config: Config) -> bool:
         then = read_config(folder)
     except MtlError:
         return False
-    processes = {"devices": then.trainer.devices, "num_nodes": then.trainer.num_nodes}  # a launcher may have set them
-    return then == absolute(replace(config, trainer=replace(config.trainer, **processes)))
+    devices, nodes = then.trainer.devices, then.trainer.num_nodes  # a launcher may have set them
+    return then == absolute(replace(config, trainer=replace(config.trainer, devices=devices, num_nodes=nodes)))
 
 
 def _done(folder: Path) -> bool:

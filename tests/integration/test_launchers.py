@@ -47,7 +47,7 @@ def test_torchrun_trains_one_model_as_the_command_does_by_itself(tmp_path: Path)
     assert (curves, metrics.tasks) == (same_curves, same_metrics.tasks)
     again = call(*TORCHRUN, f"resume={run}", "trainer.max_epochs=2", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert len(scores(run)[1].epochs) == 2
+    assert again.stdout.count("epoch 2/2") == 1
 
 
 @pytest.mark.slow

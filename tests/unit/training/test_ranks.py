@@ -94,7 +94,7 @@ def test_what_excludes_several_processes_excludes_a_launcher() -> None:
 
 def test_a_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ranks, "_TIMEOUT", timedelta(seconds=1))
-    group = Group(Place(0, 2, 0, 2), dist.FileStore(str(tmp_path / "store"), 2))
+    group = Group(Place(0, 2, 0, 2), dist.FileStore(str(tmp_path / "store"), 2))  # type: ignore[attr-defined]
     with pytest.raises(LostPeersError) as caught, group.joined(torch.device("cpu"), tmp_path):
         pass
     (problem,) = caught.value.problems
@@ -104,7 +104,7 @@ def test_a_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_other_errors_are_not_explained_by_the_other_processes(tmp_path: Path) -> None:
-    group = Group(Place(), dist.FileStore(str(tmp_path / "store"), 1))
+    group = Group(Place(), dist.FileStore(str(tmp_path / "store"), 1))  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError), group.joined(torch.device("cpu"), tmp_path):
         raise ZeroDivisionError
     assert not dist.is_initialized()
