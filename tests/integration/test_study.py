@@ -119,7 +119,7 @@ def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: py
 
     genuine = mtl.training.run.train
 
-    def train(config: Any, folder: Path, choices: Any, **rest: bool) -> Any:
+    def train(config: Any, folder: Path, choices: Any, **rest: Any) -> Any:
         if config.seed == 1:
             raise RuntimeError("out of everything")
         return genuine(config, folder, choices, **rest)
