@@ -161,7 +161,7 @@ def _tested(search: Search, best: FrozenTrial, seeds: int) -> Comparison:
 def trials_table(search: Search, front: Sequence[FrozenTrial], most: int | None = None) -> Table:
     """Return the completed trials, the best first, with the values of the tuned keys."""
     trials, names = search.ranked, short_names(search.space.distributions)
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             Cell(str(trial.number), trial.number),
             Cell(f"{trial.values[0]:.4f}", trial.values[0]),
@@ -188,6 +188,6 @@ def importance_tables(search: Search) -> Iterator[Table]:
         return
     target = (lambda trial: -trial.values[0]) if search.costs else None  # Optuna takes lower targets for better ones
     found = optuna.importance.get_param_importances(search.study, target=target)
-    rows = [[key, Cell(score(value), value)] for key, value in found.items()]
+    rows: list[list[Cell | str]] = [[key, Cell(score(value), value)] for key, value in found.items()]
     note = "PED-ANOVA: how much the values of the best tenth of the trials differ from those of all, as shares."
     yield Table("Importance", ["key", "importance"], rows, note)

@@ -195,20 +195,24 @@ class Search:
                     self.study.enqueue_trial(killed.params)
             if most is not None and len(self.ended()) + len(alive) >= most:
                 return None
-            known = {t.user_attrs.get("identity"): t.number for t in [*self.ended(), *alive]}
+            tried = [*self.ended(), *alive]
+            known = {trial.user_attrs.get("identity"): trial.number for trial in tried}
+            same = {repr(sorted(trial.params.items())): trial.number for trial in tried}
             for _ in range(_DRAWS):
                 number = len(self.study.get_trials(deepcopy=False))
                 self.study.sampler = optuna.samplers.TPESampler(seed=(self.base.seed + 7919 * number) % 2**32)
                 drawn = self.study.ask(self._distributions)
-                try:
-                    config, choices = self.space.command.job(self.space.values(drawn.params))
-                except ConfigError as error:
-                    self._fail(drawn, str(error))
-                    continue
-                identity = _identity(config)
-                drawn.set_user_attr("identity", identity)
-                if identity in known:
-                    drawn.set_user_attr("repeats", known[identity])
+                repeated = same.get(repr(sorted(drawn.params.items())))
+                if repeated is None:
+                    try:
+                        config, choices = self.space.command.job(self.space.values(drawn.params))
+                    except ConfigError as error:
+                        self._fail(drawn, str(error))
+                        continue
+                    drawn.set_user_attr("identity", _identity(config))
+                    repeated = known.get(_identity(config))
+                if repeated is not None:
+                    drawn.set_user_attr("repeats", repeated)
                     self.study.tell(drawn, state=TrialState.FAIL if self.costs else TrialState.PRUNED)
                     continue
                 folder = self.folder_of(drawn)

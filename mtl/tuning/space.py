@@ -45,8 +45,9 @@ class FloatRange:
 
     def holds(self, value: object) -> bool:
         """Whether a value is one of these."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high and (self.step is None or _is_step(value, self))
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (self.step is None or _is_step(value, self))
 
 
 @dataclass(config=schema.STRICT)
@@ -66,8 +67,9 @@ class IntRange:
 
     def holds(self, value: object) -> bool:
         """Whether a value is one of these."""
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return is_whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
 @dataclass(config=schema.STRICT)
