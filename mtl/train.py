@@ -55,7 +55,10 @@ def main(arguments: Sequence[str]) -> None:
         with cli.large_imports():
             from mtl.training.run import follow_jobs
 
-        follow_jobs(group)
+        try:
+            follow_jobs(group)
+        except Terminated:
+            sys.exit(cli.TERMINATED)  # the first process says how to resume
         return
     with group.leading():
         _run(arguments, group)
