@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from mtl.base import cli, schema
 from mtl.base.errors import ConfigError, Problem, Terminated, printable
 from mtl.base.files import obstacle
+from mtl.base.run_folder import is_in_use
 from mtl.base.schema import Count, Name, Number
 from mtl.tuning.space import read_space
 
@@ -79,8 +80,8 @@ def main(arguments: Sequence[str]) -> None:
     print(printable(f"search {folder}: {len(search.ended())} trials so far"))
     try:
         search.run(Budget(trials, None if options.minutes is None else 60 * options.minutes))
-        if search.running:
-            print("other processes are still running trials: the last one ends the search, or the same command")
+        if search.running or is_in_use(folder / "final"):
+            print("other processes are still at work: the last one ends the search, or the same command")
         else:
             finish(search, options.seeds)
     except (KeyboardInterrupt, Terminated):

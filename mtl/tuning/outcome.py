@@ -52,6 +52,8 @@ def finish(search: Search, seeds: int) -> None:
         raise DataError(Problem(str(search.folder), found, "completed trials", "give more trials= or minutes="))
     with in_use(search.folder / "final"):
         front = pareto_front(search)
+        for path in (search.folder / "configurations" / "experiment").glob(f"{TUNED}_*.yaml"):
+            path.unlink()  # of an earlier front
         for trial in front:
             name = TUNED if trial is front[0] else f"{TUNED}_{trial.number}"
             text = _experiment(search, trial)
@@ -127,8 +129,13 @@ def _command(search: Search) -> str:
     """Return the command that trains with the best settings."""
     kept = ("data=", "data.tasks.", "seed=")
     words = [word for word in search.space.arguments if word.lstrip("+").startswith(kept)]
-    folder = search.folder / "configurations"
-    return shlex.join(["python", "-m", "mtl.train", "--config-dir", str(folder), f"experiment={TUNED}", *words])
+    folder, copying, source = search.folder / "configurations", "", search.space.command.source
+    if source is not None and len(source.folders) > 1:  # Hydra takes one folder of the user's own
+        own, file = source.folders[1], folder / "experiment" / f"{TUNED}.yaml"
+        copying = f"mkdir -p {shlex.quote(f'{own}/experiment')} && cp {shlex.quote(str(file))} $_ && "
+        folder = own
+    train = ["python", "-m", "mtl.train", "--config-dir", str(folder), f"experiment={TUNED}", *words]
+    return copying + shlex.join(train)
 
 
 def _tested(search: Search, best: FrozenTrial, seeds: int) -> Comparison:

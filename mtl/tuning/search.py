@@ -125,6 +125,7 @@ class Search:
         Raises:
             MtlError: The journal is damaged, or that of another search.
         """
+        best = [] if earlier is None else list(_best_of(earlier, self.space))
         with self._lock():
             known = self.study.user_attrs.get("identity")
             if known not in (None, identity):
@@ -134,7 +135,7 @@ class Search:
                 self.study.set_user_attr("identity", identity)
                 self.study.set_user_attr("earlier", None if earlier is None else str(earlier.absolute()))
                 self.study.enqueue_trial(dict(self.space.start))  # what there is without tuning
-                for parameters in _best_of(earlier, self.space) if earlier is not None else ():
+                for parameters in best:
                     self.study.enqueue_trial(parameters, skip_if_exists=True)
 
     def run(self, budget: Budget) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError
@@ -162,11 +163,11 @@ def read_space(name: str, arguments: Sequence[str]) -> SearchSpace:
     """
     path = _find(name, arguments)
     keys = {argument.lstrip("+~").partition("=")[0] for argument in arguments if not argument.startswith("-")}
-    file, problems = _read(path)
-    shared = [line for line in file.arguments if line.lstrip("+~").partition("=")[0] not in keys]
-    distributions = {key: value for key, value in file.search.items() if key not in keys}
+    search, of_file, problems = _read(path)
+    shared = [line for line in of_file if line.lstrip("+~").partition("=")[0] not in keys]
+    distributions = {key: value for key, value in search.items() if key not in keys}
     if not (distributions or problems):
-        found = f"all of {listed(file.search)} given as arguments"
+        found = f"all of {listed(search)} given as arguments"
         problems.append(Problem(str(path), found, "a key that is left to tune", "leave one of them out"))
     every = [*shared, *arguments]
     start: dict[str, Value] = {}
@@ -196,11 +197,11 @@ def _find(name: str, arguments: Sequence[str]) -> Path:
     raise ConfigError(Problem("space", found, expected, did_you_mean(name, list(files))))
 
 
-def _read(path: Path) -> tuple[_File, list[Problem]]:
-    """Return the valid parts of a file, and the problems of the others."""
+def _read(path: Path) -> tuple[dict[str, FloatRange | IntRange | Choices], list[str], list[Problem]]:
+    """Return the valid distributions and the arguments of a file, and the problems of the others."""
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, UnicodeDecodeError, YAMLError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException, YAMLError, RecursionError) as error:
         found = f"not readable: {' '.join(str(error).split())}"
         raise ConfigError(Problem(str(path), found, "a search space in YAML, as in conf/tune")) from None
     values = content if isinstance(content, dict) else {}
@@ -218,7 +219,7 @@ def _read(path: Path) -> tuple[_File, list[Problem]]:
     given = schema.check(_File, {**whole, "search": {"x": {"kind": "categorical", "choices": [0, 1]}}})[0]
     search = {key: part.search[key] for key, part in parts.items() if part and key.split(".")[0] not in _NOT_TUNED}
     in_file = [replace(problem, place=f"{path}: {problem.place}") for problem in problems]
-    return _File(search, given.arguments if given else []), in_file
+    return search, given.arguments if given else [], in_file
 
 
 def _values(base: CommandLine, keys: Mapping[str, object]) -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from mtl.config.command_line import CommandLine
 from mtl.config.fields import Config
 from mtl.evaluation.run_metrics import Cost, RunMetrics, write_metrics
 from mtl.training.callbacks import StoppedEarly
+from mtl.training.inputs import absolute
 from mtl.tuning.outcome import pareto_front
 from mtl.tuning.search import JOURNAL, Budget, Search, short_names, shown
 from mtl.tuning.space import SearchSpace, read_space
@@ -69,7 +70,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     def train(config: Config, folder: Path, choices: Any, *, resume: bool = False, **rest: Any) -> None:
         configs.append(config)
-        begin(folder, choices, asdict(config))
+        begin(folder, choices, asdict(absolute(config)))
         true = labels(12)
         val = report(predictions(true, answers(true, range(wrong_rows(config)))))
         cost = Cost(train_seconds=float(config.trainer.max_epochs or 0), encoding_seconds=0.0)
@@ -120,7 +121,7 @@ def test_the_trial_of_a_dead_process_is_repeated(
     whole, resumed = mtl.training.run.train, []
 
     def killed(config: Config, folder: Path, choices: Any, **rest: Any) -> None:
-        begin(folder, choices, asdict(config))
+        begin(folder, choices, asdict(absolute(config)))
         raise KeyboardInterrupt
 
     def watched(config: Config, folder: Path, choices: Any, *, resume: bool, **rest: Any) -> None:
@@ -181,7 +182,7 @@ def test_a_hopeless_trial_stops_early(tmp_path: Path, space: SearchSpace, monkey
 
     def train(config: Config, folder: Path, choices: Any, *, resume: bool, stops_early: Any) -> None:
         runs.append(folder)
-        begin(folder, choices, asdict(config))
+        begin(folder, choices, asdict(absolute(config)))
         if stops_early(5, 0.1 if len(runs) == ALL else 0.5):
             raise StoppedEarly
         val = report(predictions(labels(12), labels(12)))
@@ -209,6 +210,7 @@ def test_a_search_starts_with_the_best_of_another_one_without_running_them_again
     assert len(trained) == len(second.ranked) == 4
     with pytest.raises(DataError, match=f"without {JOURNAL}"):
         Search(tmp_path / "third", space).begin("y", tmp_path / "nothing")
+    assert not (tmp_path / "third").exists()
 
 
 def test_the_folder_of_another_search_and_a_damaged_journal(

@@ -106,7 +106,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     ("text", "found"),
     [
         ("search: {seed", "not readable: "),
-        ("- 1\n", "nothing"),
+        ("- 1\n", "null"),
         ("search: {}\n", "{}"),
         ("search: {a: {kind: int, low: 1, high: 2}, a: {kind: int, low: 1, high: 2}}\n", "not readable: "),
     ],
