@@ -108,7 +108,7 @@ def outcomes(probabilities: NDArray[np.floating], predicted: NDArray[np.int64], 
 
 def _least(ascending: Sequence[float], coverage: float) -> float | None:
     """Return the ``k``-th greatest value with ``k = ceil((n + 1) coverage)``; None if there are fewer."""
-    rank = int(np.ceil((len(ascending) + 1) * coverage - 1e-9))
+    rank = max(1, int(np.ceil((len(ascending) + 1) * coverage - 1e-9)))
     return None if rank > len(ascending) else ascending[len(ascending) - rank]
 
 

@@ -244,7 +244,8 @@ def _validation_problem(detail: Mapping[str, Any]) -> Problem:
     found = "nothing" if detail["type"] == "missing" else repr(detail.get("input"))[:200]
     if detail["type"] == "extra_forbidden":
         return Problem(place, found, "no field of this name", "/openapi.json describes all fields")
-    return Problem(place, found, detail["msg"][:1].lower() + detail["msg"][1:])
+    message = detail["msg"].removeprefix("Value error, ")
+    return Problem(place, found, message[:1].lower() + message[1:])
 
 
 def _tasks(model: MultiTaskModel, task: str | None) -> list[str]:

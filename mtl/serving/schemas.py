@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_NEAREST = 20
+_MOST_FIELDS = 100
+Texts = str | Annotated[list[str], Field(fail_fast=True)]
+"""A wrong element is reported alone: a million of them, which fit a body, would take half a gigabyte."""
 Level = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, values: Any) -> Any:
+        """Refuse an object with many fields as a whole; each unknown one would be a problem of its own."""
+        if isinstance(values, dict) and len(values) > _MOST_FIELDS:
+            raise ValueError(f"at most {_MOST_FIELDS} fields")
+        return values
 
 
 class Parameters(_Strict):
@@ -24,7 +35,7 @@ class Parameters(_Strict):
 class PredictRequest(_Strict):
     """A text or several to predict."""
 
-    inputs: str | list[str]
+    inputs: Texts
     truncate: Literal[True] | None = Field(default=None, description="Longer texts are always truncated.")
     truncation_direction: Literal["right", "Right"] | None = None
     prompt_name: str | None = None
@@ -52,7 +63,7 @@ class PredictQuery(_Strict):
 class EmbedRequest(_Strict):
     """A text or several to embed."""
 
-    inputs: str | list[str]
+    inputs: Texts
     normalize: bool | None = Field(default=None, description="true: length 1; else as the model gives them.")
     truncate: Literal[True] | None = None
     truncation_direction: Literal["right", "Right"] | None = None
@@ -62,7 +73,7 @@ class EmbedRequest(_Strict):
 class OpenAIRequest(_Strict):
     """A text or several to embed, as OpenAI's clients send them."""
 
-    input: str | list[str]
+    input: Texts
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None

@@ -123,6 +123,13 @@ def test_the_risk_is_kept(risk: float) -> None:
     assert np.mean(shares) > 0.2
 
 
+@pytest.mark.parametrize(("coverage", "expected"), [(5e-324, [0.9, 0.8]), (1 - 1e-16, [0.0, 0.0])])
+def test_the_ends_of_the_coverage(coverage: float, expected: list[float]) -> None:
+    made = Outcomes(true=[[0.1, 0.9], [0.8]], right=[], wrong=[])
+    assert made.set_thresholds(coverage).tolist() == expected
+    assert made.answer_threshold(coverage) == np.inf
+
+
 def test_nothing_is_answered_without_evidence() -> None:
     assert Outcomes(true=[[]], right=[], wrong=[]).answer_threshold(0.1) == np.inf
     assert Outcomes(true=[[]], right=[0.9] * 20, wrong=[]).answer_threshold(0.1) == np.inf

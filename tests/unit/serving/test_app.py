@@ -312,6 +312,8 @@ def test_metrics_are_what_prometheus_reads(client: httpx.Client) -> None:
         ("/predict", b'{"inputs": ["a", null]}', 422, "validation", "body.inputs"),
         ("/predict", b'{"inputs": []}', 422, "validation", "inputs"),
         ("/predict", b'{"text": "a"}', 422, "validation", "body.inputs"),
+        ("/predict", json.dumps({f"k{at}": 1 for at in range(100_000)}).encode(), 422, "validation", "body"),
+        ("/predict", json.dumps({"inputs": [1] * 500_000}).encode(), 422, "validation", "body.inputs"),
         ("/predict", b'{"inputs": "a", "truncate": false}', 422, "validation", "body.truncate"),
         ("/predict", b'{"inputs": "a", "prompt_name": "query"}', 422, "validation", "prompt_name"),
         ("/predict", b"", 422, "validation", "body"),
@@ -328,6 +330,7 @@ def test_errors_have_one_shape(
 ) -> None:
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert_error(answer, status, kind, place)
+    assert len(answer.content) < 5000
 
 
 def test_half_a_surrogate_pair_is_read_as_the_replacement_character(client: httpx.Client) -> None:
