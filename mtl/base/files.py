@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +53,17 @@ class _WithoutAliases(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def not_pipe(path: Path) -> Path:
+    """Return the path of a file to read in a folder of somebody else, in which a pipe would be waited for without end.
+
+    Raises:
+        OSError: It is a pipe, a socket or a device, or there is nothing.
+    """
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
+    return path
+
+
 def read_yaml(path: Path) -> Any:
     """Return the plain values in a YAML file that a run has written.
 
@@ -58,7 +71,7 @@ def read_yaml(path: Path) -> Any:
         OSError: The file cannot be read.
         ValueError: It is not UTF-8, or not valid YAML of plain values.
     """
-    text = path.read_text(encoding="utf-8")
+    text = not_pipe(path).read_text(encoding="utf-8")
     try:
         return yaml.load(text, _WithoutAliases)  # noqa: S506 - a safe loader
     except RecursionError:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem, listed
-from mtl.base.files import replacing
+from mtl.base.files import not_pipe, replacing
 
 # Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -150,7 +150,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     expected = "the predictions of a run"
     try:
         # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
+        with not_pipe(path).open(encoding="utf-8-sig", newline="") as file, _cells_of_any_length():
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 records.append((line, cells))
