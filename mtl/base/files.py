@@ -54,7 +54,7 @@ class _WithoutAliases(yaml.SafeLoader):
 
 
 def not_pipe(path: Path) -> Path:
-    """Return the path of a file to read in a folder of somebody else, in which a pipe would be waited for without end.
+    """Return the path of a file, unless it is a pipe, which would be waited for without end, or another special file.
 
     Raises:
         OSError: It is a pipe, a socket or a device, or there is nothing.
@@ -90,9 +90,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: The block ended without having written the temporary file.
-        OSError: As raised in the block, with the name of ``path`` if it has none.
+        OSError: ``path`` is a pipe, a socket or a device, or as raised in the block, with the name of ``path`` if it
+            has none.
     """
     target = Path(path).resolve()
+    if target.exists():
+        not_pipe(target)  # a rename would remove it, /dev/null too
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")
