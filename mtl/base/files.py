@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,6 +53,17 @@ class _WithoutAliases(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def not_pipe(path: Path) -> Path:
+    """Return the path of a file, unless it is a pipe, which would be waited for without end, or another special file.
+
+    Raises:
+        OSError: It is a pipe, a socket or a device, or there is nothing.
+    """
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
+    return path
+
+
 def read_yaml(path: Path) -> Any:
     """Return the plain values in a YAML file that a run has written.
 
@@ -58,7 +71,7 @@ def read_yaml(path: Path) -> Any:
         OSError: The file cannot be read.
         ValueError: It is not UTF-8, or not valid YAML of plain values.
     """
-    text = path.read_text(encoding="utf-8")
+    text = not_pipe(path).read_text(encoding="utf-8")
     try:
         return yaml.load(text, _WithoutAliases)  # noqa: S506 - a safe loader
     except RecursionError:
@@ -77,9 +90,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: The block ended without having written the temporary file.
-        OSError: As raised in the block, with the name of ``path`` if it has none.
+        OSError: ``path`` is a pipe, a socket or a device, or as raised in the block, with the name of ``path`` if it
+            has none.
     """
     target = Path(path).resolve()
+    if target.exists():
+        not_pipe(target)  # a rename would remove it, /dev/null too
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     temporary = target.with_name(f".partial-{secrets.token_hex(8)}{target.suffix}")

@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from mtl.base.errors import ConfigError, DiskError, ModelError, Problem, listed
-from mtl.base.files import sync_folder, write_json, write_text_atomically
+from mtl.base.files import not_pipe, sync_folder, write_json, write_text_atomically
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ FREE: Final = "a new or empty folder, or that of an earlier run, with files of i
 def _is_run(folder: Path) -> bool:
     """Whether `begin` has noted a run in the folder."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(record, dict) and isinstance(record.get("choices"), dict)
@@ -147,9 +147,9 @@ def reopen(folder: Path, config: Mapping[str, Any]) -> None:
 def choices_of(folder: Path) -> dict[str, str]:
     """Return the choices that `begin` wrote; none if they cannot be read, since they are only shown."""
     try:
-        choices = json.loads((folder / RECORD).read_text(encoding="utf-8"))["choices"]
+        choices = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))["choices"]
         return {str(group): str(choice) for group, choice in choices.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem, listed
-from mtl.base.files import replacing
+from mtl.base.files import not_pipe, replacing
 from mtl.data.readers import large_fields
 
 # Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
@@ -148,7 +148,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     expected = "the predictions of a run"
     try:
         # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file, large_fields():
+        with not_pipe(path).open(encoding="utf-8-sig", newline="") as file, large_fields():
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 records.append((line, cells))

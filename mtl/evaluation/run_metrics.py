@@ -11,7 +11,7 @@ from typing import Any
 
 from mtl.base import schema
 from mtl.base.errors import DataError, Problem
-from mtl.base.files import content_checksum, is_sealed, write_sealed_json
+from mtl.base.files import content_checksum, is_sealed, not_pipe, write_sealed_json
 from mtl.evaluation.records import Natural, Real, Retention, TaskReport
 from mtl.evaluation.task_gradients import GradientFigures
 
@@ -121,7 +121,7 @@ def read_metrics(path: str | Path) -> RunMetrics:
 def _read_json(path: Path) -> Any:
     repair = _AGAIN
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(not_pipe(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         found, repair = "no such file", f"look for the run's folder; a run writes {path.name} when it ends"
     except OSError as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtl.base import schema
 from mtl.base.errors import DataError, Problem
-from mtl.base.files import read_yaml
+from mtl.base.files import not_pipe, read_yaml
 from mtl.base.run_folder import CONFIG, METRICS
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.records import Natural, TaskReport
@@ -99,7 +99,7 @@ def _overrides(job: Path) -> tuple[str, ...]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return not_pipe(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -250,7 +250,7 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[float, float]]]:
     """
     curves: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
-        with (Path(run) / CURVES).open(encoding="utf-8", newline="") as file:
+        with not_pipe(Path(run) / CURVES).open(encoding="utf-8", newline="") as file:
             for line in csv.DictReader(file):
                 epoch = _number(line.pop("epoch", None))
                 for name, cell in line.items():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtl.base import formatting
 from mtl.base.errors import DataError, Problem
-from mtl.base.files import replacing
+from mtl.base.files import not_pipe, replacing
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.run_metrics import check_file
 from mtl.evaluation.run_summary import weakest
@@ -121,7 +121,8 @@ def read_map(path: str | Path) -> SentenceMap | None:
         DataError: The file is no map.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:  # closed whatever is in it
+        # Opened here, so that it is closed whatever is in it.
+        with not_pipe(Path(path)).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             before, after, explained, rows = (stored[name] for name in ("before", "after", "explained", "rows"))
     except FileNotFoundError:
         return None

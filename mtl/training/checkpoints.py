@@ -25,7 +25,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 import mtl
 from mtl.base.errors import ModelError, Problem
-from mtl.base.files import replacing, sync_file
+from mtl.base.files import not_pipe, replacing, sync_file
 
 T = TypeVar("T")
 _MARK: Final = b"mtl sha256 "
@@ -116,7 +116,7 @@ def verify_checkpoint(path: Path) -> None:
         ModelError: The file is missing, unreadable, changed, damaged or truncated.
     """
     try:
-        with path.open("rb") as file:
+        with not_pipe(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END) - _COMMENT_BYTES
             file.seek(max(size, 0))
             comment = file.read()

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 import mtl
 from mtl.base.errors import ConfigError, MtlError, Problem, printable
-from mtl.base.files import content_checksum, write_json
+from mtl.base.files import content_checksum, not_pipe, write_json
 from mtl.base.run_folder import METRICS, check, is_finished
 from mtl.base.run_folder import RECORD as RUN_RECORD
 from mtl.config.command_line import CommandLine
@@ -61,9 +61,9 @@ class JobRecord:
 def read_record(folder: Path) -> JobRecord | None:
     """Return the record of the job in a folder; None if it has not ended or its metrics are missing."""
     try:
-        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        values = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))
         record = JobRecord(values["status"], str(values["identity"]), float(values["seconds"]), str(values["error"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return None if record.status == "done" and not (folder / METRICS).is_file() else record
 

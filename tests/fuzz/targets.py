@@ -298,7 +298,10 @@ def damaged_backbones(draw: Draw, folder: Path) -> None:
 
 
 def _spoil(draw: Draw, files: dict[str, bytes], names: list[str]) -> None:
-    """Damage one or two files, or take one away."""
+    """Damage one or two files, or take one away; let all of ``tokenizer.json`` count, which MPNet's class would not."""
+    if draw(st.booleans()):
+        settings = json.loads(files["tokenizer_config.json"]) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        files["tokenizer_config.json"] = json.dumps(settings).encode()
     for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(names))
         if name not in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.base.errors import DataError, ModelError
-from mtl.base.run_folder import find_model
+from mtl.base.errors import DataError, ModelError, MtlError
+from mtl.base.files import read_yaml
+from mtl.base.run_folder import choices_of, find_model, problem_with
+from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import verify_model
-from mtl.training.checkpoints import verify_checkpoint, write_checkpoint
+from mtl.training.checkpoints import read_checkpoint, verify_checkpoint, write_checkpoint
+from mtl.training.study import read_record
 from tests.support.networks import network
 
 if TYPE_CHECKING:
@@ -79,3 +83,23 @@ def test_of_small_files_that_say_what_others_are(name: str, untrained_run: Path,
     }
     check, error = checks[name]
     assert unnoticed(folder / name, check, error, _PLACES, 3) == []
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("run.json", "job.json", "metrics.json", "config.yaml", "rows.csv", "last.ckpt"):
+        os.mkfifo(tmp_path / name)
+    assert "run.json" in problem_with(tmp_path)
+    assert choices_of(tmp_path) == {}
+    assert read_record(tmp_path) is None
+    for read, name in ((read_metrics, "metrics.json"), (read_predictions, "rows.csv"), (read_checkpoint, "last.ckpt")):
+        with pytest.raises(MtlError, match="not readable: a pipe, a socket or a device, not a file"):
+            read(tmp_path / name)
+    with pytest.raises(OSError, match="a pipe, a socket or a device, not a file"):
+        read_yaml(tmp_path / "config.yaml")
+
+
+def test_records_that_are_nested_too_deeply(tmp_path: Path) -> None:
+    for name in ("run.json", "job.json"):
+        (tmp_path / name).write_text("[" * 100_000)
+    assert choices_of(tmp_path) == {}
+    assert read_record(tmp_path) is None

@@ -223,3 +223,14 @@ def test_a_folder_that_holds_something_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not empty"), writing_folder(tmp_path / "out") as folder:
         (folder / "file").write_text("other")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_not_replaced(tmp_path: Path, linked: bool) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    (tmp_path / "link.csv").symlink_to(pipe)
+    with pytest.raises(OSError, match="a pipe, a socket or a device, not a file"):
+        write_text_atomically(tmp_path / "link.csv" if linked else pipe, "text")
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "pipe.csv"]
