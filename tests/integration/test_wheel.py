@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import pytest
 import mtl
 from tests.support.commands import ROOT
 from tests.support.runs import rows, write_csv
+from tests.support.wheel import build_wheel, pip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,19 +25,9 @@ QUICK = ["backbone=tiny", "trainer=cpu", "trainer.max_epochs=1", "retention.path
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the wheel is installed, without a network and without what it depends on."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    for name in ("mtl", "conf"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
-    (wheel,) = folder.glob("mtl-*.whl")
+    wheel = build_wheel(folder)
     pip("install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel))
     return folder / "site"
-
-
-def pip(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments], check=True)
 
 
 def files(folder: Path) -> Iterator[str]:
