@@ -38,7 +38,8 @@ _GRACE_SECONDS = {signal.SIGINT: 10, signal.SIGTERM: 60}
 """How long processes may take to end after a signal, before they are killed."""
 _HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _LAST_LINES = 20
-_KINDS: dict[str, type[MtlError]] = {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
+_ALL_KINDS: list[type[MtlError]] = [MtlError, *MtlError.__subclasses__()]
+_KINDS = {kind.__name__: kind for kind in _ALL_KINDS}
 
 
 def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:

@@ -26,8 +26,8 @@ from mtl.config.fields import Config
 
 if TYPE_CHECKING:
     import torch
-    import torch.distributed as dist
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+    from torch.distributed.distributed_c10d import Store
 
 _TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others in training; one of them may be filling the cache of activations."""
@@ -80,7 +80,7 @@ class Group:
     """
 
     place: Place
-    store: dist.Store
+    store: Store
     _jobs: int = field(default=0, init=False)
 
     def send(self, config: Config, folder: Path, *, resume: bool) -> None:
@@ -137,6 +137,7 @@ class Group:
             LostPeersError: Another process has ended or does not answer.
         """
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
 
         if ON_THIS_MACHINE in os.environ:
             for interface in {name for _, name in socket.if_nameindex()} & set(_LOOPBACK):
@@ -145,7 +146,7 @@ class Group:
         try:
             dist.init_process_group(
                 "nccl" if cuda else "gloo",
-                store=dist.PrefixStore(f"group {self._jobs}", self.store),
+                store=PrefixStore(f"group {self._jobs}", self.store),
                 rank=self.place.rank,
                 world_size=self.place.world_size,
                 timeout=_TIMEOUT,
@@ -196,7 +197,7 @@ def join(arguments: Sequence[str]) -> Group:
         ConfigError: The launcher does not say which process this is, or how to find the others.
     """
     os.environ |= QUIET
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     _set_variables_of_torchrun(arguments)
     place = _place()

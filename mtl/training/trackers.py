@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
@@ -71,7 +72,7 @@ class Service(Protocol):
         place: Where the run can be seen, for a person.
     """
 
-    repair: ClassVar[str]
+    repair: str
     identity: str
     place: str
 
@@ -329,7 +330,7 @@ def tracking(run: Prepared, choices: Mapping[str, str], *, of_sweep: bool) -> It
                 config.logger.group or (_short(folder.parent) if of_sweep else None),
                 known.get(kind),
             )
-            trackers.append(Tracker(kind, lambda kind=kind, tracked=tracked: _SERVICES[kind](tracked)))  # type: ignore[misc]
+            trackers.append(Tracker(kind, partial(_SERVICES[kind], tracked)))
             services[kind] = _opened(trackers[-1])
             if kind not in known:  # MLflow refuses to change a setting, such as the epochs of a resumed run
                 trackers[-1].log_hyperparams({**asdict(config), "choices": dict(choices)})
