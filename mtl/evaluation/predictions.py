@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from mtl.base.errors import DataError, Problem, listed
 from mtl.base.files import not_pipe, replacing
-from mtl.data.readers import large_fields
 
 # Full-width signs begin formulas too in Japanese and Chinese spreadsheets.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -145,6 +144,8 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
     """Return the rows of the file, each with the number of its first line."""
     records: list[tuple[int, list[str]]] = []
     line = 1
+    from mtl.data.readers import large_fields  # with Arrow, which `mtl.predict` for a sentence can do without
+
     expected = "the predictions of a run"
     try:
         # utf-8-sig: files saved by a spreadsheet begin with a byte-order mark.

@@ -126,6 +126,7 @@ class Search:
             MtlError: The journal is damaged, or that of another search.
         """
         best = [] if earlier is None else list(_best_of(earlier, self.space))
+        best = [] if earlier is None else list(_best_of(earlier, self.space))
         with self._lock():
             known = self.study.user_attrs.get("identity")
             if known not in (None, identity):

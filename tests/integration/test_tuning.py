@@ -14,8 +14,7 @@ from optuna import load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mtl.base.files import CONF
-from mtl.config.command_line import compose_config
+from mtl.config.command_line import check_command_line
 from mtl.training.reevaluate import read_config
 from tests.support.commands import outside, run
 from tests.support.runs import data
@@ -64,7 +63,8 @@ def test_a_search_ends_in_settings_to_train_with_and_its_command_continues_it(ar
     command = next(line for line in again.out.splitlines() if line.startswith("train    python -m mtl.train "))
     words = command.split()[4:]
     assert words[:3] == ["--config-dir", "search/configurations", "experiment=tuned"]
-    tuned = compose_config(words[2:], (CONF, Path("search/configurations").absolute()))
+    tuned = check_command_line(words).first
+    assert tuned is not None
     (confirmed,) = Path("search/final").glob("tuned-seed-43")
     found = read_config(confirmed)
     assert found.learning_rates == tuned.learning_rates

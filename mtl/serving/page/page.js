@@ -107,7 +107,7 @@
     made.append(element("h4", prediction.nearest.length ? "Nearest examples" : "No examples"), list);
     for (const row of prediction.nearest) {
       const line = element("li", `“${row.text}”`), facts = element("div", undefined, "note");
-      if (row.label !== null) facts.append(element("b", row.label), row.label === prediction.label ? ", " : " (another label), ");
+      if (row.label !== null) facts.append(element("strong", row.label), row.label === prediction.label ? ", " : " (another label), ");
       facts.append(`similarity ${row.similarity.toFixed(3)}, ${row.source}`);
       line.append(facts);
       list.append(line);

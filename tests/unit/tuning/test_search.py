@@ -208,7 +208,7 @@ def test_a_search_starts_with_the_best_of_another_one_without_running_them_again
     second.begin("y", tmp_path / "first")
     second.run(Budget(4, None))
     assert len(trained) == len(second.ranked) == 4
-    with pytest.raises(DataError, match=f"without {JOURNAL}"):
+    with pytest.raises(DataError, match=f"no {JOURNAL}"):
         Search(tmp_path / "third", space).begin("y", tmp_path / "nothing")
     assert not (tmp_path / "third").exists()
 
