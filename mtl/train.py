@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +24,27 @@ from omegaconf import DictConfig
 
 from mtl.base import cli
 from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
-from mtl.base.files import CONF, read_yaml
-from mtl.base.run_folder import CHECKPOINTS, METRICS, choices_of, in_use, is_finished, remove_leftovers, run_to_resume
+from mtl.base.files import CONF
+from mtl.base.run_folder import (
+    CHECKPOINTS,
+    choices_of,
+    in_use,
+    is_finished,
+    log_into,
+    remove_leftovers,
+    run_to_resume,
+)
 from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
 from mtl.config.fields import Config
 from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
-from mtl.evaluation.run_metrics import read_metrics, validation_score
+from mtl.evaluation.run_metrics import validation_score
 from mtl.training import interface, ranks
-from mtl.training.rank import log_into
 from mtl.training.ranks import Group
-from mtl.training.study import JobRecord, Study, plan_study, read_record, score_in
+from mtl.training.study import JobRecord, Study, plan_study, score_in
+from mtl.training.sweep import end_of_sweep, job_row, jobs_in
 
 if TYPE_CHECKING:
     from mtl.evaluation.run_summary import JobRow
@@ -97,9 +105,8 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
             print("the same command continues the study", file=sys.stderr)
         raise
     if command.multirun and study is None and not jobs:  # a launcher ran them in other processes
-        found = _jobs_in(place or Path(next(iter(made.values()))), command.swept)
-        jobs += sorted(found, key=lambda row: row.number)
-    failed = _end_of_sweep(jobs) if study is None else study.end()
+        jobs += jobs_in(place or Path(next(iter(made.values()))), command.swept)
+    failed = end_of_sweep(jobs) if study is None else study.end()
     if failed:
         what = "sweep" if study is None else "study"
         log.error("%s of the %s failed: %s", plural(len(failed), "job"), what, ", ".join(failed))
@@ -124,42 +131,7 @@ def _job_of_sweep(cfg: DictConfig, swept: Iterable[str], group: Group | None) ->
         error = str(caught)
         log.error("this job failed, the sweep continues\n%s", error)
     JobRecord("failed" if error else "done", "", time.perf_counter() - started, error).write(folder)
-    return _row(int(settings.job.num), settings.overrides.task, swept, folder)
-
-
-def _jobs_in(sweep: Path, swept: Iterable[str]) -> Iterator[JobRow]:
-    """Yield the jobs of a sweep from their folders."""
-    for path in sweep.rglob(".hydra/overrides.yaml"):
-        number = int(read_yaml(path.with_name("hydra.yaml"))["hydra"]["job"]["num"])
-        yield _row(number, read_yaml(path), swept, path.parents[1])
-
-
-def _row(number: int, arguments: Iterable[str], swept: Iterable[str], folder: Path) -> JobRow:
-    """Return a job with its values of the swept keys, from the record in its folder."""
-    from mtl.evaluation.run_summary import JobRow
-
-    keys = {key.lstrip("+") for key in swept}
-    plain = [str(argument).lstrip("+") for argument in arguments]
-    overrides = " ".join(argument for argument in plain if argument.partition("=")[0] in keys)
-    record = read_record(folder)
-    if record is None or record.error:
-        return JobRow(number, overrides, folder, error=record.error if record else "it did not end: see its train.log")
-    return JobRow(number, overrides, folder, read_metrics(folder / METRICS).tasks)
-
-
-def _end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
-    """Print the scores of all jobs and how to compare them, and return the names of failed jobs."""
-    if not jobs:
-        return []
-    from mtl.base.terminal import console
-    from mtl.reporting.tables import jobs_table
-
-    out = console()
-    out.print(jobs_table(jobs))
-    if sum(not job.error for job in jobs) > 1:
-        folder = os.path.relpath(jobs[0].folder.parent)
-        out.print(f"\ncompare  python -m mtl.compare {folder}\n", markup=False, soft_wrap=True)
-    return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]
+    return job_row(int(settings.job.num), settings.overrides.task, swept, folder)
 
 
 def _resume(arguments: Sequence[str], group: Group | None) -> None:

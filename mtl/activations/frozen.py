@@ -117,7 +117,7 @@ class FrozenActivations:
         The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
         rows the cache had already.
         """
-        parts = ["computed in held step"] if rows is None else [_checksum(of_split) for of_split in rows.values()]
+        parts = ["computed in each step"] if rows is None else [_checksum(of_split) for of_split in rows.values()]
         checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         if self.used.get(str(boundary), checksum) != checksum:
             log.warning(

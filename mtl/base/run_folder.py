@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -292,3 +293,11 @@ def find_model(path: Path) -> Path:
     content = listed(sorted(entry.name for entry in path.iterdir())) or "nothing"
     repair = "a run writes its model at its end: see its train.log"
     raise ModelError(Problem(str(path), f"a folder that holds {content}", expected, repair))
+
+
+def log_into(folder: Path) -> None:
+    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in ``train.log``."""
+    console = logging.StreamHandler(sys.stdout)
+    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from mtl.base import cli
 from mtl.base.errors import MtlError, Terminated
+from mtl.base.run_folder import log_into
 from mtl.training.launch import JOB, LOST, error_file, write_error
 from mtl.training.ranks import LostPeersError
 
@@ -54,14 +54,6 @@ def _take_part(rank: int, meeting: Path) -> None:
     log_into(folder)
     with group.leading():
         train(load(job["config"]), folder, job["choices"], resume=job["resume"], brief=job["brief"], group=group)
-
-
-def log_into(folder: Path) -> None:
-    """Configure logging as in conf/hydra/default.yaml: plain lines on the terminal, with times in train.log."""
-    console = logging.StreamHandler(sys.stdout)
-    file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console, file])
 
 
 def _end_with(parent: int, meeting: Path) -> None:
