@@ -72,7 +72,6 @@ class Machines:
                     "netns",
                     "exec",
                     name,
-                    sys.executable,
                     *launch,
                     f"--node-rank={at}",
                     "-m",
@@ -120,11 +119,12 @@ def test_two_machines_train_one_model(hosts: tuple[str, str], tmp_path: Path) ->
     try:
         end = time.monotonic() + SECONDS
         while logged(run) < 10 or not (run / "checkpoints/last.ckpt").is_file():
-            assert time.monotonic() < end, machines.wait(0, 1)
+            assert all(process.poll() is None for process in machines.processes), machines.wait(0, 1)
+            assert time.monotonic() < end
             time.sleep(0.2)
         machines.kill(hosts[1])
         lost = time.monotonic()
-        ((code, _, stderr),) = machines.wait(0)
+        (code, _, stderr), _ = machines.wait(0, 1)
         assert code != 0
         assert time.monotonic() - lost < SECONDS
         assert stderr.count("process 0 of 0 to 1\n      found:    another one has ended or does not answer: ") == 1
