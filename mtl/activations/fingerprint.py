@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtl.data.batch import Boundary  # at run time it would import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +20,7 @@ class Source:
     pooling: str  # how token vectors become an embedding
     normalize: bool  # whether embeddings have length 1
     precision: str  # in which the matrix products run: ``fp32``, ``bf16``
-    # ``embedding``, or the number ``k`` of frozen layers whose hidden states are kept
-    boundary: int | Literal["embedding"]
+    boundary: Boundary
 
     def text(self) -> str:
         """Return the text that names the source in a store: the same for the same facts, JSON."""

@@ -6,14 +6,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
 from mtl.activations.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
 from mtl.activations.space import size_text
-from mtl.data.batch import ArrayActivations, RowActivations
+from mtl.data.batch import ArrayActivations, Boundary, RowActivations
 from mtl.data.tokens import TokenTable, joined
 from mtl.model.encoder import Encoder
 from mtl.model.layout import SentenceLayout
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Boundary = int | Literal["embedding"]
-"""The number of frozen layers below, or ``embedding`` where the whole encoder is frozen."""
 TaskSplit = tuple[str, str]
 IN_MEMORY = 2**30
 """Bytes of embeddings of a split up to which they are kept in memory rather than mapped."""

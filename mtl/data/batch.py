@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from mtl.data.tokens import TokenTable, distinct, pad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Boundary = int | Literal["embedding"]
+"""How far the encoder is frozen from the bottom: the number of frozen layers, or ``embedding`` for all of it."""
 
 
 # Not frozen: for `bf16-true` and others Lightning rebuilds a batch field by field and refuses a frozen dataclass
@@ -37,8 +40,9 @@ class Batch:
     # If some rows have the same ids, ``ids`` and ``mask`` hold the ``D`` distinct rows, ``(D, S)``, and this is the
     # index of each row among them, int64, ``(B,)``
     inverse: Tensor | None = None
-    # If ``features`` are hidden states ``(B, S, H)``, the layer from which the encoder continues
-    boundary: int | None = None
+    # What ``features`` are: ``embedding``, ``(B, H)``, or the number of layers that computed the hidden states
+    # ``(B, S, H)`` from which the encoder continues
+    boundary: Boundary | None = None
     # If several processes share the step, the rows of each task in all of them, int64, on the CPU
     whole: dict[str, Tensor] | None = None
 
@@ -151,7 +155,7 @@ def collate_embeddings(
     """Gather the embeddings of the rows of a step into one batch; see `collate` for the arguments."""
     parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
     features = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return _batch(step, labels, features=torch.from_numpy(features))
+    return _batch(step, labels, features=torch.from_numpy(features), boundary="embedding")
 
 
 def collate_hidden(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from mtl.data.batch import Batch, RowActivations, collate, collate_embeddings, collate_hidden
+from mtl.data.batch import Batch, Boundary, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
 from mtl.data.loading import TrainLoader, ValLoader
 from mtl.data.order import OptimizerSteps, Rows, Step
@@ -37,7 +37,7 @@ Splits = dict[str, dict[str, EncodedSplit]]
 class FrozenBelow:
     """The activations that stand for the frozen layers in a step of the optimizer."""
 
-    boundary: int | Literal["embedding"]  # the number of those layers, ``embedding`` if the whole encoder is frozen
+    boundary: Boundary
     rows: Mapping[tuple[str, str], RowActivations]  # the activations of each task's rows by split
 
 

@@ -40,7 +40,7 @@ class MultiTaskNetwork(nn.Module):
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the embeddings ``(B, H)`` of all rows: from ids, from hidden states, or those that the batch has."""
-        if batch.features is not None and batch.boundary is None:
+        if batch.features is not None and batch.boundary == "embedding":
             return batch.features
         if not len(batch):  # of several processes one may have no rows of a step
             where = next(self.parameters()).device
@@ -51,8 +51,8 @@ class MultiTaskNetwork(nn.Module):
     def _encode(self, batch: Batch) -> Tensor:
         if batch.mask is None or (batch.ids is None and batch.features is None):
             raise ValueError("a batch carries either ids and mask, or features")
-        if batch.features is not None:
-            return self.encoder.forward_from(batch.features, batch.mask, batch.boundary or 0)
+        if batch.features is not None and isinstance(batch.boundary, int):
+            return self.encoder.forward_from(batch.features, batch.mask, batch.boundary)
         embeddings: Tensor = self.encoder(batch.ids, batch.mask)
         return embeddings
 

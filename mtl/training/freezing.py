@@ -9,6 +9,7 @@ from typing import Literal
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.config.freezing import GradualConfig
+from mtl.data.batch import Boundary
 from mtl.model.layers import adapter_of
 from mtl.model.network import MultiTaskNetwork
 
@@ -51,7 +52,7 @@ class FreezePlan:
         """Return how many times layers have unfrozen up to the epoch or step ``at``."""
         return sum(start <= at for start in set(self.first.values()))
 
-    def boundary(self, at: int, encoder_layers: Sequence[str]) -> int | Literal["embedding"] | None:
+    def boundary(self, at: int, encoder_layers: Sequence[str]) -> Boundary | None:
         """Return how many layers of the encoder are frozen below all layers that are trained in ``at``.
 
         Args:

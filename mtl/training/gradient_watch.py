@@ -44,7 +44,7 @@ class GradientWatch(Callback):
         step = pl_module.step
         if step is None or trainer.global_step % self._every or trainer.global_step == self._last:
             return
-        if step.batch.features is not None and step.batch.boundary is None:  # embeddings: the encoder is frozen
+        if step.batch.boundary == "embedding":  # the encoder is frozen
             return
         layer = top_layer(pl_module.network)
         if layer is None:

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mtl.config.checks import VALIDATION_METRICS
-from mtl.data.batch import Batch
+from mtl.data.batch import Batch, Boundary
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
@@ -118,7 +118,7 @@ class MultiTaskModule(LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._times_unfrozen = -1
-        self._boundary: int | Literal["embedding"] | None = "embedding"
+        self._boundary: Boundary | None = "embedding"
         self._guard = guard
         self._noted_at = -1
         self._batches_noted: Counter[str] = Counter()
@@ -152,10 +152,10 @@ class MultiTaskModule(LightningModule):
         """
         if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
-        if batch.features is not None and not _is_frozen_at(batch, self._boundary):
-            above, frozen = batch.boundary or "embedding", self._boundary or 0
+        if batch.boundary is not None and not _covers(self._boundary, batch.boundary):
             raise RuntimeError(
-                f"step {self.global_step}: a batch of activations at {above}, but layers from {frozen} on are trained"
+                f"step {self.global_step}: a batch of activations at {batch.boundary}, but layers from "
+                f"{self._boundary or 0} on are trained"
             )
 
     def _freeze(self) -> None:
@@ -381,6 +381,6 @@ class MultiTaskModule(LightningModule):
         return learning | {f"combination.{name}" for name in self.combination.state_dict()}
 
 
-def _is_frozen_at(batch: Batch, boundary: int | Literal["embedding"] | None) -> bool:
-    """Whether the activations of a batch are those of layers that are frozen, which are ``boundary`` many."""
-    return boundary == "embedding" or (batch.boundary is not None and batch.boundary <= (boundary or 0))
+def _covers(frozen: Boundary | None, boundary: Boundary) -> bool:
+    """Whether all layers below ``boundary`` are among the frozen ones."""
+    return frozen == "embedding" or (boundary != "embedding" and boundary <= (frozen or 0))

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from mtl.activations.encoding import Encoding
-from mtl.activations.frozen import Boundary
 from mtl.config.fields import Config
+from mtl.data.batch import Boundary
 from mtl.data.splits import oversampled_rows
 from mtl.data.tasks import TaskData
 from mtl.training.build import Start, add_lora, make_combination, make_freeze_plan, make_groups, make_start
@@ -128,7 +128,7 @@ class ActivationPhase:
 
     Attributes:
         first: The first optimizer step, from 0.
-        boundary: The number of frozen layers, ``embedding`` if the whole encoder is frozen, None if none is.
+        boundary: How far the encoder is frozen; None if no layer is.
         layer: The highest frozen layer.
         source: Where training takes their activations from: ``computed`` in every step by the frozen layers,
             ``memory`` once they have been computed, or the ``cache`` on disk, if that has room for them.

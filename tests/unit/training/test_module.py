@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl.data.batch import Batch
+from mtl.data.batch import Batch, Boundary
 from mtl.training.combination import Weighted
 from mtl.training.freezing import FreezePlan
 from mtl.training.losses import TaskLosses
@@ -103,9 +103,9 @@ def test_freezing_follows_the_step(tiny_folder: Path, monkeypatch: pytest.Monkey
     assert {name.split(".layer.")[-1][:2] for name in trainable(trained) if "encoder" in name} == {"2."}
 
 
-@pytest.mark.parametrize(("boundary", "refused"), [(None, "embedding"), (2, "2"), (1, None)])
+@pytest.mark.parametrize(("boundary", "refused"), [("embedding", "embedding"), (2, "2"), (1, None)])
 def test_a_batch_that_stands_for_a_layer_that_learns_is_refused(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, boundary: int | None, refused: str | None
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, boundary: Boundary, refused: str | None
 ) -> None:
     trained = module(tiny_folder, FreezePlan({"layer.2": 2, "layer.1": 4, "heads.topic": 0}))
     trained.on_fit_start()
@@ -114,7 +114,7 @@ def test_a_batch_that_stands_for_a_layer_that_learns_is_refused(
     early = replace(rows, ids=None, features=torch.zeros(*rows.mask.shape, 32), boundary=boundary)
     for step in (0, 3):  # at first the whole encoder is frozen, then layers 0 and 1
         monkeypatch.setattr(type(trained), "global_step", step)
-        if step == 0 or boundary is not None:
+        if step == 0 or boundary != "embedding":
             trained.on_train_batch_start(early, 0)
     monkeypatch.setattr(type(trained), "global_step", 4)
     if refused is None:
@@ -139,7 +139,13 @@ def validate(trained: MultiTaskModule, task: str, labels: list[int], predicted: 
     features = nn.functional.one_hot(torch.tensor(predicted), 32).float()
     rows = torch.arange(len(labels))
     shown = Batch(
-        None, None, {task: slice(0, len(labels))}, {task: torch.tensor(labels)}, {task: rows}, features=features
+        None,
+        None,
+        {task: slice(0, len(labels))},
+        {task: torch.tensor(labels)},
+        {task: rows},
+        features=features,
+        boundary="embedding",
     )
     trained.validation_step(shown, 0)
 
