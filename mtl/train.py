@@ -42,8 +42,9 @@ from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
 from mtl.evaluation.run_metrics import validation_score
 from mtl.training import interface, ranks
+from mtl.training.jobs import JobRecord, score_in
 from mtl.training.ranks import Group
-from mtl.training.study import JobRecord, Study, plan_study, score_in
+from mtl.training.study import Study, plan_study
 from mtl.training.sweep import end_of_sweep, job_row, jobs_in
 
 if TYPE_CHECKING:

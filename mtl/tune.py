@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.inputs import load_inputs
-        from mtl.training.study import identity_of
+        from mtl.training.jobs import identity_of
         from mtl.tuning.outcome import finish
         from mtl.tuning.search import Budget, Search
 

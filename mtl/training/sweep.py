@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mtl.base.files import read_yaml
 from mtl.base.run_folder import METRICS
 from mtl.evaluation.run_metrics import read_metrics
-from mtl.training.study import read_record
+from mtl.training.jobs import read_record
 
 if TYPE_CHECKING:
     from mtl.evaluation.run_summary import JobRow

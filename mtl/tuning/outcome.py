@@ -24,7 +24,7 @@ from mtl.comparison.outputs import show, write
 from mtl.config.composing import Source, compose
 from mtl.reporting.tables import Cell, Table
 from mtl.training.interface import logging_into
-from mtl.training.study import JobRecord, identity_of, read_record, was_interrupted
+from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
 from mtl.tuning.page import tuning_page
 from mtl.tuning.search import Search, short_names, shown
 

@@ -32,7 +32,7 @@ from mtl.config.fields import Config
 from mtl.evaluation.run_metrics import read_metrics, validation_score
 from mtl.training.callbacks import StoppedEarly
 from mtl.training.interface import logging_into
-from mtl.training.study import JobRecord, identity_of, read_record, was_interrupted
+from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
 from mtl.tuning.space import Choices, IntRange, SearchSpace, Value
 
 JOURNAL = "journal.log"

@@ -17,7 +17,7 @@ from mtl.evaluation.predictions import read_predictions
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import verify_model
 from mtl.training.checkpoints import read_checkpoint, verify_checkpoint, write_checkpoint
-from mtl.training.study import read_record
+from mtl.training.jobs import read_record
 from tests.support.networks import network
 
 if TYPE_CHECKING:

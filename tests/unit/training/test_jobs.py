@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtl.training.study import Job, JobRecord, job_name, jobs_of, read_record, seconds_left
+from mtl.training.jobs import Job, JobRecord, job_name, jobs_of, read_record, seconds_left
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,180 @@
+"""The jobs of a sweep: their names, their records, and whether one is done, unfinished or of another configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
+
+import mtl
+from mtl.base.errors import MtlError
+from mtl.base.files import content_checksum, not_pipe, write_json
+from mtl.base.run_folder import METRICS, is_finished
+from mtl.base.run_folder import RECORD as RUN_RECORD
+from mtl.config.fields import Config
+from mtl.evaluation.run_metrics import read_metrics, validation_score
+
+RECORD = "job.json"
+_WITHOUT_KEY = ("experiment", "scenario")  # keys whose value is a sufficient name
+_UNUSUAL = re.compile(r"[^\w.+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """The record of a job in its folder.
+
+    Attributes:
+        status: How it ended.
+        identity: A checksum of everything that its scores depend on.
+        seconds: Its duration from configuration to report.
+        error: The error message; empty if there is none.
+    """
+
+    status: Literal["done", "failed"]
+    identity: str
+    seconds: float
+    error: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write the record into the job's folder atomically."""
+        write_json(folder / RECORD, asdict(self))
+
+
+def read_record(folder: Path) -> JobRecord | None:
+    """Return the record of the job in a folder; None if it has not ended or its metrics are missing."""
+    try:
+        values = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))
+        record = JobRecord(values["status"], str(values["identity"]), float(values["seconds"]), str(values["error"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return None if record.status == "done" and not (folder / METRICS).is_file() else record
+
+
+def score_in(folder: Path) -> float | None:
+    """Return the validation score of the run in a folder; None if it has none.
+
+    Raises:
+        DataError: Its metrics are damaged.
+    """
+    return validation_score(read_metrics(folder / METRICS).tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job of a study.
+
+    Attributes:
+        name: The name of its folder.
+        values: Its value of each swept key.
+    """
+
+    name: str
+    values: Mapping[str, str]
+
+    @property
+    def scenario(self) -> tuple[tuple[str, str], ...]:
+        """Its values apart from the seed."""
+        return tuple((key, value) for key, value in self.values.items() if key.lstrip("+") != "seed")
+
+
+def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
+    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them."""
+    products = itertools.product(*swept.values())
+    combinations = [dict(zip(swept, values, strict=True)) for values in products]
+    return tuple(Job(job_name(values), values) for values in combinations)
+
+
+def job_name(values: Mapping[str, str]) -> str:
+    """Return the name of the folder of a job: ``backbone_frozen-seed-1``."""
+    plain = {key.lstrip("+"): value.strip("'\"") for key, value in values.items()}
+    lasts = [key.rpartition(".")[2] for key in plain]
+    order = sorted(plain, key=lambda key: (key not in _WITHOUT_KEY, key == "seed"))  # the seed comes last
+    parts = []
+    for key in order:
+        last = key.rpartition(".")[2]
+        word = key if lasts.count(last) > 1 else last
+        parts.append(_as_file_name(plain[key] if key in _WITHOUT_KEY else f"{word}-{plain[key]}"))
+    return "-".join(parts) or "job"
+
+
+def _as_file_name(text: str) -> str:
+    """Return a text as part of a file name, with a checksum if characters were replaced."""
+    shown = _UNUSUAL.sub("_", text)[:60]
+    return shown if shown == text else f"{shown}.{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, bool]:
+    """Return how long the jobs from index ``at`` on will take, and whether the scenario of each has been timed.
+
+    The estimate is the mean of the completed jobs of the same scenario, otherwise of all completed jobs, which is too
+    low because cheap jobs run first.
+    """
+    records = [read_record(folder / job.name) for job in jobs]
+    known = [
+        (job.scenario, record.seconds)
+        for job, record in zip(jobs, records, strict=True)
+        if record is not None and record.status == "done"
+    ]
+    usual = statistics.fmean(seconds for _, seconds in known) if known else 0.0
+    left = [
+        job.scenario
+        for job, record in zip(jobs[at:], records[at:], strict=True)
+        if record is None or record.status == "failed"
+    ]
+    alike = {scenario: [seconds for other, seconds in known if other == scenario] for scenario in left}
+    return sum(statistics.fmean(alike[scenario] or [usual]) for scenario in left), all(alike.values())
+
+
+def _name_of_hydra_job(overrides: Sequence[str], *keys: str) -> str:
+    """Return `job_name` from the overrides of a Hydra job."""
+    pairs = (override.partition("=") for override in overrides)
+    values = {key.lstrip("+"): value for key, _, value in pairs}
+    return job_name({key: values[key] for key in keys})
+
+
+OmegaConf.register_new_resolver("mtl.job_name", _name_of_hydra_job, replace=True)
+
+
+def was_interrupted(folder: Path, config: Config) -> bool:
+    """Whether the folder holds this run, started and unfinished."""
+    if not (folder / RUN_RECORD).is_file() or is_finished(folder):
+        return False
+    from mtl.training.inputs import absolute
+    from mtl.training.reevaluate import read_config
+
+    try:
+        then = read_config(folder)
+    except MtlError:
+        return False
+    devices, nodes = then.trainer.devices, then.trainer.num_nodes  # a launcher may have set them
+    return then == absolute(replace(config, trainer=replace(config.trainer, devices=devices, num_nodes=nodes)))
+
+
+def identity_of(config: Config) -> str:
+    """Return a checksum of what the scores of a job depend on: configuration, data, version."""
+    from mtl.comparison.recipes import IDLE, without
+    from mtl.training.inputs import absolute
+
+    values = without(asdict(absolute(config)), IDLE)
+    return digest([json.dumps(values, sort_keys=True), *data_checksums(config), mtl.__version__])
+
+
+def data_checksums(config: Config) -> list[str]:
+    """Return path and checksum of each data file; the job reports unreadable ones when it starts."""
+    from mtl.training.inputs import data_files, dataset_files
+
+    paths = [*(path for _, path in data_files(config)), *dataset_files(config)]
+    return [f"{path.absolute()} {content_checksum(path) if path.is_file() else ''}" for path in paths]
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Return the SHA-256 of lines of text."""
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
