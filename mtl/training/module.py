@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,54 +25,11 @@ from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import Objective
 from mtl.training.optimization import clip_norm, gradient_norm
 from mtl.training.parallel import over_processes
+from mtl.training.step import ForwardPass, Randomness, StepLog
 
 NAN = float("nan")
 
 log = logging.getLogger(__name__)
-
-
-class Randomness:
-    """The random state at one moment, to repeat the same dropout for the same rows."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw the same numbers again inside the block, and restore the random state after it."""
-        outside = Randomness(self._device)
-        self._restore()
-        try:
-            yield
-        finally:
-            outside._restore()
-
-    def _restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
-        if self._mps is not None:
-            torch.mps.set_rng_state(self._mps)
-
-
-@dataclass(slots=True)
-class ForwardPass:
-    """A training step between its forward and its backward pass.
-
-    Attributes:
-        batch: The batch.
-        losses: The loss of each task, with its graph.
-        embeddings: The embeddings ``(B, H)`` of each pass through the encoder, with their graph.
-        randomness: The random state before its dropout, if it will be computed again.
-    """
-
-    batch: Batch
-    losses: dict[str, Tensor]
-    embeddings: list[Tensor]
-    randomness: Randomness | None
 
 
 class MultiTaskModule(LightningModule):
@@ -94,7 +49,7 @@ class MultiTaskModule(LightningModule):
 
     Attributes:
         step: The current training step until the end of its backward pass, otherwise None.
-        figures: What was last logged of a training step.
+        step_log: What the loggers get of the current or last optimizer step.
     """
 
     def __init__(
@@ -120,9 +75,7 @@ class MultiTaskModule(LightningModule):
         self._times_unfrozen = -1
         self._boundary: Boundary | None = "embedding"
         self._guard = guard
-        self._noted_at = -1
-        self._batches_noted: Counter[str] = Counter()
-        self.figures: dict[str, Tensor | float] = {}
+        self.step_log = StepLog()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch."""
@@ -172,7 +125,7 @@ class MultiTaskModule(LightningModule):
         if self._guard is not None:
             self._guard.record(batch, losses, total)
         if self._logs_this_step():
-            self._note_figures(losses, total)
+            self._add_to_log(losses, total)
         self.combination.observe(losses)
         return total if total.requires_grad else total + self._nothing_to_learn()
 
@@ -189,41 +142,21 @@ class MultiTaskModule(LightningModule):
         )
         return over_processes(losses, batch.shares), embeddings
 
-    def _note_figures(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
-        """Keep what is logged at the end of the step: losses, rates, and task weights that change between steps.
-
-        With accumulated batches these are the means over the batches that have rows of the task.
-        """
-        if self._noted_at != self.global_step:
-            self.figures, self._batches_noted = {}, Counter()
+    def _add_to_log(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        """Keep what is logged at the end of the step: losses, rates, and task weights that change between steps."""
         weights = self.combination.weights(losses).items()
         figures = {
             **{f"train/{task}/loss": loss.detach() for task, loss in losses.items()},
             "train/loss": total.detach(),
             **{f"train/{task}/weight": weight.detach() for task, weight in weights if isinstance(weight, Tensor)},
         }
-        self._batches_noted.update(figures.keys())
-        for name, value in figures.items():
-            before = self.figures.get(name, 0.0)
-            self.figures[name] = before + (value - before) / self._batches_noted[name]
-        self.figures |= {f"rate/{group}": rate for group, rate in self._rates().items()}
-        self._noted_at = self.global_step
+        self.step_log.add(self.global_step, figures)
+        self.step_log.figures |= {f"rate/{group}": rate for group, rate in self._rates().items()}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log an optimizer step.
-
-        `log` would repeat the last values of tasks without rows in this step until the epoch ends.
-        """
-        if self._noted_at != self.global_step - 1:  # not a step to log, or gradients are still accumulated
-            return
-        tensors = {name: value for name, value in self.figures.items() if isinstance(value, Tensor)}
-        figures: dict[str, Any] = dict(self.figures)
-        if tensors:  # a single synchronisation with the device
-            values = torch.stack([value.float() for value in tensors.values()]).tolist()
-            figures |= dict(zip(tensors, values, strict=True))
-        for logger in self.loggers:
-            logger.log_metrics({**figures, "epoch": self.current_epoch}, step=self._noted_at)
-            logger.save()
+        """Log an optimizer step."""
+        if self.step_log.step == self.global_step - 1:  # not while gradients are accumulated
+            self.step_log.write(self.loggers, self.current_epoch)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients of a step; an aggregation of gradients has its own backward pass."""

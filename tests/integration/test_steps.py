@@ -208,3 +208,13 @@ def test_what_is_not_validated_stays_so(flags: list[str], tmp_path: Path, monkey
     probed(monkeypatch, validations)
     run(tmp_path / "run", *data(tmp_path), "trainer.max_epochs=1", *flags)
     assert validations.steps == ([] if "limit_val_batches" in flags[0] else [3])
+
+
+def test_only_the_steps_that_are_due_are_logged(tmp_path: Path) -> None:
+    """Not the batches that are accumulated before the first of them."""
+    often = ["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2", "trainer.max_epochs=2", "logger=csv"]
+    run(tmp_path / "run", *data(tmp_path), *often)
+    with (tmp_path / "run" / "logs" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == [1, 3, 5]
+    assert min(int(row["step"]) for row in rows) == 0  # where the gradients were measured

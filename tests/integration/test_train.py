@@ -76,7 +76,7 @@ def test_the_loss_of_each_step_is_the_sum_worked_out_by_hand(
         expected.append(by_hand(module, batch, weights))
 
     def after(module: MultiTaskModule, _: Batch) -> None:
-        found.append({name: float(module.figures[name]) for name in expected[-1]})
+        found.append({name: float(module.step_log.figures[name]) for name in expected[-1]})
 
     probed(monkeypatch, Probe(before_batch=before, after_batch=after))
     overrides = [f"loss.weights.{task}={weight}" for task, weight in weights.items()]

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch.optim import Adam
 
-from mtl.training.checkpoints import random_state, restore_random_state
 from mtl.training.combination import Combination, DynamicWeightAverage, Famo, Uncertainty, Weighted
-from mtl.training.module import Randomness
 from tests.support.modules import Waits
 
 if TYPE_CHECKING:
@@ -169,36 +167,6 @@ def test_what_a_skipped_step_lost_is_not_remembered(bad: float) -> None:
     assert famo.logits.tolist() == [0.0, 0.0]
     famo.update(losses(1.0, 2.0), losses(1.0, 1.0))
     assert all(map(math.isfinite, famo.logits.tolist()))
-
-
-def test_the_same_random_numbers_come_again_and_leave_what_follows_alone() -> None:
-    torch.manual_seed(3)
-    randomness = Randomness(torch.device("cpu"))
-    first = torch.rand(4)
-    with randomness.again():
-        again = torch.rand(4)
-    behind = torch.rand(4)
-    torch.manual_seed(3)
-    assert torch.equal(first, again)
-    assert torch.equal(torch.rand(8)[4:], behind)
-
-
-def test_the_random_numbers_of_an_apple_gpu_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number that counts what was drawn stands in for its generator."""
-    drawn = [torch.tensor([5], dtype=torch.uint8)]
-    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: drawn[0].clone())
-    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: drawn.__setitem__(0, state.clone()))
-    randomness = Randomness(torch.device("mps"))
-    drawn[0] += 1
-    with randomness.again():
-        assert drawn[0].item() == 5
-        drawn[0] += 1
-    assert drawn[0].item() == 6
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    state = random_state()
-    drawn[0] += 3
-    restore_random_state(state)
-    assert drawn[0].item() == 6
 
 
 def test_famo_does_not_wait_for_the_device() -> None:

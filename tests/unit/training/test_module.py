@@ -39,12 +39,12 @@ def test_the_loss_of_a_step_is_the_weighted_sum_of_the_tasks_losses(tiny_folder:
         scores = embeddings[rows.slices[task]] @ head.out.weight.T + head.out.bias
         picked = scores.log_softmax(-1)[torch.arange(len(scores)), rows.labels[task]]
         expected[task] = -picked.mean().item()
-    assert trained.figures == {
+    assert trained.step_log.figures == {
         "train/topic/loss": pytest.approx(expected["topic"]),
         "train/mood/loss": pytest.approx(expected["mood"]),
         "train/loss": pytest.approx(expected["topic"] + 0.5 * expected["mood"]),
     }
-    assert total.item() == trained.figures["train/loss"]
+    assert total.item() == trained.step_log.figures["train/loss"]
 
 
 def test_a_step_runs_the_encoder_once_over_the_rows_of_all_tasks(tiny_folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(tiny_folder: 
             torch.manual_seed(1)
             trained.training_step(batch(), 0)
             passes[dropout, consistency] = len(shapes)
-            losses[dropout, consistency] = float(trained.figures["train/loss"])
+            losses[dropout, consistency] = float(trained.step_log.figures["train/loss"])
     assert passes == {(0.0, 0.0): 1, (0.0, 1.0): 2, (0.5, 0.0): 1, (0.5, 1.0): 2}
     assert losses[0.0, 1.0] == pytest.approx(losses[0.0, 0.0])
     assert losses[0.5, 1.0] != pytest.approx(losses[0.5, 0.0], rel=1e-3)
@@ -78,7 +78,7 @@ def test_consistency_runs_the_rows_twice_with_dropout_of_their_own(tiny_folder: 
 def test_a_step_of_one_task_leaves_the_others_alone(tiny_folder: Path) -> None:
     trained = module(tiny_folder)
     torch.autograd.backward(trained.training_step(batch({"mood": 2}), 0))
-    assert trained.figures.keys() == {"train/mood/loss", "train/loss"}
+    assert trained.step_log.figures.keys() == {"train/mood/loss", "train/loss"}
     assert all(parameter.grad is None for parameter in trained.network.head("topic").parameters())
     assert all(parameter.grad is not None for parameter in trained.network.head("mood").parameters())
 
