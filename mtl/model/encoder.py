@@ -124,16 +124,16 @@ class Encoder(nn.Module):
         """Return the embeddings, (B, E), float32, of token ids, (B, S), with a mask that is true at real tokens."""
         if not self.supports_split:
             return self.pool(self.forward_hidden(ids, mask), mask)
-        return self._run_and_pool(self.embed(ids), mask, 0)
+        return self._run_and_pool(self.embed_tokens(ids), mask, 0)
 
     def forward_hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the hidden states above the last layer, (B, S, H)."""
         if self.supports_split:
-            return self._run(self.embed(ids), mask, 0, self.num_layers)
+            return self._run(self.embed_tokens(ids), mask, 0, self.num_layers)
         hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return hidden
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed_tokens(self, ids: Tensor) -> Tensor:
         """Return the output of the embeddings, (B, S, H): the hidden states at boundary 0."""
         self._require_split(0)
         hidden: Tensor = self.backbone.embeddings(input_ids=ids)
@@ -148,14 +148,14 @@ class Encoder(nn.Module):
             ValueError: There is no such boundary, or the family cannot be split.
         """
         self._require_split(boundary)
-        return self._run(self.embed(ids), mask, 0, boundary)
+        return self._run(self.embed_tokens(ids), mask, 0, boundary)
 
     def hidden_states(self, ids: Tensor, mask: Tensor, boundaries: Sequence[int]) -> list[Tensor]:
         """Return the hidden states at several boundaries, in rising order, each (B, S, H), from one pass."""
         if not self.supports_split:
             states = self.backbone(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
             return [states[boundary] for boundary in boundaries]
-        hidden, reached, kept = self.embed(ids), 0, []
+        hidden, reached, kept = self.embed_tokens(ids), 0, []
         for boundary in boundaries:
             hidden = self._run(hidden, mask, reached, boundary)
             reached = boundary

@@ -187,9 +187,9 @@ def passes_that_differ(network: MultiTaskNetwork) -> set[str]:
     assert rows.mask is not None
     encoder, found = network.encoder, set()
     with torch.no_grad():
-        if not torch.equal(encoder.embed(rows.ids), encoder.embed(rows.ids)):
+        if not torch.equal(encoder.embed_tokens(rows.ids), encoder.embed_tokens(rows.ids)):
             found.add("embeddings")
-        hidden = encoder.embed(rows.ids)
+        hidden = encoder.embed_tokens(rows.ids)
         for at in range(encoder.num_layers):
             one, other = (encoder._run(hidden, rows.mask, at, at + 1) for _ in range(2))
             if not torch.equal(one, other):

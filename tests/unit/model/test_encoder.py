@@ -154,7 +154,7 @@ def test_split_forward_equals_forward_and_the_stock_model(family: str) -> None:
         for boundary in range(encoder.num_layers + 1):
             below = encoder.hidden_at(ids, mask, boundary)
             assert torch.equal(encoder.forward_from(below, mask, boundary), whole)
-        assert torch.equal(encoder.hidden_at(ids, mask, 0), encoder.embed(ids))
+        assert torch.equal(encoder.hidden_at(ids, mask, 0), encoder.embed_tokens(ids))
         assert torch.equal(encoder.hidden_at(ids, mask, 3), encoder.forward_hidden(ids, mask))
 
 
