@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 
 USAGE = """
 usage: python -m mtl.export model=FOLDER output=FOLDER
-       python -m mtl.export model=FOLDER format=sentence-transformers output=FOLDER
+       python -m mtl.export model=FOLDER format=openvino output=FOLDER
 
   model=FOLDER        a run folder or a saved model
-  format=onnx         onnx: one graph of encoder and heads, with tokenizer, labels and an example;
+  format=onnx         onnx, openvino: one graph of encoder and heads, with tokenizer, labels and an example;
                       sentence-transformers: the encoder alone, also for text-embeddings-inference
   output=FOLDER       a new or empty folder; it is written once what is in it answers as the model does
 """
-_PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
+_PACKAGES: Final = {
+    "onnx": ("export", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "onnx", "onnxscript", "openvino"),
+}
+"""The extra of a format, and its packages."""
 
 
 @dataclass(config=schema.STRICT)
@@ -36,7 +40,7 @@ class Options:
 
     model: Name
     output: Name
-    format: Literal["onnx", "sentence-transformers"] = "onnx"
+    format: Literal["onnx", "openvino", "sentence-transformers"] = "onnx"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,20 +50,21 @@ def main(arguments: Sequence[str]) -> None:
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
     with cli.large_imports():
-        from mtl.inference.export import export_encoder, export_onnx
+        from mtl.inference.export import export_encoder, export_graph
 
-    export = export_onnx if options.format == "onnx" else export_encoder
-    _show(export(Path(options.model), Path(options.output)))
+    model, output = Path(options.model), Path(options.output)
+    encoder_alone = options.format == "sentence-transformers"
+    _show(export_encoder(model, output) if encoder_alone else export_graph(model, output, options.format))
 
 
 def _check(options: Options) -> None:
     """Refuse an output that cannot be made, and a format whose packages are missing."""
     output, problems = Path(options.output), []
-    packages = _PACKAGES if options.format == "onnx" else ()
+    extra, *packages = _PACKAGES.get(options.format, ("",))
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         found = f"{options.format}, without {listed(missing)}"
-        problems.append(Problem("format", found, f"{listed(packages)} installed", "pip install 'mtl[export]'"))
+        problems.append(Problem("format", found, f"{listed(packages)} installed", f"pip install 'mtl[{extra}]'"))
     reason = obstacle(output)
     if not reason and output.is_dir() and any(output.iterdir()):
         reason = "it is not empty"

@@ -42,6 +42,7 @@ usage: python -m mtl.serve model=FOLDER port=8000
   queue=1000          the most texts that wait; more are refused with 429
   deadline=30         the most seconds that a request may wait for its answer
   max_texts=256       the most texts of a request
+  max_text=100000     the most characters of a text, of which the model reads the first tokens
   max_body=2000000    the most bytes of a request's body
   client_timeout=20   the most seconds that a client may take to send a request
 """
@@ -67,6 +68,7 @@ class Options:
     queue: Count = 1000
     deadline: Positive = 30.0
     max_texts: Count = 256
+    max_text: Count = 100_000
     max_body: Count = 2_000_000
     client_timeout: Positive = 20.0
 
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         from mtl.serving.service import Service
 
     metrics = Metrics()
-    limits = Limits(options.max_body, options.max_texts, options.client_timeout, options.deadline)
+    limits = Limits(options.max_body, options.max_texts, options.client_timeout, options.deadline, options.max_text)
     service = Service(
         Path(options.model),
         options.device,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from mtl.activations.encoding import evaluating, head_logits
-from mtl.inference.graph import EMBEDDING, INPUTS, logits_name, longest
+from mtl.inference.graph import EMBEDDING, INPUTS, import_openvino, logits_name, longest
 from mtl.model.decision import Calibration
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from mtl.model.saved import SavedModel
 
+Run = Callable[[dict[str, Any]], Sequence[Any]]
+"""The outputs of a graph, in their order, for its inputs by name."""
 EMBEDDING_TOLERANCE: Final = 1e-5
 """The largest difference of a number in an embedding, as a share of the largest number, or of 1 if that is less."""
 PROBABILITY_TOLERANCE: Final = 1e-4
@@ -33,25 +35,18 @@ _LENGTHS: Final = (3, 64)
 
 
 class Graph:
-    """A graph in onnxruntime, on the CPU.
+    """A graph in onnxruntime or OpenVINO, in fp32 on the CPU.
 
     Args:
-        path: The ``.onnx`` file.
+        path: The ``.onnx`` file, or the ``.xml`` file of OpenVINO.
     """
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._names = [output.name for output in self._session.get_outputs()]
+        self._names, self._run = (_in_openvino if path.suffix == ".xml" else _in_onnxruntime)(path)
 
     def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """Return the outputs by name for ids and mask ``(B, S)``."""
-        outputs = self._session.run(self._names, dict(zip(INPUTS, (ids, mask), strict=True)))
-        return dict(zip(self._names, outputs, strict=True))
+        return dict(zip(self._names, self._run(dict(zip(INPUTS, (ids, mask), strict=True))), strict=True))
 
     def run_texts(self, texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, NDArray[np.float32]]:
         """Return the outputs by name for ``N`` texts, in their order."""
@@ -68,6 +63,24 @@ class Graph:
             for name, values in self.run(ids, mask).items():
                 found.setdefault(name, np.empty((len(texts), values.shape[1]), np.float32))[places] = values
         return found
+
+
+def _in_onnxruntime(path: Path) -> tuple[list[str], Run]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return [output.name for output in session.get_outputs()], lambda inputs: session.run(None, inputs)
+
+
+def _in_openvino(path: Path) -> tuple[list[str], Run]:
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    core = import_openvino().Core()
+    model = core.read_model(path)  # has the names alone; when it is compiled, outputs get names of operations too
+    compiled = core.compile_model(model, "CPU", hints)
+    return [output.any_name for output in model.outputs], lambda inputs: compiled(inputs).to_tuple()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Export a saved model to a folder that other programs use: ONNX for any runtime, or the encoder's own layout."""
+"""Export a saved model to a folder that other programs use: ONNX, OpenVINO, or the encoder's own layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -33,9 +33,45 @@ from mtl.model.saved import CARD, HEADS, SavedModel, load_model, read_manifest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GRAPH: Final = "model.onnx"
 ABOUT: Final = "model.json"
 TOKENIZER: Final = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A program that runs an exported graph, as the README shows it.
+
+    Attributes:
+        title: Its format.
+        graph: The file of the graph.
+        package: The Python package.
+        load: The expression that loads the graph.
+        run: What the example writes around the inputs.
+    """
+
+    title: str
+    graph: str
+    package: str
+    load: str
+    run: tuple[str, str]
+
+
+RUNTIMES: Final = {
+    "onnx": Runtime(
+        "ONNX",
+        "model.onnx",
+        "onnxruntime",
+        'onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
+        ("session.run(None, ", ")"),
+    ),
+    "openvino": Runtime(
+        "OpenVINO",
+        "model.xml",
+        "openvino",
+        'openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        ("session(", ").to_tuple()"),
+    ),
+}
 
 README: Final = """# {title}
 
@@ -43,25 +79,25 @@ One graph for all tasks ({tasks}), with the calibration and the decision rule in
 
 | file | holds |
 |---|---|
-| `model.onnx` | inputs `input_ids`, `attention_mask`: int64 (rows, tokens); outputs {outputs}: float32 |
+| `{graph}` | {weights}inputs `input_ids`, `attention_mask`: int64 (rows, tokens); outputs {outputs}: float32 |
 | `tokenizer.json` | the tokenizer; it cuts a text at {max_length} tokens and pads with the id {pad_id} |
 | `model.json` | the labels of each task in the order of the logits, the prompt, the longest input, the padding id |
 
 The softmax of a task's logits is the probability of each label, and the label of the greatest logit the prediction.
 {prompt}
 
-`pip install numpy onnxruntime tokenizers`, then in this folder:
+`pip install numpy {package} tokenizers`, then in this folder:
 
 ```python
 import json
-import numpy as np, onnxruntime, tokenizers
+import numpy as np, {package}, tokenizers
 
 about = json.load(open("model.json", encoding="utf-8"))
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session = {load}
 rows = tokenizer.encode_batch([about["prompt"] + text for text in ["Battery died after a week", "Great phone"]])
 ids, mask = (np.array([getattr(row, name) for row in rows], np.int64) for name in ("ids", "attention_mask"))
-embeddings, *outputs = session.run(None, {{"input_ids": ids, "attention_mask": mask}})
+embeddings, *outputs = {run[0]}{{"input_ids": ids, "attention_mask": mask}}{run[1]}
 for (task, labels), logits in zip(about["labels"].items(), outputs):
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     print(task, [labels[best] for best in logits.argmax(axis=1)], odds / odds.sum(axis=1, keepdims=True))
@@ -99,12 +135,13 @@ class Exported:
     figures: Sequence[Figures] = field(default_factory=tuple)
 
 
-def export_onnx(model: Path, output: Path) -> Exported:
-    """Write the model as one ONNX graph with its tokenizer, labels and a README, once it is verified.
+def export_graph(model: Path, output: Path, runtime: Literal["onnx", "openvino"] = "onnx") -> Exported:
+    """Write the model as one graph with its tokenizer, labels and a README, once it is verified.
 
     Args:
         model: A run folder or a saved model.
         output: The folder to write, new or empty.
+        runtime: The format, verified in onnxruntime or OpenVINO.
 
     Raises:
         ModelError: There is no saved model, or the graph answers otherwise; nothing is written then.
@@ -113,11 +150,12 @@ def export_onnx(model: Path, output: Path) -> Exported:
     saved = load_model(model)
     rows = run_rows(saved)
     with writing_folder(output) as folder:
-        write_graph(saved, folder / GRAPH)
+        path = folder / RUNTIMES[runtime].graph
+        write_graph(saved, path)
         portable_tokenizer(saved).save(str(folder / TOKENIZER))
         write_json(folder / ABOUT, description(saved))
-        write_text_atomically(folder / "README.md", _readme(saved))
-        graph, tokenizer = Graph(folder / GRAPH), Tokenizer.from_file(str(folder / TOKENIZER))
+        write_text_atomically(folder / "README.md", _readme(saved, RUNTIMES[runtime]))
+        graph, tokenizer = Graph(path), Tokenizer.from_file(str(folder / TOKENIZER))
         agreements = list(check_shapes(saved, graph))
         figures = []
         for (task, split), part in rows.items():
@@ -221,12 +259,17 @@ def description(saved: SavedModel) -> dict[str, Any]:
     }
 
 
-def _readme(saved: SavedModel) -> str:
+def _readme(saved: SavedModel, runtime: Runtime) -> str:
     about = description(saved)
     outputs = [f"`sentence_embedding` (rows, {about['embedding_size']})"]
     outputs += [f"`{about['outputs'][task]}` (rows, {len(labels)})" for task, labels in about["labels"].items()]
     return README.format(
-        title="A multi-task model in ONNX",
+        title=f"A multi-task model in {runtime.title}",
+        graph=runtime.graph,
+        weights="with its weights in `model.bin`; " if runtime.graph == "model.xml" else "",
+        package=runtime.package,
+        load=runtime.load,
+        run=runtime.run,
         tasks=", ".join(about["labels"]),
         outputs=", ".join(outputs),
         max_length=about["max_length"],

@@ -1,11 +1,14 @@
-"""One ONNX graph of a saved model: token ids in, the embedding and the calibrated logits of each task out."""
+"""One graph of a saved model, in ONNX or for OpenVINO: token ids in, the embedding and the logits of each task out."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +18,6 @@ from mtl.model.loading import load_backbone, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mtl.model.saved import SavedModel
 
@@ -79,12 +81,19 @@ class ExportedNetwork(nn.Module):
 
 
 def write_graph(saved: SavedModel, path: Path) -> None:
-    """Write the graph, for any number of rows and tokens; the weights of a large model stand in a file beside it.
+    """Write the graph in fp32, for any number of rows and tokens.
 
     Args:
         saved: The model, on the CPU.
-        path: The file, ``model.onnx`` in a folder of its own.
+        path: The file, in a folder of its own: ``model.onnx``, where the weights of a large model stand in a file
+            beside it, or ``model.xml`` for OpenVINO, where they always do.
     """
+    if path.suffix == ".xml":
+        openvino = import_openvino()
+        with TemporaryDirectory(dir=path.parent) as folder:
+            write_graph(saved, (onnx := Path(folder) / "model.onnx"))
+            openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
+        return
     network = ExportedNetwork(saved)
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     length = min(8, longest(saved))
@@ -104,6 +113,14 @@ def write_graph(saved: SavedModel, path: Path) -> None:
             external_data=size > _MOST_IN_ONE_FILE,
             verbose=False,
         )
+
+
+def import_openvino() -> Any:
+    """Return the package `openvino`, which then sends no usage data: by default it does when it is imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as if it were not installed
+    import openvino
+
+    return openvino
 
 
 @contextmanager

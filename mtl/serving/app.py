@@ -174,7 +174,8 @@ def create_app(
 
     @app.get("/info", summary="The model and the limits", response_model=Info)
     async def info() -> Response:
-        return _json(service.info() | {"limits": {"body_bytes": limits.body_bytes, "texts": limits.texts}})
+        most = {"body_bytes": limits.body_bytes, "texts": limits.texts, "text_characters": limits.text_characters}
+        return _json(service.info() | {"limits": most})
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
     async def figures() -> Response:
@@ -279,6 +280,11 @@ def _check_texts(texts: list[str], limits: Limits, place: str) -> None:
     if len(texts) > limits.texts:
         expected = f"at most {limits.texts:,} texts"
         raise ApiError(413, "too_large", Problem(place, f"{len(texts):,} texts", expected, "send them in parts"))
+    for at, text in enumerate(texts):
+        if len(text) > limits.text_characters:
+            found, expected = f"{len(text):,} characters", f"at most {limits.text_characters:,} characters"
+            problem = Problem(f"{place}.{at}", found, expected, "send its beginning: no model reads more of it")
+            raise ApiError(413, "too_large", problem)
 
 
 def _check_prompt(model: MultiTaskModel, prompt_name: str | None) -> None:

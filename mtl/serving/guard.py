@@ -34,12 +34,15 @@ class Limits:
         texts: The most texts of a request.
         client_seconds: The most seconds that a client may take to send a body.
         deadline_seconds: The most seconds that a request may wait for its answer.
+        text_characters: The most characters of a text. All of it is tokenized before it is truncated, which takes
+            seconds for some megabytes, and holds up the requests behind it.
     """
 
     body_bytes: int = 2_000_000
     texts: int = 256
     client_seconds: float = 20.0
     deadline_seconds: float = 30.0
+    text_characters: int = 100_000
 
 
 class ApiError(Exception):

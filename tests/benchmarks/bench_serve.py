@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the options."""
     options = argparse.ArgumentParser(prog="bench_serve", description=__doc__)
     options.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: %(default)s)")
-    options.add_argument("--clients", type=int, nargs="+", default=[20, 200], help="default: %(default)s")
+    options.add_argument(
+        "--clients", type=int, nargs="*", default=[20, 200], help="default: %(default)s; none: the soak"
+    )
     options.add_argument("--soak", type=int, default=0, help="requests of a soak at the end (default: none)")
     tool.add_backbone(options)
     return options
@@ -70,6 +72,8 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
             "mtl.serve, each request alone": [*ours, "port=PORT", "batch_tokens=1"],
             "mtl.serve": [*ours, "port=PORT"],
         }
+        if not options.clients:
+            servers = {"mtl.serve": servers["mtl.serve"]}
         for name, command in servers.items():
             with _server(command) as (port, process):
                 asyncio.run(_load(port, texts, 4, seconds=1.0))  # a warm-up
@@ -92,12 +96,18 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
 
 
 def _soak(port: int, process: subprocess.Popen[bytes], texts: Sequence[str], requests: int) -> Figure:
-    before = _resident(process)
-    load = asyncio.run(_load(port, texts, 50, requests=requests))
-    after = _resident(process)
+    """Send requests in ten parts, each from 50 new connections; every tenth text is 1 to 20 sentences long."""
+    mixed = [" ".join([text] * (1 if at % 10 else 1 + at // 10 % 20)) for at, text in enumerate(texts)]
+    memory, loads = [_resident(process)], []
+    for part in range(10):
+        count = requests * (part + 1) // 10 - requests * part // 10
+        loads.append(asyncio.run(_load(port, mixed, 50, requests=count)))
+        memory.append(_resident(process))
+    latencies = [seconds for load in loads for seconds in load.latencies]
+    load = Load(latencies, sum(load.errors for load in loads), sum(load.seconds for load in loads))
     return Figure(
-        what=f"soak of {requests:,} requests from 50 clients: resident memory before and after",
-        measured=f"{before:,.0f} -> {after:,.0f} MiB; {load}",
+        what=f"soak of {requests:,} requests from 50 clients: resident memory at the start and after each tenth",
+        measured=f"{' '.join(f'{size:,.0f}' for size in memory)} MiB; {load}",
     )
 
 

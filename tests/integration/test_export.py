@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from mtl import MultiTaskModel
 from mtl.base.pooling import POOLINGS
-from mtl.inference.export import export_encoder, export_onnx
+from mtl.inference.export import export_encoder, export_graph
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASKS = {"mood": TaskHead(["bad", "good", "so-so"], HeadSpec("linear"), temperature=0.7)}
+in_each_runtime = pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 QUICK = ("mpnet", "bert-dense", "qwen3")
 TEXTS = ("Great phone", "The battery died after a week.", "long " * 300, "größe")
 
@@ -34,8 +36,10 @@ def saved_model(folder: Path, weights: Path, pooling: str = "auto") -> Path:
     return folder
 
 
-def assert_exported(model: Path, output: Path) -> None:
-    exported = export_onnx(model, output)
+def assert_exported(model: Path, output: Path, runtime: Literal["onnx", "openvino"]) -> None:
+    if find_spec("openvino") is None and runtime == "openvino":
+        pytest.skip("openvino is not installed")
+    exported = export_graph(model, output, runtime)
     assert all(agreement.holds for agreement in exported.agreements)
     ours, prompt = MultiTaskModel.from_pretrained(model, device="cpu"), Encoder.from_folder(model).layout.prompt()
     found = answers(output, [prompt + text for text in TEXTS])
@@ -44,18 +48,20 @@ def assert_exported(model: Path, output: Path) -> None:
         assert np.ptp(probabilities, axis=0).max() > 1e-3
 
 
+@in_each_runtime
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CHECKPOINTS]
 )
-def test_every_family(name: str, tmp_path: Path) -> None:
+def test_every_family(name: str, tmp_path: Path, runtime: Literal["onnx", "openvino"]) -> None:
     weights = write_checkpoint(CHECKPOINTS[name], tmp_path / "weights")
-    assert_exported(saved_model(tmp_path / "model", weights), tmp_path / "out")
+    assert_exported(saved_model(tmp_path / "model", weights), tmp_path / "out", runtime)
 
 
-def test_all_poolings_together(tmp_path: Path) -> None:
+@in_each_runtime
+def test_all_poolings_together(tmp_path: Path, runtime: Literal["onnx", "openvino"]) -> None:
     plain = replace(CHECKPOINTS["bert"], normalize=False)
     weights = write_checkpoint(plain, tmp_path / "weights")
-    assert_exported(saved_model(tmp_path / "model", weights, "+".join(POOLINGS)), tmp_path / "out")
+    assert_exported(saved_model(tmp_path / "model", weights, "+".join(POOLINGS)), tmp_path / "out", runtime)
 
 
 def test_a_run_with_adapters_and_a_tuned_decision_rule(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_a_run_with_adapters_and_a_tuned_decision_rule(tmp_path: Path) -> None:
     scored = run(tmp_path / "run", *files, "freeze=lora", "calibration=tuned_prior", "trainer.max_epochs=1")
     for path in (tmp_path / "files").iterdir():
         path.unlink()
-    exported = export_onnx(tmp_path / "run", tmp_path / "out")
+    exported = export_graph(tmp_path / "run", tmp_path / "out")
     rows = {(figures.task, figures.split): figures for figures in exported.figures}
     assert rows.keys() == {(task, split) for task, splits in scored.items() for split in splits}
     for (task, split), figures in rows.items():

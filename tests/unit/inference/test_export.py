@@ -20,7 +20,7 @@ from mtl.base.errors import ModelError
 from mtl.evaluation.predictions import Predictions, predictions_path, write_predictions
 from mtl.inference import export as exporting
 from mtl.inference.agreement import Answers, Graph, compare
-from mtl.inference.export import export_encoder, export_onnx
+from mtl.inference.export import export_encoder, export_graph
 from mtl.inference.graph import write_graph
 from mtl.model.encoder import Encoder
 from mtl.model.head_specs import FirstStageSpec, MultiStageSpec
@@ -42,6 +42,8 @@ TASKS = {
     ),
     "mood": TaskHead(["bad", "well"], HeadSpec("mlp", hidden=9, scale=20.0)),
 }
+GRAPHS = {"onnx": ("onnxruntime", "model.onnx"), "openvino": ("openvino", "model.xml", "model.bin")}
+"""The package that runs a format, and the files of its graph."""
 ROWS = [text for text in TEXTS if text.strip()]
 
 
@@ -61,11 +63,13 @@ def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run in ONNX, exported by the command. Do not write into it."""
-    output = tmp_path_factory.mktemp("export") / "onnx"
-    ended = command("mtl.export", f"model={run}", f"output={output}")
+@pytest.fixture(scope="module", params=GRAPHS)
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The run as a graph, exported by the command. Do not write into it."""
+    if importlib.util.find_spec(GRAPHS[request.param][0]) is None:
+        pytest.skip("not installed")
+    output = tmp_path_factory.mktemp("export") / str(request.param)
+    ended = command("mtl.export", f"model={run}", f"output={output}", f"format={request.param}")
     assert ended.code == 0, ended.err
     lines = [line.split() for line in ended.out.splitlines()]
     assert [line[:5] for line in lines[1:7]] == [
@@ -80,7 +84,8 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def answers(folder: Path, texts: list[str]) -> Answers:
     """Return what a program answers that has the exported folder alone."""
-    outputs = Graph(folder / "model.onnx").run_texts(texts, Tokenizer.from_file(str(folder / "tokenizer.json")))
+    (graph,) = (path for path in folder.iterdir() if path.suffix in (".onnx", ".xml"))
+    outputs = Graph(graph).run_texts(texts, Tokenizer.from_file(str(folder / "tokenizer.json")))
     return Answers.of_graph(outputs, json.loads((folder / "model.json").read_text(encoding="utf-8"))["labels"])
 
 
@@ -96,7 +101,8 @@ def test_softmax_and_greatest_of_the_logits_are_our_predictions(run: Path, expor
 
 
 def test_the_folder_says_all_that_a_program_needs(exported: Path) -> None:
-    assert {path.name for path in exported.iterdir()} == {"model.onnx", "model.json", "tokenizer.json", "README.md"}
+    names = {path.name for path in exported.iterdir()}
+    assert names == {*GRAPHS[exported.name][1:], "model.json", "tokenizer.json", "README.md"}
     about = json.loads((exported / "model.json").read_text(encoding="utf-8"))
     assert about == {
         "labels": {task: head.labels for task, head in TASKS.items()},
@@ -111,7 +117,7 @@ def test_the_folder_says_all_that_a_program_needs(exported: Path) -> None:
 def test_the_example_runs_without_torch_and_without_this_package(run: Path, exported: Path) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", (exported / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert len(example.splitlines()) <= 14
-    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'mtl')))\n"
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'mtl', 'openvino_telemetry')))\n"
     ended = subprocess.run(
         [sys.executable, "-I", "-c", blocked + example], cwd=exported, capture_output=True, text=True, check=False
     )
@@ -189,7 +195,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_loaded(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else find(name))
+    missing = ("onnx", "onnxscript", "onnxruntime", "openvino")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     ended = command("mtl.export", f"model={run}", f"output={tmp_path / 'full'}")
@@ -205,7 +212,15 @@ def test_what_cannot_be_done_is_said_before_anything_is_loaded(
         "      expected: a new or empty folder\n"
     )
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
-    assert command("mtl.export", f"model={run}", "output=x", "format=openvino").code == 2
+    ended = command("mtl.export", f"model={run}", f"output={tmp_path / 'x'}", "format=openvino")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "Configuration: 1 problem\n"
+        "  format\n"
+        "      found:    openvino, without onnx, onnxscript, openvino\n"
+        "      expected: onnx, onnxscript, openvino installed\n"
+        "      repair:   pip install 'mtl[openvino]'\n"
+    )
     assert (
         "no such folder"
         in command(
@@ -217,7 +232,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_loaded(
 def test_a_model_without_a_run_is_compared_on_tokens(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "model", tmp_path / "alone")
     (tmp_path / "out").mkdir()  # an empty folder may be there
-    exported = export_onnx(tmp_path / "alone", tmp_path / "out")
+    exported = export_graph(tmp_path / "alone", tmp_path / "out")
     assert [agreement.rows for agreement in exported.agreements] == [1, 5, 1, 5, 1, 5]
     assert exported.figures == []
     assert (tmp_path / "out" / "model.onnx").is_file()

@@ -321,6 +321,8 @@ def test_metrics_are_what_prometheus_reads(client: httpx.Client) -> None:
         ("/v1/embeddings", b'{"input": [[1, 2]]}', 422, "validation", "body.input"),
         ("/v1/embeddings", b'{"input": "a", "dimensions": 8}', 422, "validation", "dimensions"),
         ("/embed", json.dumps({"inputs": ["a"] * 257}).encode(), 413, "too_large", "inputs"),
+        ("/predict", json.dumps({"inputs": ["a", "ä" * 100_001]}).encode(), 413, "too_large", "inputs.1"),
+        ("/v1/embeddings", json.dumps({"input": "a " * 950_000}).encode(), 413, "too_large", "input.0"),
         ("/nowhere", b"{}", 404, "not_found", "path"),
         ("/health", b"{}", 405, "method_not_allowed", "path"),
     ],
@@ -337,6 +339,11 @@ def test_half_a_surrogate_pair_is_read_as_the_replacement_character(client: http
     content = b'{"inputs": ["\\ud800", "\\ufffd"]}'
     answer = client.post("/embed", content=content, headers={"Content-Type": "application/json"})
     assert answer.json()[0] == pytest.approx(answer.json()[1], abs=1e-6)
+
+
+def test_the_longest_text_is_truncated_as_in_the_python_interface(client: httpx.Client, model: MultiTaskModel) -> None:
+    text = "battery, " * 11_111
+    assert_equal([client.post("/predict", json={"inputs": text}).json()], as_objects(model, [text]))
 
 
 def test_a_misspelt_task_is_answered_with_a_suggestion(client: httpx.Client) -> None:
