@@ -342,9 +342,7 @@ def _launcher_problems(settings: DictConfig) -> Iterator[Problem]:
         yield Problem("hydra/launcher", f"{name}, and there is no program sbatch", expected, repair)
     for key in ("nodes", "tasks_per_node") if name.startswith("submitit_") else ():
         if (number := settings.launcher.get(key)) != 1:
-            repair = (
-                "trainer.devices=N trains in N processes of a node; several nodes: torchrun or srun, in docs/speed.md"
-            )
+            repair = "trainer.devices=N trains in N processes of a node; for several nodes see docs/speed.md"
             yield Problem(f"hydra.launcher.{key}", str(number), "1: every task would train a model", repair)
 
 

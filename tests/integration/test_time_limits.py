@@ -46,10 +46,10 @@ def end_each_once_it_trains(process: subprocess.Popen[str], folder: Path) -> Non
         assert process.poll() is None, "it ended before all jobs were interrupted"
         assert time.monotonic() < end
         for pid in processes_of_jobs(process.pid):
-            files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+            files = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
             for job in sorted(waiting):
                 log = folder / job / "train.log"
-                if str(log) in files and "epoch 1/" in log.read_text():
+                if log in files and "epoch 1/" in log.read_text():
                     os.kill(pid, signal.SIGUSR2)
                     waiting.discard(job)
         time.sleep(0.05)

@@ -487,7 +487,7 @@ def test_the_settings_of_jobs_of_slurm(sbatch: None) -> None:
     launcher = composed["hydra"]["launcher"]
     assert (launcher.partition, launcher.timeout_min, launcher.max_num_timeout) == ("gpu", 240, 5)
     assert (launcher.signal_delay_s, launcher.nodes, launcher.tasks_per_node) == (120, 1, 1)
-    repair = "trainer.devices=N trains in N processes of a node; several nodes: torchrun or srun, in docs/speed.md"
+    repair = "trainer.devices=N trains in N processes of a node; for several nodes see docs/speed.md"
     assert problems(*SLURM, "hydra.launcher.tasks_per_node=2") == [
         Problem("hydra.launcher.tasks_per_node", "2", "1: every task would train a model", repair)
     ]
