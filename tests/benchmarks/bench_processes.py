@@ -61,7 +61,7 @@ def _hidden(options: argparse.Namespace) -> Figure:
     values = json.loads(next(line for line in done.output.splitlines() if line.startswith("{")))
     step, compute, averages = (values[name] for name in ("step", "compute", "averages"))
     return Figure(
-        what=f"{options.processes} processes ({options.backbone}): share of communication hidden behind the backward pass",
+        what=f"{options.processes} processes ({options.backbone}): share of communication behind the backward",
         measured=f"{step:.3f} s; alone: compute {compute:.3f} s, averages of {values['bytes'] / 2**20:.0f} MiB "
         f"{averages:.3f} s",
         ratio=1 - (step - compute) / averages,

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.plan_scale``: throughput and cost of 1 to 64 devices, from what one device was measured at.
+"""Print throughput and cost of 1 to 64 devices, computed from what one device was measured at.
 
 With `n` devices, `b` rows of each in a step, `r` rows/s of one device, `G` bytes of gradients, a bandwidth `W` and a
 latency `L` of the slowest link, and a share `h` of the communication that is hidden behind the backward pass:
