@@ -127,7 +127,8 @@ def _of_hydra(error: Exception) -> Exception:
 
 def _of_launcher(error: RuntimeError) -> TrainingError:
     """Return the error to show where a job was lost by a launcher: killed, or ended by a signal."""
-    found = f"a job has ended without a result: {str(error).strip().partition(chr(10))[0]}"
+    reason = str(error).strip().partition("\n")[0]
+    found = f"a job has ended without a result: {reason}"
     repair = "see its log; jobs that still run go on, and then the same command continues a study (study.name=…)"
     return TrainingError(Problem("hydra/launcher", found, "jobs that run until their end", repair))
 

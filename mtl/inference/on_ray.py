@@ -50,16 +50,15 @@ def in_ray(
         processes: The number of actors; None for one per GPU, or one per machine without GPUs.
 
     Raises:
-        ConfigError: The cluster lacks the device.
+        ConfigError: There is no such cluster, or it lacks the device.
         MtlError: As in `MultiTaskModel.predict`. What is finished stays so.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no request to the outside
     import ray
     import ray.data
 
     started_here = not ray.is_initialized()
-    if started_here:  # of RAY_ADDRESS, or the one that runs on this machine, or a new one of this process
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if started_here:
+        _connect()
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -76,6 +75,18 @@ def in_ray(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _connect() -> None:
+    """Connect to the cluster of ``RAY_ADDRESS``, or that of ``ray start`` on this machine, or start one here."""
+    import ray
+
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        found = f"ray, and {' '.join(str(error).split())}"
+        repair = "check RAY_ADDRESS; without it a cluster is started on this machine"
+        raise ConfigError(Problem("engine", found, "a Ray cluster that answers", repair)) from None
 
 
 def _actors(
