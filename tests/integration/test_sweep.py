@@ -131,7 +131,7 @@ def test_a_job_that_is_started_again_in_its_folder_resumes(tmp_path: Path, monke
             run("mtl.train", *arguments, "hydra.sweep.dir=broken")
     again = run("mtl.train", *arguments, "hydra.sweep.dir=broken")
     assert again.code == 0, again.err
-    assert again.out.count("resuming broken/0 after step") == 1
+    assert again.out.count("broken/0 after step") == 1
     for job in ("0", "1"):
         files = [tmp_path / folder / job / "model" / "model.safetensors" for folder in ("broken", "unbroken")]
         assert files[0].read_bytes() == files[1].read_bytes()
