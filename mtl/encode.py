@@ -32,6 +32,7 @@ usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
   output=FOLDER/      for every file of the input such a file, or several; the same command goes on where it was stopped
   rows=65536          the most rows of an output in a folder
   processes=1         processes that work on a folder, on a GPU each if there are several
+  engine=ray          on a Ray cluster; processes= is the number of models then (default: one per GPU or machine)
   shard=3/16          the third of 16 jobs that work on a folder, each on a part of its own
   precision=fp32      fp32, bf16, or auto: bf16 where the hardware computes it natively
   prompt_name=NAME    the model's prompt that is put before each sentence (default: the one that the model names)
@@ -51,6 +52,7 @@ class Options:
     rows: Count | None = None
     processes: Count | None = None
     shard: Name | None = None
+    engine: Literal["processes", "ray"] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     if goes_to_folder(options.input, options.output):
         print(printable(_encode_folder(options)))
         return
-    check_unused(rows=options.rows, processes=options.processes, shard=options.shard)
+    check_unused(rows=options.rows, processes=options.processes, shard=options.shard, engine=options.engine)
     check_encoder(options.model)  # report a wrong name before importing torch, which takes seconds
 
     with cli.large_imports():
@@ -94,9 +96,11 @@ def _encode_folder(options: Options) -> str:
     with cli.large_imports():
         from mtl.inference.bulk import load_encoder
         from mtl.inference.models import encoder_checksum, settled_precision
+        from mtl.inference.on_ray import engine
         from mtl.inference.workers import complete
 
     errors: list[MtlError] = []
+    make = collected(errors, engine, options.engine)
     precision = collected(errors, settled_precision, options.precision, options.device) or "fp32"
     settings = Settings(
         "encode",
@@ -110,7 +114,7 @@ def _encode_folder(options: Options) -> str:
     )
     outputs, parts = planned(options.output, settings, options.shard, errors)
     load = partial(load_encoder, model=options.model, precision=precision, prompt_name=options.prompt_name)
-    return complete(parts, outputs, load, device=options.device, processes=options.processes or 1)
+    return complete(parts, outputs, load, device=options.device, processes=options.processes, make=make)
 
 
 def check_encoder(name: str) -> None:

@@ -42,6 +42,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   format=parquet      parquet, csv or jsonl: of the outputs in a folder
   rows=65536          the most rows of an output in a folder
   processes=1         processes that work on a folder, on a GPU each if there are several
+  engine=ray          on a Ray cluster; processes= is the number of models then (default: one per GPU or machine)
   shard=3/16          the third of 16 jobs that work on a folder, each on a part of its own
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   prompt_name=NAME    the model's prompt that is put before each sentence (default: that of training, if any)
@@ -71,6 +72,7 @@ class Options:
     rows: Count | None = None
     processes: Count | None = None
     shard: Name | None = None
+    engine: Literal["processes", "ray"] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     prompt_name: Name | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
@@ -87,7 +89,13 @@ def main(arguments: Sequence[str]) -> None:
     if goes_to_folder(options.input, options.output):
         print(printable(_predict_folder(options)))
         return
-    check_unused(format=options.format, rows=options.rows, processes=options.processes, shard=options.shard)
+    check_unused(
+        format=options.format,
+        rows=options.rows,
+        processes=options.processes,
+        shard=options.shard,
+        engine=options.engine,
+    )
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
     with cli.large_imports():
@@ -116,9 +124,11 @@ def _predict_folder(options: Options) -> str:
     with cli.large_imports():
         from mtl.inference.bulk import load_predictor
         from mtl.inference.models import saved_model_checksum, settled_precision
+        from mtl.inference.on_ray import engine
         from mtl.inference.workers import complete
 
     errors: list[MtlError] = []
+    make = collected(errors, engine, options.engine)
     precision = collected(errors, settled_precision, options.precision, options.device) or "fp32"
     settings = Settings(
         "predict",
@@ -136,7 +146,7 @@ def _predict_folder(options: Options) -> str:
     )
     outputs, parts = planned(options.output, settings, options.shard, errors)
     load = partial(load_predictor, model=options.model, tasks=settings.tasks, options=_how(options, precision))
-    return complete(parts, outputs, load, device=options.device, processes=options.processes or 1)
+    return complete(parts, outputs, load, device=options.device, processes=options.processes, make=make)
 
 
 def _how(options: Options, precision: Precision) -> PredictOptions:

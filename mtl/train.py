@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mtl.base import cli
-from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, listed, printable
+from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, TrainingError, listed, printable
 from mtl.base.files import CONF
 from mtl.base.run_folder import (
     CHECKPOINTS,
@@ -42,7 +42,7 @@ from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
 from mtl.evaluation.run_metrics import validation_score
 from mtl.training import interface, ranks
-from mtl.training.jobs import JobRecord, score_in
+from mtl.training.jobs import JobRecord, score_in, was_interrupted
 from mtl.training.ranks import Group
 from mtl.training.study import Study, plan_study
 from mtl.training.sweep import end_of_sweep, job_row, jobs_in
@@ -101,6 +101,10 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
     except (HydraException, ValueError) as error:
         if not jobs or not all(row.error for row in jobs):  # otherwise a sweeper had no score to optimize
             raise _of_hydra(error) from None
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("submitit.", "joblib.")):
+            raise
+        raise _of_launcher(error) from None
     except KeyboardInterrupt:
         if study is not None:
             print("the same command continues the study", file=sys.stderr)
@@ -120,6 +124,14 @@ def _of_hydra(error: Exception) -> Exception:
         message = " ".join(str(error).split())
         return ConfigError(Problem("configuration", message, "what Hydra can run"))
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
+
+
+def _of_launcher(error: RuntimeError) -> TrainingError:
+    """Return the error to show where a job was lost by a launcher: killed, or ended by a signal."""
+    reason = str(error).strip().partition("\n")[0]
+    found = f"a job has ended without a result: {reason}"
+    repair = "see its log; jobs that still run go on, and then the same command continues a study (study.name=…)"
+    return TrainingError(Problem("hydra/launcher", found, "jobs that run until their end", repair))
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str], group: Group | None) -> JobRow:
@@ -194,7 +206,8 @@ def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bo
         from mtl.training.run import train
 
     if study is None:
-        train(config, folder, choices, brief=brief, group=group)
+        requeued = brief and was_interrupted(folder, config)  # a launcher starts the job of a sweep again
+        train(config, folder, choices, resume=requeued, brief=brief, group=group)
         return score_in(folder)
 
     def work(resume: bool) -> None:

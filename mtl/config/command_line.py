@@ -6,6 +6,7 @@ collects the problems in its result; wrong flags, which leave nothing to compose
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,7 @@ def _check(parsed: _Parsed, composed: _Composed) -> tuple[list[Config], list[Pro
     problems = [*parsed.problems]
     if composed.settings is not None:
         problems += [*_run_folder_problems(composed.settings, parsed.folder_kind), *composed.problems]
-        problems += _sweeper_problems(composed, parsed)
+        problems += [*_sweeper_problems(composed, parsed), *_launcher_problems(composed.settings)]
         if len(parsed.source.folders) > 1:
             problems += code_problems(composed.settings)
     configs: list[Config] = []
@@ -330,6 +331,19 @@ def _sweeper_problems(composed: _Composed, parsed: _Parsed) -> Iterator[Problem]
         found = f"optuna, whose plugin needs optuna 2, and {installed} is installed"
         repair = "python -m mtl.tune uses this version: docs/tune.md; or pip install 'optuna<3' in another environment"
         yield Problem("hydra/sweeper", found, "basic, or a sweeper that works here", repair)
+
+
+def _launcher_problems(settings: DictConfig) -> Iterator[Problem]:
+    """Yield what the chosen launcher cannot do here."""
+    name = str(settings.runtime.choices["hydra/launcher"])
+    if name == "submitit_slurm" and shutil.which("sbatch") is None:
+        expected = "a machine from which jobs of SLURM are submitted"
+        repair = "hydra/launcher=submitit_local or joblib runs the jobs on this machine"
+        yield Problem("hydra/launcher", f"{name}, and there is no program sbatch", expected, repair)
+    for key in ("nodes", "tasks_per_node") if name.startswith("submitit_") else ():
+        if (number := settings.launcher.get(key)) != 1:
+            repair = "trainer.devices=N trains in N processes of a node; for several nodes see docs/speed.md"
+            yield Problem(f"hydra.launcher.{key}", str(number), "1: every task would train a model", repair)
 
 
 def _run_folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:

@@ -1,4 +1,7 @@
-"""Make the parts of an output folder: in this process, or in several of this machine, each with a model of its own."""
+"""Make the parts of an output folder: in this process, or in several of this machine, each with a model of its own.
+
+Those of a Ray cluster are in `mtl.inference.on_ray`, which imports this module.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,20 @@ Write = Callable[[Sequence[str], Path], object]
 """Writes the results of texts to a file, whole or not at all."""
 Load = Callable[[str | None, int], Write]
 """Loads a model on a device, to run in that many threads on a CPU; it is pickled for other processes."""
+Make = Callable[[Sequence[Part], Outputs, Load, str | None, int | None], Iterator[Part]]
+"""Makes parts, at least one, on a device, in that many processes."""
 _TITLES: Final = {"predict": "predicting", "encode": "encoding"}
 
 
-def complete(parts: Sequence[Part], outputs: Outputs, load: Load, *, device: str | None, processes: int) -> str:
+def complete(
+    parts: Sequence[Part],
+    outputs: Outputs,
+    load: Load,
+    *,
+    device: str | None,
+    processes: int | None,
+    make: Make | None = None,
+) -> str:
     """Make the parts that are not finished, and return a line for the user.
 
     Args:
@@ -34,29 +47,24 @@ def complete(parts: Sequence[Part], outputs: Outputs, load: Load, *, device: str
         outputs: The output folder.
         load: Loads the model; not called if all parts are finished.
         device: As in `MultiTaskModel.from_pretrained`; without an index several GPUs are shared out.
-        processes: How many processes to make them in.
+        processes: How many processes to make them in; None for the default of ``make``.
+        make: `in_processes`, the default, or `mtl.inference.on_ray.in_ray`.
 
     Raises:
         MtlError: As in `MultiTaskModel.predict`, or a process has died. What is finished stays so.
     """
-    import torch
-
     from mtl.activations.encoding import tracked
 
     left = [part for part in parts if not outputs.has(part)]
-    count = min(processes, len(left))
-    gpus = torch.cuda.device_count() if device in (None, "cuda") else 0
-    devices = [f"cuda:{at % gpus}" if gpus > 1 and count > 1 else device for at in range(count)]
-    threads = max(1, torch.get_num_threads() // max(1, count))
-    make = _in_processes if count > 1 else _here
-    for _ in tracked(make(left, outputs, load, devices, threads), _TITLES[outputs.settings.command], len(left)):
+    making = (make or in_processes)(left, outputs, load, device, processes) if left else ()
+    for _ in tracked(making, _TITLES[outputs.settings.command], len(left)):
         pass
     rows, files = sum(part.stop - part.start for part in parts), len({part.source for part in parts})
     before = f", {len(parts) - len(left):,} of them finished before" if len(left) < len(parts) else ""
     return f"{rows:,} sentences of {files:,} files -> {outputs.folder} ({len(parts):,} outputs{before})"
 
 
-class _Maker:
+class Maker:
     """Makes parts with a loaded model."""
 
     def __init__(self, outputs: Outputs, write: Write) -> None:
@@ -82,17 +90,25 @@ class _Maker:
         return part
 
 
-def _here(
-    parts: Sequence[Part], outputs: Outputs, load: Load, devices: Sequence[str | None], threads: int
+def in_processes(
+    parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, processes: int | None
 ) -> Iterator[Part]:
-    for device in devices:  # one, or none if there is nothing to do
-        yield from map(_Maker(outputs, load(device, threads)).make, parts)
+    """Yield the parts as they are finished by processes of this machine, by default by this one alone."""
+    import torch
+
+    count = min(processes or 1, len(parts))
+    if count == 1:
+        yield from map(Maker(outputs, load(device, torch.get_num_threads())).make, parts)
+        return
+    gpus = torch.cuda.device_count() if device in (None, "cuda") else 0
+    devices = [f"cuda:{at % gpus}" if gpus > 1 else device for at in range(count)]
+    yield from _shared_out(parts, outputs, load, devices, max(1, torch.get_num_threads() // count))
 
 
-def _in_processes(
+def _shared_out(
     parts: Sequence[Part], outputs: Outputs, load: Load, devices: Sequence[str | None], threads: int
 ) -> Iterator[Part]:
-    """Yield the parts as they are finished; a process that has finished one gets the next."""
+    """Start a process for each device; one that has finished a part gets the next."""
     context, waiting = multiprocessing.get_context("spawn"), iter(parts)
     workers = dict[Connection, SpawnProcess]()
     try:
@@ -142,7 +158,7 @@ def _work(connection: Connection, outputs: Outputs, load: Load, device: str | No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process, too, which ends this one:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # unwound, so that no temporary file is left
     try:
-        maker = _Maker(outputs, load(device, threads))
+        maker = Maker(outputs, load(device, threads))
         connection.send(None)
         while (part := connection.recv()) is not None:
             connection.send(maker.make(part))

@@ -165,7 +165,7 @@ def train(
 
     Raises:
         MtlError: Configuration, data, weights or the disk: all problems at once, in the words of the command.
-        Terminated: SIGTERM was received; the message has the command to resume with.
+        Terminated: SIGTERM, SIGUSR1 or SIGUSR2 was received; the message has the command to resume with.
     """
     if is_launched(os.environ):
         repair = "torchrun … -m mtl.train …, or start this program alone, with trainer={'devices': 2}"

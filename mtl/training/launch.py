@@ -26,6 +26,7 @@ import mtl
 from mtl.base import cli
 from mtl.base.errors import MtlError, Problem, Terminated, TrainingError
 from mtl.training.ranks import ON_THIS_MACHINE, QUIET
+from mtl.training.stopping import SIGNALS
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import RunProcsResult
@@ -52,7 +53,7 @@ def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
 
     Raises:
         MtlError: What the first process that failed has reported.
-        Terminated: This process, or all others, received SIGTERM.
+        Terminated: This process, or all others, received a signal to end.
         KeyboardInterrupt: This process was interrupted.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
@@ -116,11 +117,11 @@ def write_error(error: MtlError, file: Path) -> None:
 def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> BaseException:
     """Return the error of the process that failed first: the others have lost it, or were ended because of it."""
     failures = sorted(result.failures.values(), key=lambda failure: (failure.timestamp, failure.local_rank))
-    consequences = (LOST, cli.TERMINATED, -signal.SIGTERM)
+    consequences = (LOST, cli.TERMINATED, *(-number for number in SIGNALS))
     causes = [failure for failure in failures if failure.exitcode not in consequences]
     first = next(iter([*causes, *(failure for failure in failures if failure.exitcode == LOST)]), None)
     if first is None:
-        return Terminated(f"ended by SIGTERM; {_resume(folder)}")
+        return Terminated(f"ended by a signal; {_resume(folder)}")
     if (file := error_file(meeting, first.local_rank)).is_file():
         values = json.loads(file.read_text(encoding="utf-8"))
         return _KINDS[values["kind"]]([Problem(*texts) for texts in values["problems"]])

@@ -49,7 +49,7 @@ _SHARE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """When resume points are written, besides the last step of training and SIGTERM.
+    """When resume points are written, besides the last step of training and a signal to end.
 
     Attributes:
         epochs: Whether to write one at the end of each epoch.
@@ -71,7 +71,7 @@ class ResumePoints(Checkpoint):
 
     Args:
         folder: The folder of the checkpoints.
-        rhythm: When to write; None: only on SIGTERM.
+        rhythm: When to write; None: only on a signal to end.
         stop: Whether the process is to end.
         inputs: What the run depends on, as plain values; saved in every point.
         activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
@@ -97,7 +97,7 @@ class ResumePoints(Checkpoint):
         self._cost = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handle SIGTERM again instead of Lightning, which would stop only after a validation; start the clock."""
+        """Handle signals again instead of Lightning, which would stop only after a validation; start the clock."""
         self._stop.listen()
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
@@ -127,7 +127,7 @@ class ResumePoints(Checkpoint):
             raise self._stop.terminated()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop within a validation on SIGTERM; it will be repeated from its start."""
+        """Stop within a validation on a signal to end; it will be repeated from its start."""
         waits = self._accumulating or trainer.sanity_checking or _is_trial(trainer)
         if waits or not self._any_rank(trainer, self._stop.requested):
             return

@@ -59,7 +59,7 @@ def train(
     Raises:
         MtlError: Data, weights, flags or trackers cannot be used, and nothing was trained; the disk is full; a
             checkpoint to resume from is damaged, or belongs to other data, weights or settings; another process failed.
-        Terminated: SIGTERM was received.
+        Terminated: A signal to end was received, see `mtl.training.stopping`.
         StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
     _silence_lightning()

@@ -1,30 +1,42 @@
-"""SIGTERM, by which clusters and containers end a process: training stops where it can be resumed."""
+"""The signals by which clusters and containers end a process: training stops where it can be resumed.
+
+SIGTERM comes before a container or a preempted job is killed. SIGUSR1 and SIGUSR2 come before a time limit, where a job
+asks for that: ``sbatch --signal=USR1@90``; submitit sends SIGUSR2. Lightning would answer SIGUSR1 under SLURM with a
+checkpoint in the middle of a step and a requeue of its own, but leaves a signal alone that has a handler.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
-from mtl.base.errors import Terminated
+from mtl.base.errors import Problem, Terminated, TrainingError
+
+SIGNALS: Final = tuple(
+    signal.Signals(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+"""The signals that end a training; Windows has the first one only."""
 
 
 class Stop:
     """Whether this process is to end.
 
-    Outside `deferred` a SIGTERM raises `Terminated` at once; inside, the first one sets `requested` and the second one
+    Outside `deferred` a signal raises `Terminated` at once; inside, the first one sets `requested` and the second one
     raises.
 
     Attributes:
-        requested: Whether a SIGTERM is pending.
+        requested: Whether a signal is pending.
+        received: The last signal; SIGTERM if only another process has received one.
     """
 
     def __init__(self, advice: str) -> None:
         self.advice = advice
         self.requested = False
+        self.received = signal.SIGTERM
         self._deferred = False
 
     @contextmanager
@@ -40,15 +52,17 @@ class Stop:
 
     def terminated(self) -> Terminated:
         """Return the exception that ends the process."""
-        return Terminated(f"ended by SIGTERM; {self.advice}")
+        return Terminated(f"ended by {self.received.name}; {self.advice}")
 
     def listen(self) -> None:
         """Install the handler, also over one that was set since; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handle)
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        self.received = signal.Signals(number)
         if self._deferred and not self.requested:
             self.requested = True
         else:
@@ -57,12 +71,38 @@ class Stop:
 
 @contextmanager
 def stopping(advice: str) -> Iterator[Stop]:
-    """Handle SIGTERM inside the block."""
+    """Handle `SIGNALS` inside the block.
+
+    A signal that has ended the block goes on to the handler that was there before, such as that of a launcher, which
+    puts the job back into its queue.
+
+    Args:
+        advice: How to resume.
+
+    Raises:
+        Terminated: A signal was received.
+        TrainingError: The launcher does not put the job back into its queue.
+    """
     stop = Stop(advice)
-    before: Callable[..., Any] | int | None = signal.getsignal(signal.SIGTERM)
+    before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     stop.listen()
     try:
         yield stop
+    except Terminated:
+        _restore(before)
+        if callable(handler := before[stop.received]):
+            try:
+                handler(stop.received, None)
+            except Exception as error:  # noqa: BLE001 - any launcher's
+                found = f"the job was ended by {stop.received.name}, and {' '.join(str(error).split())}"
+                raise TrainingError(Problem("launcher", found, "enough time for the job", advice)) from None
+        raise
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGTERM, before)
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            if handler is not None:  # one that was not installed from Python
+                signal.signal(number, handler)

@@ -166,7 +166,7 @@ def _done(folder: Path) -> bool:
 
 
 def _checksum(command: CommandLine, config: Config) -> str:
-    shared = sorted(word for word in command.fixed if not word.startswith("hydra."))
+    shared = sorted(word for word in command.fixed if not word.lstrip("+").startswith(("hydra.", "hydra/")))
     return digest([*shared, *data_checksums(config), mtl.__version__])[:6]
 
 

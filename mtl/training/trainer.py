@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -227,6 +228,8 @@ def make_trainer(
     if plan.place.world_size > 1:
         flags |= {"strategy": SharedRows(), "num_nodes": plan.place.world_size}  # a process knows its own device alone
         flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
+    else:  # in a job of SLURM, too: `mtl.training.ranks` has found a single process
+        flags["plugins"].append(LightningEnvironment())
     try:
         return pl.Trainer(**flags)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:

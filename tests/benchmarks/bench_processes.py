@@ -1,8 +1,9 @@
-"""Training in several processes of the CPU against one process, and against another checkout of this program."""
+"""Training in several processes of the CPU: against one process and another checkout, and what they tell each other."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
         for name in list(variants) if at % 2 == 0 else list(variants)[::-1]:
             seconds[name].append(_train_seconds(*variants[name], 32 * number, options))
     timings = Timings(seconds)
-    return [
+    comparisons = [
         Figure(
             what=f"training in {ours} ({options.backbone}): times the speed of {base}",
             measured=f"{timings.median(ours):.1f} s against {timings.median(base):.1f} s",
@@ -49,6 +50,23 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
         )
         for base in list(variants)[1:]
     ]
+    return [*comparisons, _hidden(options)]
+
+
+def _hidden(options: argparse.Namespace) -> Figure:
+    """Return how much of the communication of a step is hidden behind the backward pass."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
+    worker = ["-m", "tests.benchmarks.communication", f"--backbone={options.backbone}"]
+    done = processes.python([*launcher, *worker], {"OMP_NUM_THREADS": "1"})
+    values = json.loads(next(line for line in done.output.splitlines() if line.startswith("{")))
+    step, compute, averages = (values[name] for name in ("step", "compute", "averages"))
+    return Figure(
+        what=f"{options.processes} processes ({options.backbone}): share of communication behind the backward",
+        measured=f"{step:.3f} s; alone: compute {compute:.3f} s, averages of {values['bytes'] / 2**20:.0f} MiB "
+        f"{averages:.3f} s",
+        ratio=1 - (step - compute) / averages,
+        details=values,
+    )
 
 
 def _train_seconds(checkout: Path, number: int, rows: int, options: argparse.Namespace) -> float:

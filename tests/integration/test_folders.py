@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_a_killed_command_continues_where_it_was(tmp_path: Path) -> None:
     assert single.code == 0, single.err
     whole = np.load(tmp_path / "single.npy")
     assert np.concatenate([np.load(file) for file in files]) == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_ray_gives_the_same_rows(untrained_run: Path, source: Path, tmp_path: Path) -> None:
+    for command, model in (("mtl.predict", str(untrained_run)), ("mtl.encode", "tiny")):
+        arguments = [f"model={model}", "device=cpu", "precision=fp32", f"input={source}", "rows=8"]
+        done = call(command, *arguments, f"output={tmp_path / command}", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        on_ray = call(command, *arguments, "engine=ray", f"output={command}-ray", folder=tmp_path)
+        assert on_ray.returncode == 0, on_ray.stderr
+        assert on_ray.stdout == f"40 sentences of 3 files -> {command}-ray (6 outputs)\n"
+        assert "Traceback" not in on_ray.stderr
+        assert outputs(tmp_path / f"{command}-ray") == outputs(tmp_path / command)
 
 
 def test_another_model_in_the_same_folder_is_refused(source: Path, tmp_path: Path, tiny_folder: Path) -> None:

@@ -148,7 +148,7 @@ def test_ctrl_c_ends_all_processes(endless: tuple[subprocess.Popen[str], int]) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_a_signal_ends_the_training_although_a_process_is_suspended(
     tmp_path: Path, steps: int, number: signal.Signals, code: int
 ) -> None:

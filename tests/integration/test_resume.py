@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ import torch
 import yaml
 
 import mtl.train as command
-from mtl.base.errors import ConfigError, DiskError, ModelError, Terminated
+from mtl.base.errors import ConfigError, DiskError, ModelError, Problem, Terminated, TrainingError
 from mtl.training import checkpoints, resume_points
 from mtl.training.reevaluate import read_config
 from mtl.training.run import train
+from mtl.training.stopping import SIGNALS
 from tests.support.resuming import COMMON, SCENARIOS, differences
 from tests.support.runs import Probe, config, data, probed
 
@@ -138,15 +140,20 @@ def test_without_its_random_state_a_resumed_run_is_another(
     assert "model/model.safetensors" in differences(run, tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize("during_validation", [False, True])
-def test_sigterm_saves_first(during_validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "during_validation"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGUSR1, False), (signal.SIGUSR2, True)],
+)
+def test_a_signal_to_end_saves_first(
+    number: signal.Signals, during_validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = [*overrides(tmp_path / "data", "gradual"), "callbacks.save_every_steps=null"]
     run = tmp_path / "run"
 
     def terminate(module: MultiTaskModule, _: Batch) -> None:
         if module.global_step == 7 and not sent:
             sent.append(True)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     sent: list[bool] = []
     with monkeypatch.context() as patch:
@@ -155,14 +162,73 @@ def test_sigterm_saves_first(during_validation: bool, tmp_path: Path, monkeypatc
             probe.on_validation_batch_start = lambda _, module, batch, *rest: terminate(module, batch)  # type: ignore[method-assign]
         with pytest.raises(Terminated) as caught:
             train(config(*chosen), run)
-    assert str(caught.value) == f"ended by SIGTERM; to resume: python -m mtl.train resume={run}"
+    assert str(caught.value) == f"ended by {number.name}; to resume: python -m mtl.train resume={run}"
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7 + (
         not during_validation
     )
     train(config(*chosen), run, resume=True)
     train(config(*chosen), tmp_path / "unbroken")
     assert differences(run, tmp_path / "unbroken") == []
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert {signal.getsignal(each) for each in SIGNALS} == {signal.SIG_DFL}
+
+
+def test_a_job_of_slurm_is_not_put_back_into_its_queue_by_lightning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the variables that sbatch sets, and a scontrol that would be called: there is no SLURM here."""
+    called, scontrol = tmp_path / "called", tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\ntouch {called}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+    def end(module: MultiTaskModule, _: Batch) -> None:
+        if module.global_step == 3:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    chosen, run = overrides(tmp_path / "data", "none"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        probed(patch, Probe(before_batch=end))
+        with pytest.raises(Terminated, match=r"ended by SIGUSR1; to resume"):
+            train(config(*chosen), run)
+    assert not called.exists()
+    assert not list(run.rglob("hpc*"))
+    train(config(*chosen), run, resume=True)
+    monkeypatch.undo()
+    train(config(*chosen), tmp_path / "unbroken")
+    assert differences(run, tmp_path / "unbroken") == []
+
+
+@pytest.mark.parametrize("requeued", [True, False])
+def test_the_handler_of_a_launcher_is_called_once_the_checkpoint_is_written(
+    requeued: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = tmp_path / "run", list[str]()
+
+    def requeue(number: int, frame: object) -> None:
+        seen.append(*(path.name for path in run.rglob("last.ckpt")))
+        if not requeued:
+            raise RuntimeError("Job not requeued because: timed-out too many times.")
+        sys.exit(144)
+
+    def end(module: MultiTaskModule, _: Batch) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        probed(monkeypatch, Probe(before_batch=end))
+        with pytest.raises(SystemExit if requeued else TrainingError) as caught:
+            train(config(*overrides(tmp_path / "data", "none")), run)
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert seen == ["last.ckpt"]
+    if isinstance(caught.value, TrainingError):
+        found = "the job was ended by SIGUSR2, and Job not requeued because: timed-out too many times."
+        advice = f"to resume: python -m mtl.train resume={run}"
+        assert caught.value.problems == (Problem("launcher", found, "enough time for the job", advice),)
 
 
 def flip(path: Path, at: int = -500) -> None:

@@ -151,6 +151,15 @@ def test_a_job_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path) -> No
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_the_launcher_does_not_tell_studies_apart(tmp_path: Path) -> None:
+    chosen = ["scenario=all_frozen", "seed=1"]
+    assert study(tmp_path, *chosen).code == 0
+    again = study(tmp_path, *chosen, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "+hydra.launcher.timeout=null")
+    assert again.code == 0, again.err
+    assert "1 jobs, 1 of them done" in again.out
+    assert folder_of(tmp_path).is_dir()
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

@@ -9,11 +9,14 @@ import pytest
 import yaml
 
 from mtl.evaluation.run_metrics import read_metrics
-from tests.support.commands import ROOT, call
-from tests.support.runs import data
+from tests.support.commands import ROOT, call, run
+from tests.support.runs import Probe, data, probed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mtl.data.batch import Batch
+    from mtl.training.module import MultiTaskModule
 
 DEBUG = ["backbone=tiny", "trainer=debug", "logger=none"]
 
@@ -109,6 +112,33 @@ def test_a_job_returns_its_validation_score_to_any_sweeper(tmp_path: Path) -> No
     assert "scores [None, None]\n" in failed.stdout
     assert "Traceback" not in failed.stdout + failed.stderr
     assert "2 jobs of the sweep failed: job 0 (seed=1), job 1 (seed=2)" in failed.stdout
+
+
+def test_a_job_that_is_started_again_in_its_folder_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ["backbone=tiny", "trainer=cpu", "trainer.max_epochs=3", "logger=none", "retention.path=null"]
+    quick += ["evaluation.figures=false", "evaluation.error_analysis=false"]
+    arguments = ["-m", "seed=1,2", *data(tmp_path), *quick]
+    assert run("mtl.train", *arguments, "hydra.sweep.dir=unbroken").code == 0
+
+    def kill(module: MultiTaskModule, _: Batch) -> None:
+        if module.current_epoch == 1:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        probed(patch, Probe(after_batch=kill))
+        with pytest.raises(Killed):
+            run("mtl.train", *arguments, "hydra.sweep.dir=broken")
+    again = run("mtl.train", *arguments, "hydra.sweep.dir=broken")
+    assert again.code == 0, again.err
+    assert again.out.count("broken/0 after step") == 1
+    for job in ("0", "1"):
+        files = [tmp_path / folder / job / "model" / "model.safetensors" for folder in ("broken", "unbroken")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])

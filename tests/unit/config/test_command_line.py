@@ -470,6 +470,40 @@ def test_a_launcher_that_is_not_installed() -> None:
     )
 
 
+SLURM = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=240"]
+SLURM += ["hydra.launcher.max_num_timeout=5", "hydra.launcher.gpus_per_node=1", "seed=1,2", "backbone=tiny"]
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of that name: there is no SLURM here."""
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_the_settings_of_jobs_of_slurm(sbatch: None) -> None:
+    command = check_command_line(SLURM)
+    composed, _ = command.composed({"seed": "1"})
+    launcher = composed["hydra"]["launcher"]
+    assert (launcher.partition, launcher.timeout_min, launcher.max_num_timeout) == ("gpu", 240, 5)
+    assert (launcher.signal_delay_s, launcher.nodes, launcher.tasks_per_node) == (120, 1, 1)
+    repair = "trainer.devices=N trains in N processes of a node; for several nodes see docs/speed.md"
+    assert problems(*SLURM, "hydra.launcher.tasks_per_node=2") == [
+        Problem("hydra.launcher.tasks_per_node", "2", "1: every task would train a model", repair)
+    ]
+
+
+def test_jobs_of_slurm_are_submitted_where_sbatch_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = Problem(
+        "hydra/launcher",
+        "submitit_slurm, and there is no program sbatch",
+        "a machine from which jobs of SLURM are submitted",
+        "hydra/launcher=submitit_local or joblib runs the jobs on this machine",
+    )
+    assert problems(*SLURM) == [expected]
+
+
 def test_a_run_folder_with_a_variable_that_is_not_set() -> None:
     (problem,) = problems("hydra.run.dir=${oc.env:NOT_SET_ANYWHERE}", "backbone=tiny")
     assert problem.place == "hydra.run.dir"

@@ -20,9 +20,9 @@ SETTINGS = Settings(
 )
 
 
-def load(device: str | None, threads: int, *, fails_at: str = "", dies_at: str = "") -> Write:
+def load(device: str | None, threads: int, *, fails_at: str = "", dies_at: str = "", missing: bool = False) -> Write:
     """Return a "model" that writes the texts in capitals with its process."""
-    if device == "nowhere":
+    if device == "nowhere" or missing:
         raise ModelError(Problem("model", "none", "a model"))
 
     def write(texts: Sequence[str], path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Make the parts of an output folder on a Ray cluster: actors with a model each, to which Ray Data hands the parts.
+
+Actors read and write the files themselves, through `mtl.inference.workers.Maker`; what Ray moves is a number for each
+part. So the outputs are those of any other number of processes, and machines that come or go only change the time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from mtl.base.cli import of_system
+from mtl.base.errors import ConfigError, MtlError, Problem
+from mtl.inference.folders import Outputs, Part
+from mtl.inference.workers import Load, Make, Maker, in_processes
+
+_KINDS: Final[dict[str, type[MtlError]]] = {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
+
+
+def engine(name: str | None) -> Make:
+    """Return what makes parts: processes of this machine, or with the name ``ray`` a cluster.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    if name != "ray":
+        return in_processes
+    if find_spec("ray") is None:
+        expected = "processes of this machine, or ray with its package"
+        raise ConfigError(Problem("engine", "ray, which is not installed", expected, "pip install 'mtl[ray]'"))
+    return in_ray
+
+
+def in_ray(
+    parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, processes: int | None
+) -> Iterator[Part]:
+    """Yield the parts as they are finished.
+
+    Args:
+        parts: The parts to make.
+        outputs: The output folder, in a file system that all machines share.
+        load: Loads the model in an actor.
+        device: ``cpu`` or ``cuda``; None for the GPUs of the cluster, if it has any.
+        processes: The number of actors; None for one per GPU, or one per machine without GPUs.
+
+    Raises:
+        ConfigError: There is no such cluster, or it lacks the device.
+        MtlError: As in `MultiTaskModel.predict`. What is finished stays so.
+    """
+    import ray
+    import ray.data
+
+    started_here = not ray.is_initialized()
+    if started_here:
+        _connect()
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        count, resources = _actors(ray.cluster_resources(), len(ray.nodes()), device, processes, len(parts))
+        numbers = ray.data.from_items([{"part": at} for at in range(len(parts))], override_num_blocks=len(parts))
+        threads = max(1, int(resources["num_cpus"]))
+        arguments = (Path.cwd(), parts, outputs, load, "cuda" if "num_gpus" in resources else device, threads)
+        finished = numbers.map(_Actor, fn_constructor_args=arguments, concurrency=(1, count), **resources)
+        for row in finished.iter_rows():
+            if row["kind"]:
+                raise _KINDS[row["kind"]](Problem(**values) for values in json.loads(row["problems"]))
+            yield parts[row["part"]]
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _connect() -> None:
+    """Connect to the cluster of ``RAY_ADDRESS``, or that of ``ray start`` on this machine, or start one here."""
+    import ray
+
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        found = f"ray, and {' '.join(str(error).split())}"
+        repair = "check RAY_ADDRESS; without it a cluster is started on this machine"
+        raise ConfigError(Problem("engine", found, "a Ray cluster that answers", repair)) from None
+
+
+def _actors(
+    cluster: dict[str, float], nodes: int, device: str | None, processes: int | None, parts: int
+) -> tuple[int, dict[str, float]]:
+    """Return the number of actors, and what each of them holds of the cluster.
+
+    Raises:
+        ConfigError: The cluster lacks the device.
+    """
+    gpus, cpus = int(cluster.get("GPU", 0)), cluster.get("CPU", 1)
+    if device == "mps" or (device == "cuda" and not gpus):
+        raise ConfigError(Problem("device", str(device), f"cpu; the Ray cluster has {gpus} GPUs"))
+    uses_gpus = gpus > 0 and device != "cpu"
+    count = min(processes or (gpus if uses_gpus else nodes), parts)
+    share = {"num_cpus": cpus / count if cpus < count else float(cpus // count)}
+    return count, share | ({"num_gpus": min(1.0, gpus / count)} if uses_gpus else {})
+
+
+class _Actor:
+    """Makes parts, and returns an error as values: of an exception that Ray passes on, only the text would be left."""
+
+    def __init__(
+        self, place: Path, parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, threads: int
+    ) -> None:
+        os.chdir(place)  # what relative paths are relative to
+        self._parts = parts
+        self._new = lambda: Maker(outputs, load(device, threads))
+        self._maker: Maker | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make a part."""
+        problems: list[dict[str, Any]] = []
+        kind = ""
+        try:
+            self._maker = self._maker or self._new()
+            self._maker.make(self._parts[row["part"]])
+        except (MtlError, OSError) as error:
+            told = of_system(error) if isinstance(error, OSError) else error
+            kind, problems = type(told).__name__, [asdict(problem) for problem in told.problems]
+        return {"part": row["part"], "kind": kind, "problems": json.dumps(problems)}
