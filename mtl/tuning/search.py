@@ -283,7 +283,7 @@ class Search:
         ended, best = len(self.ended()), self.ranked
         values = ", ".join(f"{name}={shown(trial.params[key])}" for key, name in short_names(trial.params).items())
         if trial.state == TrialState.COMPLETE:
-            result = f"{trial.values[0]:.4f} ({duration(trial.user_attrs['seconds'])})"
+            result = f"{trial.values[0]:.4f} ({duration(trial.user_attrs['seconds'])} with an empty cache)"
         elif trial.state == TrialState.PRUNED:
             result = "stopped early"
         else:
