@@ -184,7 +184,8 @@ def trials_table(search: Search, front: Sequence[FrozenTrial], most: int | None 
         "Trials",
         ["trial", "validation", "time", *names.values()],
         rows,
-        f"validation: macro-F1, mean of the tasks, seed {search.base.seed}; time: with an empty cache. {', '.join(counts)}.",
+        f"validation: macro-F1, mean of the tasks, seed {search.base.seed}; time: with an empty cache. "
+        f"{', '.join(counts)}.",
         styles={at: "best" for at, trial in enumerate(trials[:most]) if trial.number in best},
     )
 
