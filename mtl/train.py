@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         _run(arguments, None)
         return
     group = ranks.join(arguments)
-    if group.place.rank:
+    if group.process.rank:
         with cli.large_imports():
             from mtl.training.run import follow_jobs
 
@@ -93,10 +93,10 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
     logging.raiseExceptions = False  # otherwise a traceback for each log line on a full disk
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
-    place = command.folder if study is None else study.folder
+    folder = command.folder if study is None else study.folder
     try:
         # before Hydra writes into it: a second run there must not change the first one
-        with nullcontext() if place is None else in_use(place), run_folders.making() as made:
+        with nullcontext() if folder is None else in_use(folder), run_folders.making() as made:
             run()
     except (HydraException, ValueError) as error:
         if not jobs or not all(row.error for row in jobs):  # otherwise a sweeper had no score to optimize
@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
             print("the same command continues the study", file=sys.stderr)
         raise
     if command.multirun and study is None and not jobs:  # a launcher ran them in other processes
-        jobs += jobs_in(place or Path(next(iter(made.values()))), command.swept)
+        jobs += jobs_in(folder or Path(next(iter(made.values()))), command.swept)
     failed = end_of_sweep(jobs) if study is None else study.end()
     if failed:
         what = "sweep" if study is None else "study"

@@ -272,7 +272,7 @@ class BadSteps:
 
     def _write(self, bad: BadStep) -> Path:
         path = self.plan.folder / FOLDER / f"step_{bad.step}.json"
-        if self.plan.place.rank:  # the first process writes the rows of all
+        if self.plan.process.rank:  # the first process writes the rows of all
             return path
         content = {
             "step": bad.step,

@@ -141,10 +141,10 @@ def _run_trainer(run: Prepared, training: Training) -> None:
                 path = run.point.path if run.point else None
                 if path is not None:
                     check_fits(path, training.trainer, module, data.sampler)
-                if plan.place.rank:  # the first process draws the dropout of a single process, each other one its own
-                    torch.manual_seed(plan.config.seed + plan.place.rank)
+                if plan.process.rank:  # the first process draws the dropout of a single process, each other one its own
+                    torch.manual_seed(plan.config.seed + plan.process.rank)
                 training.trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-            if plan.place.rank == 0:
+            if plan.process.rank == 0:
                 _load_best(training.trainer, module)
     except MisconfigurationException as error:  # a share of batches that is less than one
         raise refused(error) from None

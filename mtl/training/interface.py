@@ -184,15 +184,15 @@ def train(
     assert command.first is not None, "flags that only show something are refused"  # noqa: S101
     try:
         with run_folders.making():
-            place, choices = command.run()
-        with in_use(place), logging_into(place):
-            config = _with_files(command.first, sources, place)
+            folder, choices = command.run()
+        with in_use(folder), logging_into(folder):
+            config = _with_files(command.first, sources, folder)
             from mtl.training.run import train as run  # torch comes only now
 
-            run(config, place, choices)
+            run(config, folder, choices)
     except OSError as error:
         raise of_system(error) from error
-    return Run(place)
+    return Run(folder)
 
 
 def _with_files(config: Config, sources: TaskSources, folder: Path) -> Config:

@@ -21,7 +21,7 @@ from mtl.training.freezing import FreezePlan
 from mtl.training.hardware import choose_device, choose_precision
 from mtl.training.inputs import Inputs
 from mtl.training.learning_rates import ParameterGroup
-from mtl.training.ranks import ALONE, Place
+from mtl.training.ranks import ALONE, Process
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class RunPlan:
         encoding: How sentences are encoded outside training.
         slots: For each task the row in each slot of a pass over its training rows, int64; see `mtl.data.splits`.
         combination: How the tasks' losses are combined.
-        place: The rank of this process.
+        process: This process.
     """
 
     config: Config
@@ -57,7 +57,7 @@ class RunPlan:
     encoding: Encoding
     slots: dict[str, NDArray[np.int64]]
     combination: Combination
-    place: Place = ALONE
+    process: Process = ALONE
 
     def trains(self, task: str) -> bool:
         """Whether anything that the task's predictions depend on is trained: its heads or the encoder."""
@@ -72,14 +72,14 @@ class RunPlan:
         }
 
 
-def make_plan(config: Config, folder: Path, inputs: Inputs, place: Place = ALONE) -> RunPlan:
+def make_plan(config: Config, folder: Path, inputs: Inputs, process: Process = ALONE) -> RunPlan:
     """Make the plan of a run: network, freeze plan, parameter groups, device, precision.
 
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """
     pl.seed_everything(config.seed, verbose=False)
-    device = choose_device(config.trainer, place.local_rank)
+    device = choose_device(config.trainer, process.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     start = make_start(config, inputs.tasks, inputs.weights)
@@ -113,7 +113,7 @@ def make_plan(config: Config, folder: Path, inputs: Inputs, place: Place = ALONE
             for name, task in inputs.tasks.items()
         },
         combination=combination,
-        place=place,
+        process=process,
     )
 
 

@@ -18,7 +18,7 @@ from mtl.data.pairs import Pairs
 from mtl.training.fingerprint import changes, fingerprint, version_changes
 from mtl.training.inputs import load_inputs
 from mtl.training.plan import RunPlan, make_plan
-from mtl.training.ranks import ALONE, Place
+from mtl.training.ranks import ALONE, Process
 from mtl.training.resume_points import Point, last_point
 from mtl.training.stopping import Stop
 from mtl.training.trainer import Training, make_data, make_resume_points, make_training
@@ -54,14 +54,20 @@ class Prepared:
 
 
 def prepare(
-    config: Config, folder: Path, choices: Mapping[str, str], stop: Stop, place: Place = ALONE, *, resume: bool = False
+    config: Config,
+    folder: Path,
+    choices: Mapping[str, str],
+    stop: Stop,
+    process: Process = ALONE,
+    *,
+    resume: bool = False,
 ) -> Prepared:
     """Prepare a run and its folder.
 
     Raises:
         MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
     """
-    run = prepare_process(config, folder, stop, place, resume=resume)
+    run = prepare_process(config, folder, stop, process, resume=resume)
     _check_same(run.inputs, run.point, folder, resume=resume)
     remove_leftovers(folder)
     if not resume:
@@ -73,12 +79,12 @@ def prepare(
 
 
 def prepare_process(
-    config: Config, folder: Path, stop: Stop, place: Place = ALONE, *, resume: bool = False
+    config: Config, folder: Path, stop: Stop, process: Process = ALONE, *, resume: bool = False
 ) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
     loaded = load_inputs(config)
-    plan = make_plan(config, folder, loaded, place)
+    plan = make_plan(config, folder, loaded, process)
     splits = _tokenize(plan)
     inputs = fingerprint(plan, splits)
     activations = _frozen_activations(plan, splits, point)

@@ -47,8 +47,8 @@ ON_THIS_MACHINE = "MTL_MEETING"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The rank of this process.
+class Process:
+    """One of the processes that train together.
 
     Attributes:
         rank: Its number, from 0; process 0 writes and reports.
@@ -63,7 +63,7 @@ class Place:
     local_size: int = 1
 
 
-ALONE = Place()
+ALONE = Process()
 
 
 class LostPeersError(TrainingError):
@@ -75,11 +75,11 @@ class Group:
     """The processes that train together, and the store through which they meet.
 
     Args:
-        place: The rank of this process.
+        process: This process.
         store: What all processes read and write.
     """
 
-    place: Place
+    process: Process
     store: Store
     _jobs: int = field(default=0, init=False)
 
@@ -103,7 +103,7 @@ class Group:
     def _end(self) -> None:
         self._send(None)
         with suppress(RuntimeError):
-            self.store.wait([f"left {rank}" for rank in range(1, self.place.world_size)], _FAREWELL)
+            self.store.wait([f"left {rank}" for rank in range(1, self.process.world_size)], _FAREWELL)
 
     def _send(self, job: Mapping[str, Any] | None) -> None:
         self._jobs += 1
@@ -120,9 +120,9 @@ class Group:
             self.store.wait([f"job {self._jobs}"], _LONG)
             job: dict[str, Any] | None = json.loads(self.store.get(f"job {self._jobs}"))
             if job is None:
-                self.store.set(f"left {self.place.rank}", "")
+                self.store.set(f"left {self.process.rank}", "")
         except RuntimeError as error:
-            raise _lost_peers(error, self.place) from error
+            raise _lost_peers(error, self.process) from error
         return job
 
     @contextmanager
@@ -147,8 +147,8 @@ class Group:
             dist.init_process_group(
                 "nccl" if cuda else "gloo",
                 store=PrefixStore(f"group {self._jobs}", self.store),
-                rank=self.place.rank,
-                world_size=self.place.world_size,
+                rank=self.process.rank,
+                world_size=self.process.world_size,
                 timeout=_TIMEOUT,
                 device_id=device if cuda else None,
             )
@@ -159,17 +159,17 @@ class Group:
             by_others = not dist.is_initialized() or isinstance(error, dist.DistError) or "gloo" in str(error).lower()
             if not by_others:
                 raise
-            raise _lost_peers(error, self.place, f" with resume={shlex.quote(str(folder))}") from error
+            raise _lost_peers(error, self.process, f" with resume={shlex.quote(str(folder))}") from error
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
 
 
-def _lost_peers(error: Exception, place: Place, how: str = "") -> LostPeersError:
+def _lost_peers(error: Exception, process: Process, how: str = "") -> LostPeersError:
     reason = str(error).strip().partition("\n")[0]
     return LostPeersError(
         Problem(
-            f"process {place.rank} of 0 to {place.world_size - 1}",
+            f"process {process.rank} of 0 to {process.world_size - 1}",
             f"another one has ended or does not answer: {reason}",
             "all processes running until the end of training",
             f"find out what ended it, then start all processes again{how}",
@@ -200,16 +200,16 @@ def join(arguments: Sequence[str]) -> Group:
     from torch.distributed.rendezvous import rendezvous
 
     _set_variables_of_torchrun(arguments)
-    place = _place()
+    process = _process()
     if folder := os.environ.get(ON_THIS_MACHINE):
-        return Group(place, next(rendezvous(f"file://{folder}/store", place.rank, place.world_size))[0])
-    return Group(place, next(rendezvous("env://", timeout=_TIMEOUT))[0])
+        return Group(process, next(rendezvous(f"file://{folder}/store", process.rank, process.world_size))[0])
+    return Group(process, next(rendezvous("env://", timeout=_TIMEOUT))[0])
 
 
-def _place() -> Place:
+def _process() -> Process:
     rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     local_size = next((size for name in _LOCAL_SIZES if (size := _size(os.environ, name))), world_size)
-    return Place(rank, world_size, local_rank, local_size)
+    return Process(rank, world_size, local_rank, local_size)
 
 
 def _set_variables_of_torchrun(arguments: Sequence[str]) -> None:
@@ -236,23 +236,23 @@ def _set_variables_of_torchrun(arguments: Sequence[str]) -> None:
     os.environ |= {name: str(value) for name, value in zip(_TORCHRUN, (*values, address, port), strict=True)}
 
 
-def of_launcher(config: Config, place: Place, *, resume: bool = False) -> Config:
+def of_launcher(config: Config, process: Process, *, resume: bool = False) -> Config:
     """Return the configuration with the number of processes that the launcher has started.
 
     Raises:
         ConfigError: It names another number, or has values that exclude several processes.
     """
-    devices, nodes = config.trainer.devices, -(-place.world_size // place.local_size)
+    devices, nodes = config.trainer.devices, -(-process.world_size // process.local_size)
     number = len(devices) if isinstance(devices, list) else devices
     if resume:
-        config = for_processes(config, place.world_size)
-    elif number not in (1, -1, "auto", place.local_size) or config.trainer.num_nodes not in (None, 1, nodes):
+        config = for_processes(config, process.world_size)
+    elif number not in (1, -1, "auto", process.local_size) or config.trainer.num_nodes not in (None, 1, nodes):
         found = f"devices={devices}, num_nodes={config.trainer.num_nodes or 1}"
-        expected = f"devices={place.local_size}, num_nodes={nodes}, as the launcher has started, or neither"
+        expected = f"devices={process.local_size}, num_nodes={nodes}, as the launcher has started, or neither"
         raise ConfigError(Problem("trainer", found, expected))
     trainer = replace(
         config.trainer,
-        devices=devices if number == place.local_size else place.local_size,
+        devices=devices if number == process.local_size else process.local_size,
         num_nodes=nodes if nodes > 1 else None,
     )
     return load(asdict(replace(config, trainer=trainer)))

@@ -76,9 +76,9 @@ def train(
             launch({**job, "resume": resume, "brief": brief}, number, folder)
             return {}
         if group is not None and not started_here:
-            config = of_launcher(config, group.place, resume=resume)
+            config = of_launcher(config, group.process, resume=resume)
         try:
-            prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.place, resume=resume)
+            prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.process, resume=resume)
             if group is not None:
                 group.send(config, folder, resume=resume)
             elif stops_early is not None and (training := prepared.training) is not None:
@@ -134,8 +134,8 @@ def follow(config: Config, folder: Path, group: Group | None, *, resume: bool = 
     """
     _silence_lightning()
     with stopping(_advice(folder)) as stop:
-        place = ALONE if group is None else group.place
-        fit_network(prepare_process(config, folder, stop, place, resume=resume), group)
+        process = ALONE if group is None else group.process
+        fit_network(prepare_process(config, folder, stop, process, resume=resume), group)
 
 
 def _silence_lightning() -> None:

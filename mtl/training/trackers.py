@@ -69,12 +69,12 @@ class Service(Protocol):
     Attributes:
         repair: What a user can do where it cannot be opened.
         identity: The name by which the tracker knows the run.
-        place: Where the run can be seen, for a person.
+        location: Where the run can be seen, for a person.
     """
 
     repair: str
     identity: str
-    place: str
+    location: str
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Log the nested settings of the run."""
@@ -111,7 +111,7 @@ class _Wandb:
         self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._logger = WandbLogger(experiment=self._run)
         self.identity = self._run.id
-        self.place = self._run.url or f"offline; to upload it: wandb sync {Path(self._run.dir).parent}"
+        self.location = self._run.url or f"offline; to upload it: wandb sync {Path(self._run.dir).parent}"
 
     def settings(self, values: Mapping[str, Any]) -> None:
         self._logger.log_hyperparams(dict(values))
@@ -145,7 +145,7 @@ class _MLflow:
             self._client = self._logger.experiment
         assert self._logger.run_id is not None  # noqa: S101 - narrows for mypy: it is open
         self.identity = self._logger.run_id
-        self.place = f"experiment {project}, run {self.identity} in {uri}"
+        self.location = f"experiment {project}, run {self.identity} in {uri}"
 
     def settings(self, values: Mapping[str, Any]) -> None:
         self._logger.log_hyperparams(_named_for_mlflow(values))
@@ -203,7 +203,7 @@ class _Trackio:
             embed=False,
         )
         self.identity = self._run.name
-        self.place = f"run {self.identity}; to see it: trackio show --project {project}"
+        self.location = f"run {self.identity}; to see it: trackio show --project {project}"
 
     def settings(self, values: Mapping[str, Any]) -> None:
         self._run.config.update(values)  # sent with the first figures
@@ -355,7 +355,7 @@ def _opened(tracker: Tracker) -> Service:
         found = f"{tracker.kind}, which cannot be opened: {_brief(error)}"
         repair = f"{_SERVICES[tracker.kind].repair}; or logger=csv"
         raise ConfigError(Problem("logger", found, "a tracker that can be reached", repair)) from None
-    log.info("%s: %s", tracker.kind, printable(service.place))
+    log.info("%s: %s", tracker.kind, printable(service.location))
     return service
 
 
@@ -389,14 +389,14 @@ def final_figures(run: Results) -> dict[str, float]:
     }
     for task, splits in run.reports.items():
         for split, scores in splits.items():
-            place = f"final/{split}/{task}"
+            prefix = f"final/{split}/{task}"
             metrics = {name: value for name, value in asdict(scores).items() if isinstance(value, float)}
             if scores.calibration is not None:
                 metrics |= {"ece": scores.calibration.after.ece, "nll": scores.calibration.after.nll}
-            figures |= {f"{place}/{name}": value for name, value in metrics.items()}
+            figures |= {f"{prefix}/{name}": value for name, value in metrics.items()}
             for name, label in zip(label_names(scores.labels), scores.labels, strict=True):
                 of_class = asdict(scores.per_class[label])
-                figures |= {f"{place}/{name}/{metric}": value for metric, value in of_class.items()}
+                figures |= {f"{prefix}/{name}/{metric}": value for metric, value in of_class.items()}
     return {name: float(value) for name, value in figures.items() if value is not None and math.isfinite(value)}
 
 

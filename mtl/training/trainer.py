@@ -96,8 +96,8 @@ def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bo
         max_tokens=data.max_tokens if padded else None,
         temperature=data.temperature,
         seed=plan.config.seed,
-        rank=plan.place.rank,
-        world_size=plan.place.world_size,
+        rank=plan.process.rank,
+        world_size=plan.process.world_size,
     )
 
 
@@ -215,7 +215,7 @@ def make_trainer(
     callbacks = [*callbacks, *_configured_callbacks(plan, validated=validated)]
     flags |= {
         "precision": plan.precision,
-        "logger": plan.place.rank == 0 and (make_loggers(plan, point) or False),
+        "logger": plan.process.rank == 0 and (make_loggers(plan, point) or False),
         "plugins": [CheckpointFiles({LAST: PREVIOUS})],
         "callbacks": [*callbacks, *([TQDMProgressBar()] if progress else [])],
         # Without any checkpoint callback Lightning would add its own, which writes after each epoch.
@@ -225,8 +225,11 @@ def make_trainer(
         "default_root_dir": plan.folder,
         "log_every_n_steps": min(steps_per_epoch, flags.get("log_every_n_steps", _LOG_EVERY)),
     }
-    if plan.place.world_size > 1:
-        flags |= {"strategy": SharedRows(), "num_nodes": plan.place.world_size}  # a process knows its own device alone
+    if plan.process.world_size > 1:
+        flags |= {
+            "strategy": SharedRows(),
+            "num_nodes": plan.process.world_size,
+        }  # a process knows its own device alone
         flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
     else:  # in a job of SLURM, too: `mtl.training.ranks` has found a single process
         flags["plugins"].append(LightningEnvironment())

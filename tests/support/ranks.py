@@ -16,7 +16,7 @@ from unittest import mock
 import torch.distributed as dist
 
 from mtl.training import run
-from mtl.training.ranks import Group, Place
+from mtl.training.ranks import Group, Process
 from tests.support import runs
 from tests.support.commands import outside
 
@@ -60,7 +60,7 @@ def unpickles_nothing() -> mock._patch[mock.Mock]:
 def _follow_all(jobs: Mapping[Path, Sequence[str]], rank: int, number: int, file: Path, *, resume: bool) -> None:
     variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
     for at, (folder, overrides) in enumerate(jobs.items()):
-        group = Group(Place(rank, number, rank, number), dist.FileStore(f"{file}.{at}", number))  # type: ignore[attr-defined]
+        group = Group(Process(rank, number, rank, number), dist.FileStore(f"{file}.{at}", number))  # type: ignore[attr-defined]
         folder.mkdir(parents=True, exist_ok=True)
         with unpickles_nothing(), mock.patch.dict(os.environ, variables):
             config = runs.config(*overrides, f"trainer.devices={number}")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from mtl.base.errors import ConfigError
 from mtl.training import ranks
-from mtl.training.ranks import Group, LostPeersError, Place, for_processes, is_launched, of_launcher
+from mtl.training.ranks import Group, LostPeersError, Process, for_processes, is_launched, of_launcher
 from tests.support.runs import config
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_the_variables_of_srun_become_those_of_torchrun(environment: pytest.Monk
     for name, value in variables.items():
         environment.setenv(name, value)
     ranks._set_variables_of_torchrun([])
-    assert ranks._place() == Place(rank=3, world_size=4, local_rank=1, local_size=2)
+    assert ranks._process() == Process(rank=3, world_size=4, local_rank=1, local_size=2)
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu3", "15007")
 
 
@@ -62,25 +62,25 @@ def test_a_number_of_processes_alone_is_no_launcher(environment: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("place", "overrides", "devices", "nodes"),
+    ("process", "overrides", "devices", "nodes"),
     [
-        (Place(0, 2, 0, 2), [], 2, None),
-        (Place(0, 4, 0, 2), [], 2, 2),
-        (Place(0, 4, 0, 2), ["trainer=ddp", "+trainer.num_nodes=2"], 2, 2),
-        (Place(0, 2, 0, 2), ["trainer.devices=[3,1]"], [3, 1], None),
-        (Place(0, 4, 0, 1), [], 1, 4),
+        (Process(0, 2, 0, 2), [], 2, None),
+        (Process(0, 4, 0, 2), [], 2, 2),
+        (Process(0, 4, 0, 2), ["trainer=ddp", "+trainer.num_nodes=2"], 2, 2),
+        (Process(0, 2, 0, 2), ["trainer.devices=[3,1]"], [3, 1], None),
+        (Process(0, 4, 0, 1), [], 1, 4),
     ],
 )
 def test_the_launcher_gives_the_number_of_processes(
-    place: Place, overrides: list[str], devices: object, nodes: int | None
+    process: Process, overrides: list[str], devices: object, nodes: int | None
 ) -> None:
-    trainer = of_launcher(config(*overrides), place).trainer
+    trainer = of_launcher(config(*overrides), process).trainer
     assert (trainer.devices, trainer.num_nodes) == (devices, nodes)
 
 
 def test_another_number_of_processes_than_the_launcher_has_started() -> None:
     with pytest.raises(ConfigError) as caught:
-        of_launcher(config("trainer.devices=3"), Place(0, 4, 0, 2))
+        of_launcher(config("trainer.devices=3"), Process(0, 4, 0, 2))
     (problem,) = caught.value.problems
     assert (problem.place, problem.found) == ("trainer", "devices=3, num_nodes=1")
     assert problem.expected == "devices=2, num_nodes=2, as the launcher has started, or neither"
@@ -88,13 +88,13 @@ def test_another_number_of_processes_than_the_launcher_has_started() -> None:
 
 def test_what_excludes_several_processes_excludes_a_launcher() -> None:
     with pytest.raises(ConfigError) as caught:
-        of_launcher(config("loss.combine=upgrad"), Place(0, 2, 0, 1))
+        of_launcher(config("loss.combine=upgrad"), Process(0, 2, 0, 1))
     assert [problem.place for problem in caught.value.problems] == ["trainer.devices"]
 
 
 def test_a_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ranks, "_TIMEOUT", timedelta(seconds=1))
-    group = Group(Place(0, 2, 0, 2), dist.FileStore(str(tmp_path / "store"), 2))  # type: ignore[attr-defined]
+    group = Group(Process(0, 2, 0, 2), dist.FileStore(str(tmp_path / "store"), 2))  # type: ignore[attr-defined]
     with pytest.raises(LostPeersError) as caught, group.joined(torch.device("cpu"), tmp_path):
         pass
     (problem,) = caught.value.problems
@@ -104,7 +104,7 @@ def test_a_process_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_other_errors_are_not_explained_by_the_other_processes(tmp_path: Path) -> None:
-    group = Group(Place(), dist.FileStore(str(tmp_path / "store"), 1))  # type: ignore[attr-defined]
+    group = Group(Process(), dist.FileStore(str(tmp_path / "store"), 1))  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError), group.joined(torch.device("cpu"), tmp_path):
         raise ZeroDivisionError
     assert not dist.is_initialized()

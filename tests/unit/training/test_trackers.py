@@ -30,7 +30,7 @@ class Service:
     def __init__(self, run: TrackedRun) -> None:
         self.run = run
         self.identity = run.identity or "first"
-        self.place = "here"
+        self.location = "here"
         self.calls: list[tuple[Any, ...]] = []
         self.gate = threading.Event()
         self.gate.set()
