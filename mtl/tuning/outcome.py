@@ -26,7 +26,7 @@ from mtl.reporting.tables import Cell, Table
 from mtl.training.interface import logging_into
 from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
 from mtl.tuning.page import tuning_page
-from mtl.tuning.search import Search, short_names, shown
+from mtl.tuning.search import Search, settings_of
 
 TUNED = "tuned"
 """The experiment that has the best settings."""
@@ -167,13 +167,13 @@ def _tested(search: Search, best: FrozenTrial, seeds: int) -> Comparison:
 
 def trials_table(search: Search, front: Sequence[FrozenTrial], most: int | None = None) -> Table:
     """Return the completed trials, the best first, with the values of the tuned keys."""
-    trials, names = search.ranked, short_names(search.space.distributions)
+    trials = search.ranked
     rows: list[list[Cell | str]] = [
         [
+            settings_of(trial),
             Cell(str(trial.number), trial.number),
             Cell(f"{trial.values[0]:.4f}", trial.values[0]),
             Cell(duration(trial.user_attrs["seconds"]), trial.user_attrs["seconds"]),
-            *(shown(trial.params[key]) for key in names),
         ]
         for trial in trials[:most]
     ]
@@ -182,7 +182,7 @@ def trials_table(search: Search, front: Sequence[FrozenTrial], most: int | None 
     best = {trial.number for trial in front}
     return Table(
         "Trials",
-        ["trial", "validation", "time", *names.values()],
+        ["settings", "trial", "validation", "time"],
         rows,
         f"validation: macro-F1, mean of the tasks, seed {search.base.seed}; time: with an empty cache. "
         f"{', '.join(counts)}.",

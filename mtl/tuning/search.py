@@ -281,7 +281,6 @@ class Search:
     def _line(self, trial: FrozenTrial) -> str:
         """Return what a trial came to, in a line."""
         ended, best = len(self.ended()), self.ranked
-        values = ", ".join(f"{name}={shown(trial.params[key])}" for key, name in short_names(trial.params).items())
         if trial.state == TrialState.COMPLETE:
             result = f"{trial.values[0]:.4f} ({duration(trial.user_attrs['seconds'])} with an empty cache)"
         elif trial.state == TrialState.PRUNED:
@@ -289,7 +288,7 @@ class Search:
         else:
             result = f"failed ({' '.join(trial.user_attrs['error'].split())})"
         leader = f", best {best[0].values[0]:.4f} in trial {best[0].number}" if best else ""
-        return f"trial {trial.number} ({ended} ended): {result}{leader}; {values}"
+        return f"trial {trial.number} ({ended} ended): {result}{leader}; {settings_of(trial)}"
 
     def _check_failures(self) -> None:
         failed = self.ended(TrialState.FAIL)
@@ -315,6 +314,11 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Return the last part of each key, or the whole key where several have the same one."""
     lasts = [key.rpartition(".")[2] for key in keys]
     return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+
+
+def settings_of(trial: FrozenTrial) -> str:
+    """Return the values of a trial's tuned keys in a line."""
+    return ", ".join(f"{name}={shown(trial.params[key])}" for key, name in short_names(trial.params).items())
 
 
 def _is_done(folder: Path) -> bool:
