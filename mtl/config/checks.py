@@ -336,7 +336,7 @@ def _strategy(config: Config) -> Iterator[Problem]:
     if config.trainer.strategy not in ("auto", "ddp", None):
         expected = "ddp, or auto, which is the same where trainer.devices is more than one"
         if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
-            expected += "; shards of parameters cannot be frozen and unfrozen layer by layer"
+            expected += "; every device holds the whole encoder, since nothing is saved from shards"
         yield Problem("trainer.strategy", shown(config.trainer.strategy), expected, "give trainer.strategy=ddp")
 
 

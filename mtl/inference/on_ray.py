@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,8 @@ from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.inference.folders import Outputs, Part
 from mtl.inference.workers import Load, Make, Maker, in_processes
 
-_KINDS: Final[dict[str, type[MtlError]]] = {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
+_ALL_KINDS: Final[list[type[MtlError]]] = [MtlError, *MtlError.__subclasses__()]
+_KINDS: Final = {kind.__name__: kind for kind in _ALL_KINDS}
 
 
 def engine(name: str | None) -> Make:
@@ -114,7 +115,7 @@ class _Actor:
     ) -> None:
         os.chdir(place)  # what relative paths are relative to
         self._parts = parts
-        self._new = lambda: Maker(outputs, load(device, threads))
+        self._new: Callable[[], Maker] = lambda: Maker(outputs, load(device, threads))
         self._maker: Maker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger

@@ -47,7 +47,7 @@ def main() -> None:
     def step(*, averaged: bool) -> None:
         with nullcontext() if averaged else model.no_sync():
             loss: Tensor = model(ids, mask).square().mean()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         for parameter in parameters:
             parameter.grad = None
 

@@ -579,7 +579,7 @@ def test_other_ways_to_train_in_parallel_are_refused() -> None:
             "trainer.strategy",
             "'fsdp'",
             "ddp, or auto, which is the same where trainer.devices is more than one"
-            "; shards of parameters cannot be frozen and unfrozen layer by layer",
+            "; every device holds the whole encoder, since nothing is saved from shards",
             "give trainer.strategy=ddp",
         ),
     ]
