@@ -474,14 +474,14 @@ def test_a_slow_client_is_cut_off_and_others_are_answered(served: Running, sent:
 @pytest.mark.parametrize(
     ("head", "part", "status"),
     [
-        (b"Content-Length: 9999", b" ", b"408"),
-        (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000), b"413"),
+        (b"Content-Length: 9999\r\n\r\n", b" ", b"408"),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + 50 * (b"c350\r\n%b\r\n" % (b"x" * 50_000)), b"1\r\nx\r\n", b"413"),
     ],
     ids=["byte by byte", "chunks without end"],
 )
 def test_a_client_that_never_ends_its_body_is_cut_off(served: Running, head: bytes, part: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as slow:
-        slow.sendall(HEAD + head + b"\r\n\r\n")
+        slow.sendall(HEAD + head)
         received = b""
         end = time.monotonic() + 60
         while not received and time.monotonic() < end:
@@ -508,12 +508,12 @@ def test_requests_that_are_sent_together_are_answered_in_order(served: Running, 
     "sent",
     [
         b"\x16\x03\x01\x02\x00\r\n\r\n",
-        HEAD + b"".join(b"X-%d: a\r\n" % at for at in range(10_000)) + b"\r\n",
+        HEAD + b"X: " + b"a" * 20_000,
         HEAD + b"Content-Length: -5\r\n\r\n{}",
         HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
-    ids=["TLS", "10,000 headers", "a negative length", "two lengths", "a chunk without a size"],
+    ids=["TLS", "a header without end", "a negative length", "two lengths", "a chunk without a size"],
 )
 def test_what_is_no_http_has_the_same_shape_of_error(served: Running, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as other:
