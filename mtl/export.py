@@ -53,8 +53,10 @@ def main(arguments: Sequence[str]) -> None:
         from mtl.inference.export import export_encoder, export_graph
 
     model, output = Path(options.model), Path(options.output)
-    encoder_alone = options.format == "sentence-transformers"
-    _show(export_encoder(model, output) if encoder_alone else export_graph(model, output, options.format))
+    if options.format == "sentence-transformers":
+        _show(export_encoder(model, output))
+    else:
+        _show(export_graph(model, output, options.format))
 
 
 def _check(options: Options) -> None:

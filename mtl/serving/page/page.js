@@ -223,7 +223,9 @@
       line.append(element("td", row[column] ?? ""));
       for (const [task] of names) {
         const found = predictions[place][task];
-        line.append(element("td", `${found.label} ${percent(found.probabilities[found.label])}${unsure(found) && `, ${unsure(found)}`}`, unsure(found) && "wrong"));
+        const cell = element("td", `${found.label} ${percent(found.probabilities[found.label])}`), doubt = unsure(found);
+        if (doubt) cell.append(element("div", doubt, "unsure-note"));
+        line.append(cell);
       }
       body.append(line);
     });

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,6 +30,8 @@ from tests.support.texts import TEXTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -468,27 +471,53 @@ def test_a_slow_client_is_cut_off_and_others_are_answered(served: Running, sent:
     assert status == (b"408" if sent.endswith(b"{") else b"")
 
 
-def test_a_client_that_sends_byte_by_byte_is_cut_off(served: Running) -> None:
-    head = (
-        b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
-    )
+@pytest.mark.parametrize(
+    ("head", "part", "status"),
+    [
+        (b"Content-Length: 9999\r\n\r\n", b" ", b"408"),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + 50 * (b"c350\r\n%b\r\n" % (b"x" * 50_000)), b"1\r\nx\r\n", b"413"),
+    ],
+    ids=["byte by byte", "chunks without end"],
+)
+def test_a_client_that_never_ends_its_body_is_cut_off(served: Running, head: bytes, part: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as slow:
-        slow.sendall(head)
-        slow.settimeout(0.05)
+        slow.sendall(HEAD + head)
         received = b""
         end = time.monotonic() + 60
         while not received and time.monotonic() < end:
-            try:
-                slow.sendall(b" ")
+            slow.settimeout(60)
+            slow.sendall(part)
+            slow.settimeout(0.05)
+            with suppress(TimeoutError):
                 received = slow.recv(65536)
-            except TimeoutError:
-                continue
-    assert received.startswith(b"HTTP/1.1 408 ")
+    assert received.startswith(b"HTTP/1.1 %b " % status)
 
 
-def test_what_is_no_http_has_the_same_shape_of_error(served: Running) -> None:
+def test_requests_that_are_sent_together_are_answered_in_order(served: Running, client: httpx.Client) -> None:
+    bodies = [json.dumps({"inputs": text}).encode() for text in ("a", "y z", "Great phone")]
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as pipe, pipe.makefile("rb") as answers:
+        pipe.sendall(b"".join(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body) for body in bodies))
+        for body in bodies:
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            headers = dict(line.lower().split(b": ", 1) for line in iter(answers.readline, b"\r\n"))
+            alone = client.post("/predict", content=body, headers={"Content-Type": "application/json"}).json()
+            assert_equal([json.loads(answers.read(int(headers[b"content-length"])))], [alone])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        HEAD + b"X: " + b"a" * 20_000,
+        HEAD + b"Content-Length: -5\r\n\r\n{}",
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["TLS", "a header without end", "a negative length", "two lengths", "a chunk without a size"],
+)
+def test_what_is_no_http_has_the_same_shape_of_error(served: Running, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as other:
-        other.sendall(b"\x16\x03\x01\x02\x00\r\n\r\n")
+        other.sendall(sent)
         with other.makefile("rb") as file:
             received = file.read()
     assert received.startswith(b"HTTP/1.1 400 ")
