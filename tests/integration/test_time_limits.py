@@ -25,7 +25,7 @@ JOBS = ("seed-1", "seed-2")
 
 def command(folder: Path, study: str, *more: str) -> list[str]:
     """Return a study of two trainings that take some seconds each."""
-    quick = ["backbone=tiny", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=40", "logger=none"]
+    quick = ["backbone=tiny", "trainer=cpu", "trainer.precision=32-true", "trainer.max_epochs=15", "logger=none"]
     quick += ["evaluation.figures=false", "evaluation.error_analysis=false", "retention.path=null"]
     sweep = ["-m", "study.name=s", "seed=1,2", f"hydra.sweep.dir={folder / study}"]
     return [sys.executable, "-m", "mtl.train", *sweep, *data(folder, train=60), *quick, *more]
@@ -95,7 +95,7 @@ def test_a_study_whose_jobs_are_interrupted_ends_as_an_unbroken_one(requeued: bo
     for job in JOBS:
         log = (tmp_path / "broken" / job / "train.log").read_text()
         assert log.count("resuming ") == 1
-        assert log.count("epoch 1/40") == 1
+        assert log.count("epoch 1/15") == 1
         weights = [tmp_path / study / job / "model" / "model.safetensors" for study in ("broken", "unbroken")]
         assert weights[0].read_bytes() == weights[1].read_bytes()
     assert figures(tmp_path / "broken") == figures(tmp_path / "unbroken")
