@@ -170,7 +170,8 @@ def test_the_plan_and_the_groups(tmp_path: Path, tiny_folder: Path) -> None:
 
 def planned(settings: Config, folder: Path) -> Any:
     """Return what a trainer needs of a plan."""
-    return SimpleNamespace(config=settings, folder=folder, precision="32-true", process=ALONE, device=torch.device("cpu"))
+    cpu = torch.device("cpu")
+    return SimpleNamespace(config=settings, folder=folder, precision="32-true", process=ALONE, device=cpu)
 
 
 def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) -> None:
