@@ -33,6 +33,7 @@ from mtl.config.own_files import code_problems, folder_problems
 from mtl.config.short_forms import section, task_of
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
+_NO_SWEEP = ("run", "cfg", "info", "shell_completion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
         ConfigError: All problems of all jobs together.
     """
     flags = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
+    for flag in _NO_SWEEP:
+        if flags.multirun and getattr(flags, flag):
+            option = f"--{flag.replace('_', '-')}"
+            raise ConfigError(Problem("-m", f"beside {option}", f"a sweep or {option}", "leave out -m"))
     if any(getattr(flags, flag, None) for flag in _SHOWS_ONLY):
         return CommandLine(list(arguments), multirun=False)
     parsed = _parse(flags, config_name)

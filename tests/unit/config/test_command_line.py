@@ -304,6 +304,12 @@ def test_flags_of_hydra_that_make_no_sense_here() -> None:
     ]
 
 
+@pytest.mark.parametrize("option", [["--run"], ["--cfg", "hydra"], ["--info"], ["--shell-completion"]])
+def test_what_hydra_shows_of_one_job_is_refused_for_a_sweep(option: list[str]) -> None:
+    (problem,) = problems("-m", "seed=1,2", *option)
+    assert (problem.place, problem.found, problem.repair) == ("-m", f"beside {option[0]}", "leave out -m")
+
+
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["-x"], ["--cfg", "nonsense"], ["--config-dir"]])
 def test_an_unknown_flag_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
