@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger
+from lightning.fabric.loggers.logger import Logger
 from torch import Tensor
 
 from mtl.data.batch import Batch

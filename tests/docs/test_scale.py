@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 from tests.benchmarks import plan_scale
-from tests.docs.test_pages import ROOT, commands
+from tests.docs.test_pages import commands
+from tests.support.commands import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
 

@@ -114,7 +114,7 @@ def test_the_loss_of_a_step_is_the_formula_by_hand(tmp_path: Path, monkeypatch: 
             expected.append(by_hand(module, batch))
 
     def after(module: MultiTaskModule, batch: Batch) -> None:
-        found.append(float(module.figures["train/loss"]))
+        found.append(float(module.step_log.figures["train/loss"]))
 
     probed(monkeypatch, Probe(before_batch=before, after_batch=after))
     own = ["loss.classification.weighting=balanced", "heads.default.dropout=0.0", "trainer.log_every_n_steps=1"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mtl import MultiTaskModel
-from mtl.activations.frozen import Boundary, FrozenActivations
+from mtl.activations.frozen import FrozenActivations
+from mtl.data.batch import Boundary
 from mtl.evaluation.run_metrics import read_metrics
 from mtl.model.saved import load_model
 from tests.support.runs import Probe, data, probed, rows, run

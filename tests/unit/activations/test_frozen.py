@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mtl.activations import ActivationStore
 from mtl.activations.encoding import Encoding, Precision, encode_table
-from mtl.activations.frozen import Boundary, FrozenActivations
+from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ModelError
+from mtl.data.batch import Boundary
 from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
 
