@@ -13,14 +13,14 @@ import torch
 from tests.support.commands import call, run
 
 KEYS = (
-    "model, task, input, text_column, output, format, rows, processes, shard, precision, prompt_name, device, "
+    "model, task, input, text_column, output, format, rows, processes, shard, engine, precision, prompt_name, device, "
     "calibrated, coverage, max_risk"
 )
-SHOWN = ", ".join(KEYS.split(", ")[:12]) + " (+3 more)"
+SHOWN = ", ".join(KEYS.split(", ")[:12]) + " (+4 more)"
 EVALUATE_FLAGS = (
     "run=…, split=…, input=…, task=…, text_column=…, label_column=…, output=…, precision=…, device=…, calibrated=…"
 )
-FLAGS = "=…, ".join(KEYS.split(", ")[:12]) + "=… (+3 more)"
+FLAGS = "=…, ".join(KEYS.split(", ")[:12]) + "=… (+4 more)"
 SAVED = "a saved model, a folder with mtl.json, or a run folder with model/"
 SOURCES = "a backbone (minilm, mpnet, tiny), a run folder, a folder in the hub's layout, or a hub id owner/name"
 COLUMN = "name the column that holds the texts with text_column=, or add a header line"
