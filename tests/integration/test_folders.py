@@ -72,6 +72,7 @@ def test_processes_and_jobs_give_the_same_rows(untrained_run: Path, source: Path
     assert outputs(tmp_path / "two") == outputs(tmp_path / "jobs") == outputs(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_command_continues_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\n" + "".join(f"row number {at}\n" for at in range(4_000)))
     arguments = ["model=tiny", "device=cpu", f"input={tmp_path / 'in.csv'}", "rows=50"]

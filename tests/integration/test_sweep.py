@@ -141,6 +141,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_a_launcher_runs_jobs_in_other_processes_and_the_sweep_ends_as_usual(launcher: str, tmp_path: Path) -> None:
     swept = "data.tasks.sentiment.label_column=mood,label"
