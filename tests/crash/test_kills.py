@@ -22,6 +22,7 @@ def ready() -> Iterator[Server]:
         yield started
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed(ready: Server, tmp_path: Path) -> None:
     trial = Crashes(ready, tmp_path, _SEED).trial("gradual", 1, "trial")
     assert trial.wrong == [], trial

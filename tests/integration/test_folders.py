@@ -60,6 +60,7 @@ def test_predictions_are_those_of_single_files(untrained_run: Path, source: Path
         assert (tmp_path / f"a.{name}").read_bytes() == (tmp_path / name / f"a.csv-00000.{name}").read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_and_jobs_give_the_same_rows(untrained_run: Path, source: Path, tmp_path: Path) -> None:
     arguments = [f"model={untrained_run}", "device=cpu", "precision=fp32", f"input={source}", "rows=4"]
     done = run("mtl.predict", *arguments, f"output={tmp_path / 'whole'}")

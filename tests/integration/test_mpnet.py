@@ -74,6 +74,7 @@ def test_packed_fused_layers_give_the_plain_outputs_and_gradients(
         torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_a_frozen_run_from_the_cache_equals_one_without_it_and_its_model_loads(
     mpnet_weights: Path, tmp_path: Path
 ) -> None:

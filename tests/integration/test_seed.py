@@ -45,6 +45,7 @@ def test_one_seed_gives_one_result(flags: list[str], tmp_path: Path) -> None:
     assert not same(found, weights(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_another_process_has_the_same_result(tmp_path: Path) -> None:
     """Its hashes of texts, and so the order of its sets, are others."""
     files = [*data(tmp_path), *SMALL]
