@@ -96,6 +96,7 @@ ConfigStore.instance().store("climber", {"_target_": f"{__name__}.Climber", "max
 """
 
 
+@pytest.mark.slow
 def test_a_job_returns_its_validation_score_to_any_sweeper(tmp_path: Path) -> None:
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "climber.py").write_text(CLIMBER)
@@ -114,6 +115,7 @@ def test_a_job_returns_its_validation_score_to_any_sweeper(tmp_path: Path) -> No
     assert "2 jobs of the sweep failed: job 0 (seed=1), job 1 (seed=2)" in failed.stdout
 
 
+@pytest.mark.slow
 def test_a_job_that_is_started_again_in_its_folder_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     quick = ["backbone=tiny", "trainer=cpu", "trainer.max_epochs=3", "logger=none", "retention.path=null"]
