@@ -115,7 +115,6 @@ def test_a_job_returns_its_validation_score_to_any_sweeper(tmp_path: Path) -> No
     assert "2 jobs of the sweep failed: job 0 (seed=1), job 1 (seed=2)" in failed.stdout
 
 
-@pytest.mark.slow
 def test_a_job_that_is_started_again_in_its_folder_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     quick = ["backbone=tiny", "trainer=cpu", "trainer.max_epochs=3", "logger=none", "retention.path=null"]
