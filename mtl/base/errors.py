@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 _MOST_CHARACTERS = 2000
@@ -66,12 +67,27 @@ class MtlError(Exception):
     def __reduce__(self) -> tuple[type[MtlError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
 
+    def to_json(self) -> str:
+        """Return the error as text for another process, see `from_json`."""
+        kind = next(kind for kind in type(self).__mro__ if kind.__name__ in _kinds())
+        return json.dumps({"kind": kind.__name__, "problems": [asdict(problem) for problem in self.problems]})
+
+    @staticmethod
+    def from_json(text: str) -> MtlError:
+        """Return the error that `to_json` has made a text of: one of the classes below, with its problems."""
+        values = json.loads(text)
+        return _kinds()[values["kind"]](Problem(**problem) for problem in values["problems"])
+
     def _text(self) -> str:
         count = len(self.problems)
         head = f"{self.subject}: {count} problem{'s' if count != 1 else ''}"
         shown = [f"  {line}" for problem in self.problems[:_MOST_PROBLEMS] for line in str(problem).splitlines()]
         rest = [f"  and {count - _MOST_PROBLEMS:,} more problems"] if count > _MOST_PROBLEMS else []
         return "\n".join([head, *shown, *rest])
+
+
+def _kinds() -> dict[str, type[MtlError]]:
+    return {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
 
 
 class ConfigError(MtlError):

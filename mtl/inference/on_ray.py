@@ -6,22 +6,17 @@ part. So the outputs are those of any other number of processes, and machines th
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from mtl.base.cli import of_system
 from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.inference.folders import Outputs, Part
 from mtl.inference.workers import Load, Make, Maker, in_processes
-
-_ALL_KINDS: Final[list[type[MtlError]]] = [MtlError, *MtlError.__subclasses__()]
-_KINDS: Final = {kind.__name__: kind for kind in _ALL_KINDS}
 
 
 def engine(name: str | None) -> Make:
@@ -70,8 +65,8 @@ def in_ray(
         arguments = (Path.cwd(), parts, outputs, load, "cuda" if "num_gpus" in resources else device, threads)
         finished = numbers.map(_Actor, fn_constructor_args=arguments, concurrency=(1, count), **resources)
         for row in finished.iter_rows():
-            if row["kind"]:
-                raise _KINDS[row["kind"]](Problem(**values) for values in json.loads(row["problems"]))
+            if row["error"]:
+                raise MtlError.from_json(row["error"])
             yield parts[row["part"]]
     finally:
         if started_here:
@@ -108,24 +103,22 @@ def _actors(
 
 
 class _Actor:
-    """Makes parts, and returns an error as values: of an exception that Ray passes on, only the text would be left."""
+    """Makes parts, and returns an error as a value: of an exception that Ray passes on, only the text would be left."""
 
     def __init__(
-        self, place: Path, parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, threads: int
+        self, working: Path, parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, threads: int
     ) -> None:
-        os.chdir(place)  # what relative paths are relative to
+        os.chdir(working)  # what relative paths are relative to
         self._parts = parts
         self._new: Callable[[], Maker] = lambda: Maker(outputs, load(device, threads))
         self._maker: Maker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make a part."""
-        problems: list[dict[str, Any]] = []
-        kind = ""
+        shown = ""
         try:
             self._maker = self._maker or self._new()
             self._maker.make(self._parts[row["part"]])
         except (MtlError, OSError) as error:
-            told = of_system(error) if isinstance(error, OSError) else error
-            kind, problems = type(told).__name__, [asdict(problem) for problem in told.problems]
-        return {"part": row["part"], "kind": kind, "problems": json.dumps(problems)}
+            shown = (of_system(error) if isinstance(error, OSError) else error).to_json()
+        return {"part": row["part"], "error": shown}

@@ -39,8 +39,6 @@ _GRACE_SECONDS = {signal.SIGINT: 10, signal.SIGTERM: 60}
 """How long processes may take to end after a signal, before they are killed."""
 _HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _LAST_LINES = 20
-_ALL_KINDS: list[type[MtlError]] = [MtlError, *MtlError.__subclasses__()]
-_KINDS = {kind.__name__: kind for kind in _ALL_KINDS}
 
 
 def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
@@ -107,13 +105,6 @@ def error_file(meeting: Path, rank: int) -> Path:
     return meeting / f"error-{rank}.json"
 
 
-def write_error(error: MtlError, file: Path) -> None:
-    """Leave an error for the process that waits, which raises it."""
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
-    problems = [[problem.place, problem.found, problem.expected, problem.repair] for problem in error.problems]
-    file.write_text(json.dumps({"kind": kind, "problems": problems}), encoding="utf-8")
-
-
 def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> BaseException:
     """Return the error of the process that failed first: the others have lost it, or were ended because of it."""
     failures = sorted(result.failures.values(), key=lambda failure: (failure.timestamp, failure.local_rank))
@@ -123,8 +114,7 @@ def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> 
     if first is None:
         return Terminated(f"ended by a signal; {_resume(folder)}")
     if (file := error_file(meeting, first.local_rank)).is_file():
-        values = json.loads(file.read_text(encoding="utf-8"))
-        return _KINDS[values["kind"]]([Problem(*texts) for texts in values["problems"]])
+        return MtlError.from_json(file.read_text(encoding="utf-8"))
     return _explained(first.local_rank, first.exitcode, number, result.stderrs[first.local_rank], folder)
 
 

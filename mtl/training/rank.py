@@ -15,7 +15,7 @@ from pathlib import Path
 from mtl.base import cli
 from mtl.base.errors import MtlError, Terminated
 from mtl.base.run_folder import log_into
-from mtl.training.launch import JOB, LOST, error_file, write_error
+from mtl.training.launch import JOB, LOST, error_file
 from mtl.training.ranks import LostPeersError
 
 
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         _take_part(rank, meeting)
     except (MtlError, OSError) as error:
-        write_error(cli.of_system(error) if isinstance(error, OSError) else error, error_file(meeting, rank))
+        shown = cli.of_system(error) if isinstance(error, OSError) else error
+        error_file(meeting, rank).write_text(shown.to_json(), encoding="utf-8")
         sys.exit(LOST if isinstance(error, LostPeersError) else cli.FAILED)
     except KeyboardInterrupt:
         sys.exit(cli.INTERRUPTED)
