@@ -345,7 +345,9 @@ def _launcher_problems(settings: DictConfig) -> Iterator[Problem]:
         expected = "a machine from which jobs of SLURM are submitted"
         repair = "hydra/launcher=submitit_local or joblib runs the jobs on this machine"
         yield Problem("hydra/launcher", f"{name}, and there is no program sbatch", expected, repair)
-    for key in ("nodes", "tasks_per_node") if name.startswith("submitit_") else ():
+    if not name.startswith("submitit_"):
+        return
+    for key in ("nodes", "tasks_per_node"):
         if (number := settings.launcher.get(key)) != 1:
             repair = "trainer.devices=N trains in N processes of a node; for several nodes see docs/speed.md"
             yield Problem(f"hydra.launcher.{key}", str(number), "1: every task would train a model", repair)

@@ -91,7 +91,8 @@ def write_graph(saved: SavedModel, path: Path) -> None:
     if path.suffix == ".xml":
         openvino = import_openvino()
         with TemporaryDirectory(dir=path.parent) as folder:
-            write_graph(saved, (onnx := Path(folder) / "model.onnx"))
+            onnx = Path(folder) / "model.onnx"
+            write_graph(saved, onnx)
             openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
         return
     network = ExportedNetwork(saved)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mtl
 from mtl.base.errors import ConfigError, MtlError, Problem, printable
+from mtl.base.formatting import duration
 from mtl.base.run_folder import check
 from mtl.config.command_line import CommandLine
 from mtl.config.fields import Config
@@ -71,10 +72,10 @@ class Study:
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
         if known is not None and known.status == "done":
-            log.info("%s is done already (%s)", place, _duration(known.seconds))
+            log.info("%s is done already (%s)", place, duration(known.seconds))
             return score_in(folder)
         left, timed = seconds_left(self.jobs, self.folder, at)
-        remaining = f" ({'about' if timed else 'more than'} {_duration(left)} left)" if left else ""
+        remaining = f" ({'about' if timed else 'more than'} {duration(left)} left)" if left else ""
         log.info("\n%s%s\n", place, remaining)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
@@ -168,10 +169,3 @@ def _done(folder: Path) -> bool:
 def _checksum(command: CommandLine, config: Config) -> str:
     shared = sorted(word for word in command.fixed if not word.lstrip("+").startswith(("hydra.", "hydra/")))
     return digest([*shared, *data_checksums(config), mtl.__version__])[:6]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

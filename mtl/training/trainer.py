@@ -226,10 +226,8 @@ def make_trainer(
         "log_every_n_steps": min(steps_per_epoch, flags.get("log_every_n_steps", _LOG_EVERY)),
     }
     if plan.process.world_size > 1:
-        flags |= {
-            "strategy": SharedRows(),
-            "num_nodes": plan.process.world_size,
-        }  # a process knows its own device alone
+        # a process knows its own device alone, as if it were a machine
+        flags |= {"strategy": SharedRows(), "num_nodes": plan.process.world_size}
         flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
     else:  # in a job of SLURM, too: `mtl.training.ranks` has found a single process
         flags["plugins"].append(LightningEnvironment())
