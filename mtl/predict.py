@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,16 +14,16 @@ from pydantic.dataclasses import dataclass
 from mtl.base import cli, schema
 from mtl.base.errors import MtlError, printable
 from mtl.base.run_folder import find_model
-from mtl.base.schema import Count, Name
-from mtl.inference.folders import ROWS, Settings, check_unused, collected, goes_to_folder, planned
-from mtl.inference.sentences import STANDARD, check_sources, sentences_of
+from mtl.base.schema import Name
+from mtl.inference.arguments import FOLDER_USAGE, INPUT_USAGE, Arguments
+from mtl.inference.sentences import STANDARD
 
 if TYPE_CHECKING:
     from mtl.activations.encoding import Precision
     from mtl.inference.bulk import PredictOptions
     from mtl.inference.prediction import Prediction
 
-USAGE = """
+USAGE = f"""
 usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
        python -m mtl.predict model=FOLDER input=FILE output=FILE.csv
        python -m mtl.predict model=FOLDER input=FOLDER output=FOLDER
@@ -32,18 +31,12 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
 
   model=FOLDER        a run folder or a saved model
   task=NAME           one of its tasks, or several: task=NAME,NAME (default: all)
-  input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
-                      (blank lines are left out); - reads such lines from standard input
-                      a folder or a pattern ("reviews/*.csv") of such files: output= is a folder then
-  text_column=NAME    that column (default: text)
+{INPUT_USAGE}
   output=FILE         .csv, .jsonl or .parquet with all probabilities; - writes JSON Lines to standard output;
                       without it a table is printed
   output=FOLDER/      for every file of the input an output, or several; the same command goes on where it was stopped
   format=parquet      parquet, csv or jsonl: of the outputs in a folder
-  rows=65536          the most rows of an output in a folder
-  processes=1         processes that work on a folder, on a GPU each if there are several
-  engine=ray          on a Ray cluster; processes= is the number of models then (default: one per GPU or machine)
-  shard=3/16          the third of 16 jobs that work on a folder, each on a part of its own
+{FOLDER_USAGE}
   precision=auto      fp32, bf16, or auto: bf16 where the hardware computes it natively
   prompt_name=NAME    the model's prompt that is put before each sentence (default: that of training, if any)
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
@@ -60,54 +53,29 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(config=schema.STRICT)
-class Options:
+class Options(Arguments):
     """The arguments."""
 
-    model: Name
     task: Name | None = None
-    input: Name | None = None
-    text_column: Name = "text"
-    output: Name | None = None
     format: Literal["parquet", "csv", "jsonl"] | None = None
-    rows: Count | None = None
-    processes: Count | None = None
-    shard: Name | None = None
-    engine: Literal["processes", "ray"] | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    prompt_name: Name | None = None
-    device: Literal["cpu", "cuda", "mps"] | None = None
     calibrated: bool = True
     coverage: Level | None = None
     max_risk: Level | None = None
-    sentences: list[str] = field(default_factory=list)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then predict."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
-    check_sources(options.input, options.sentences)
-    if goes_to_folder(options.input, options.output):
+    if options.goes_to_folder("format"):
         print(printable(_predict_folder(options)))
         return
-    check_unused(
-        format=options.format,
-        rows=options.rows,
-        processes=options.processes,
-        shard=options.shard,
-        engine=options.engine,
-    )
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
     with cli.large_imports():
-        from mtl.inference.bulk import check_output, predict_lines, predict_to_file
+        from mtl.inference.bulk import predict_lines, predict_to_file
+        from mtl.inference.models import MultiTaskModel
 
-    source = None if options.input in (None, STANDARD) else Path(str(options.input))
-    if options.output not in (None, STANDARD):
-        check_output(Path(str(options.output)), (".csv", ".jsonl", ".parquet"), source)
-    texts = sentences_of(options.input, options.text_column, options.sentences)
-
-    from mtl.inference.models import MultiTaskModel
-
+    texts = options.texts(".csv", ".jsonl", ".parquet", to_standard=True)
     how = _how(options, options.precision)
     model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=_tasks(options))
     if options.output is None:
@@ -123,30 +91,22 @@ def _predict_folder(options: Options) -> str:
     """Predict all files of a folder or a pattern, and return a line about it."""
     with cli.large_imports():
         from mtl.inference.bulk import load_predictor
-        from mtl.inference.models import saved_model_checksum, settled_precision
-        from mtl.inference.on_ray import engine
-        from mtl.inference.workers import complete
+        from mtl.inference.models import saved_model_checksum
 
     errors: list[MtlError] = []
-    make = collected(errors, engine, options.engine)
-    precision = collected(errors, settled_precision, options.precision, options.device) or "fp32"
-    settings = Settings(
+    settings = options.settings(
+        errors,
         "predict",
-        input=str(options.input),
-        model=collected(errors, saved_model_checksum, options.model) or "",
-        text_column=options.text_column,
-        suffix=f".{options.format or 'parquet'}",
-        rows=options.rows or ROWS,
-        precision=precision,
-        prompt_name=options.prompt_name,
+        saved_model_checksum,
+        f".{options.format or 'parquet'}",
         tasks=_tasks(options),
         calibrated=options.calibrated,
         coverage=options.coverage,
         max_risk=options.max_risk,
     )
-    outputs, parts = planned(options.output, settings, options.shard, errors)
-    load = partial(load_predictor, model=options.model, tasks=settings.tasks, options=_how(options, precision))
-    return complete(parts, outputs, load, device=options.device, processes=options.processes, make=make)
+    how = _how(options, settings.precision)
+    load = partial(load_predictor, model=options.model, tasks=settings.tasks, options=how)
+    return options.complete(errors, settings, load)
 
 
 def _how(options: Options, precision: Precision) -> PredictOptions:

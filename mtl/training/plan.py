@@ -75,6 +75,8 @@ class RunPlan:
 def make_plan(config: Config, folder: Path, inputs: Inputs, process: Process = ALONE) -> RunPlan:
     """Make the plan of a run: network, freeze plan, parameter groups, device, precision.
 
+    All random numbers of the run follow from its seed, which is set here, before the first of them: new heads.
+
     Raises:
         MtlError: A flag, a number of layers or the saved model to start from does not fit.
     """

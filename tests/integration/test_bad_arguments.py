@@ -13,8 +13,8 @@ import torch
 from tests.support.commands import call, run
 
 KEYS = (
-    "model, task, input, text_column, output, format, rows, processes, shard, engine, precision, prompt_name, device, "
-    "calibrated, coverage, max_risk"
+    "model, input, text_column, output, rows, processes, shard, engine, precision, prompt_name, device, task, "
+    "format, calibrated, coverage, max_risk"
 )
 SHOWN = ", ".join(KEYS.split(", ")[:12]) + " (+4 more)"
 EVALUATE_FLAGS = (
