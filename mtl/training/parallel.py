@@ -36,7 +36,10 @@ class SharedRows(DDPStrategy):
 
     def __init__(self) -> None:
         super().__init__(
-            cluster_environment=TorchElasticEnvironment(), find_unused_parameters=True, forward_sync_buffers=False
+            cluster_environment=TorchElasticEnvironment(),
+            find_unused_parameters=True,
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,  # no second copy of all gradients, 436 MB with MPNet
         )
         self._trained: list[bool] = []
 
