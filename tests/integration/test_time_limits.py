@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,21 @@ def command(folder: Path, study: str, *more: str) -> list[str]:
 
 def processes_of_jobs(pid: int) -> Iterator[int]:
     """Yield the processes below ``pid`` that do a job of submitit."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"submitit.core._submit" in Path(f"/proc/{child}/cmdline").read_bytes():
-            yield int(child)
-        yield from processes_of_jobs(int(child))
+    with suppress(FileNotFoundError, ProcessLookupError):  # one that ends meanwhile
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if b"submitit.core._submit" in Path(f"/proc/{child}/cmdline").read_bytes():
+                yield int(child)
+            yield from processes_of_jobs(int(child))
+
+
+def open_files(pid: int) -> set[Path]:
+    """Return the files that a process has open, without those that it closes meanwhile."""
+    files = set()
+    with suppress(FileNotFoundError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                files.add(link.readlink())
+    return files
 
 
 def end_each_once_it_trains(process: subprocess.Popen[str], folder: Path) -> None:
@@ -46,7 +58,7 @@ def end_each_once_it_trains(process: subprocess.Popen[str], folder: Path) -> Non
         assert process.poll() is None, "it ended before all jobs were interrupted"
         assert time.monotonic() < end
         for pid in processes_of_jobs(process.pid):
-            files = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+            files = open_files(pid)
             for job in sorted(waiting):
                 log = folder / job / "train.log"
                 if log in files and "epoch 1/" in log.read_text():
