@@ -92,23 +92,23 @@ class Study:
         return None if error else score_in(folder)
 
     def end(self) -> list[str]:
-        """Compare all completed jobs of the study; print and write the comparison.
+        """Compare all completed jobs of the study; print and write the comparison, if there are any.
 
         Returns:
             The names of the jobs that are not completed.
-
-        Raises:
-            DataError: No job has metrics.
         """
         from mtl.comparison.comparing import compare
         from mtl.comparison.outputs import show, write
 
+        missing = [job.name for job in self.jobs if not _done(self.folder / job.name)]
+        if len(missing) == len(self.jobs) and not self._done_before():
+            return missing
         own = [self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()]
         comparison = compare([*own, *self._done_before()])
         write(self.folder, comparison)
         show(comparison)
         print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
-        return [job.name for job in self.jobs if not _done(self.folder / job.name)]
+        return missing
 
     def _done_before(self) -> list[Path]:
         """Return the folders of completed jobs that are not part of this command."""

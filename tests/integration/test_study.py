@@ -114,6 +114,14 @@ def test_a_job_that_fails_is_shown_and_tried_again(tmp_path: Path) -> None:
     assert "job 2 of 2: lower_layers_frozen-train_layers-99-seed-1 (more than " in again.out
 
 
+def test_jobs_that_all_fail_are_named_and_nothing_is_compared(tmp_path: Path) -> None:
+    found = study(tmp_path, "scenario=lower_layers_frozen", "seed=1,2", "freeze.train_layers=99", "study.name=mine")
+    assert found.code == 2
+    assert "2 jobs of the study failed: lower_layers_frozen-seed-1, lower_layers_frozen-seed-2" in found.out + found.err
+    assert "train first" not in found.out + found.err
+    assert not (folder_of(tmp_path) / "comparison.json").exists()
+
+
 def test_an_error_of_any_kind_stops_one_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mtl.training.run
 

@@ -97,7 +97,7 @@ def test_a_study_whose_jobs_are_interrupted_ends_as_an_unbroken_one(requeued: bo
     assert "Traceback" not in out + err
     if not requeued:
         assert process.returncode == 2
-        assert "2 jobs of the study failed: seed-1, seed-2" in out
+        assert "2 jobs of the study failed: seed-1, seed-2" in out, out[-1500:] + err[-1500:]
         logs = [(tmp_path / "broken" / job / "train.log").read_text() for job in JOBS]
         assert all("ended by SIGUSR2, and Job not requeued because: timed-out too many times" in log for log in logs)
         again = run(command(tmp_path, "broken"), tmp_path)
