@@ -115,6 +115,8 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
     if failed:
         what = "sweep" if study is None else "study"
         log.error("%s of the %s failed: %s", plural(len(failed), "job"), what, ", ".join(failed))
+        if study is not None:
+            log.info("the same command continues the study")
         sys.exit(cli.FAILED)
 
 

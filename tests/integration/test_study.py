@@ -118,6 +118,7 @@ def test_jobs_that_all_fail_are_named_and_nothing_is_compared(tmp_path: Path) ->
     found = study(tmp_path, "scenario=lower_layers_frozen", "seed=1,2", "freeze.train_layers=99", "study.name=mine")
     assert found.code == 2
     assert "2 jobs of the study failed: lower_layers_frozen-seed-1, lower_layers_frozen-seed-2" in found.out + found.err
+    assert "the same command continues the study" in found.out + found.err
     assert "train first" not in found.out + found.err
     assert not (folder_of(tmp_path) / "comparison.json").exists()
 
