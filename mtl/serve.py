@@ -78,7 +78,6 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE)
     _check(options)
     folder = find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
-    _keep_few_kernels()
     examples = None if options.examples is None else _read_examples(options, Path(options.examples), folder)
 
     from mtl.serving.running import Server, bind, is_loopback, url
@@ -117,16 +116,6 @@ def main(arguments: Sequence[str]) -> None:
         server.answer(bound)
     finally:
         batcher.stop()
-
-
-def _keep_few_kernels() -> None:
-    """Let oneDNN and PyTorch, each with a cache of its own, keep 64 kernels on a CPU in place of 1,024.
-
-    Batches come in all sizes, and each size has kernels of its own: with 1,024 a server of MiniLM grows to 2 GB in
-    60,000 requests, with 64 it stays at 0.75, and answers no fewer requests a second (`tests.benchmarks.bench_serve`).
-    """
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "64")  # before torch is imported
 
 
 def _read_examples(options: Options, path: Path, folder: Path) -> ExampleRows:

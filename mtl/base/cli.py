@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mtl.base import schema
 from mtl.base.errors import ConfigError, MtlError, Problem, Terminated, did_you_mean, listed, printable
+from mtl.base.memory import keep_few_kernels
 
 _MOST_SHOWN = 200
 T = TypeVar("T")
@@ -46,6 +47,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, half a surrogate pair
     logging.setLogRecordFactory(_PrintableRecord)
+    keep_few_kernels()
     try:
         _run(main)
     finally:

@@ -38,6 +38,31 @@ def test_memory_is_kept_inside_and_given_back_after() -> None:
     assert found.stdout.split() == ["True", "True", "True"]
 
 
+COMMAND = """
+import sys
+from mtl.base import cli
+
+def main(arguments):
+    import torch
+
+    weight = torch.ones(64, 64)
+    for rows in [*range(1, 101), *range(1, 101)]:
+        torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 64), weight, None, "none", [], "")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(("setting", "hits"), [({}, 0), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}, 100)])
+def test_a_command_keeps_the_kernels_of_the_last_sizes_only(setting: dict[str, str], hits: int) -> None:
+    environment = outside() | setting | {"ONEDNN_VERBOSE": "profile_create"}
+    command = [sys.executable, "-c", COMMAND]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if "create:cache_miss" not in found.stdout:
+        pytest.skip("this PyTorch computes without oneDNN")
+    assert found.stdout.count("create:cache_hit") == hits
+
+
 class Library:
     """Takes note of the calls of the C library."""
 
