@@ -333,11 +333,11 @@ def _limit(trainer: TrainerConfig, least: str, most: str) -> Iterator[Problem]:
 
 
 def _strategy(config: Config) -> Iterator[Problem]:
-    if config.trainer.strategy not in ("auto", "ddp", None):
-        expected = "ddp, or auto, which is the same where trainer.devices is more than one"
-        if str(config.trainer.strategy).startswith(("fsdp", "deepspeed")):
-            expected += "; every device holds the whole encoder, since nothing is saved from shards"
+    if config.trainer.strategy not in ("auto", "ddp", "fsdp", None):
+        expected = "ddp, auto, which is the same where trainer.devices is more than one, or fsdp"
         yield Problem("trainer.strategy", shown(config.trainer.strategy), expected, "give trainer.strategy=ddp")
+    if config.trainer.strategy == "fsdp" and config.trainer.precision == "16-mixed":
+        yield Problem("trainer.precision", "16-mixed beside trainer.strategy=fsdp", "bf16-mixed, 32-true or auto")
 
 
 def _devices(config: Config) -> Iterator[Problem]:

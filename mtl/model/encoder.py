@@ -55,6 +55,8 @@ class Encoder(nn.Module):
         hidden_size: H.
         embedding_size: E, the size of an embedding: H unless poolings are concatenated or Dense modules follow.
         supports_split: Whether ``embed``, ``hidden_at`` and ``forward_from`` can be called.
+        is_sharded: Whether each of several processes holds a part of the weights, so that all of them must take part
+            in every pass, and each layer must be called as a module (`mtl.training.sharding`).
 
     Raises:
         ModelError: The backbone has no layers, or a Dense module takes other sizes than come before it.
@@ -71,6 +73,7 @@ class Encoder(nn.Module):
         self.supports_split: bool = backbone.config.model_type in _SPLIT_FAMILIES and not getattr(
             backbone.config, "is_decoder", False
         )
+        self.is_sharded = False
         self._parts = partition(self.backbone)
         self._layers: list[nn.Module] = list(main_list(self.backbone))  # found once: it counts all parameters
         self._parts[self.layer_names[-1]] += self.dense
@@ -149,6 +152,18 @@ class Encoder(nn.Module):
         """
         self._require_split(boundary)
         return self._run(self.embed_tokens(ids), mask, 0, boundary)
+
+    def no_rows(self, boundary: int | None = None) -> Tensor:
+        """Return the embeddings, (0, E), of no rows, for which a sharded encoder takes part in a pass."""
+        where = next(self.parameters()).device
+        if not self.is_sharded:
+            return torch.zeros(0, self.embedding_size, device=where, requires_grad=torch.is_grad_enabled())
+        mask = torch.ones(1, 1, dtype=torch.bool, device=where)
+        if boundary is not None:
+            return self.forward_from(torch.zeros(1, 1, self.hidden_size, device=where), mask, boundary)[:0]
+        padding = torch.full((1, 1), self.config.pad_token_id or 0, device=where)
+        embeddings: Tensor = self(padding, mask)
+        return embeddings[:0]
 
     def hidden_states(self, ids: Tensor, mask: Tensor, boundaries: Sequence[int]) -> list[Tensor]:
         """Return the hidden states at several boundaries, in rising order, each (B, S, H), from one pass."""
@@ -301,7 +316,8 @@ class Encoder(nn.Module):
         return self._known_on(hidden.device) and bool(mask.any(dim=1).all())
 
     def _known_on(self, device: torch.device) -> bool:
-        return self.supports_split and self.config.model_type in FAMILIES and device.type == "cpu"
+        known = self.supports_split and self.config.model_type in FAMILIES
+        return known and device.type == "cpu" and not self.is_sharded
 
     def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
         """Return what every layer takes beside the hidden states; None if there is nothing to mask."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from mtl.data.batch import Batch
@@ -43,8 +42,7 @@ class MultiTaskNetwork(nn.Module):
         if batch.features is not None and batch.boundary == "embedding":
             return batch.features
         if not len(batch):  # of several processes one may have no rows of a step
-            where = next(self.parameters()).device
-            return torch.zeros(0, self.encoder.embedding_size, device=where, requires_grad=torch.is_grad_enabled())
+            return self.encoder.no_rows(batch.boundary if isinstance(batch.boundary, int) else None)
         embeddings = self._encode(batch)
         return embeddings if batch.inverse is None else embeddings[batch.inverse]
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from mtl.data.batch import Batch
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.freezing import FreezePlan
+from mtl.training.sharding import laid_out_as, whole
 
 
 class AveragedWeights(Callback):
@@ -43,7 +45,7 @@ class AveragedWeights(Callback):
         """Start from the current weights, or from the averages of a checkpoint."""
         for layer, name, parameter in _trained(pl_module):
             self._steps.setdefault(layer, 0)
-            known = self._averages.get(name, parameter.detach())
+            known = laid_out_as(parameter, self._averages.get(name, parameter.detach()))
             self._averages[name] = known.to(parameter.device, copy=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +89,12 @@ class AveragedWeights(Callback):
         if averages == self._in_place:
             return
         for _, name, parameter in _trained(module):
-            parameter.data, self._averages[name] = self._averages[name], parameter.data
+            if isinstance(parameter, DTensor):  # whose memory FSDP2 knows
+                weights = parameter.detach().clone()
+                parameter.data.copy_(self._averages[name])
+                self._averages[name] = weights
+            else:
+                parameter.data, self._averages[name] = self._averages[name], parameter.data
         self._in_place = averages
 
     @contextmanager
@@ -102,7 +109,8 @@ class AveragedWeights(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and the steps of each layer; training's own weights must be in place."""
-        return {"averages": dict(self._averages), "steps": dict(self._steps)}
+        averages = {name: whole(average) for name, average in self._averages.items()}
+        return {"averages": averages, "steps": dict(self._steps)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the saved state."""

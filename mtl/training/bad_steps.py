@@ -16,7 +16,7 @@ from mtl.base.errors import Problem, TrainingError, listed
 from mtl.base.files import write_json
 from mtl.data.batch import Batch
 from mtl.data.problems import plural
-from mtl.training.optimization import is_scaled, skip_step_if
+from mtl.training.optimization import skip_step_if
 from mtl.training.plan import RunPlan
 
 FOLDER = "bad_steps"
@@ -101,6 +101,7 @@ class StepGuard:
     Args:
         report: Called with each bad step, in order, and with broken weights; what it raises ends the training.
         every: After how many steps to read the flags.
+        scaled: Whether gradients are scaled, as in ``16-mixed``.
 
     Attributes:
         in_a_row: How many steps were left out since the last good one.
@@ -110,6 +111,7 @@ class StepGuard:
 
     report: Callable[[BadStep | BrokenWeights], None]
     every: int = 1
+    scaled: bool = False
     in_a_row: int = 0
     left_out: int = 0
     sound: int = 0
@@ -132,12 +134,12 @@ class StepGuard:
             epoch: The epoch, from 0.
         """
         total = norm.new_zeros(()) if self._total is None else self._total
-        if not is_scaled(optimizer):
+        if not self.scaled:
             total = total + norm.to(total.device)  # finite only if both are
         checked = _CheckedStep(step + 1, epoch + 1, ~total.isfinite(), norm, self._batches)
         self._batches, self._total = [], None
         self._checked.append(checked)
-        if self.every == 1 or is_scaled(optimizer):
+        if self.every == 1 or self.scaled:
             if checked.bad:
                 optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
             self.inspect()

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mtl.base.memory import PeakMemory, freed_memory_kept
+from mtl.base.memory import PeakMemory, freed_memory_kept, freed_memory_returned
 from mtl.data.tokens import UNLIMITED
 from mtl.evaluation.records import EpochFigures
 from mtl.evaluation.retention import pair_correlation
@@ -30,7 +30,8 @@ from mtl.training.module import MultiTaskModule
 from mtl.training.parallel import check_same_inputs
 from mtl.training.prepare import Prepared
 from mtl.training.ranks import Group
-from mtl.training.trainer import Training, refused, total_steps
+from mtl.training.sharding import collect
+from mtl.training.trainer import Training, is_sharded, refused, total_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,16 @@ def _run_trainer(run: Prepared, training: Training) -> None:
     tables = [rows.table for rows in (*data.train.values(), *data.val.values())]
     try:
         with compact_embeddings(module.network, plan.freezing, tables, plan.encoding.pad_id):
-            with freed_memory_kept(), run.stop.deferred():
+            with freed_memory_returned() if is_sharded(plan) else freed_memory_kept(), run.stop.deferred():
                 path = run.point.path if run.point else None
                 if path is not None:
                     check_fits(path, training.trainer, module, data.sampler)
                 if plan.process.rank:  # the first process draws the dropout of a single process, each other one its own
                     torch.manual_seed(plan.config.seed + plan.process.rank)
                 training.trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+            if is_sharded(plan):
+                collect(module.network, plan.start.network)
+                module.network = plan.start.network
             if plan.process.rank == 0:
                 _load_best(training.trainer, module)
     except MisconfigurationException as error:  # a share of batches that is less than one

@@ -23,8 +23,9 @@ from mtl.training.combination import GradientAggregation, task_key
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
 from mtl.training.learning_rates import NO_DECAY
 from mtl.training.losses import Objective
-from mtl.training.optimization import clip_norm, gradient_norm
+from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
+from mtl.training.sharding import ShardedEncoder
 from mtl.training.step import ForwardPass, Randomness, StepLog
 
 NAN = float("nan")
@@ -43,7 +44,8 @@ class MultiTaskModule(LightningModule):
         classes: The number of classes of each validated task.
         objective: The tasks' losses and their combination.
         freezing: When each layer is trained, by optimizer steps.
-        optimizer: Makes the optimizer of all parameters that are trained at any time.
+        optimizer: Makes the optimizer of all parameters that are trained at any time; those of a sharded network, which
+            have taken their place, are given by name.
         scheduler: Makes the scheduler of that optimizer, which is stepped once per optimizer step.
         guard: Checks each optimizer step; without it a loss that is not finite reaches the weights.
 
@@ -58,7 +60,7 @@ class MultiTaskModule(LightningModule):
         classes: Mapping[str, int],
         objective: Objective,
         freezing: FreezePlan,
-        optimizer: Callable[[], Optimizer],
+        optimizer: Callable[[Mapping[str, nn.Parameter] | None], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
         guard: StepGuard | None = None,
     ) -> None:
@@ -239,9 +241,16 @@ class MultiTaskModule(LightningModule):
         assert isinstance(metrics, TaskMetrics)  # noqa: S101 - narrows nn.Module for mypy
         return metrics
 
+    def configure_model(self) -> None:
+        """Shard the encoder over the processes, if they train it so."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedEncoder) and not self.network.encoder.is_sharded:
+            self.network = strategy.shard(self.network)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule, which is stepped with each optimizer step."""
-        optimizer = self._optimizer()
+        sharded = dict(self.network.named_parameters()) if self.network.encoder.is_sharded else None
+        optimizer = self._optimizer(sharded)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -260,8 +269,7 @@ class MultiTaskModule(LightningModule):
         elif self._guard is not None:
             norm = gradient_norm(optimizer)
         if gradient_clip_val and gradient_clip_algorithm == "value":
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+            clip_values(optimizer, gradient_clip_val)
         if self._guard is not None:
             self._guard.check_step(optimizer, norm, self.global_step, self.current_epoch)
 

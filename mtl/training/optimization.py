@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -18,19 +19,25 @@ _EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
 def build_adamw(
-    groups: Sequence[ParameterGroup], *, betas: tuple[float, float], eps: float, fused: bool = True
+    groups: Sequence[ParameterGroup],
+    sharded: Mapping[str, nn.Parameter] | None = None,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    fused: bool = True,
 ) -> AdamW:
     """Return AdamW (Loshchilov & Hutter 2019) over the groups.
 
     Args:
         groups: Every trainable parameter, each once.
+        sharded: The parameters that have taken the place of some of them, by name.
         betas: Decay of the averages of the gradient and of its square.
         eps: Added to the denominator.
-        fused: One pass over all parameters; not possible together with the gradient scaling of ``16-mixed``.
+        fused: One pass over all parameters; not possible with the gradient scaling of ``16-mixed``, or sharded ones.
     """
     named = [
         {
-            "params": list(group.parameters.values()),
+            "params": [(sharded or {}).get(name, parameter) for name, parameter in group.parameters.items()],
             "lr": group.rate,
             "weight_decay": group.weight_decay,
             "name": group.name,
@@ -46,9 +53,24 @@ def build_adamw(
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """Return the total norm of all gradients except those of a combination of losses, a scalar; 0 without any."""
     counted = [group for group in optimizer.param_groups if group.get("name") != COMBINATION]
-    return nn.utils.get_total_norm(
-        [parameter.grad for group in counted for parameter in group["params"] if parameter.grad is not None]
-    )
+    gradients = [parameter.grad for group in counted for parameter in group["params"] if parameter.grad is not None]
+    norms = [nn.utils.get_total_norm(alike) for alike in _alike(gradients)]
+    norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Return whole tensors and sharded ones apart, as PyTorch's functions over many tensors take them."""
+    of_kind: dict[bool, list[Tensor]] = {}
+    for tensor in tensors:
+        of_kind.setdefault(isinstance(tensor, DTensor), []).append(tensor)
+    return list(of_kind.values()) or [[]]
+
+
+def clip_values(optimizer: Optimizer, limit: float) -> None:
+    """Clip every number of the gradients to ``-limit`` to ``limit``."""
+    for parameters in _alike(parameter for group in optimizer.param_groups for parameter in group["params"]):
+        nn.utils.clip_grad_value_(parameters, limit)
 
 
 def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
@@ -68,8 +90,8 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     if _is_fused(optimizer) and norm.device.type in {"cpu", "cuda"}:  # untested on MPS
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        for parameters in _alike(parameter for group in optimizer.param_groups for parameter in group["params"]):
+            nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
 
@@ -79,11 +101,6 @@ def skip_step_if(optimizer: Optimizer, flag: Tensor) -> None:
     It uses ``found_inf``, which PyTorch provides for fp16 gradients as it does ``grad_scale``, see `clip_norm`.
     """
     optimizer.found_inf = flag.float()  # type: ignore[attr-defined]
-
-
-def is_scaled(optimizer: Optimizer) -> bool:
-    """Whether the gradients are those of ``16-mixed``, which a scaler checks; see `build_adamw`."""
-    return not _is_fused(optimizer)
 
 
 def _is_fused(optimizer: Optimizer) -> bool:

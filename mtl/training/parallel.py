@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor
 
 from mtl.base.errors import Problem, TrainingError
@@ -19,48 +18,14 @@ from mtl.base.errors import Problem, TrainingError
 T = TypeVar("T")
 
 
-class SharedRows(DDPStrategy):
-    """Lightning's DDP strategy, for processes that share the rows of each step unequally.
-
-    `DistributedDataParallel` averages gradients over the processes during the backward pass; `over_processes` scales
-    the losses so that this mean is the gradient of a single process with all rows. Three things differ from the
-    defaults:
-
-    - A process without rows of a task leaves its head out, so unused parameters are searched for in each step.
-    - `DistributedDataParallel` takes note of the trained parameters when it wraps the module. The module is wrapped
-      again when that changes: layers that unfreeze later would silently not be averaged.
-    - Nothing is unpickled that another process has sent.
-
-    The rank comes from the variables that torchrun sets, see `mtl.training.ranks`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            cluster_environment=TorchElasticEnvironment(),
-            find_unused_parameters=True,
-            forward_sync_buffers=False,
-            gradient_as_bucket_view=True,  # no second copy of all gradients, 436 MB with MPNet
-        )
-        self._trained: list[bool] = []
+class Peers(ParallelStrategy):
+    """What the strategies have in common: a process knows its own device alone, and unpickles nothing from others."""
 
     @property
     def root_device(self) -> torch.device:
-        """The device of this process, the only one that it knows."""
+        """The device of this process."""
         assert self.parallel_devices is not None  # noqa: S101 - narrows for mypy
         return self.parallel_devices[0]
-
-    def configure_ddp(self) -> None:
-        """Leave the module as it is until the first step, when its layers are frozen."""
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Do a training step, and wrap the module before it if other parameters are trained than in the last one."""
-        assert self.lightning_module is not None  # noqa: S101 - as above
-        trained = [parameter.requires_grad for parameter in self.lightning_module.parameters()]
-        if trained != self._trained:
-            self._trained = trained
-            self.model = self.lightning_module
-            super().configure_ddp()
-        return super().training_step(*args, **kwargs)
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         """Return the value of the process ``src``; Lightning broadcasts paths and booleans."""
@@ -68,6 +33,39 @@ class SharedRows(DDPStrategy):
             return obj
         value: T = gather_json(obj, self.root_device)[src]
         return value
+
+
+class SharedRows(Peers, DDPStrategy):
+    """Lightning's DDP strategy, for processes that share the rows of each step unequally.
+
+    `DistributedDataParallel` averages gradients over the processes during the backward pass; `over_processes` scales
+    the losses so that this mean is the gradient of a single process with all rows. Two things differ from the defaults:
+
+    - A process without rows of a task leaves its head out, so unused parameters are searched for in each step.
+    - `DistributedDataParallel` takes note of the trained parameters when it wraps the module. The module is wrapped
+      again when that changes: layers that unfreeze later would silently not be averaged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            find_unused_parameters=True,
+            forward_sync_buffers=False,
+            gradient_as_bucket_view=True,  # no second copy of all gradients, 436 MB with MPNet
+        )
+        self._trained: list[bool] = []
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is until the first step, when its layers are frozen."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do a training step, and wrap the module before it if other parameters are trained than in the last one."""
+        assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
+        trained = [parameter.requires_grad for parameter in self.lightning_module.parameters()]
+        if trained != self._trained:
+            self._trained = trained
+            self.model = self.lightning_module
+            super().configure_ddp()
+        return super().training_step(*args, **kwargs)
 
 
 def sum_over_processes(own: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -39,6 +40,7 @@ from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SharedRows
 from mtl.training.plan import RunPlan
 from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm, use_exact_loops
+from mtl.training.sharding import ShardedEncoder
 from mtl.training.stopping import Stop
 
 _LOG_EVERY = 50
@@ -110,13 +112,13 @@ def _eval_batch(plan: RunPlan, *, padded: bool) -> Budget:
 def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
     """Return the LightningModule that trains the network of a plan on these batches."""
     config, settings, gradual = plan.config, plan.config.optimizer, plan.config.freeze.gradual
-    freezing = plan.freezing.by_steps(data.steps.per_epoch)
+    freezing, scaled = plan.freezing.by_steps(data.steps.per_epoch), plan.precision == "16-mixed"
     optimizer = partial(
         build_adamw,
         plan.groups,
         betas=(settings.betas[0], settings.betas[1]),
         eps=settings.eps,
-        fused=plan.precision != "16-mixed",
+        fused=not scaled and not is_sharded(plan),
     )
     scheduler = partial(
         build_schedule,
@@ -127,7 +129,8 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         stage_warmup=0 if gradual is None else gradual.warmup,
     )
     # On a GPU steps are checked as often as figures are logged, which synchronises with the device anyway.
-    every = config.trainer.log_every_n_steps or _LOG_EVERY if plan.device.type == "cuda" else 1
+    skips = plan.device.type == "cuda" and not is_sharded(plan)
+    every = config.trainer.log_every_n_steps or _LOG_EVERY if skips else 1
     module = MultiTaskModule(
         plan.start.network,
         {task: len(plan.tasks[task].labels) for task in data.val},
@@ -135,7 +138,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
         freezing,
         optimizer=optimizer,
         scheduler=scheduler,
-        guard=StepGuard(BadSteps(plan), every=every),
+        guard=StepGuard(BadSteps(plan), every=every, scaled=scaled),
     )
     module.save_hyperparameters({"config": asdict(config)}, logger=False)
     return module
@@ -171,7 +174,8 @@ def make_training(
     plan.combination.set_epoch(batches)
     module = make_module(plan, data)
     meter, history = CostMeter(activations), History()
-    gradients = None if settings.gradients is None else GradientWatch(settings.gradients.every_n_steps)
+    watched = settings.gradients is not None and not is_sharded(plan)  # FSDP2 has whole weights only within a pass
+    gradients = GradientWatch(settings.gradients.every_n_steps) if settings.gradients and watched else None
     trainer = make_trainer(
         plan,
         [
@@ -227,14 +231,23 @@ def make_trainer(
     }
     if plan.process.world_size > 1:
         # a process knows its own device alone, as if it were a machine
-        flags |= {"strategy": SharedRows(), "num_nodes": plan.process.world_size}
+        strategy = ShardedEncoder() if is_sharded(plan) else SharedRows()
+        flags |= {"strategy": strategy, "num_nodes": plan.process.world_size}
+        flags["plugins"].append(TorchElasticEnvironment())  # the rank from the variables of torchrun
         flags["devices"] = 1 if plan.device.index is None else [plan.device.index]
     else:  # in a job of SLURM, too: `mtl.training.ranks` has found a single process
+        flags["strategy"] = "auto"
         flags["plugins"].append(LightningEnvironment())
     try:
         return pl.Trainer(**flags)
     except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise refused(error) from None
+
+
+def is_sharded(plan: RunPlan) -> bool:
+    """Whether several processes share out the weights of the encoder."""
+    wanted = plan.config.trainer.strategy == "fsdp"
+    return wanted and plan.process.world_size > 1 and not plan.freezing.encoder_is_frozen
 
 
 def refused(error: Exception) -> ConfigError:

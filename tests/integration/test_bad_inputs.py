@@ -600,7 +600,7 @@ def test_other_ways_to_train_in_parallel_are_refused(bad_files: Path, here: Path
     problems = """
   trainer.strategy
       found:    'nonsense'
-      expected: ddp, or auto, which is the same where trainer.devices is more than one
+      expected: ddp, auto, which is the same where trainer.devices is more than one, or fsdp
       repair:   give trainer.strategy=ddp"""
     assert_refused(outcome, whole("Configuration", problems))
     assert left_behind(here) == set()

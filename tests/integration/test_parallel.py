@@ -6,11 +6,15 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
+from mtl.model.network import MultiTaskNetwork
 from mtl.training import run
+from mtl.training.sharding import ShardedEncoder
 from tests.support import runs
 from tests.support.ranks import train_in_several
 
@@ -111,8 +115,9 @@ def assert_same(found: Path, expected: Path) -> None:
         assert row == pytest.approx(same, abs=2 * TOLERANCE)
 
 
-def compare(names: list[str], common: list[str], folder: Path, number: int = 2) -> None:
-    jobs = {folder / name / "several": chosen(*common, *SCENARIOS[name]) for name in names}
+def compare(names: list[str], common: list[str], folder: Path, number: int = 2, *others: str) -> None:
+    """Compare several processes with one; ``others`` are overrides of both."""
+    jobs = {folder / name / "several": chosen(*common, *SCENARIOS[name], *others) for name in names}
     train_in_several(number, jobs, folder / "jobs.json")
     for name in names:
         alone = folder / name / "one"
@@ -135,13 +140,46 @@ def test_more_processes_train_as_one_does(number: int, common: list[str], tmp_pa
     compare(["accumulated", "gradual by steps", "lora", "uncertainty"], common, tmp_path, number)
 
 
+SHARDED = ("trainer.strategy=fsdp", "callbacks.gradients=null")
+
+
+def test_a_sharded_encoder_is_trained_as_a_whole_one_quick(common: list[str], tmp_path: Path) -> None:
+    held: list[tuple[int, int]] = []
+
+    def shard(strategy: ShardedEncoder, network: MultiTaskNetwork) -> MultiTaskNetwork:
+        shards = usual(strategy, network)
+        for own, whole in zip(shards.encoder.parameters(), network.encoder.parameters(), strict=True):
+            assert isinstance(own, DTensor)
+            held.append((own.to_local().numel(), whole.numel()))
+        return shards
+
+    usual = ShardedEncoder.shard
+    with mock.patch.object(ShardedEncoder, "shard", shard):
+        compare(["gradual by steps"], common, tmp_path, 2, *SHARDED)
+    own, whole = (sum(numbers) for numbers in zip(*held, strict=True))
+    assert 0.4 < own / whole < 0.6
+
+
 @pytest.mark.slow
+def test_a_sharded_encoder_is_trained_as_a_whole_one(common: list[str], tmp_path: Path) -> None:
+    compare(list(SCENARIOS), common, tmp_path, 2, *SHARDED)
+
+
+@pytest.mark.slow
+def test_an_encoder_in_three_shards_is_trained_as_a_whole_one(common: list[str], tmp_path: Path) -> None:
+    """Also where a process has no row of a step."""
+    compare(["accumulated", "averaged", "lower layers", "lora"], common, tmp_path, 3, *SHARDED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
 def test_a_run_is_resumed_in_another_number_of_processes(
-    before: int, after: int, common: list[str], tmp_path: Path
+    before: int, after: int, strategy: str, common: list[str], tmp_path: Path
 ) -> None:
     """It ends with the weights of one process that was not interrupted."""
     flags = ["freeze=gradual", "freeze.gradual.layers=1", "optimizer.schedule=constant", "optimizer.warmup=0"]
+    flags += ["callbacks=average", "callbacks.gradients=null", f"trainer.strategy={strategy}"]
 
     def share(number: int) -> list[str]:
         return [*chosen(*common, *flags, f"data.batch_size={12 // number}", f"data.max_tokens={600 // number}")]

@@ -574,14 +574,12 @@ def test_nothing_at_all_names_every_section() -> None:
 
 
 def test_other_ways_to_train_in_parallel_are_refused() -> None:
-    assert problems({"trainer.strategy": "fsdp"}) == [
-        Problem(
-            "trainer.strategy",
-            "'fsdp'",
-            "ddp, or auto, which is the same where trainer.devices is more than one"
-            "; every device holds the whole encoder, since nothing is saved from shards",
-            "give trainer.strategy=ddp",
-        ),
+    expected = "ddp, auto, which is the same where trainer.devices is more than one, or fsdp"
+    assert problems({"trainer.strategy": "deepspeed"}) == [
+        Problem("trainer.strategy", "'deepspeed'", expected, "give trainer.strategy=ddp")
+    ]
+    assert problems({"trainer.strategy": "fsdp", "trainer.precision": "16-mixed"}) == [
+        Problem("trainer.precision", "16-mixed beside trainer.strategy=fsdp", "bf16-mixed, 32-true or auto")
     ]
 
 
