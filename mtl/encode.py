@@ -42,7 +42,8 @@ class Options(Arguments):
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then encode, and print the shape and the first values."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
-    if options.goes_to_folder():
+    options.check()
+    if options.to_folder:
         print(printable(_encode_folder(options)))
         return
     check_encoder(options.model)  # report a wrong name before importing torch, which takes seconds

@@ -66,7 +66,8 @@ class Options(Arguments):
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then predict."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
-    if options.goes_to_folder("format"):
+    options.check("format")
+    if options.to_folder:
         print(printable(_predict_folder(options)))
         return
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds

@@ -47,21 +47,24 @@ class Arguments:
     device: Literal["cpu", "cuda", "mps"] | None = None
     sentences: list[str] = field(default_factory=list)
 
-    def goes_to_folder(self, *only_for_folders: str) -> bool:
-        """Whether outputs go to a folder.
+    @property
+    def to_folder(self) -> bool:
+        """Whether outputs go to a folder."""
+        return goes_to_folder(self.input, self.output)
+
+    def check(self, *only_for_folders: str) -> None:
+        """Check that there is one source of sentences, and no argument without a meaning.
 
         Args:
-            only_for_folders: More arguments than those here that have a meaning only then.
+            only_for_folders: More arguments than those here that have a meaning only where outputs go to a folder.
 
         Raises:
-            ConfigError: There is no source of sentences, or two; or such an argument is given without a folder.
+            ConfigError: There is no source, or two; or such an argument is given without a folder.
         """
         check_sources(self.input, self.sentences)
-        if goes_to_folder(self.input, self.output):
-            return True
-        names = (*only_for_folders, "rows", "processes", "shard", "engine")
-        check_unused(**{name: getattr(self, name) for name in names})
-        return False
+        if not self.to_folder:
+            names = (*only_for_folders, "rows", "processes", "shard", "engine")
+            check_unused(**{name: getattr(self, name) for name in names})
 
     def texts(self, *suffixes: str, to_standard: bool = False) -> Sequence[str]:
         """Check the output, then return the sentences.

@@ -125,8 +125,8 @@ def collect(shards: nn.Module, network: nn.Module) -> None:
 
 
 def whole(value: Any) -> Any:
-    """Return a sharded tensor as a whole one, for which all processes must call this; anything else as it is."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    """Return a sharded tensor as a whole one on the CPU, for which all processes must call this; all else as it is."""
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
 def laid_out_as(parameter: Tensor, value: Any) -> Any:
