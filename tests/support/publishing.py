@@ -99,7 +99,7 @@ class PublishingHub:
         name = f"{wanted['organization']}/{wanted['name']}"
         known = name in self.models
         if not known:
-            self.models[name] = Repository(private=wanted.get("visibility") == "private")
+            self.models[name] = Repository(private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         return _json({"url": f"{self.endpoint}/{name}", "error": "exists"}, 409 if known else 200)
 
     def _upload_of(self, entry: dict[str, Any]) -> dict[str, Any]:
