@@ -67,8 +67,7 @@ def freed_memory_returned() -> Iterator[None]:
     try:
         yield
     finally:
-        library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        library.malloc_trim(0)
+        _restore(library)
 
 
 def _enter(library: ctypes.CDLL) -> None:
@@ -81,18 +80,22 @@ def _enter(library: ctypes.CDLL) -> None:
 
 
 def _leave(library: ctypes.CDLL) -> None:
-    """Leave the thresholds where the library would have moved them: once set, they no longer move by themselves.
-
-    They start at 128 KiB, and grow to the largest block freed, up to 32 MiB.
-    """
     global _blocks
     with _changing:
         _blocks -= 1
         if _blocks == 0:
-            library.mallopt(_MMAP_MAX, _DEFAULT_MMAPS)
-            library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-            library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
-            library.malloc_trim(0)
+            _restore(library)
+
+
+def _restore(library: ctypes.CDLL) -> None:
+    """Leave the thresholds where the library would have moved them: once set, they no longer move by themselves.
+
+    They start at 128 KiB, and grow to the largest block freed, up to 32 MiB.
+    """
+    library.mallopt(_MMAP_MAX, _DEFAULT_MMAPS)
+    library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+    library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
+    library.malloc_trim(0)
 
 
 class PeakMemory:

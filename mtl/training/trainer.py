@@ -174,8 +174,8 @@ def make_training(
     plan.combination.set_epoch(batches)
     module = make_module(plan, data)
     meter, history = CostMeter(activations), History()
-    watched = settings.gradients is not None and not is_sharded(plan)  # FSDP2 has whole weights only within a pass
-    gradients = GradientWatch(settings.gradients.every_n_steps) if settings.gradients and watched else None
+    watch = None if is_sharded(plan) else settings.gradients  # FSDP2 has whole weights only within a pass
+    gradients = None if watch is None else GradientWatch(watch.every_n_steps)
     trainer = make_trainer(
         plan,
         [

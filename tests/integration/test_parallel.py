@@ -179,7 +179,7 @@ def test_a_run_is_resumed_in_another_number_of_processes(
 ) -> None:
     """It ends with the weights of one process that was not interrupted."""
     flags = ["freeze=gradual", "freeze.gradual.layers=1", "optimizer.schedule=constant", "optimizer.warmup=0"]
-    flags += ["callbacks=average", "callbacks.gradients=null", f"trainer.strategy={strategy}"]
+    flags += [*SHARDED, "callbacks=average"] if strategy == "fsdp" else []
 
     def share(number: int) -> list[str]:
         return [*chosen(*common, *flags, f"data.batch_size={12 // number}", f"data.max_tokens={600 // number}")]

@@ -38,6 +38,31 @@ def test_memory_is_kept_inside_and_given_back_after() -> None:
     assert found.stdout.split() == ["True", "True", "True"]
 
 
+RETURNED = """
+from mtl.base.memory import freed_memory_returned
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+with freed_memory_returned():
+    kept = []
+    for _ in range(8):  # large blocks between small ones that stay
+        large = [b"1" * (2 * 2**20 + number) for number in range(16)]
+        before = resident()
+        kept.append(b"1" * 2**16)
+        del large
+        print(resident() < before - 24 * 2**20)
+"""
+
+
+@pytest.mark.skipif(memory._gnu_library() is None, reason="not the GNU C library")
+def test_large_blocks_are_returned_as_soon_as_they_are_freed() -> None:
+    command = [sys.executable, "-c", RETURNED]
+    found = subprocess.run(command, env=outside(), capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True"] * 8
+
+
 COMMAND = """
 import sys
 from mtl.base import cli
