@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mtl.activations.encoding import evaluating, head_logits
+from mtl.base.errors import ModelError, Problem
 from mtl.inference.graph import EMBEDDING, INPUTS, import_openvino, logits_name, longest
 from mtl.model.decision import Calibration
 
@@ -35,11 +36,7 @@ _LENGTHS: Final = (3, 64)
 
 
 class Graph:
-    """A graph in onnxruntime or OpenVINO, in fp32 on the CPU.
-
-    Args:
-        path: The ``.onnx`` file, or the ``.xml`` file of OpenVINO.
-    """
+    """A graph in onnxruntime, an ``.onnx`` file, or in OpenVINO, an ``.xml`` file; in fp32 on the CPU."""
 
     def __init__(self, path: Path) -> None:
         self._names, self._run = (_in_openvino if path.suffix == ".xml" else _in_onnxruntime)(path)
@@ -85,17 +82,11 @@ def _in_openvino(path: Path) -> tuple[list[str], Run]:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a program answers for ``N`` rows.
+    """What a program answers for ``N`` rows."""
 
-    Attributes:
-        embeddings: ``(N, E)``.
-        labels: For each task the predicted class ``(N,)``.
-        probabilities: For each task ``(N, C_task)``.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: Mapping[str, NDArray[np.int64]]
-    probabilities: Mapping[str, NDArray[np.float64]]
+    embeddings: NDArray[np.float32]  # ``(N, E)``
+    labels: Mapping[str, NDArray[np.int64]]  # for each task the predicted class ``(N,)``
+    probabilities: Mapping[str, NDArray[np.float64]]  # for each task ``(N, C_task)``
 
     @classmethod
     def of_model(cls, saved: SavedModel, embeddings: NDArray[np.float32]) -> Answers:
@@ -121,23 +112,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near two answers for the same rows are.
+    """How near two answers for the same rows are."""
 
-    Attributes:
-        subject: What the rows are: ``5 rows of up to 64 tokens``.
-        rows: Their number.
-        other_labels: How many labels of all tasks differ, ties left out.
-        ties: How many labels differ where the two most probable ones are equal up to rounding, see `TIE`.
-        probability: The largest difference of a probability; 0 where there is no task.
-        embedding: The largest difference of a number in an embedding, as `EMBEDDING_TOLERANCE` measures it.
-    """
-
-    subject: str
-    rows: int
-    other_labels: int
-    ties: int
-    probability: float
-    embedding: float
+    subject: str  # what the rows are: ``5 rows of up to 64 tokens``
+    rows: int  # their number
+    other_labels: int  # how many labels of all tasks differ, ties left out
+    ties: int  # how many labels differ where the two most probable ones are equal up to rounding, see `TIE`
+    probability: float  # the largest difference of a probability; 0 where there is no task
+    embedding: float  # the largest difference of a number in an embedding, as `EMBEDDING_TOLERANCE` measures it
 
     @property
     def holds(self) -> bool:
@@ -167,6 +149,27 @@ def compare(subject: str, ours: Answers, theirs: Answers) -> Agreement:
 
 def _largest(values: NDArray[np.floating]) -> float:
     return float(np.abs(values).max(initial=0))
+
+
+def check_agreement(agreements: Iterable[Agreement]) -> None:
+    """Refuse an exported model that answers otherwise than the saved one.
+
+    Raises:
+        ModelError: It does; it names all rows on which it does.
+    """
+    problems = [
+        Problem(
+            agreement.subject,
+            f"{agreement.other_labels} other labels, probabilities up to {agreement.probability:.1e} apart, embeddings "
+            f"up to {agreement.embedding:.1e}",
+            f"equal labels, at most {PROBABILITY_TOLERANCE:.0e} and {EMBEDDING_TOLERANCE:.0e}",
+            "nothing was written; the exported model is not the saved one",
+        )
+        for agreement in agreements
+        if not agreement.holds
+    ]
+    if problems:
+        raise ModelError(problems)
 
 
 def check_shapes(saved: SavedModel, graph: Graph) -> Iterator[Agreement]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -13,19 +13,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from mtl.base.errors import ModelError, Problem
 from mtl.base.files import write_json, write_text_atomically, writing_folder
 from mtl.evaluation.counts import macro_f1
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
-from mtl.inference.agreement import (
-    EMBEDDING_TOLERANCE,
-    PROBABILITY_TOLERANCE,
-    Agreement,
-    Answers,
-    Graph,
-    check_shapes,
-    compare,
-)
+from mtl.inference.agreement import Agreement, Answers, Graph, check_agreement, check_shapes, compare
 from mtl.inference.graph import ExportedNetwork, logits_name, longest, write_graph
 from mtl.inference.models import SentenceEncoder
 from mtl.model.saved import CARD, HEADS, SavedModel, load_model, read_manifest
@@ -37,41 +28,25 @@ ABOUT: Final = "model.json"
 TOKENIZER: Final = "tokenizer.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """A program that runs an exported graph, as the README shows it.
-
-    Attributes:
-        title: Its format.
-        graph: The file of the graph.
-        package: The Python package.
-        load: The expression that loads the graph.
-        run: What the example writes around the inputs.
-    """
-
-    title: str
-    graph: str
-    package: str
-    load: str
-    run: tuple[str, str]
-
-
 RUNTIMES: Final = {
-    "onnx": Runtime(
-        "ONNX",
-        "model.onnx",
-        "onnxruntime",
-        'onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
-        ("session.run(None, ", ")"),
-    ),
-    "openvino": Runtime(
-        "OpenVINO",
-        "model.xml",
-        "openvino",
-        'openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
-        ("session(", ").to_tuple()"),
-    ),
+    "onnx": {
+        "title": "A multi-task model in ONNX",
+        "graph": "model.onnx",
+        "weights": "",
+        "package": "onnxruntime",
+        "load": 'onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])',
+        "run": 'session.run(None, {"input_ids": ids, "attention_mask": mask})',
+    },
+    "openvino": {
+        "title": "A multi-task model in OpenVINO",
+        "graph": "model.xml",
+        "weights": "with its weights in `model.bin`; ",
+        "package": "openvino",
+        "load": 'openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        "run": 'session({"input_ids": ids, "attention_mask": mask}).to_tuple()',
+    },
 }
+"""What stands in the README for each format."""
 
 README: Final = """# {title}
 
@@ -97,7 +72,7 @@ tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 session = {load}
 rows = tokenizer.encode_batch([about["prompt"] + text for text in ["Battery died after a week", "Great phone"]])
 ids, mask = (np.array([getattr(row, name) for row in rows], np.int64) for name in ("ids", "attention_mask"))
-embeddings, *outputs = {run[0]}{{"input_ids": ids, "attention_mask": mask}}{run[1]}
+embeddings, *outputs = {run}
 for (task, labels), logits in zip(about["labels"].items(), outputs):
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     print(task, [labels[best] for best in logits.argmax(axis=1)], odds / odds.sum(axis=1, keepdims=True))
@@ -122,17 +97,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and what was verified before.
-
-    Attributes:
-        folder: The new folder.
-        agreements: The rows on which the exported model was compared with the saved one.
-        figures: Macro-F1 on the validation and test rows of the run; empty where there is no run around the model.
-    """
+    """What was written, and what was verified before."""
 
     folder: Path
-    agreements: Sequence[Agreement]
-    figures: Sequence[Figures] = field(default_factory=tuple)
+    agreements: Sequence[Agreement]  # one for all rows that were compared together
+    figures: Sequence[Figures] = ()  # those of the run's validation and test rows; empty without a run around the model
 
 
 def export_graph(model: Path, output: Path, runtime: Literal["onnx", "openvino"] = "onnx") -> Exported:
@@ -148,20 +117,23 @@ def export_graph(model: Path, output: Path, runtime: Literal["onnx", "openvino"]
         DataError: The run's predictions, whose texts are compared too, are damaged.
     """
     saved = load_model(model)
-    rows = run_rows(saved)
+    rows, about = run_rows(saved), description(saved)
     with writing_folder(output) as folder:
-        path = folder / RUNTIMES[runtime].graph
+        path = folder / RUNTIMES[runtime]["graph"]
         write_graph(saved, path)
         portable_tokenizer(saved).save(str(folder / TOKENIZER))
-        write_json(folder / ABOUT, description(saved))
-        write_text_atomically(folder / "README.md", _readme(saved, RUNTIMES[runtime]))
+        write_json(folder / ABOUT, about)
+        write_text_atomically(folder / "README.md", _readme(about, RUNTIMES[runtime]))
         graph, tokenizer = Graph(path), Tokenizer.from_file(str(folder / TOKENIZER))
-        agreements = list(check_shapes(saved, graph))
-        figures = []
+        agreements, figures = list(check_shapes(saved, graph)), []
         for (task, split), part in rows.items():
-            ours, theirs = _answers(saved, graph, tokenizer, part.texts)
+            ours = Answers.of_model(saved, SentenceEncoder(saved.network.encoder, saved.tokenizer).encode(part.texts))
+            outputs = graph.run_texts([about["prompt"] + text for text in part.texts], tokenizer)
+            theirs = Answers.of_graph(outputs, saved.tasks)
             agreements.append(compare(f"{task}, {split} rows of the run", ours, theirs))
-            figures.append(_figures(task, split, part, ours, theirs))
+            labels = part.ids(part.labels)
+            scores = (macro_f1(labels, answers.labels[task], len(part.classes)) for answers in (ours, theirs))
+            figures.append(Figures(task, split, len(part), *scores))
         check_agreement(agreements)
     return Exported(output, agreements, figures)
 
@@ -259,56 +231,14 @@ def description(saved: SavedModel) -> dict[str, Any]:
     }
 
 
-def _readme(saved: SavedModel, runtime: Runtime) -> str:
-    about = description(saved)
+def _readme(about: Mapping[str, Any], runtime: Mapping[str, str]) -> str:
     outputs = [f"`sentence_embedding` (rows, {about['embedding_size']})"]
     outputs += [f"`{about['outputs'][task]}` (rows, {len(labels)})" for task, labels in about["labels"].items()]
     return README.format(
-        title=f"A multi-task model in {runtime.title}",
-        graph=runtime.graph,
-        weights="with its weights in `model.bin`; " if runtime.graph == "model.xml" else "",
-        package=runtime.package,
-        load=runtime.load,
-        run=runtime.run,
+        **runtime,
         tasks=", ".join(about["labels"]),
         outputs=", ".join(outputs),
         max_length=about["max_length"],
         pad_id=about["pad_id"],
         prompt=_WITH_PROMPT if about["prompt"] else _NO_PROMPT,
     )
-
-
-def _answers(saved: SavedModel, graph: Graph, tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Answers, Answers]:
-    """Return what the saved model answers for texts, and what a program does that has only the exported files."""
-    prompt = saved.network.encoder.layout.prompt()
-    embeddings = SentenceEncoder(saved.network.encoder, saved.tokenizer).encode(texts)
-    outputs = graph.run_texts([prompt + text for text in texts], tokenizer)
-    return Answers.of_model(saved, embeddings), Answers.of_graph(outputs, saved.tasks)
-
-
-def _figures(task: str, split: str, rows: Predictions, ours: Answers, theirs: Answers) -> Figures:
-    place = {label: at for at, label in enumerate(rows.classes)}
-    labels = np.array([place[label] for label in rows.labels])
-    scores = (macro_f1(labels, answers.labels[task], len(place)) for answers in (ours, theirs))
-    return Figures(task, split, len(rows), *scores)
-
-
-def check_agreement(agreements: Iterable[Agreement]) -> None:
-    """Refuse an exported model that answers otherwise than the saved one.
-
-    Raises:
-        ModelError: It does; it names all rows on which it does.
-    """
-    problems = [
-        Problem(
-            agreement.subject,
-            f"{agreement.other_labels} other labels, probabilities up to {agreement.probability:.1e} apart, embeddings "
-            f"up to {agreement.embedding:.1e}",
-            f"equal labels, at most {PROBABILITY_TOLERANCE:.0e} and {EMBEDDING_TOLERANCE:.0e}",
-            "nothing was written; the exported model is not the saved one",
-        )
-        for agreement in agreements
-        if not agreement.holds
-    ]
-    if problems:
-        raise ModelError(problems)

@@ -41,10 +41,7 @@ class ExportedNetwork(nn.Module):
     """The network in plain operations that other runtimes know, with everything up to the calibrated logits inside.
 
     The layers run as transformers wrote them: `Encoder` fuses or packs them, and its operations depend on the batch.
-
-    Args:
-        saved: The model.
-        folder: Where the weights of the backbone are; by default the model's own folder.
+    The weights of the backbone are those of ``folder``, by default the model's own.
     """
 
     def __init__(self, saved: SavedModel, folder: Path | None = None) -> None:
@@ -52,12 +49,11 @@ class ExportedNetwork(nn.Module):
         self.backbone = load_backbone(folder or saved.folder)
         self.dense, self.heads = saved.network.encoder.dense, saved.network.heads
         self._pool = saved.network.encoder.pool
-        self._tasks = {
-            name: (saved.network.head(name), f"bias_{number}", task.temperature)
-            for number, (name, task) in enumerate(saved.tasks.items())
-        }
-        for (_, bias, _), task in zip(self._tasks.values(), saved.tasks.values(), strict=True):
-            self.register_buffer(bias, None if task.bias is None else torch.tensor(task.bias, dtype=torch.float32))
+        self._tasks: list[tuple[nn.Module, str, float]] = []
+        for number, (name, task) in enumerate(saved.tasks.items()):
+            bias = None if task.bias is None else torch.tensor(task.bias, dtype=torch.float32)
+            self.register_buffer(f"bias_{number}", bias)
+            self._tasks.append((saved.network.head(name), f"bias_{number}", task.temperature))
         self.eval()
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -72,7 +68,7 @@ class ExportedNetwork(nn.Module):
         """
         embedding = self.embed(input_ids, attention_mask)
         outputs = [embedding]
-        for head, bias_name, temperature in self._tasks.values():
+        for head, bias_name, temperature in self._tasks:
             logits: Tensor = head(embedding)
             bias: Tensor | None = getattr(self, bias_name)
             adjusted = logits if bias is None else logits + bias
