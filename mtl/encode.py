@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
-from mtl.base.errors import ModelError, MtlError, printable
+from mtl.base.errors import ModelError, printable
 from mtl.base.run_folder import find_model
 from mtl.inference.arguments import FOLDER_USAGE, INPUT_USAGE, Arguments
 from mtl.model.sources import backbone_spec
+
+if TYPE_CHECKING:
+    from mtl.inference.models import EncodeOptions
 
 USAGE = f"""
 usage: python -m mtl.encode model=MODEL input=FILE output=FILE.npy
@@ -44,49 +46,31 @@ def main(arguments: Sequence[str]) -> None:
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     options.check()
     if options.to_folder:
-        print(printable(_encode_folder(options)))
+        with cli.large_imports():
+            from mtl.inference.bulk import load_encoder
+            from mtl.inference.models import encoder_checksum
+
+        print(printable(options.fill_folder("encode", load_encoder, encoder_checksum, ".npy")))
         return
-    check_encoder(options.model)  # report a wrong name before importing torch, which takes seconds
+    try:  # report a wrong name before importing torch, which takes seconds
+        find_model(Path(options.model))
+    except ModelError:
+        backbone_spec(options.model)
 
     with cli.large_imports():
         from mtl.inference.bulk import encode_to_file
         from mtl.inference.models import SentenceEncoder
 
     texts = options.texts(".npy")
+    how: EncodeOptions = {"precision": options.precision, "prompt_name": options.prompt_name, "progress": True}
     encoder = SentenceEncoder.from_pretrained(options.model, device=options.device)
     if options.output is None:
-        embeddings = encoder.encode(
-            list(texts), precision=options.precision, progress=True, prompt_name=options.prompt_name
-        )
+        embeddings = encoder.encode(texts, **how)
     else:
-        embeddings = encode_to_file(encoder, texts, Path(options.output), options.precision, options.prompt_name)
+        embeddings = encode_to_file(encoder, texts, Path(options.output), **how)
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
     first = ", ".join(f"{value:.4f}" for value in (embeddings[0, :5] if len(embeddings) else ()))
     print(f"shape {embeddings.shape}, float32, first row: [{first}, …]")
-
-
-def _encode_folder(options: Options) -> str:
-    """Encode all files of a folder or a pattern, and return a line about it."""
-    with cli.large_imports():
-        from mtl.inference.bulk import load_encoder
-        from mtl.inference.models import encoder_checksum
-
-    errors: list[MtlError] = []
-    settings = options.settings(errors, "encode", encoder_checksum, ".npy")
-    load = partial(load_encoder, model=options.model, precision=settings.precision, prompt_name=settings.prompt_name)
-    return options.complete(errors, settings, load)
-
-
-def check_encoder(name: str) -> None:
-    """Check that there may be such an encoder: a run folder, a saved model, or what `backbone_spec` takes.
-
-    Raises:
-        ModelError: There is none.
-    """
-    try:
-        find_model(Path(name))
-    except ModelError:
-        backbone_spec(name)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import cli, schema
-from mtl.base.errors import MtlError, printable
+from mtl.base.errors import printable
 from mtl.base.run_folder import find_model
-from mtl.base.schema import Name
+from mtl.base.schema import Fraction, Name
 from mtl.inference.arguments import FOLDER_USAGE, INPUT_USAGE, Arguments
-from mtl.inference.sentences import STANDARD
+from mtl.inference.folders import STANDARD
 
 if TYPE_CHECKING:
-    from mtl.activations.encoding import Precision
-    from mtl.inference.bulk import PredictOptions
+    from mtl.inference.models import PredictOptions
     from mtl.inference.prediction import Prediction
 
 USAGE = f"""
@@ -46,10 +43,7 @@ usage: python -m mtl.predict model=FOLDER "a sentence" "another one"
   max_risk=0.05       adds whether to abstain: among the answers at most this share is wrong
   --                  everything behind it is a sentence
 """
-
-
 _UNLIMITED = 1_000_000
-Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(config=schema.STRICT)
@@ -59,16 +53,17 @@ class Options(Arguments):
     task: Name | None = None
     format: Literal["parquet", "csv", "jsonl"] | None = None
     calibrated: bool = True
-    coverage: Level | None = None
-    max_risk: Level | None = None
+    coverage: Fraction | None = None
+    max_risk: Fraction | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
     """Check the arguments, then predict."""
     options = cli.parse(Options, arguments, USAGE, rest="sentences")
     options.check("format")
+    tasks = None if options.task is None else options.task.split(",")
     if options.to_folder:
-        print(printable(_predict_folder(options)))
+        print(printable(_predict_folder(options, tasks)))
         return
     find_model(Path(options.model))  # report a wrong path before importing torch, which takes seconds
 
@@ -77,10 +72,17 @@ def main(arguments: Sequence[str]) -> None:
         from mtl.inference.models import MultiTaskModel
 
     texts = options.texts(".csv", ".jsonl", ".parquet", to_standard=True)
-    how = _how(options, options.precision)
-    model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=_tasks(options))
+    how: PredictOptions = {
+        "precision": options.precision,
+        "prompt_name": options.prompt_name,
+        "calibrated": options.calibrated,
+        "coverage": options.coverage,
+        "max_risk": options.max_risk,
+        "progress": True,
+    }
+    model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
-        _show(list(texts), model.predict(list(texts), progress=True, **how))
+        _show(texts, model.predict(texts, **how))
     elif options.output == STANDARD:
         predict_lines(model, texts, sys.stdout, **how)
     else:
@@ -88,43 +90,25 @@ def main(arguments: Sequence[str]) -> None:
         print(printable(f"{len(texts):,} sentences -> {options.output}"))
 
 
-def _predict_folder(options: Options) -> str:
+def _predict_folder(options: Options, tasks: list[str] | None) -> str:
     """Predict all files of a folder or a pattern, and return a line about it."""
     with cli.large_imports():
         from mtl.inference.bulk import load_predictor
         from mtl.inference.models import saved_model_checksum
 
-    errors: list[MtlError] = []
-    settings = options.settings(
-        errors,
+    return options.fill_folder(
         "predict",
+        load_predictor,
         saved_model_checksum,
         f".{options.format or 'parquet'}",
-        tasks=_tasks(options),
+        tasks=tasks,
         calibrated=options.calibrated,
         coverage=options.coverage,
         max_risk=options.max_risk,
     )
-    how = _how(options, settings.precision)
-    load = partial(load_predictor, model=options.model, tasks=settings.tasks, options=how)
-    return options.complete(errors, settings, load)
 
 
-def _how(options: Options, precision: Precision) -> PredictOptions:
-    return {
-        "precision": precision,
-        "calibrated": options.calibrated,
-        "prompt_name": options.prompt_name,
-        "coverage": options.coverage,
-        "max_risk": options.max_risk,
-    }
-
-
-def _tasks(options: Options) -> list[str] | None:
-    return None if options.task is None else options.task.split(",")
-
-
-def _show(texts: list[str], predictions: dict[str, list[Prediction]]) -> None:
+def _show(texts: Sequence[str], predictions: dict[str, list[Prediction]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

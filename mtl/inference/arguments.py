@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
-from mtl.base.errors import MtlError
+from mtl.base.errors import ConfigError, DataError, MtlError, Problem
 from mtl.base.schema import Count, Name
-from mtl.inference.folders import ROWS, Settings, check_unused, collected, goes_to_folder, planned
-from mtl.inference.sentences import STANDARD, check_sources, sentences_of
+from mtl.inference.folders import ROWS, STANDARD, Settings, collected, goes_to_folder, planned
 
 if TYPE_CHECKING:
-    from mtl.inference.workers import Load
+    from mtl.inference.workers import Write
 
 INPUT_USAGE: Final = """\
   input=FILE          CSV, TSV, JSON Lines or Parquet with a column of sentences, or .txt with one per line
@@ -53,56 +54,61 @@ class Arguments:
         return goes_to_folder(self.input, self.output)
 
     def check(self, *only_for_folders: str) -> None:
-        """Check that there is one source of sentences, and no argument without a meaning.
+        """Refuse no source of sentences, or two, an empty sentence, and without a folder what is only for folders.
 
-        Args:
-            only_for_folders: More arguments than those here that have a meaning only where outputs go to a folder.
-
-        Raises:
-            ConfigError: There is no source, or two; or such an argument is given without a folder.
+        ``only_for_folders`` are arguments of the command that are, beside those here.
         """
-        check_sources(self.input, self.sentences)
-        if not self.to_folder:
+        if (self.input is None) == (not self.sentences):
+            found = "neither input= nor sentences" if self.input is None else "both input= and sentences"
+            raise ConfigError(Problem("input", found, "a file or sentences", 'input=reviews.csv, or "a sentence"'))
+        numbered = enumerate(self.sentences, 1)
+        problems = [Problem(f"sentence {at}", repr(text), "a text") for at, text in numbered if not text.strip()]
+        if not problems and not self.to_folder:
+            expected, repair = (
+                "only with a folder or a pattern as input=, or a folder as output=",
+                "give output=FOLDER/",
+            )
             names = (*only_for_folders, "rows", "processes", "shard", "engine")
-            check_unused(**{name: getattr(self, name) for name in names})
+            given = {name: value for name in names if (value := getattr(self, name)) is not None}
+            problems = [Problem(name, str(value), expected, repair) for name, value in given.items()]
+        if problems:
+            raise ConfigError(problems)
 
     def texts(self, *suffixes: str, to_standard: bool = False) -> Sequence[str]:
-        """Check the output, then return the sentences.
-
-        Args:
-            suffixes: Those that the output may have.
-            to_standard: Whether it may be standard output.
-
-        Raises:
-            MtlError: The output cannot be written, or the input cannot be used.
-        """
-        from mtl.inference.bulk import check_output
-
+        """Check that the output can be written, a file with one of the suffixes or ``-``; then return the sentences."""
         if self.output is not None and not (to_standard and self.output == STANDARD):
-            source = None if self.input in (None, STANDARD) else Path(str(self.input))
-            check_output(Path(self.output), suffixes, source)
-        return sentences_of(self.input, self.text_column, self.sentences)
+            _check_output(Path(self.output), suffixes, Path(self.input) if self.input else None)
+        if self.input is None:
+            return self.sentences
+        if self.input == STANDARD:
+            return _lines(sys.stdin.buffer)
+        from mtl.data.examples import read_texts
 
-    def settings(
+        return read_texts(Path(self.input), self.text_column).texts
+
+    def fill_folder(
         self,
-        errors: list[MtlError],
         command: Literal["predict", "encode"],
+        load: Callable[..., Write],
         checksum: Callable[[str], str],
         suffix: str,
         **own: Any,
-    ) -> Settings:
-        """Return what the outputs in a folder have in common.
+    ) -> str:
+        """Make what is missing in the output folder, and return a line about it.
 
         Args:
-            errors: Problems are added to them.
             command: The command.
+            load: With the model's name and the settings a `mtl.inference.workers.Load`.
             checksum: What tells one model from another.
             suffix: The format of the outputs.
             own: The settings that only this command has.
         """
         from mtl.inference.models import settled_precision
+        from mtl.inference.on_ray import engine
+        from mtl.inference.workers import complete, in_processes
 
-        return Settings(
+        errors: list[MtlError] = []
+        settings = Settings(
             command,
             input=str(self.input),
             model=collected(errors, checksum, self.model) or "",
@@ -113,21 +119,36 @@ class Arguments:
             prompt_name=self.prompt_name,
             **own,
         )
-
-    def complete(self, errors: list[MtlError], settings: Settings, load: Load) -> str:
-        """Make what is missing in the output folder, and return a line about it.
-
-        Args:
-            errors: The problems that have been found already.
-            settings: What the outputs have in common.
-            load: Loads the model in a process.
-
-        Raises:
-            MtlError: All problems together.
-        """
-        from mtl.inference.on_ray import engine
-        from mtl.inference.workers import complete
-
-        make = collected(errors, engine, self.engine)
+        make = collected(errors, engine, self.engine) or in_processes
         outputs, parts = planned(self.output, settings, self.shard, errors)
-        return complete(parts, outputs, load, device=self.device, processes=self.processes, make=make)
+        loads = partial(load, model=self.model, settings=settings)
+        return complete(parts, outputs, loads, device=self.device, processes=self.processes, make=make)
+
+
+def _lines(stream: IO[bytes]) -> list[str]:
+    """Return the lines of a stream that are not blank."""
+    texts, problems = [], []
+    for at, line in enumerate(stream, 1):
+        try:
+            texts.append(line.decode("utf-8-sig" if at == 1 else "utf-8").strip())
+        except UnicodeDecodeError as error:
+            problems.append(Problem(f"standard input:{at}", f"bytes that are not UTF-8: {error.reason}", "UTF-8"))
+    if problems:
+        raise DataError(problems)
+    if not any(texts):
+        raise DataError(Problem("standard input", "no sentence", "one sentence per line"))
+    return [text for text in texts if text]
+
+
+def _check_output(path: Path, suffixes: Sequence[str], source: Path | None) -> None:
+    problems = []
+    if path.suffix not in suffixes:
+        problems.append(Problem("output", str(path), f"a file that ends in {' or '.join(suffixes)}"))
+    if path.is_dir():
+        problems.append(Problem("output", f"{path}, a folder", "a file"))
+    elif not path.absolute().parent.is_dir():
+        problems.append(Problem("output", f"no folder {path.absolute().parent}", "a file in a folder that is there"))
+    elif source is not None and path.exists() and source.exists() and path.samefile(source):
+        problems.append(Problem("output", f"{path}, which is the input", "another file: the input would be lost"))
+    if problems:
+        raise ConfigError(problems)

@@ -9,67 +9,41 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, Unpack
 
 import numpy as np
 import torch
 
-from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import replacing
 from mtl.evaluation.predictions import guarded
-from mtl.inference.models import MultiTaskModel, SentenceEncoder
-from mtl.inference.prediction import Prediction
+from mtl.inference.models import EncodeOptions, MultiTaskModel, PredictOptions, SentenceEncoder
+from mtl.inference.prediction import Prediction, as_json
 from mtl.inference.sentences import chunks, named_part
 
 if TYPE_CHECKING:
-    from mtl.activations.encoding import Precision
+    from numpy.typing import NDArray
+
+    from mtl.inference.folders import Settings
 
 Predictions = dict[str, list[Prediction]]
-
-
-class PredictOptions(TypedDict, total=False):
-    """Keyword arguments of `MultiTaskModel.predict` that hold for all chunks."""
-
-    precision: Precision
-    calibrated: bool
-    prompt_name: str | None
-    coverage: float | None
-    max_risk: float | None
-
-
+_DECIMALS: Final = 6
 Writer = Callable[[list[str], Predictions], None]
 """Writes sentences with their predictions, chunk after chunk."""
 
 
-def _title(action: str, part: str, texts: Sequence[str]) -> str:
-    return f"{action} {part} of {len(texts):,}" if part else action
-
-
-def predict_to_file(
-    model: MultiTaskModel,
-    texts: Sequence[str],
-    path: Path,
-    *,
-    progress: bool = True,
-    **options: Unpack[PredictOptions],
-) -> None:
+def predict_to_file(model: MultiTaskModel, texts: Sequence[str], path: Path, **options: Unpack[PredictOptions]) -> None:
     """Write the predictions of all tasks for every text, in order, whole or not at all.
 
-    Args:
-        model: The saved model.
-        texts: The sentences.
-        path: ``.csv``, ``.jsonl`` or ``.parquet``; see `check_output`.
-        progress: Whether to show the progress of every chunk.
-        options: As in `MultiTaskModel.predict`.
+    The file is ``.csv``, ``.jsonl`` or ``.parquet``. The progress is shown by default.
     """
     columns = list(_columns(model, options))
     if path.suffix == ".parquet":
         with replacing(path) as temporary, _parquet_writer(temporary, columns) as write:
-            _predict_chunks(model, texts, write, options, progress=progress)
+            _predict_chunks(model, texts, write, options)
         return
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write = _csv_writer(file, columns) if path.suffix == ".csv" else _json_writer(file)
-        _predict_chunks(model, texts, write, options, progress=progress)
+        _predict_chunks(model, texts, write, options)
 
 
 def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **options: Unpack[PredictOptions]) -> None:
@@ -77,13 +51,17 @@ def predict_lines(model: MultiTaskModel, texts: Sequence[str], file: TextIO, **o
     _predict_chunks(model, texts, _json_writer(file), options)
 
 
-def _predict_chunks(
-    model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions, *, progress: bool = True
-) -> None:
+def _predict_chunks(model: MultiTaskModel, texts: Sequence[str], write: Writer, options: PredictOptions) -> None:
+    progress = options.get("progress", True)
     for chunk, part in chunks(texts):
+        title = progress and _title("predicting", part, texts)
         with named_part(part):
-            predictions = model.predict(chunk, progress=progress and _title("predicting", part, texts), **options)
+            predictions = model.predict(chunk, **(options | {"progress": title}))
         write(chunk, predictions)
+
+
+def _title(action: str, part: str, texts: Sequence[str]) -> str:
+    return f"{action} {part} of {len(texts):,}" if part else action
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +109,7 @@ def _csv_writer(file: TextIO, columns: Sequence[_Column]) -> Writer:
 def _cell(value: str | float | bool) -> str | float:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return guarded(value) if isinstance(value, str) else round(value, 6)
+    return guarded(value) if isinstance(value, str) else round(value, _DECIMALS)
 
 
 @contextmanager
@@ -153,22 +131,12 @@ def _parquet_writer(path: Path, columns: Sequence[_Column]) -> Iterator[Writer]:
 
 
 def _json_writer(file: TextIO) -> Writer:
-    """Return a writer of one object per line: the text, and for each task its label, probabilities, coarse class."""
+    """Return a writer of one object per line: the text, and the prediction of each task as `as_json` gives it."""
 
     def write(texts: list[str], predictions: Predictions) -> None:
         for at, text in enumerate(texts):
-            row: dict[str, Any] = {"text": _encodable(text)}
-            for task, rows in predictions.items():
-                probabilities = {label: round(value, 6) for label, value in rows[at].probabilities.items()}
-                row[task] = {"label": rows[at].label, "probabilities": probabilities}
-                if (coarse := rows[at].coarse) is not None:
-                    shares = {name: round(value, 6) for name, value in coarse.probabilities.items()}
-                    row[task] |= {"coarse": {"label": coarse.label, "probabilities": shares}}
-                if (label_set := rows[at].label_set) is not None:
-                    row[task]["set"] = label_set
-                if (abstain := rows[at].abstain) is not None:
-                    row[task]["abstain"] = abstain
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            found = {task: as_json(rows[at], _DECIMALS) for task, rows in predictions.items()}
+            file.write(json.dumps({"text": _encodable(text)} | found, ensure_ascii=False) + "\n")
 
     return write
 
@@ -179,81 +147,56 @@ def _encodable(text: str) -> str:
 
 
 def encode_to_file(
-    encoder: SentenceEncoder,
-    texts: Sequence[str],
-    path: Path,
-    precision: Precision,
-    prompt_name: str | None = None,
-    *,
-    progress: bool = True,
-) -> np.ndarray:
-    """Write the embeddings of the texts, in order, as a ``.npy`` file, whole or not at all.
+    encoder: SentenceEncoder, texts: Sequence[str], path: Path, **options: Unpack[EncodeOptions]
+) -> NDArray[np.float32]:
+    """Write the embeddings of ``N`` texts, in order, as a ``.npy`` file, whole or not at all.
 
-    Args:
-        encoder: The encoder.
-        texts: ``N`` sentences.
-        path: The file to write.
-        precision: As in `SentenceEncoder.encode`.
-        prompt_name: As in `SentenceEncoder.encode`.
-        progress: Whether to show the progress of every chunk.
+    The progress is shown by default.
 
     Returns:
-        The embeddings ``(N, E)``, float32, mapped from the file.
+        The embeddings ``(N, E)``, mapped from the file.
     """
+    progress = options.get("progress", True)
     # Written, not mapped: a full disk raises an error when writing, but kills the process when a page is mapped.
+    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (len(texts), encoder.dimension)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        _begin_npy(file, (len(texts), encoder.dimension))
+        np.lib.format.write_array_header_1_0(file, header)
         for chunk, part in chunks(texts):
+            title = progress and _title("encoding", part, texts)
             with named_part(part):
-                title = progress and _title("encoding", part, texts)
-                embeddings = encoder.encode(chunk, precision=precision, progress=title, prompt_name=prompt_name)
-                file.write(embeddings.data)
-    written: np.ndarray = np.load(path, mmap_mode="r")
+                file.write(encoder.encode(chunk, **(options | {"progress": title})).data)
+    written: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return written
 
 
-def _begin_npy(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """Write the header of a ``.npy`` file of float32 rows."""
-    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
-
-
 def load_predictor(
-    device: str | None, threads: int, *, model: str, tasks: Sequence[str] | None, options: PredictOptions
+    device: str | None, threads: int, *, model: str, settings: Settings
 ) -> Callable[[Sequence[str], Path], None]:
     """Load a model, to run in that many threads on a CPU, and return `predict_to_file` with it, without progress."""
     torch.set_num_threads(threads)
-    loaded = MultiTaskModel.from_pretrained(model, device=device, tasks=tasks)
+    loaded = MultiTaskModel.from_pretrained(model, device=device, tasks=settings.tasks)
+    options: PredictOptions = {
+        "precision": settings.precision,
+        "prompt_name": settings.prompt_name,
+        "calibrated": settings.calibrated,
+        "coverage": settings.coverage,
+        "max_risk": settings.max_risk,
+        "progress": False,
+    }
     loaded.predict("options that the model lacks are refused before anything is written", **options)
-    return partial(predict_to_file, loaded, progress=False, **options)
+    return partial(predict_to_file, loaded, **options)
 
 
 def load_encoder(
-    device: str | None, threads: int, *, model: str, precision: Precision, prompt_name: str | None
-) -> Callable[[Sequence[str], Path], np.ndarray]:
+    device: str | None, threads: int, *, model: str, settings: Settings
+) -> Callable[[Sequence[str], Path], object]:
     """Load an encoder, to run in that many threads on a CPU, and return `encode_to_file` with it, without progress."""
     torch.set_num_threads(threads)
     loaded = SentenceEncoder.from_pretrained(model, device=device)
-    loaded.encode(
-        "a prompt that the model does not have is refused before anything is written", prompt_name=prompt_name
-    )
-    return partial(encode_to_file, loaded, precision=precision, prompt_name=prompt_name, progress=False)
-
-
-def check_output(path: Path, suffixes: Sequence[str], source: Path | None = None) -> None:
-    """Check before any work that ``path`` can be written.
-
-    Raises:
-        ConfigError: Its suffix is not one of ``suffixes``, its folder is missing, or it is a folder or the ``source``.
-    """
-    problems = []
-    if path.suffix not in suffixes:
-        problems.append(Problem("output", str(path), f"a file that ends in {' or '.join(suffixes)}"))
-    if path.is_dir():
-        problems.append(Problem("output", f"{path}, a folder", "a file"))
-    elif not path.absolute().parent.is_dir():
-        problems.append(Problem("output", f"no folder {path.absolute().parent}", "a file in a folder that is there"))
-    elif source is not None and path.exists() and source.exists() and path.samefile(source):
-        problems.append(Problem("output", f"{path}, which is the input", "another file: the input would be lost"))
-    if problems:
-        raise ConfigError(problems)
+    options: EncodeOptions = {
+        "precision": settings.precision,
+        "prompt_name": settings.prompt_name,
+        "progress": False,
+    }
+    loaded.encode("a prompt that the model lacks is refused before anything is written", **options)
+    return partial(encode_to_file, loaded, **options)

@@ -25,8 +25,9 @@ from pydantic.dataclasses import dataclass as checked
 from mtl.base import schema
 from mtl.base.errors import ConfigError, DataError, MtlError, Problem, listed
 from mtl.base.files import content_checksum, expanded, obstacle, sealed_json, write_json
-from mtl.inference.sentences import STANDARD
 
+STANDARD: Final = "-"
+"""Standard input or output in the place of a file."""
 SETTINGS: Final = "_settings.json"
 RECORDS: Final = "_parts"
 ROWS: Final = 65_536
@@ -40,32 +41,17 @@ T = TypeVar("T")
 
 @checked(config=schema.STRICT)
 class Settings:
-    """What all outputs of a folder have in common.
-
-    Attributes:
-        command: What makes them.
-        input: ``input=`` as it was given.
-        model: The checksum of the model, see `mtl.inference.models.model_checksum`.
-        text_column: The column of sentences.
-        suffix: The outputs' format.
-        rows: The most rows of a part.
-        precision: In which the matrix products run, on every machine.
-        prompt_name: The prompt that was asked for.
-        tasks: The tasks, if not all.
-        calibrated: As in `MultiTaskModel.predict`.
-        coverage: As in `MultiTaskModel.predict`.
-        max_risk: As in `MultiTaskModel.predict`.
-    """
+    """What all outputs of a folder have in common."""
 
     command: Literal["predict", "encode"]
-    input: str
-    model: str
+    input: str  # as it was given
+    model: str  # its checksum
     text_column: str
-    suffix: str
-    rows: int
-    precision: Literal["fp32", "bf16"]
+    suffix: str  # the outputs' format
+    rows: int  # the most rows of a part
+    precision: Literal["fp32", "bf16"]  # of the matrix products, on every machine
     prompt_name: str | None = None
-    tasks: list[str] | None = None
+    tasks: list[str] | None = None  # None for all
     calibrated: bool = True
     coverage: float | None = None
     max_risk: float | None = None
@@ -73,33 +59,19 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows of an input file.
+    """Some rows of an input file."""
 
-    Attributes:
-        source: The input file.
-        checksum: The SHA-256 of its content.
-        total: How many rows it has.
-        file: The name of the output without its suffix, and of the record, relative to their folders.
-        start: The first row, from 0.
-        stop: The row after the last one.
-    """
-
-    source: Path
-    checksum: str
-    total: int
-    file: str
-    start: int
-    stop: int
+    source: Path  # the input file
+    checksum: str  # the SHA-256 of its content
+    total: int  # how many rows it has
+    file: str  # the name of the output without its suffix, and of the record, relative to their folders
+    start: int  # the first row, from 0
+    stop: int  # the row after the last one
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """An output folder.
-
-    Attributes:
-        folder: The folder; it may be missing.
-        settings: The settings of the command that writes to it.
-    """
+    """An output folder, which may be missing, and the settings of the command that writes to it."""
 
     folder: Path
     settings: Settings
@@ -130,14 +102,7 @@ class Outputs:
         return {"settings": settings, "input": part.checksum, **rows, "bytes": self.file(part).stat().st_size}
 
     def check(self, *, compared: bool = True) -> None:
-        """Check that the folder can be written to, and holds nothing else.
-
-        Args:
-            compared: Whether to compare the settings of an earlier command, too.
-
-        Raises:
-            ConfigError: There is an obstacle, files of another program, or outputs with other settings.
-        """
+        """Refuse a folder with an obstacle, with files of another program, or, if ``compared``, with other settings."""
         expected = "a new or empty folder, or one that the same command has begun"
         if self.folder.suffix in _SUFFIXES and not self.folder.is_dir():
             raise ConfigError(Problem("output", str(self.folder), "a folder: an output for every input file"))
@@ -194,27 +159,8 @@ def _is_pattern(source: str) -> bool:
     return any(mark in source for mark in _WILDCARDS) and not expanded(source).exists()
 
 
-def check_unused(**values: object) -> None:
-    """Refuse arguments that are only for folders.
-
-    Args:
-        values: The arguments by name, ``None`` where one was not given.
-
-    Raises:
-        ConfigError: One was given.
-    """
-    expected, repair = "only with a folder or a pattern as input=, or a folder as output=", "give output=FOLDER/"
-    given = {name: value for name, value in values.items() if value is not None}
-    if given:
-        raise ConfigError(Problem(name, str(value), expected, repair) for name, value in given.items())
-
-
 def shard_of(text: str | None) -> tuple[int, int]:
-    """Return the number of a job, from 0, and the number of jobs, from ``3/16``; without a text the only job.
-
-    Raises:
-        ConfigError: It is no such text.
-    """
+    """Return the number of a job, from 0, and the number of jobs, from ``3/16``; without a text the only job."""
     number, _, count = (text or "1/1").partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= schema.MOST:
         return int(number) - 1, int(count)
@@ -226,9 +172,6 @@ def input_files(source: str) -> dict[str, Path]:
 
     Of a folder these are all files in it and below it whose suffix tells a format that is read. Names that begin with a
     dot or an underscore are passed over, as Arrow and Spark do.
-
-    Raises:
-        ConfigError: There is none.
     """
     from mtl.data.readers import TEXT_READERS
 
@@ -255,11 +198,6 @@ def parts_of(files: Mapping[str, Path], settings: Settings, shard: tuple[int, in
 
     Where there are at least as many files as jobs, a job takes whole files, every n-th, and reads no others. Otherwise
     it takes every n-th part.
-
-    Args:
-        files: The input files by name.
-        settings: The column of sentences, and the rows of a part.
-        shard: The number of the job, from 0, and the number of jobs.
 
     Raises:
         DataError: Files cannot be used: all problems of all files.
@@ -292,14 +230,8 @@ def planned(
 ) -> tuple[Outputs, list[Part]]:
     """Check the input files and the output folder, and return the folder and the parts of this job.
 
-    Args:
-        output: The output folder.
-        settings: What its outputs have in common.
-        shard: See `shard_of`.
-        errors: What has been found already.
-
     Raises:
-        MtlError: All problems together.
+        MtlError: All problems together, with those of ``errors``, which have been found already.
     """
     if output is None:
         errors.append(ConfigError(Problem("output", "nothing", "a folder for the outputs", "give output=FOLDER/")))

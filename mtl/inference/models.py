@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, list
 from mtl.base.files import content_checksum
 from mtl.base.run_folder import MANIFEST, find_model
 from mtl.data.tokens import UNLIMITED
-from mtl.inference.prediction import Prediction, coarse_of, predictions_of, with_levels
+from mtl.inference.prediction import Prediction, predictions_of, with_levels
 from mtl.inference.sentences import chunks, named_part, strings
 from mtl.model.decision import Calibration
 from mtl.model.encoder import Encoder
@@ -36,13 +36,25 @@ _MODEL_FILES: Final = (".json", ".safetensors", ".txt", ".model")
 """The suffixes of weights, configurations and tokenizers in the hub's layout."""
 
 
-class SentenceEncoder:
-    """An encoder with its tokenizer: sentences in, embeddings out.
+class EncodeOptions(TypedDict, total=False):
+    """The keyword arguments of `SentenceEncoder.encode`."""
 
-    Args:
-        encoder: The encoder, on its device.
-        tokenizer: Its tokenizer.
-    """
+    precision: Precision
+    batch_size: int
+    progress: bool | str
+    prompt_name: str | None
+
+
+class PredictOptions(EncodeOptions, total=False):
+    """The keyword arguments of `MultiTaskModel.predict`."""
+
+    calibrated: bool
+    coverage: float | None
+    max_risk: float | None
+
+
+class SentenceEncoder:
+    """An encoder, on its device, with its tokenizer: sentences in, embeddings out."""
 
     def __init__(self, encoder: Encoder, tokenizer: PreTrainedTokenizerFast) -> None:
         self.encoder = encoder.eval()
@@ -94,7 +106,6 @@ class SentenceEncoder:
             DataError: A sentence is not a string, or ``texts`` is a whole table.
             ModelError: An embedding is not finite, or the model has no such prompt.
         """
-        single = isinstance(texts, str)
         sentences = [texts] if isinstance(texts, str) else list(strings(texts))
         table = token_table(sentences, self.tokenizer, self.encoder, prompt_name)
         how = Encoding(
@@ -104,7 +115,7 @@ class SentenceEncoder:
             progress="encoding" if progress is True else progress or None,
         )
         embeddings = encode_table(self.encoder, table, how)
-        return embeddings[0] if single else embeddings
+        return embeddings[0] if isinstance(texts, str) else embeddings
 
     @property
     def max_length(self) -> int:
@@ -118,17 +129,11 @@ class SentenceEncoder:
 
 
 class MultiTaskModel:
-    """A saved model that predicts all its tasks in one pass through the encoder.
-
-    Args:
-        saved: The loaded model.
-        device: Where to run it.
-    """
+    """A saved model that predicts all its tasks in one pass through the encoder."""
 
     def __init__(self, saved: SavedModel, device: torch.device) -> None:
         self._saved = replace(saved, network=saved.network.to(device))
-        self._device = device
-        self._encoder = SentenceEncoder(saved.network.encoder, saved.tokenizer)
+        self.encoder = SentenceEncoder(saved.network.encoder, saved.tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -198,98 +203,53 @@ class MultiTaskModel:
         """The labels of each task, in the order of its probabilities."""
         return {name: tuple(task.labels) for name, task in self._saved.tasks.items()}
 
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        *,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        progress: bool | str = False,
-        prompt_name: str | None = None,
-    ) -> NDArray[np.float32]:
+    def encode(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
         """Return the embeddings of sentences, as `SentenceEncoder.encode` does."""
-        return self._encoder.encode(
-            texts, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
-        )
+        return self.encoder.encode(texts, **options)
 
     def predict_proba(
-        self,
-        texts: str | Iterable[str],
-        *,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        progress: bool | str = False,
-        calibrated: bool = True,
-        prompt_name: str | None = None,
+        self, texts: str | Iterable[str], *, calibrated: bool = True, **options: Unpack[EncodeOptions]
     ) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences; ``(C_task,)`` for one.
 
         The arguments are those of `predict`.
         """
-        single = isinstance(texts, str)
-        sentences = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
         probabilities = {
-            task: self._calibration(task, calibrated).probabilities(values).astype(np.float32)
-            for task, values in logits.items()
+            task: self._calibration(task, calibrated).probabilities(logits).astype(np.float32)
+            for task, logits in self._logits(texts, options).items()
         }
-        return {task: rows[0] for task, rows in probabilities.items()} if single else probabilities
+        return {task: rows[0] for task, rows in probabilities.items()} if isinstance(texts, str) else probabilities
 
     @overload
     def predict(  # type: ignore[overload-overlap] # a text is a sequence of texts
-        self,
-        texts: str,
-        *,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        progress: bool | str = False,
-        calibrated: bool = True,
-        prompt_name: str | None = None,
-        coverage: float | None = None,
-        max_risk: float | None = None,
+        self, texts: str, **options: Unpack[PredictOptions]
     ) -> dict[str, Prediction]: ...
 
     @overload
-    def predict(
-        self,
-        texts: Iterable[str],
-        *,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        progress: bool | str = False,
-        calibrated: bool = True,
-        prompt_name: str | None = None,
-        coverage: float | None = None,
-        max_risk: float | None = None,
-    ) -> dict[str, list[Prediction]]: ...
+    def predict(self, texts: Iterable[str], **options: Unpack[PredictOptions]) -> dict[str, list[Prediction]]: ...
 
     def predict(
         self,
         texts: str | Iterable[str],
         *,
-        precision: Precision = "fp32",
-        batch_size: int = 128,
-        progress: bool | str = False,
         calibrated: bool = True,
-        prompt_name: str | None = None,
         coverage: float | None = None,
         max_risk: float | None = None,
+        **options: Unpack[EncodeOptions],
     ) -> dict[str, list[Prediction]] | dict[str, Prediction]:
         """Return each task's predictions for sentences, in their order; its one prediction for one sentence.
 
         Args:
             texts: As in `SentenceEncoder.encode`. A generator is read in chunks; its texts and embeddings are never
                 all in memory.
-            precision: As in `SentenceEncoder.encode`.
-            batch_size: As in `SentenceEncoder.encode`.
-            progress: As in `SentenceEncoder.encode`.
             calibrated: Whether to apply what was fitted on the validation rows: the temperature, which makes the
                 probabilities more reliable and changes no label, and the tuned decision rule, if any.
-            prompt_name: The prompt to put before each sentence; by default that of training, if any.
             coverage: The share of the texts of each label whose ``label_set`` shall hold it, from 0 to 1; see
                 `mtl.model.conformal.Outcomes.set_thresholds`.
             max_risk: The share of wrong labels to accept among the texts that are answered, from 0 to 1; see
                 `mtl.model.conformal.Outcomes.answer_threshold`.
+            options: ``precision``, ``batch_size``, ``progress`` and ``prompt_name`` of `SentenceEncoder.encode`; the
+                default prompt is that of training, if any.
 
         Raises:
             ConfigError: ``batch_size`` is not positive, ``precision`` is unknown, ``coverage`` or ``max_risk`` is not a
@@ -298,11 +258,8 @@ class MultiTaskModel:
             ModelError: An embedding or a logit is not finite, or the model has no such prompt.
         """
         self.check_levels(self._saved.tasks, calibrated=calibrated, coverage=coverage, max_risk=max_risk)
-        single = isinstance(texts, str)
-        sentences = [texts] if isinstance(texts, str) else texts
-        logits = self._logits(sentences, precision, batch_size, progress=progress, prompt_name=prompt_name)
-        predictions = self._of_logits(logits, calibrated, coverage, max_risk)
-        return {task: rows[0] for task, rows in predictions.items()} if single else predictions
+        predictions = self._of_logits(self._logits(texts, options), calibrated, coverage, max_risk)
+        return {task: rows[0] for task, rows in predictions.items()} if isinstance(texts, str) else predictions
 
     def predict_embeddings(
         self,
@@ -313,17 +270,9 @@ class MultiTaskModel:
         coverage: float | None = None,
         max_risk: float | None = None,
     ) -> dict[str, list[Prediction]]:
-        """Return the predictions for embeddings ``(N, E)`` of the model's own encoder, as `predict` does for texts.
+        """Return the predictions of all tasks, or of some, for embeddings ``(N, E)`` that `encode` has returned.
 
-        Args:
-            embeddings: What `encode` returns.
-            tasks: The tasks to predict; all by default.
-            calibrated: As in `predict`.
-            coverage: As in `predict`.
-            max_risk: As in `predict`.
-
-        Raises:
-            ConfigError: As in `predict`.
+        The other arguments are those of `predict`.
         """
         names = list(self._saved.tasks if tasks is None else tasks)
         self.check_levels(names, calibrated=calibrated, coverage=coverage, max_risk=max_risk)
@@ -337,10 +286,11 @@ class MultiTaskModel:
         coverage: float | None,
         max_risk: float | None,
     ) -> dict[str, list[Prediction]]:
-        predictions = {
-            task: self._with_coarse(task, predictions_of(rows, self._calibration(task, calibrated), self.labels[task]))
-            for task, rows in logits.items()
-        }
+        predictions = {}
+        for task, rows in logits.items():
+            head, labels = self._saved.network.head(task), self._saved.tasks[task].labels
+            tree = head.tree if isinstance(head, MultiStageHead) else None
+            predictions[task] = predictions_of(rows, self._calibration(task, calibrated), labels, tree)
         return self.with_levels(predictions, coverage, max_risk)
 
     def with_levels(
@@ -356,23 +306,14 @@ class MultiTaskModel:
         }
 
     @property
-    def encoder(self) -> SentenceEncoder:
-        """The trained encoder with its tokenizer."""
-        return self._encoder
-
-    @property
     def outcomes(self) -> Mapping[str, Outcomes | None]:
         """For each task its outcomes on validation rows, which ``coverage`` and ``max_risk`` need; None without."""
         return {name: task.outcomes for name, task in self._saved.tasks.items()}
 
     def check_levels(self, tasks: Iterable[str], *, calibrated: bool = True, **asked: float | None) -> None:
-        """Check what `predict` is asked for: ``coverage`` and ``max_risk``, each None or a share.
-
-        Raises:
-            ConfigError: As in `predict`, for these tasks.
-        """
+        """Raise the `ConfigError` of `predict` for ``coverage`` and ``max_risk`` of tasks, each None or a share."""
         problems = []
-        tasks = list(tasks)
+        without = [task for task in tasks if self.outcomes[task] is None]
         for name, value in asked.items():
             if value is None:
                 continue
@@ -380,7 +321,6 @@ class MultiTaskModel:
                 problems.append(Problem(name, f"{value:g}", "a share above 0 and below 1"))
             if not calibrated:
                 problems.append(Problem(name, "calibrated=false", "calibrated probabilities, to which it applies"))
-            without = [task for task in tasks if self.outcomes[task] is None]
             if without:
                 found = f"no outcomes of validation rows in the model for {listed(without)}"
                 repair = "train it again with validation rows: models of older versions and stale heads have none"
@@ -388,30 +328,14 @@ class MultiTaskModel:
         if problems:
             raise ConfigError(problems)
 
-    def _with_coarse(self, task: str, predictions: list[Prediction]) -> list[Prediction]:
-        """Return the predictions with their coarse classes if the head of the task has several stages."""
-        head = self._saved.network.head(task)
-        if not isinstance(head, MultiStageHead):
-            return predictions
-        return [replace(prediction, coarse=coarse_of(prediction, head.tree)) for prediction in predictions]
-
-    def _logits(
-        self,
-        texts: Iterable[str],
-        precision: Precision,
-        batch_size: int,
-        *,
-        progress: bool | str,
-        prompt_name: str | None,
-    ) -> dict[str, NDArray[np.float32]]:
+    def _logits(self, texts: str | Iterable[str], options: EncodeOptions) -> dict[str, NDArray[np.float32]]:
         """Return the logits ``(N, C_task)`` of each task's head, computed `CHUNK` sentences at a time."""
         logits: dict[str, list[NDArray[np.float32]]] = {task: [] for task in self._saved.tasks}
-        for chunk, part in chunks(strings(texts)):
+        progress = options.get("progress", False)
+        for chunk, part in chunks(strings([texts] if isinstance(texts, str) else texts)):
             title = f"encoding {part}" if part and progress is True else progress
             with named_part(part):
-                embeddings = self.encode(
-                    chunk, precision=precision, batch_size=batch_size, progress=title, prompt_name=prompt_name
-                )
+                embeddings = self.encode(chunk, **(options | {"progress": title}))
                 for task, parts in logits.items():
                     parts.append(head_logits(self._saved.network, task, embeddings))
         return {task: np.concatenate(parts) for task, parts in logits.items()}
@@ -443,35 +367,20 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def settled_precision(precision: Precision, device: str | None) -> Literal["fp32", "bf16"]:
-    """Return in which precision ``precision`` is computed on a device.
-
-    Raises:
-        ConfigError: PyTorch does not find the device.
-    """
+    """Return in which precision ``precision`` is computed on a device, see `choose_device`."""
     place = choose_device(device)
     return "bf16" if precision == "bf16" or (precision == "auto" and native_bf16(place)) else "fp32"
 
 
 def saved_model_checksum(path: str | Path) -> str:
-    """Return the SHA-256 of the manifest of a saved model, which holds the checksums of all its other files.
-
-    Raises:
-        ModelError: There is no saved model.
-    """
+    """Return the SHA-256 of the manifest of a saved model, which holds the checksums of all its other files."""
     return content_checksum(find_model(Path(path)) / MANIFEST)
 
 
 def encoder_checksum(name: str | Path) -> str:
-    """Return a SHA-256 that tells encoders apart, without loading any.
+    """Return a SHA-256 that tells encoders apart, by their names in `SentenceEncoder.from_pretrained`.
 
-    Args:
-        name: As in `SentenceEncoder.from_pretrained`.
-
-    Returns:
-        `saved_model_checksum`, or one over weights, configuration and tokenizer of another encoder.
-
-    Raises:
-        ModelError: There is no such encoder, or it is not reachable.
+    It is `saved_model_checksum`, or one over weights, configuration and tokenizer of another encoder.
     """
     if _model_folder(Path(name)) is not None:
         return saved_model_checksum(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,11 @@ from typing import Any
 from mtl.base.cli import of_system
 from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.inference.folders import Outputs, Part
-from mtl.inference.workers import Load, Make, Maker, in_processes
+from mtl.inference.workers import Load, Make, Maker, Write, in_processes
 
 
 def engine(name: str | None) -> Make:
-    """Return what makes parts: processes of this machine, or with the name ``ray`` a cluster.
-
-    Raises:
-        ConfigError: Ray is not installed.
-    """
+    """Return what makes parts: processes of this machine, or with the name ``ray`` a cluster."""
     if name != "ray":
         return in_processes
     if find_spec("ray") is None:
@@ -36,14 +33,10 @@ def engine(name: str | None) -> Make:
 def in_ray(
     parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, processes: int | None
 ) -> Iterator[Part]:
-    """Yield the parts as they are finished.
+    """Yield the parts as they are finished; the output folder is in a file system that all machines share.
 
-    Args:
-        parts: The parts to make.
-        outputs: The output folder, in a file system that all machines share.
-        load: Loads the model in an actor.
-        device: ``cpu`` or ``cuda``; None for the GPUs of the cluster, if it has any.
-        processes: The number of actors; None for one per GPU, or one per machine without GPUs.
+    Without ``device`` the GPUs of the cluster are used if it has any, and ``processes``, the number of actors, is one
+    per GPU by default, or one per machine without GPUs.
 
     Raises:
         ConfigError: There is no such cluster, or it lacks the device.
@@ -61,8 +54,8 @@ def in_ray(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         count, resources = _actors(ray.cluster_resources(), len(ray.nodes()), device, processes, len(parts))
         numbers = ray.data.from_items([{"part": at} for at in range(len(parts))], override_num_blocks=len(parts))
-        threads = max(1, int(resources["num_cpus"]))
-        arguments = (Path.cwd(), parts, outputs, load, "cuda" if "num_gpus" in resources else device, threads)
+        where, threads = "cuda" if "num_gpus" in resources else device, max(1, int(resources["num_cpus"]))
+        arguments = (Path.cwd(), parts, outputs, partial(load, where, threads))
         finished = numbers.map(_Actor, fn_constructor_args=arguments, concurrency=(1, count), **resources)
         for row in finished.iter_rows():
             if row["error"]:
@@ -88,11 +81,7 @@ def _connect() -> None:
 def _actors(
     cluster: dict[str, float], nodes: int, device: str | None, processes: int | None, parts: int
 ) -> tuple[int, dict[str, float]]:
-    """Return the number of actors, and what each of them holds of the cluster.
-
-    Raises:
-        ConfigError: The cluster lacks the device.
-    """
+    """Return the number of actors, and what each of them holds of the cluster."""
     gpus, cpus = int(cluster.get("GPU", 0)), cluster.get("CPU", 1)
     if device == "mps" or (device == "cuda" and not gpus):
         raise ConfigError(Problem("device", str(device), f"cpu; the Ray cluster has {gpus} GPUs"))
@@ -105,12 +94,10 @@ def _actors(
 class _Actor:
     """Makes parts, and returns an error as a value: of an exception that Ray passes on, only the text would be left."""
 
-    def __init__(
-        self, working: Path, parts: Sequence[Part], outputs: Outputs, load: Load, device: str | None, threads: int
-    ) -> None:
+    def __init__(self, working: Path, parts: Sequence[Part], outputs: Outputs, load: Callable[[], Write]) -> None:
         os.chdir(working)  # what relative paths are relative to
         self._parts = parts
-        self._new: Callable[[], Maker] = lambda: Maker(outputs, load(device, threads))
+        self._new: Callable[[], Maker] = lambda: Maker(outputs, load())
         self._maker: Maker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,38 +36,50 @@ class Prediction:
     abstain: bool | None = None
 
 
-def predictions_of(logits: NDArray[np.float32], calibration: Calibration, labels: Sequence[str]) -> list[Prediction]:
-    """Return the predictions of ``N`` rows from the logits ``(N, C)`` of a head."""
+def predictions_of(
+    logits: NDArray[np.float32], calibration: Calibration, labels: Sequence[str], tree: LabelTree | None
+) -> list[Prediction]:
+    """Return the predictions of ``N`` rows from the logits ``(N, C)`` of a head, with its tree if it has stages."""
     probabilities = calibration.probabilities(logits).astype(np.float32).tolist()
-    return [
+    predictions = [
         Prediction(labels[best], dict(zip(labels, row, strict=True)))
         for best, row in zip(calibration.predicted(logits).tolist(), probabilities, strict=True)
     ]
+    return predictions if tree is None else [replace(row, coarse=_coarse(row, tree)) for row in predictions]
+
+
+def _coarse(prediction: Prediction, tree: LabelTree) -> Prediction:
+    sums = {name: sum(prediction.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
+    return Prediction(max(sums, key=sums.__getitem__), sums)
 
 
 def with_levels(
     predictions: Sequence[Prediction], outcomes: Outcomes, coverage: float | None, max_risk: float | None
 ) -> list[Prediction]:
     """Return calibrated predictions with their sets of labels and whether to abstain, as far as asked for."""
-    added = list(predictions)
-    if coverage is not None:
-        least = outcomes.set_thresholds(coverage).tolist()
-        added = [
-            replace(
-                row,
-                label_set=tuple(
-                    label for (label, value), low in zip(row.probabilities.items(), least, strict=True) if value >= low
-                ),
-            )
-            for row in added
-        ]
-    if max_risk is not None:
-        threshold = outcomes.answer_threshold(max_risk)
-        added = [replace(row, abstain=row.probabilities[row.label] < threshold) for row in added]
+    least = None if coverage is None else outcomes.set_thresholds(coverage).tolist()
+    threshold = None if max_risk is None else outcomes.answer_threshold(max_risk)
+    added = []
+    for row in predictions:
+        if least is not None:
+            shares = zip(row.probabilities.items(), least, strict=True)
+            row = replace(row, label_set=tuple(label for (label, value), low in shares if value >= low))
+        if threshold is not None:
+            row = replace(row, abstain=row.probabilities[row.label] < threshold)
+        added.append(row)
     return added
 
 
-def coarse_of(prediction: Prediction, tree: LabelTree) -> Prediction:
-    """Return the most probable coarse class of a two-stage head, and the probability of each."""
-    sums = {name: sum(prediction.probabilities[leaf] for leaf in leaves) for name, leaves in tree.branches.items()}
-    return Prediction(max(sums, key=sums.__getitem__), sums)
+def as_json(prediction: Prediction, decimals: int | None = None) -> dict[str, Any]:
+    """Return a prediction as the JSON of files and of the server has it, without what was not asked for."""
+    shares = prediction.probabilities
+    if decimals is not None:
+        shares = {label: round(value, decimals) for label, value in shares.items()}
+    content: dict[str, Any] = {"label": prediction.label, "probabilities": shares}
+    if prediction.coarse is not None:
+        content["coarse"] = as_json(prediction.coarse, decimals)
+    if prediction.label_set is not None:
+        content["set"] = prediction.label_set
+    if prediction.abstain is not None:
+        content["abstain"] = prediction.abstain
+    return content

@@ -31,39 +31,6 @@ Make = Callable[[Sequence[Part], Outputs, Load, str | None, int | None], Iterato
 _TITLES: Final = {"predict": "predicting", "encode": "encoding"}
 
 
-def complete(
-    parts: Sequence[Part],
-    outputs: Outputs,
-    load: Load,
-    *,
-    device: str | None,
-    processes: int | None,
-    make: Make | None = None,
-) -> str:
-    """Make the parts that are not finished, and return a line for the user.
-
-    Args:
-        parts: The parts of this job.
-        outputs: The output folder.
-        load: Loads the model; not called if all parts are finished.
-        device: As in `MultiTaskModel.from_pretrained`; without an index several GPUs are shared out.
-        processes: How many processes to make them in; None for the default of ``make``.
-        make: `in_processes`, the default, or `mtl.inference.on_ray.in_ray`.
-
-    Raises:
-        MtlError: As in `MultiTaskModel.predict`, or a process has died. What is finished stays so.
-    """
-    from mtl.activations.encoding import tracked
-
-    left = [part for part in parts if not outputs.has(part)]
-    making = (make or in_processes)(left, outputs, load, device, processes) if left else ()
-    for _ in tracked(making, _TITLES[outputs.settings.command], len(left)):
-        pass
-    rows, files = sum(part.stop - part.start for part in parts), len({part.source for part in parts})
-    before = f", {len(parts) - len(left):,} of them finished before" if len(left) < len(parts) else ""
-    return f"{rows:,} sentences of {files:,} files -> {outputs.folder} ({len(parts):,} outputs{before})"
-
-
 class Maker:
     """Makes parts with a loaded model."""
 
@@ -105,6 +72,34 @@ def in_processes(
     yield from _shared_out(parts, outputs, load, devices, max(1, torch.get_num_threads() // count))
 
 
+def complete(
+    parts: Sequence[Part],
+    outputs: Outputs,
+    load: Load,
+    *,
+    device: str | None,
+    processes: int | None,
+    make: Make = in_processes,
+) -> str:
+    """Make the parts that are not finished, and return a line for the user; if all are, no model is loaded.
+
+    Several GPUs are shared out unless ``device`` has an index. ``processes`` is None for the default of ``make``, which
+    is `in_processes` or `mtl.inference.on_ray.in_ray`.
+
+    Raises:
+        MtlError: As in `MultiTaskModel.predict`, or a process has died. What is finished stays so.
+    """
+    from mtl.activations.encoding import tracked
+
+    left = [part for part in parts if not outputs.has(part)]
+    making = make(left, outputs, load, device, processes) if left else ()
+    for _ in tracked(making, _TITLES[outputs.settings.command], len(left)):
+        pass
+    rows, files = sum(part.stop - part.start for part in parts), len({part.source for part in parts})
+    before = f", {len(parts) - len(left):,} of them finished before" if len(left) < len(parts) else ""
+    return f"{rows:,} sentences of {files:,} files -> {outputs.folder} ({len(parts):,} outputs{before})"
+
+
 def _shared_out(
     parts: Sequence[Part], outputs: Outputs, load: Load, devices: Sequence[str | None], threads: int
 ) -> Iterator[Part]:
@@ -135,11 +130,7 @@ def _shared_out(
 
 
 def _answer(connection: Connection, process: SpawnProcess) -> Part | None:
-    """Return the part that a process has finished; ``None`` if it has just loaded its model.
-
-    Raises:
-        MtlError: The one of the process, or it has died.
-    """
+    """Return the part that a process has finished, ``None`` if it has just loaded its model, or raise its error."""
     try:
         answer: Part | Exception | None = connection.recv()
     except (EOFError, OSError):

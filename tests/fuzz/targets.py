@@ -267,7 +267,7 @@ def embeddings(draw: Draw, folder: Path) -> None:
     found = encoder.encode(texts)
     assert found.shape == (len(texts), encoder.dimension)
     assert np.isfinite(found).all()
-    assert np.allclose(encode_to_file(encoder, texts, folder / "out.npy", "fp32"), found, atol=1e-5)
+    assert np.allclose(encode_to_file(encoder, texts, folder / "out.npy"), found, atol=1e-5)
 
 
 def damaged_models(draw: Draw, folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_an_error_names_the_chunk(
     with torch.no_grad():
         words.weight[own] = float("nan")
     with pytest.raises(ModelError) as error:
-        encode_to_file(encoder, texts, tmp_path / "x.npy", "fp32")
+        encode_to_file(encoder, texts, tmp_path / "x.npy")
     (problem,) = error.value.problems
     assert problem.place == place
     assert not list(tmp_path.iterdir())
@@ -43,7 +43,7 @@ def test_the_file_is_what_numpy_writes(
 ) -> None:
     monkeypatch.setattr("mtl.inference.sentences.CHUNK", 2)
     encoder = SentenceEncoder.from_pretrained(tiny_folder)
-    found = encode_to_file(encoder, texts, tmp_path / "x.npy", "fp32")
+    found = encode_to_file(encoder, texts, tmp_path / "x.npy")
     assert found == pytest.approx(encoder.encode(texts), abs=1e-6)
     np.save(tmp_path / "y.npy", found)
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
@@ -59,7 +59,7 @@ from mtl.inference.bulk import encode_to_file
 def main(arguments):
     encoder = SentenceEncoder.from_pretrained(arguments[0])
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    encode_to_file(encoder, ["good"] * 2_000, Path(arguments[1]), "fp32")
+    encode_to_file(encoder, ["good"] * 2_000, Path(arguments[1]))
 
 cli.run(main)
 """
@@ -79,6 +79,6 @@ def test_without_a_terminal_lines_tell_which_chunk_is_worked_on(
 ) -> None:
     monkeypatch.setattr("mtl.inference.sentences.CHUNK", 2)
     monkeypatch.setattr("mtl.activations.encoding.SECONDS_BETWEEN_LINES", 0.0)
-    encode_to_file(SentenceEncoder.from_pretrained(tiny_folder), ["a", "b", "c"], tmp_path / "x.npy", "fp32")
+    encode_to_file(SentenceEncoder.from_pretrained(tiny_folder), ["a", "b", "c"], tmp_path / "x.npy")
     lines = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["encoding sentences 1 to 2 of 3", "encoding sentences 3 to 3 of 3"]
