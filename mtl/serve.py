@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
         hosts = ["localhost", "127.0.0.1", "[::1]", options.host]
     token = options.token or os.environ.get(TOKEN) or None
     app = create_app(service, batcher, limits, metrics, token=token, hosts=hosts)
-    server = Server(app, options.client_timeout, options.deadline, on_hangup=service.reload)
+    server = Server(app, limits, on_hangup=service.reload)
     print(printable(f"serving {options.model} on {url(bound)}"), flush=True)
     if (nearest := service.served.nearest) is not None:
         size = f"{len(nearest.rows.texts):,} examples, {nearest.nbytes / 1e6:,.1f} MB of embeddings"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +21,9 @@ from starlette.exceptions import HTTPException
 import mtl
 from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, listed
 from mtl.inference.models import MultiTaskModel
-from mtl.inference.prediction import Prediction
-from mtl.serving.batching import Answer, Batcher, QueueFullError, StoppedError
-from mtl.serving.guard import ApiError, Guard, Limits
+from mtl.inference.prediction import Prediction, as_json
+from mtl.serving.batching import Answer, Batcher
+from mtl.serving.guard import RETRY, ApiError, Guard, Limits
 from mtl.serving.metrics import Metrics
 from mtl.serving.schemas import (
     ERRORS,
@@ -38,8 +38,6 @@ from mtl.serving.schemas import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from mtl.serving.service import Served, Service
 
 _POLICY = (
@@ -57,7 +55,6 @@ _PAGE_FILES = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
-_RETRY_SECONDS = 1
 _STATUS_KINDS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -70,16 +67,7 @@ def create_app(
     token: str | None = None,
     hosts: Collection[str] | None = None,
 ) -> Guard:
-    """Return the ASGI application.
-
-    Args:
-        service: Has the model, and another one after a reload.
-        batcher: Runs it.
-        limits: What a request may ask for.
-        metrics: Counts.
-        token: See `Guard`.
-        hosts: See `Guard`.
-    """
+    """Return the ASGI application; ``token`` and ``hosts`` are those of `Guard`."""
     app = FastAPI(
         title="mtl",
         version=mtl.__version__,
@@ -89,152 +77,138 @@ def create_app(
         responses=ERRORS,
         dependencies=None if token is None else [Depends(HTTPBearer(auto_error=False))],  # for the schema: see Guard
     )
+    answers = _Endpoints(service, batcher, limits, metrics)
+    for method, path, endpoint, model, summary in (
+        ("POST", "/predict", answers.predict, PredictAnswer, "Labels and probabilities"),
+        ("POST", "/embed", answers.embed, list[list[float]], "Embeddings, as text-embeddings-inference gives them"),
+        ("POST", "/v1/embeddings", answers.openai_embeddings, OpenAIAnswer, "Embeddings, in the form of OpenAI"),
+        ("GET", "/health", answers.health, Status, "Whether the process lives"),
+        ("GET", "/ready", answers.ready, Status, "Whether requests are accepted"),
+        ("GET", "/info", answers.info, Info, "The model and the limits"),
+    ):
+        app.add_api_route(path, endpoint, methods=[method], response_model=model, summary=summary)
+    app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)(answers.figures)
+    for path, (name, kind) in _PAGE_FILES.items():
+        app.add_route(path, _page(name, kind), include_in_schema=False)
+    paths = [known for route in app.routes if (known := getattr(route, "path", None))]
 
-    async def answered(
-        model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None, place: str
-    ) -> Answer:
-        """Wait for the answer to a request, in the queue and in a batch."""
-        _check_texts(texts, limits, place)
-        _check_prompt(model, prompt_name)
-        try:
-            future = batcher.submit(model, texts, tasks, prompt_name)
-        except QueueFullError:
-            problem = Problem("queue", f"{batcher.waiting:,} texts that wait", "room for this request", "try again")
-            raise ApiError(429, "overloaded", problem, {"Retry-After": str(_RETRY_SECONDS)}) from None
-        except StoppedError:
-            problem = Problem("server", "a shutdown", "requests before it", "try again")
-            raise ApiError(503, "unavailable", problem, {"Retry-After": str(_RETRY_SECONDS)}) from None
-        try:
-            async with asyncio.timeout(limits.deadline_seconds):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            expected = f"an answer within {limits.deadline_seconds:g} s"
-            problem = Problem("server", "the deadline", expected, "send fewer texts at once, or try again")
-            raise ApiError(504, "deadline", problem, {"Retry-After": str(_RETRY_SECONDS)}) from None
-        except ModelError as error:
-            raise ApiError(500, "model", error.problems) from None
+    async def failed(request: Request, error: Exception) -> Response:
+        return _api_error(request, error, paths).response()
 
-    @app.post("/predict", summary="Labels and probabilities", response_model=PredictAnswer)
-    async def predict(request: PredictRequest, query: Annotated[PredictQuery, Query()]) -> Response:
-        served = service.served
-        model = served.model
-        tasks = _tasks(model, query.task)
-        coverage, max_risk = query.coverage or service.coverage, query.max_risk or service.max_risk
+    for kind_of_error in (ApiError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind_of_error, failed)
+    return Guard(app, limits, metrics, token=token, hosts=hosts, paths=paths)
+
+
+def _page(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers with a file of the page."""
+    content = (files("mtl.serving") / "page" / name).read_bytes()
+
+    async def page(_: Request) -> Response:
+        return Response(content, headers={**_PAGE_HEADERS, "Content-Type": kind})
+
+    return page
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    """The endpoints; the description of the interface has the names of the methods."""
+
+    service: Service
+    batcher: Batcher
+    limits: Limits
+    metrics: Metrics
+
+    async def predict(self, request: PredictRequest, query: Annotated[PredictQuery, Query()]) -> Response:
+        served, single = self.service.served, isinstance(request.inputs, str)
+        tasks = _tasks(served.model, query.task)
+        coverage, max_risk = query.coverage or self.service.coverage, query.max_risk or self.service.max_risk
         _check_query(query, served, tasks, coverage, max_risk)
-        single = isinstance(request.inputs, str)
-        texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-        answer = await answered(model, texts, tasks, request.prompt_name, "inputs")
-        predictions = model.with_levels(answer.predictions, coverage, max_risk)
+        answer = await self._answer(served.model, request.inputs, tasks, request.prompt_name, "inputs")
+        predictions = served.model.with_levels(answer.predictions, coverage, max_risk)
         if query.task is not None:
             most = request.parameters.top_k if request.parameters else None
             lists = [_as_scores(prediction)[:most] for prediction in predictions[query.task]]
             return _json(lists[0] if single and request.parameters is None else lists)
-        rows = [{name: _as_object(found[at]) for name, found in predictions.items()} for at in range(len(texts))]
+        texts = range(len(answer.embeddings))
+        rows = [{task: as_json(found[at]) for task, found in predictions.items()} for at in texts]
         if query.nearest is not None and served.nearest is not None:
             near = await asyncio.to_thread(served.nearest.of, answer.embeddings, query.nearest)
-            for at, row in enumerate(rows):
-                for name, found in row.items():
-                    found["nearest"] = [
-                        asdict(example) | {"label": example.label or None} for example in near[name][at]
-                    ]
+            for task, examples in near.items():
+                for row, found in zip(rows, examples, strict=True):
+                    row[task]["nearest"] = found
         return _json(rows[0] if single else rows)
 
-    @app.post("/embed", summary="Embeddings, as text-embeddings-inference gives them", response_model=list[list[float]])
-    async def embed(request: EmbedRequest) -> Response:
-        model = service.served.model
-        texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-        answer = await answered(model, texts, (), request.prompt_name, "inputs")
+    async def embed(self, request: EmbedRequest) -> Response:
+        answer = await self._answer(self.service.served.model, request.inputs, (), request.prompt_name, "inputs")
         embeddings = answer.embeddings
         if request.normalize:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         return _json(embeddings.tolist())
 
-    @app.post("/v1/embeddings", summary="Embeddings, in the form of OpenAI", response_model=OpenAIAnswer)
-    async def openai_embeddings(request: OpenAIRequest) -> Response:
-        model = service.served.model
+    async def openai_embeddings(self, request: OpenAIRequest) -> Response:
+        model = self.service.served.model
         size = model.encoder.dimension
         if request.dimensions not in (None, size):
             raise ApiError(422, "validation", Problem("dimensions", str(request.dimensions), f"{size}, the model's"))
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        answer = await answered(model, texts, (), None, "input")
+        answer = await self._answer(model, request.input, (), None, "input")
         data = [
             {"object": "embedding", "index": at, "embedding": _openai_embedding(row, request.encoding_format)}
             for at, row in enumerate(answer.embeddings)
         ]
         usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
-        return _json({"object": "list", "data": data, "model": request.model or service.name, "usage": usage})
+        return _json({"object": "list", "data": data, "model": request.model or self.service.name, "usage": usage})
 
-    @app.get("/health", summary="Whether the process lives", response_model=Status)
-    async def health() -> Response:
+    async def health(self) -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/ready", summary="Whether requests are accepted", response_model=Status)
-    async def ready() -> Response:
-        return _json({"status": "ready"}) if batcher.alive else _json({"status": "unavailable"}, status=503)
+    async def ready(self) -> Response:
+        return _json({"status": "ready"}) if self.batcher.alive else _json({"status": "unavailable"}, status=503)
 
-    @app.get("/info", summary="The model and the limits", response_model=Info)
-    async def info() -> Response:
+    async def info(self) -> Response:
+        limits = self.limits
         most = {"body_bytes": limits.body_bytes, "texts": limits.texts, "text_characters": limits.text_characters}
-        return _json(service.info() | {"limits": most})
+        return _json(self.service.info() | {"limits": most})
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
-    async def figures() -> Response:
-        return Response(metrics.render(batcher.waiting), media_type=CONTENT_TYPE_LATEST)
+    async def figures(self) -> Response:
+        return Response(self.metrics.render(self.batcher.waiting), media_type=CONTENT_TYPE_LATEST)
 
-    _add_page(app)
-    _add_error_handlers(app)
-    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
-    return Guard(app, limits, metrics, token=token, hosts=hosts, paths=paths)
-
-
-def _add_page(app: FastAPI) -> None:
-    folder = files("mtl.serving") / "page"
-    for path, (name, kind) in _PAGE_FILES.items():
-        content = (folder / name).read_bytes()
-
-        async def page(content: bytes = content, kind: str = kind) -> Response:
-            return Response(content, headers={**_PAGE_HEADERS, "Content-Type": kind})
-
-        app.add_route(path, _without_request(page), include_in_schema=False)
-
-
-def _without_request(page: Any) -> Any:
-    async def endpoint(_: Request) -> Response:
-        response: Response = await page()
-        return response
-
-    return endpoint
+    async def _answer(
+        self, model: MultiTaskModel, inputs: str | list[str], tasks: Sequence[str], prompt_name: str | None, place: str
+    ) -> Answer:
+        """Wait for the answer to a request, in the queue and in a batch."""
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        _check_texts(texts, self.limits, place)
+        try:
+            model.encoder.encoder.layout.prompt(prompt_name)
+        except ModelError as error:
+            raise ApiError(422, "validation", error.problems) from None
+        future = self.batcher.submit(model, texts, tasks, prompt_name)
+        try:
+            async with asyncio.timeout(self.limits.deadline_seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            expected = f"an answer within {self.limits.deadline_seconds:g} s"
+            problem = Problem("server", "the deadline", expected, "send fewer texts at once, or try again")
+            raise ApiError(504, "deadline", problem, RETRY) from None
+        except ModelError as error:
+            raise ApiError(500, "model", error.problems) from None
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    def response(error: ApiError) -> Response:
-        return Response(error.body(), error.status, error.headers, "application/json")
-
-    async def api(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ApiError)  # noqa: S101 - registered for nothing else
-        return response(error)
-
-    async def validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
-        return response(ApiError(422, "validation", [_validation_problem(detail) for detail in error.errors()]))
-
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        if error.status_code == 400:  # FastAPI's word for a body that json.loads refuses in an unusual way
-            return response(ApiError(400, "validation", Problem("body", "invalid JSON", "JSON")))
-        kind = _STATUS_KINDS.get(error.status_code, "http")
-        paths = listed(path for route in app.routes if (path := getattr(route, "path", None)))
-        found = f"{request.method} {request.url.path}"
-        return response(ApiError(error.status_code, kind, Problem("path", found, paths), dict(error.headers or {})))
-
-    async def unexpected(_: Request, error: Exception) -> Response:
+def _api_error(request: Request, error: Exception, paths: Sequence[str]) -> ApiError:
+    """Return what a client is told about an error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return ApiError(422, "validation", [_validation_problem(detail) for detail in error.errors()])
+    if not isinstance(error, HTTPException):
         problem = Problem("server", f"an unexpected {type(error).__name__}", "no such error", "see the server's log")
-        return response(ApiError(500, "internal", problem))
-
-    app.add_exception_handler(ApiError, api)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+        return ApiError(500, "internal", problem)
+    if error.status_code == 400:  # FastAPI's word for a body that json.loads refuses in an unusual way
+        return ApiError(400, "validation", Problem("body", "invalid JSON", "JSON"))
+    problem = Problem("path", f"{request.method} {request.url.path}", listed(paths))
+    kind = _STATUS_KINDS.get(error.status_code, "http")
+    return ApiError(error.status_code, kind, problem, dict(error.headers or {}))
 
 
 def _validation_problem(detail: Mapping[str, Any]) -> Problem:
@@ -285,22 +259,6 @@ def _check_texts(texts: list[str], limits: Limits, place: str) -> None:
             found, expected = f"{len(text):,} characters", f"at most {limits.text_characters:,} characters"
             problem = Problem(f"{place}.{at}", found, expected, "send its beginning: no model reads more of it")
             raise ApiError(413, "too_large", problem)
-
-
-def _check_prompt(model: MultiTaskModel, prompt_name: str | None) -> None:
-    try:
-        model.encoder.encoder.layout.prompt(prompt_name)
-    except ModelError as error:
-        raise ApiError(422, "validation", error.problems) from None
-
-
-def _as_object(prediction: Prediction) -> dict[str, Any]:
-    found: dict[str, Any] = {"label": prediction.label, "probabilities": prediction.probabilities}
-    if prediction.coarse is not None:
-        found["coarse"] = _as_object(prediction.coarse)
-    if prediction.label_set is not None:
-        found["set"] = prediction.label_set
-    return found if prediction.abstain is None else found | {"abstain": prediction.abstain}
 
 
 def _as_scores(prediction: Prediction) -> list[dict[str, Any]]:

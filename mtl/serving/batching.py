@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from mtl.activations.encoding import Encoding, Precision, autocast, encode_table, token_table
+from mtl.base.errors import Problem
 from mtl.data.tokens import TokenTable, joined
 from mtl.inference.models import MultiTaskModel
 from mtl.inference.prediction import Prediction
+from mtl.serving.guard import RETRY, ApiError
 from mtl.serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -26,27 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class QueueFullError(Exception):
-    """The queue has no room for the texts of a request."""
-
-
-class StoppedError(Exception):
-    """The server is shutting down, or its worker has died."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network computed for the ``N`` texts of a request.
+    """What the network computed for the ``N`` texts of a request."""
 
-    Attributes:
-        embeddings: float32 ``(N, E)``.
-        predictions: For each task that was asked for, ``N`` predictions.
-        tokens: The number of tokens of all texts, special tokens included.
-    """
-
-    embeddings: NDArray[np.float32]
-    predictions: dict[str, list[Prediction]]
-    tokens: int
+    embeddings: NDArray[np.float32]  # ``(N, E)``
+    predictions: dict[str, list[Prediction]]  # for each task that was asked for, ``N`` predictions
+    tokens: int  # the number of tokens of all texts, special tokens included
 
 
 @dataclass(eq=False, slots=True)
@@ -66,15 +54,9 @@ class _Job:
 class Batcher:
     """A bounded queue and the one thread that runs the network.
 
-    The thread takes whole requests in their order, up to a number of tokens, and encodes the texts of all of them in
-    one call, which sorts them by length. A request keeps the model with which it was submitted.
-
-    Args:
-        precision: As in `MultiTaskModel.predict`.
-        batch_tokens: The most tokens of the requests that are computed together. A larger request is a batch of its
-            own; with 1 every request is.
-        queue_texts: The most texts that wait.
-        metrics: Counts the batches.
+    The thread takes whole requests in their order, up to ``batch_tokens``, and encodes the texts of all of them in one
+    call, which sorts them by length. A larger request is a batch of its own. A request keeps the model with which it
+    was submitted.
     """
 
     def __init__(self, precision: Precision, batch_tokens: int, queue_texts: int, metrics: Metrics) -> None:
@@ -103,24 +85,21 @@ class Batcher:
     def submit(
         self, model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None = None
     ) -> Future[Answer]:
-        """Queue the texts of a request. A future that is cancelled before its batch begins is not computed.
+        """Queue the texts of a request, for predictions of ``tasks``, or without any for embeddings alone.
 
-        Args:
-            model: The model to run.
-            texts: The texts.
-            tasks: The tasks to predict; none for embeddings alone.
-            prompt_name: As in `MultiTaskModel.predict`.
+        A future that is cancelled before its batch begins is not computed.
 
         Raises:
-            QueueFullError: There is no room for the texts.
-            StoppedError: No request is accepted any more.
+            ApiError: There is no room for the texts, or no request is accepted any more.
         """
         job = _Job(model, texts, tuple(tasks), prompt_name)
         with self._changed:
             if not self.alive:
-                raise StoppedError
+                problem = Problem("server", "a shutdown", "requests before it", "try again")
+                raise ApiError(503, "unavailable", problem, RETRY)
             if self._waiting + len(texts) > self._queue_texts:
-                raise QueueFullError
+                problem = Problem("queue", f"{self._waiting:,} texts that wait", "room for this request", "try again")
+                raise ApiError(429, "overloaded", problem, RETRY)
             self._waiting += len(texts)
             self._arrived.append(job)
             self._changed.notify()
@@ -173,7 +152,9 @@ class Batcher:
             try:
                 table = token_table(texts, encoder.tokenizer, encoder.encoder, prompt_name)
             except Exception as error:  # noqa: BLE001 - the thread must survive it
-                self._fail(group, error)
+                log.error("texts could not be tokenized: %s", error)
+                for job in filter(self._begin, group):
+                    job.future.set_exception(error)
                 continue
             start = 0
             for job in group:
@@ -187,16 +168,19 @@ class Batcher:
         tokens = 0
         while self._tokenized:
             job = self._tokenized[0]
-            full = tokens + job.tokens > self._batch_tokens or job.model is not batch[0].model if batch else False
-            if full:
+            if batch and (tokens + job.tokens > self._batch_tokens or job.model is not batch[0].model):
                 break
             self._tokenized.popleft()
-            with self._changed:
-                self._waiting -= len(job.texts)
-            if job.future.set_running_or_notify_cancel():
+            if self._begin(job):
                 batch.append(job)
                 tokens += job.tokens
         return batch
+
+    def _begin(self, job: _Job) -> bool:
+        """Take a job out of the queue; return whether its client still waits."""
+        with self._changed:
+            self._waiting -= len(job.texts)
+        return job.future.set_running_or_notify_cancel()
 
     def _answer(self, batch: list[_Job]) -> None:
         """Compute a batch; where that fails compute each request alone, so that only the one to blame fails."""
@@ -227,11 +211,3 @@ class Batcher:
             answers.append(Answer(embeddings[rows], {task: predictions[task][rows] for task in job.tasks}, job.tokens))
             start = rows.stop
         return answers
-
-    def _fail(self, jobs: list[_Job], error: Exception) -> None:
-        log.error("texts could not be tokenized: %s", error)
-        for job in jobs:
-            with self._changed:
-                self._waiting -= len(job.texts)
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(error)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
 from mtl.data.examples import Examples, Texts, read_examples, read_texts
-from mtl.evaluation.errors import Neighbour, nearest, unit_rows
+from mtl.evaluation.errors import nearest, unit_rows
 from mtl.inference.models import MultiTaskModel
 
 if TYPE_CHECKING:
@@ -25,15 +25,10 @@ MOST_ROWS: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class ExampleRows:
-    """The rows of a file, checked and not encoded yet.
-
-    Attributes:
-        texts: All rows.
-        labelled: For each task whose labels the file has, the rows with a label.
-    """
+    """The rows of a file, checked and not encoded yet."""
 
     texts: Texts
-    labelled: Mapping[str, Examples]
+    labelled: Mapping[str, Examples]  # for each task whose labels the file has, the rows with a label
 
 
 def read_rows(
@@ -95,13 +90,7 @@ def _columns(label_column: str | None, tasks: Sequence[str], text_column: str) -
 
 
 class NearestRows:
-    """The rows with the embeddings of one model, searched exactly.
-
-    Args:
-        rows: The rows.
-        model: The model.
-        precision: As in `MultiTaskModel.encode`.
-    """
+    """The rows with the embeddings of one model, searched exactly."""
 
     def __init__(self, rows: ExampleRows, model: MultiTaskModel, precision: Precision) -> None:
         embeddings = unit_rows(model.encode(rows.texts, precision=precision, progress="encoding the examples"))
@@ -118,15 +107,15 @@ class NearestRows:
         """The memory of the embeddings."""
         return sum({id(values): values.nbytes for values in self._embeddings.values()}.values())
 
-    def of(self, embeddings: NDArray[np.float32], count: int) -> dict[str, list[list[Neighbour]]]:
+    def of(self, embeddings: NDArray[np.float32], count: int) -> dict[str, list[list[dict[str, Any]]]]:
         """Return for each task the rows nearest to ``M`` texts, the nearest first, by the cosine of the embeddings.
 
         Args:
             embeddings: Those of the texts, ``(M, E)``.
-            count: The number of rows for each text.
+            count: The number of rows for each text; fewer are returned if there are no more.
 
         Returns:
-            ``M`` lists of ``count`` rows, or of all that there are; their labels are empty where the file has none.
+            ``M`` lists of rows in the form of `mtl.serving.schemas.NearestRow`.
         """
         found = {}
         for task, bank in self._embeddings.items():
@@ -135,12 +124,12 @@ class NearestRows:
             places, cosines = nearest(embeddings, bank, count, unit=True)
             found[task] = [
                 [
-                    Neighbour(
-                        table.texts[at],
-                        "" if labelled is None else labelled.labels[at],
-                        table.source(at),
-                        min(1.0, max(-1.0, cosine)),
-                    )
+                    {
+                        "text": table.texts[at],
+                        "label": None if labelled is None else labelled.labels[at],
+                        "source": table.source(at),
+                        "similarity": min(1.0, max(-1.0, cosine)),
+                    }
                     for at, cosine in zip(row, values, strict=True)
                 ]
                 for row, values in zip(places.tolist(), cosines.tolist(), strict=True)

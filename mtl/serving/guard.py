@@ -7,8 +7,10 @@ import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
 
 from mtl.base.errors import Problem, printable
 
@@ -23,25 +25,19 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready"})
 """Paths that need no token: they show nothing of the model."""
+RETRY = {"Retry-After": "1"}
+_CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may ask for.
-
-    Attributes:
-        body_bytes: The most bytes of a body.
-        texts: The most texts of a request.
-        client_seconds: The most seconds that a client may take to send a body.
-        deadline_seconds: The most seconds that a request may wait for its answer.
-        text_characters: The most characters of a text. All of it is tokenized before it is truncated, which takes
-            seconds for some megabytes, and holds up the requests behind it.
-    """
+    """What a request may ask for."""
 
     body_bytes: int = 2_000_000
     texts: int = 256
-    client_seconds: float = 20.0
-    deadline_seconds: float = 30.0
+    client_seconds: float = 20.0  # the most seconds that a client may take to send a body
+    deadline_seconds: float = 30.0  # the most seconds that a request may wait for its answer
+    # All of a text is tokenized before it is truncated: some megabytes take seconds and hold up the requests behind it.
     text_characters: int = 100_000
 
 
@@ -73,19 +69,14 @@ class ApiError(Exception):
             for problem in self.problems
         )
 
-    def body(self) -> bytes:
-        """Return the body of the answer: ASCII, so that it can be sent whatever the client had sent."""
+    def response(self) -> Response:
+        """Return the answer; its body is ASCII, so that it can be sent whatever the client had sent."""
         problems = [
-            {
-                "place": printable(problem.place),
-                "found": printable(problem.found),
-                "expected": problem.expected,
-                "repair": problem.repair,
-            }
+            asdict(problem) | {"place": printable(problem.place), "found": printable(problem.found)}
             for problem in self.problems
         ]
         content = {"error": printable(self.message), "error_type": self.kind, "problems": problems}
-        return json.dumps(content).encode()
+        return Response(json.dumps(content), self.status, self.headers, "application/json")
 
 
 class Guard:
@@ -142,7 +133,7 @@ class Guard:
             else:
                 await self._app(scope, receive, counted)
         except ApiError as error:
-            await send_error(error, counted)
+            await error.response()(scope, receive, counted)
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.request(path, status, time.perf_counter() - start)
@@ -200,9 +191,6 @@ class Guard:
         return bytes(body)
 
 
-_CLOSE = {"Connection": "close"}
-
-
 def _name(host: str) -> str:
     """Return the name of a Host header without its port, in lower case."""
     host = host.strip().lower()
@@ -221,12 +209,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-async def send_error(error: ApiError, send: Send) -> None:
-    """Send an error as an answer."""
-    body = error.body()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **error.headers}
-    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})

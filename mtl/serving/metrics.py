@@ -52,10 +52,6 @@ class Metrics:
         self._reloads.labels(result).inc()
 
     def render(self, waiting: int) -> bytes:
-        """Return everything in Prometheus' text format.
-
-        Args:
-            waiting: Texts in the queue now.
-        """
+        """Return everything, with the texts that wait now, in Prometheus' text format."""
         self._waiting.set(waiting)
         return generate_latest(self._registry)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
@@ -19,27 +19,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mtl.base.errors import ConfigError, Problem, Terminated
 
+if TYPE_CHECKING:
+    from mtl.serving.guard import Limits
+
 KEEP_ALIVE_SECONDS = 30
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that is bound, and does not listen yet: clients are refused until the model is loaded.
 
-    Args:
-        host: An address or a name.
-        port: The port; 0 for any that is free.
+    The port 0 stands for any that is free.
 
     Raises:
         ConfigError: There is no such address, or the port is in use or not allowed.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(
-            Problem("host", f"{host!r}: {error}", "an address of this machine", "host=127.0.0.1")
-        ) from None
+        problem = Problem("host", f"{host!r}: {error}", "an address of this machine", "host=127.0.0.1")
+        raise ConfigError(problem) from None
+    family, kind, _, _, address = addresses[0]
     bound = socket.socket(family, kind)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -96,11 +95,8 @@ class _Protocol(H11Protocol):
         problem = {"place": "request", "found": "not HTTP/1.1", "expected": "HTTP/1.1", "repair": ""}
         content = {"error": msg, "error_type": "http", "problems": [problem]}
         body = json.dumps(content).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
+        length = b"%d" % len(body)
+        headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
         events = (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage())
         with suppress(h11.LocalProtocolError):  # an answer was under way
             for event in events:
@@ -121,25 +117,22 @@ class Server(uvicorn.Server):
 
     Args:
         app: The ASGI application.
-        client_seconds: The most seconds that a client may take for its headers, for its body, and to read the answer.
-        deadline_seconds: The most seconds that a request may wait for its answer.
+        limits: Its limits; those for a client also hold for its headers, and until it has read the answer.
         on_hangup: Called in a thread of its own at each SIGHUP.
     """
 
-    def __init__(
-        self, app: Any, client_seconds: float, deadline_seconds: float, on_hangup: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, app: Any, limits: Limits, on_hangup: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=type("Protocol", (_Protocol,), {"client_seconds": client_seconds}),
+                http=type("Protocol", (_Protocol,), {"client_seconds": limits.client_seconds}),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=int(client_seconds + deadline_seconds) + 1,
+                timeout_graceful_shutdown=int(limits.client_seconds + limits.deadline_seconds) + 1,
             )
         )
         self._on_hangup = on_hangup
@@ -165,7 +158,7 @@ class Server(uvicorn.Server):
             yield
             return
         handlers: dict[int, Any] = {signal.SIGINT: self._end, signal.SIGTERM: self._end}
-        if hasattr(signal, "SIGHUP") and self._on_hangup is not None:
+        if hasattr(signal, "SIGHUP"):
             handlers[signal.SIGHUP] = self._hangup
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -182,5 +175,4 @@ class Server(uvicorn.Server):
 
     def _hangup(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._on_hangup is not None:
-            threading.Thread(target=self._on_hangup, name="mtl-reload", daemon=True).start()
+        threading.Thread(target=self._on_hangup, name="mtl-reload", daemon=True).start()

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MOST_NEAREST = 20
 _MOST_FIELDS = 100
 Texts = str | Annotated[list[str], Field(fail_fast=True)]
 """A wrong element is reported alone: a million of them, which fit a body, would take half a gigabyte."""
@@ -32,13 +31,16 @@ class Parameters(_Strict):
     function_to_apply: Literal["softmax"] | None = None
 
 
-class PredictRequest(_Strict):
-    """A text or several to predict."""
-
+class _Inputs(_Strict):
     inputs: Texts
     truncate: Literal[True] | None = Field(default=None, description="Longer texts are always truncated.")
     truncation_direction: Literal["right", "Right"] | None = None
     prompt_name: str | None = None
+
+
+class PredictRequest(_Inputs):
+    """A text or several to predict."""
+
     raw_scores: Literal[False] | None = None
     parameters: Parameters | None = Field(
         default=None, description="If it is there, one text is answered as by the Inference API: a list in a list."
@@ -56,18 +58,14 @@ class PredictQuery(_Strict):
         default=None, description="Adds whether to abstain: at most this share of the answers is wrong."
     )
     nearest: int | None = Field(
-        default=None, ge=1, le=MOST_NEAREST, description="Adds so many of the rows of examples= that are nearest."
+        default=None, ge=1, le=20, description="Adds so many of the rows of examples= that are nearest."
     )
 
 
-class EmbedRequest(_Strict):
+class EmbedRequest(_Inputs):
     """A text or several to embed."""
 
-    inputs: Texts
     normalize: bool | None = Field(default=None, description="true: length 1; else as the model gives them.")
-    truncate: Literal[True] | None = None
-    truncation_direction: Literal["right", "Right"] | None = None
-    prompt_name: str | None = None
 
 
 class OpenAIRequest(_Strict):

@@ -41,10 +41,6 @@ class Service:
         max_risk: The same.
         examples: The rows to find the nearest of.
 
-    Attributes:
-        served: What to answer the next request with.
-        name: The name of the folder that holds the model; of a run folder, its own.
-
     Raises:
         ConfigError: There is a ``coverage`` or ``max_risk``, and a task without outcomes of validation rows.
         ModelError: There is no saved model, or it is damaged.

@@ -80,7 +80,7 @@ def running(
     service = Service(model, "cpu", "fp32", metrics, **options)
     batcher = Batcher("fp32", batch_tokens, queue, metrics)
     app = create_app(service, batcher, limits, metrics, token=token, hosts=hosts)
-    server = Server(app, limits.client_seconds, limits.deadline_seconds)
+    server = Server(app, limits, service.reload)
     bound = bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.answer, args=(bound,))
     thread.start()
