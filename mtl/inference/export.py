@@ -105,12 +105,7 @@ class Exported:
 
 
 def export_graph(model: Path, output: Path, runtime: Literal["onnx", "openvino"] = "onnx") -> Exported:
-    """Write the model as one graph with its tokenizer, labels and a README, once it is verified.
-
-    Args:
-        model: A run folder or a saved model.
-        output: The folder to write, new or empty.
-        runtime: The format, verified in onnxruntime or OpenVINO.
+    """Write a run's or a saved model as one graph with its tokenizer, labels and a README, once it is verified.
 
     Raises:
         ModelError: There is no saved model, or the graph answers otherwise; nothing is written then.
@@ -143,10 +138,6 @@ def export_encoder(model: Path, output: Path) -> Exported:
 
     The files are those of the saved model. They are read back by sentence-transformers where it is installed, else by
     transformers, and must give the same embeddings.
-
-    Args:
-        model: A run folder or a saved model.
-        output: The folder to write, new or empty.
 
     Raises:
         ModelError: There is no saved model, or the embeddings are others; nothing is written then.

@@ -77,12 +77,10 @@ class ExportedNetwork(nn.Module):
 
 
 def write_graph(saved: SavedModel, path: Path) -> None:
-    """Write the graph in fp32, for any number of rows and tokens.
+    """Write the graph of a model on the CPU, in fp32, for any number of rows and tokens.
 
-    Args:
-        saved: The model, on the CPU.
-        path: The file, in a folder of its own: ``model.onnx``, where the weights of a large model stand in a file
-            beside it, or ``model.xml`` for OpenVINO, where they always do.
+    The file is ``model.onnx``, where the weights of a large model stand in a file beside it, or ``model.xml`` for
+    OpenVINO, where they always do.
     """
     if path.suffix == ".xml":
         openvino = import_openvino()

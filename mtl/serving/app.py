@@ -97,7 +97,8 @@ def create_app(
 
     for kind_of_error in (ApiError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind_of_error, failed)
-    return Guard(app, limits, metrics, token=token, hosts=hosts, paths=paths)
+    allowed = None if hosts is None else {host.lower() for host in hosts}
+    return Guard(app, limits, metrics, token, allowed, paths)
 
 
 def _page(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:

@@ -83,7 +83,7 @@ class Batcher:
         return self._thread.is_alive() and not self._stopping
 
     def submit(
-        self, model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None = None
+        self, model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None
     ) -> Future[Answer]:
         """Queue the texts of a request, for predictions of ``tasks``, or without any for embeddings alone.
 

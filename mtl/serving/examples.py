@@ -108,14 +108,9 @@ class NearestRows:
         return sum({id(values): values.nbytes for values in self._embeddings.values()}.values())
 
     def of(self, embeddings: NDArray[np.float32], count: int) -> dict[str, list[list[dict[str, Any]]]]:
-        """Return for each task the rows nearest to ``M`` texts, the nearest first, by the cosine of the embeddings.
+        """Return for each task the ``count`` rows nearest to ``M`` texts with embeddings ``(M, E)``, by their cosine.
 
-        Args:
-            embeddings: Those of the texts, ``(M, E)``.
-            count: The number of rows for each text; fewer are returned if there are no more.
-
-        Returns:
-            ``M`` lists of rows in the form of `mtl.serving.schemas.NearestRow`.
+        They are ``M`` lists, the nearest row first, in the form of `mtl.serving.schemas.NearestRow`.
         """
         found = {}
         for task, bank in self._embeddings.items():

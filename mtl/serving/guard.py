@@ -42,14 +42,7 @@ class Limits:
 
 
 class ApiError(Exception):
-    """An error that a client sees.
-
-    Args:
-        status: The HTTP status.
-        kind: A word for programs: ``validation``, ``overloaded``.
-        problems: One problem or several; only the last of them is about the server itself.
-        headers: Headers of the answer.
-    """
+    """An error that a client sees; its kind is a word for programs: ``validation``, ``overloaded``."""
 
     def __init__(
         self, status: int, kind: str, problems: Problem | Iterable[Problem], headers: dict[str, str] | None = None
@@ -79,40 +72,23 @@ class ApiError(Exception):
         return Response(json.dumps(content), self.status, self.headers, "application/json")
 
 
+@dataclass(frozen=True, slots=True)
 class Guard:
-    """An ASGI application that checks a request, reads its body, and hands it on whole.
+    """An ASGI application that checks a request, reads its body, and hands it on whole."""
 
-    Args:
-        app: What answers the requests that pass.
-        limits: The limits.
-        metrics: Counts every request.
-        token: What clients must send as ``Authorization: Bearer …``; none without.
-        hosts: The names that may stand in the header ``Host``, against pages that rebind their name to this address
-            (DNS rebinding); None for any.
-        paths: The paths of the endpoints, by which requests are counted.
-    """
-
-    def __init__(
-        self,
-        app: App,
-        limits: Limits,
-        metrics: Metrics,
-        *,
-        token: str | None = None,
-        hosts: Collection[str] | None = None,
-        paths: Collection[str] = (),
-    ) -> None:
-        self._app = app
-        self._limits = limits
-        self._metrics = metrics
-        self._token = None if token is None else token.encode()
-        self._hosts = None if hosts is None else {host.lower() for host in hosts}
-        self._paths = frozenset(paths)
+    app: App  # what answers the requests that pass
+    limits: Limits
+    metrics: Metrics  # counts every request
+    token: str | None  # what clients must send as ``Authorization: Bearer …``; None: nothing
+    # The names that may stand in the header ``Host``, against pages that rebind their name to this address (DNS
+    # rebinding), in lower case; None: any.
+    hosts: Collection[str] | None
+    paths: Collection[str]  # the paths of the endpoints, by which requests are counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         start = time.perf_counter()
         status = 499  # the client went away
@@ -129,38 +105,38 @@ class Guard:
             if scope["method"] in ("POST", "PUT", "PATCH"):
                 body = await self._body(headers, receive)
                 if body is not None:
-                    await self._app(scope, _replay(body, receive), counted)
+                    await self.app(scope, _replay(body, receive), counted)
             else:
-                await self._app(scope, receive, counted)
+                await self.app(scope, receive, counted)
         except ApiError as error:
             await error.response()(scope, receive, counted)
         finally:
-            path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.request(path, status, time.perf_counter() - start)
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.metrics.request(path, status, time.perf_counter() - start)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and _name(host) not in self._hosts:
-            expected = f"one of {', '.join(sorted(self._hosts))}"
-            raise ApiError(
-                403, "host", Problem("header Host", repr(host), expected, "hosts=NAME when the server starts")
-            )
-        if self._token is None or scope["path"] in OPEN:
+        if self.hosts is not None and _name(host) not in self.hosts:
+            expected = f"one of {', '.join(sorted(self.hosts))}"
+            problem = Problem("header Host", repr(host), expected, "hosts=NAME when the server starts")
+            raise ApiError(403, "host", problem)
+        if self.token is None or scope["path"] in OPEN:
             return
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token.encode()):
             found = "a wrong token" if token else "no token"
             problem = Problem("header Authorization", found, "Bearer with the token of the server")
             raise ApiError(401, "authorization", problem, {"WWW-Authenticate": "Bearer"})
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
         """Read a body; None if the client went away."""
-        limit = self._limits.body_bytes
-        too_large = headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > limit
+        limit = self.limits.body_bytes
+        length = headers.get(b"content-length", b"0")
+        too_large = length.isdigit() and int(length) > limit
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.client_seconds):
+            async with asyncio.timeout(self.limits.client_seconds):
                 while not (too_large and b"100-continue" in headers.get(b"expect", b"").lower()):
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -173,13 +149,12 @@ class Guard:
                         break
         except TimeoutError:
             if not too_large:
-                expected = f"all of it within {self._limits.client_seconds:g} s"
+                expected = f"all of it within {self.limits.client_seconds:g} s"
                 problem = Problem("body", f"{len(body):,} bytes so far", expected)
                 raise ApiError(408, "slow_client", problem, _CLOSE) from None
         if too_large:
-            problem = Problem(
-                "body", f"more than {limit:,} bytes", f"at most {limit:,} bytes", "send fewer texts at once"
-            )
+            expected = f"at most {limit:,} bytes"
+            problem = Problem("body", f"more than {limit:,} bytes", expected, "send fewer texts at once")
             raise ApiError(413, "too_large", problem, _CLOSE)
         if kind != "application/json":
             raise ApiError(415, "validation", Problem("header Content-Type", repr(kind), "application/json"))

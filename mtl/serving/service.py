@@ -29,45 +29,28 @@ class Served:
     nearest: NearestRows | None
 
 
+@dataclass(eq=False)
 class Service:
     """A saved model that can be loaded again while the old one answers.
-
-    Args:
-        path: A run folder or a saved model.
-        device: As in `MultiTaskModel.from_pretrained`.
-        precision: As in `MultiTaskModel.predict`.
-        metrics: Counts the reloads.
-        coverage: What holds for requests without their own, as in `MultiTaskModel.predict`.
-        max_risk: The same.
-        examples: The rows to find the nearest of.
 
     Raises:
         ConfigError: There is a ``coverage`` or ``max_risk``, and a task without outcomes of validation rows.
         ModelError: There is no saved model, or it is damaged.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        device: str | None,
-        precision: Precision,
-        metrics: Metrics,
-        *,
-        coverage: float | None = None,
-        max_risk: float | None = None,
-        examples: ExampleRows | None = None,
-    ) -> None:
-        self._path = path
-        self._device = device
-        self._precision: Precision = precision
-        self._metrics = metrics
-        self.coverage = coverage
-        self.max_risk = max_risk
-        self._examples = examples
-        self._reloading = threading.Lock()
-        folder = find_model(path).resolve()
+    path: Path  # a run folder or a saved model
+    device: str | None
+    precision: Precision
+    metrics: Metrics  # counts the reloads
+    coverage: float | None = None  # what holds for requests without their own, as in `MultiTaskModel.predict`
+    max_risk: float | None = None  # the same
+    examples: ExampleRows | None = None  # the rows to find the nearest of
+
+    def __post_init__(self) -> None:
+        folder = find_model(self.path).resolve()
         self.name = folder.parent.name if folder.name == "model" else folder.name
         self.served = self._load()
+        self._reloading = threading.Lock()
 
     def reload(self) -> None:
         """Load the folder again; a model that cannot be loaded or gives no finite numbers leaves the old one."""
@@ -75,11 +58,11 @@ class Service:
             try:
                 self.served = self._load()
             except (MtlError, OSError) as error:
-                self._metrics.reload("refused")
+                self.metrics.reload("refused")
                 log.error("the model is not reloaded, the old one stays\n%s", error)
                 return
-            self._metrics.reload("loaded")
-            log.warning("the model was reloaded from %s", self._path)
+            self.metrics.reload("loaded")
+            log.warning("the model was reloaded from %s", self.path)
 
     def info(self) -> dict[str, Any]:
         """Return what clients may want to know about the model."""
@@ -94,13 +77,13 @@ class Service:
             "examples": 0 if nearest is None else len(nearest.rows.texts),
             "dimension": model.encoder.dimension,
             "max_length": model.encoder.max_length,
-            "precision": self._precision,
+            "precision": self.precision,
             "device": str(next(model.encoder.encoder.parameters()).device),
         }
 
     def _load(self) -> Served:
         """Load the model, its files verified, predict a sentence with it, and encode the examples."""
-        model = MultiTaskModel.from_pretrained(self._path, device=self._device)
+        model = MultiTaskModel.from_pretrained(self.path, device=self.device)
         text = "A sentence to try the model with."
-        model.predict(text, precision=self._precision, coverage=self.coverage, max_risk=self.max_risk)
-        return Served(model, None if self._examples is None else NearestRows(self._examples, model, self._precision))
+        model.predict(text, precision=self.precision, coverage=self.coverage, max_risk=self.max_risk)
+        return Served(model, None if self.examples is None else NearestRows(self.examples, model, self.precision))
