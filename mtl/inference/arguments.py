@@ -54,9 +54,9 @@ class Arguments:
         return goes_to_folder(self.input, self.output)
 
     def check(self, *only_for_folders: str) -> None:
-        """Refuse no source of sentences, or two, an empty sentence, and without a folder what is only for folders.
+        """Check that there is one source of sentences, and without an output folder no argument that is only for one.
 
-        ``only_for_folders`` are arguments of the command that are, beside those here.
+        ``only_for_folders`` names more arguments of that kind than there are here.
         """
         if (self.input is None) == (not self.sentences):
             found = "neither input= nor sentences" if self.input is None else "both input= and sentences"
@@ -64,18 +64,15 @@ class Arguments:
         numbered = enumerate(self.sentences, 1)
         problems = [Problem(f"sentence {at}", repr(text), "a text") for at, text in numbered if not text.strip()]
         if not problems and not self.to_folder:
-            expected, repair = (
-                "only with a folder or a pattern as input=, or a folder as output=",
-                "give output=FOLDER/",
-            )
+            expected = "only with a folder or a pattern as input=, or a folder as output="
             names = (*only_for_folders, "rows", "processes", "shard", "engine")
             given = {name: value for name in names if (value := getattr(self, name)) is not None}
-            problems = [Problem(name, str(value), expected, repair) for name, value in given.items()]
+            problems = [Problem(name, str(value), expected, "give output=FOLDER/") for name, value in given.items()]
         if problems:
             raise ConfigError(problems)
 
     def texts(self, *suffixes: str, to_standard: bool = False) -> Sequence[str]:
-        """Check that the output can be written, a file with one of the suffixes or ``-``; then return the sentences."""
+        """Check that the output can be written, with one of the suffixes or to ``-``; then return the sentences."""
         if self.output is not None and not (to_standard and self.output == STANDARD):
             _check_output(Path(self.output), suffixes, Path(self.input) if self.input else None)
         if self.input is None:

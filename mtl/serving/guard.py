@@ -6,22 +6,18 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
 from mtl.base.errors import Problem, printable
 
 if TYPE_CHECKING:
-    from mtl.serving.metrics import Metrics
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from mtl.serving.metrics import Metrics
 
 OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready"})
 """Paths that need no token: they show nothing of the model."""
@@ -76,7 +72,7 @@ class ApiError(Exception):
 class Guard:
     """An ASGI application that checks a request, reads its body, and hands it on whole."""
 
-    app: App  # what answers the requests that pass
+    app: ASGIApp  # what answers the requests that pass
     limits: Limits
     metrics: Metrics  # counts every request
     token: str | None  # what clients must send as ``Authorization: Bearer …``; None: nothing

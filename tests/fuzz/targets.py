@@ -263,7 +263,7 @@ def predictions(draw: Draw, folder: Path) -> None:
 def embeddings(draw: Draw, folder: Path) -> None:
     """Any sentences through an encoder, to Python and to a file."""
     texts = draw(st.lists(mutations.sentences, min_size=1, max_size=5))
-    encoder = model()._encoder
+    encoder = model().encoder
     found = encoder.encode(texts)
     assert found.shape == (len(texts), encoder.dimension)
     assert np.isfinite(found).all()
