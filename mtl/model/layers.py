@@ -22,11 +22,7 @@ def adapter_of(layer: str) -> str:
 
 
 def main_list(backbone: nn.Module) -> nn.ModuleList:
-    """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first.
-
-    Raises:
-        ModelError: The model has no list of layers.
-    """
+    """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first."""
     lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not lists:
         found = f"{type(backbone).__name__} has no list of layers"
@@ -40,9 +36,6 @@ def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
     Modules beside the layers count to ``embeddings`` when they work below or for all of them (MPNet's relative
     attention bias), and to the last layer when they first work after it (a final norm). Which is which shows in a
     forward pass over three tokens.
-
-    Args:
-        backbone: A transformers encoder that takes ``input_ids`` and ``attention_mask``.
 
     Returns:
         ``{"embeddings": [...], "layer.0": [...], ...}``: disjoint modules that hold all parameters but those that

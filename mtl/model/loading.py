@@ -50,10 +50,7 @@ _MOST_GROWTH: Final = 2**16
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
-    """Load the encoder in ``folder``, in evaluation mode; where the family allows it with fused attention (SDPA).
-
-    Returns:
-        The bare model: embeddings and layers in float32, without a pooler.
+    """Load the bare encoder, without a pooler, in float32 and evaluation mode, where possible with SDPA attention.
 
     Raises:
         ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or
@@ -91,11 +88,7 @@ def load_backbone(folder: Path) -> PreTrainedModel:
 
 
 def load_dense(module: nn.Module, path: Path) -> None:
-    """Load the weights of a Dense module from its safetensors, in place.
-
-    Raises:
-        ModelError: The file is damaged, or holds other tensors.
-    """
+    """Load the weights of a Dense module from its safetensors, in place."""
     try:
         tensors = {name: value.float() for name, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:

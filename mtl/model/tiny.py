@@ -46,13 +46,10 @@ _WORDS: Final = (
 
 
 def cached_tiny() -> Path:
-    """Return the tiny model's folder in the cache (``MTL_CACHE_DIR``, else ``~/.cache/mtl``), made on first use.
+    """Return the tiny model's folder in the cache, made on first use.
 
     It is written under another name and renamed, so processes that start together never see half a model. Its time
     says when it was last used.
-
-    Raises:
-        ModelError: The cache cannot be written.
     """
     root = cache_root()
     folder = root / f"tiny-{VERSION}"
@@ -83,12 +80,7 @@ def _place(folder: Path, temporary: Path) -> None:
 
 
 def write_tiny(folder: Path, seed: int) -> None:
-    """Write a random MPNet in the hub's layout; the same seed gives the same bytes of weights.
-
-    Args:
-        folder: Where to write; made if missing.
-        seed: Seed of the weights.
-    """
+    """Write a random MPNet in the hub's layout; the same seed gives the same bytes of weights."""
     from safetensors.numpy import save_file
 
     vocabulary = _vocabulary()
