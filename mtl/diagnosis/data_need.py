@@ -225,7 +225,7 @@ def data_need(
     random: Generator,
     title: str | None = None,
 ) -> list[ClassNeed]:
-    """Estimate for each class the gain from ``more`` rows of it.
+    """Return the estimated gain from ``more`` rows of each class, the largest first.
 
     Args:
         train: The training rows.
@@ -235,9 +235,6 @@ def data_need(
         more: The number of further rows.
         random: Determines draws and bootstrap samples.
         title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
-
-    Returns:
-        The classes, the largest gain first.
     """
     classes = len(labels)
     draws = _draws(train, val, classes, penalty, random, title)
@@ -277,11 +274,8 @@ def _supported(gained: NDArray[np.float64], enough: NDArray[np.bool_]) -> NDArra
     Of 77 classes without any gain four would have a 90 % interval above 0. So a class's gain, in units of its standard
     error, has to exceed the 95 % quantile of the largest error among all classes in the bootstrap samples (the
     single-step max-T procedure: Westfall & Young 1993, "Resampling-Based Multiple Testing"), and its own interval has
-    to be above 0.
-
-    Args:
-        gained: The gain of each class, from all rows and then from each sample, ``(B + 1, C)``.
-        enough: Which classes have enough rows ``(C,)``; the others are not considered.
+    to be above 0. The gains ``(B + 1, C)`` are those from all rows, then from each sample; only classes that have
+    ``enough`` rows, ``(C,)``, are considered.
     """
     if not enough.any():
         return enough
