@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 
 def stratified_folds(
@@ -82,15 +79,10 @@ def out_of_sample(
 
     Each view has its own heads. The better half of the views, by the cross-entropy on held-out rows, is averaged: a
     wrong label has to look wrong in all of them. Penalties and views are chosen by the first round of folds, by as many
-    of them as hold `SEARCHED_ROWS`; further rounds with other folds contribute to the mean.
+    of them as hold `SEARCHED_ROWS`; further rounds with other folds, up to ``repeats``, contribute to the mean.
 
-    Args:
-        rows: The training rows; their embeddings are the first view.
-        classes: ``C``.
-        random: Determines the folds.
-        views: Other embeddings of the same rows, each ``(N, any size)``.
-        repeats: Rounds of folds that are averaged.
-        title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
+    The first view are the embeddings of the rows; other ``views`` are each ``(N, any size)``. The title is that of
+    `mtl.activations.encoding.tracked`.
     """
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
     labels = torch.from_numpy(rows.labels)

@@ -7,12 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 CHUNK = 256
 """Rows that are compared with all others at a time: 256 x 100,000 similarities are 100 MB in float32."""

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_LOGITS = 2**24
 """The most logits of all rows and regressions in memory at a time (64 MB in float32); more are fitted in turn."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.activations.encoding import Encoding, Precision, native_bf16, token_table
 from mtl.activations.frozen import FrozenActivations
@@ -27,9 +27,6 @@ from mtl.reporting.page import Chart
 from mtl.reporting.svg import write_svg
 from mtl.training.inputs import Inputs, load_inputs
 from mtl.training.reevaluate import read_config
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LEAST_ROWS = 20
 """Training rows that the diagnosis of a task needs."""

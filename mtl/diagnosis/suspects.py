@@ -6,14 +6,11 @@ Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in D
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.evaluation.counts import confusion_matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _ROUNDING = 1e-9
 

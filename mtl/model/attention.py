@@ -7,15 +7,13 @@ attention mask. Weights and parameter names stay as they are, and so does the mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
+from transformers import MPNetModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
-
-if TYPE_CHECKING:
-    from transformers import MPNetModel
 
 _CACHED_LENGTH: Final = 512  # the longest input of MPNet; a longer one makes the table grow
 

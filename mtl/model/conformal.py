@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_ROWS: Final = 5000
 """With more validation rows as many are drawn: thresholds are then exact to a hundredth, and a model stays small."""

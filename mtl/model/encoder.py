@@ -7,13 +7,16 @@ embeddings, the number of layers the output of the last one.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, Self
+from pathlib import Path
+from typing import Final, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from mtl.base.errors import ModelError, Problem
@@ -28,12 +31,6 @@ from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layou
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, load_dense, positions, quiet
 from mtl.model.pooling import Dense, pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Families that are embeddings, a mask and layers(hidden, mask), nothing above: all that the split forward pass needs.
 _SPLIT_FAMILIES: Final = frozenset({"mpnet", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
@@ -250,7 +247,10 @@ class Encoder(nn.Module):
             bias = self.backbone.encoder.attention_bias(hidden, None)[0] if is_mpnet(self.backbone) else None
             dtype = compute_dtype(hidden)
             return run_packed(self._packed_layers(dtype)[first:last], hidden, mask, bias, dtype)
-        added = self._attention_bias(hidden, mask)
+        if is_mpnet(self.backbone):
+            added = self.backbone.encoder.attention_bias(hidden, mask)
+        else:  # None if there is nothing to mask
+            added = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
         for layer in self._layers[first:last]:
             output = layer(hidden, added)
             hidden = output[0] if isinstance(output, tuple) else output
@@ -292,14 +292,6 @@ class Encoder(nn.Module):
     def _known_on(self, device: torch.device) -> bool:
         known = self.supports_split and self.config.model_type in FAMILIES
         return known and device.type == "cpu" and not self.is_sharded
-
-    def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
-        """Return what every layer takes beside the hidden states; None if there is nothing to mask."""
-        if is_mpnet(self.backbone):
-            bias: Tensor = self.backbone.encoder.attention_bias(hidden, mask)
-            return bias
-        masked: Tensor | None = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
-        return masked
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the embeddings, (B, E), float32, of the last hidden states, (B, S, H), and their mask, (B, S)."""

@@ -46,10 +46,7 @@ def spec_problems(
 ) -> list[Problem]:
     """Return what is wrong with the multi-stage heads of a model, all of it.
 
-    Args:
-        place: Where a task's head is described, with ``{}`` for the task: ``heads.tasks.{}``.
-        specs: The multi-stage heads by task.
-        labels: The labels of all tasks.
+    ``place`` says where a task's head is described, with ``{}`` for the task: ``heads.tasks.{}``.
     """
     problems: list[Problem] = []
     for task, spec in specs.items():

@@ -80,7 +80,7 @@ class BorrowedStage:
         self.head = head
         self.columns = columns
 
-    def __call__(self, embeddings: Tensor, *, training: bool) -> Tensor:
+    def __call__(self, embeddings: Tensor, *, training: bool = False) -> Tensor:
         """Return logits ``(B, K)`` of embeddings ``(B, H)``, without dropout unless the borrower is ``training``."""
         silenced = self.head.training and not training
         if silenced:

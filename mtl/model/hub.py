@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mtl.base import hub
 from mtl.base.errors import ModelError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 _WEIGHT_FILES: Final = ("model.safetensors", "model-*-of-*.safetensors")  # no pickles, no variants, no code

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from mtl.base.errors import ModelError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EMBEDDINGS = "embeddings"
 ADAPTER = "lora"

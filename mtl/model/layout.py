@@ -366,8 +366,8 @@ def _longest_input(folder: Path, settings: dict[str, Any], problems: list[Proble
         problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", _AGAIN))
     tokenizer = _read(folder / "tokenizer_config.json", problems)
     limit = tokenizer.get("model_max_length") if isinstance(tokenizer, dict) else None
-    known = isinstance(limit, int | float) and 0 < limit < 1_000_000  # "no limit" is written as a huge number
-    return int(limit) if known else None
+    # "no limit" is written as a huge number
+    return int(limit) if isinstance(limit, int | float) and 0 < limit < 1_000_000 else None
 
 
 def _is_count(value: Any) -> bool:

@@ -14,19 +14,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import write_text_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 2**20
@@ -101,7 +97,7 @@ def fetch(name: str, cache: Path) -> Path:
     snapshot = cache / folder / "snapshots" / model.revision
     locks = cache / ".locks" / folder
     locks.mkdir(parents=True, exist_ok=True)
-    with _locked(FileLock(locks / "packages.lock"), name):
+    with _acquired(FileLock(locks / "packages.lock"), name):
         if not _is_whole(snapshot, model):
             workplace = cache / folder / ".partial-packages"
             shutil.rmtree(workplace, ignore_errors=True)  # of a process that was killed
@@ -118,18 +114,13 @@ def fetch(name: str, cache: Path) -> Path:
     return snapshot
 
 
-@contextmanager
-def _locked(lock: FileLock, name: str) -> Iterator[None]:
-    """Hold a lock between processes; say so where that means waiting."""
+def _acquired(lock: FileLock, name: str) -> AcquireReturnProxy[FileLock]:
+    """Acquire a lock between processes; say so where that means waiting."""
     try:
-        lock.acquire(timeout=_QUIET_SECONDS)
+        return lock.acquire(timeout=_QUIET_SECONDS)
     except Timeout:
         _log.warning("waiting for another process that downloads %s", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _is_whole(snapshot: Path, model: PackagedModel) -> bool:

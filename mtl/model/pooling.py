@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from mtl.base.pooling import POOLINGS
-from mtl.model.layout import ACTIVATIONS
-
-if TYPE_CHECKING:
-    from mtl.model.layout import DenseSpec
+from mtl.model.layout import ACTIVATIONS, DenseSpec
 
 
 def pool(name: str, hidden: Tensor, mask: Tensor) -> Tensor:

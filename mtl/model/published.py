@@ -14,12 +14,10 @@ from mtl.base.errors import ConfigError, ModelError, Problem, listed
 from mtl.base.run_folder import MANIFEST
 from mtl.model.hub import endpoint
 from mtl.model.layout import stays_inside
-from mtl.model.saved import CARD, read_manifest, verify_model
+from mtl.model.saved import CARD, Manifest, read_manifest, verify_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-    from mtl.model.saved import Manifest
 
 _log = logging.getLogger(__name__)
 _KINDS: Final = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md")

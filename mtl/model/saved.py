@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from mtl.base import schema
 from mtl.base.errors import ModelError, Problem, listed
@@ -32,12 +33,8 @@ from mtl.model.encoder import Encoder
 from mtl.model.head_specs import MultiStageSpec, build_multi_stage, spec_problems
 from mtl.model.heads import Head, HeadKind
 from mtl.model.layout import stays_inside
-from mtl.model.loading import load_tokenizer
+from mtl.model.loading import load_tokenizer, read_tensors
 from mtl.model.network import MultiTaskNetwork
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerFast
 
 HEADS = "heads.safetensors"
 CARD = "README.md"
@@ -153,11 +150,7 @@ def save_model(
 
 
 def load_model(path: Path, *, card: bool = True) -> SavedModel:
-    """Load a saved model and check every file of it.
-
-    Args:
-        path: The model's folder, or the run folder that holds it as ``model/``.
-        card: As in `verify_model`.
+    """Load a saved model, from its folder or the run folder that holds it as ``model/``; see `verify_model`.
 
     Raises:
         ModelError: There is no saved model, or files of it miss or have changed (all named).
@@ -165,20 +158,12 @@ def load_model(path: Path, *, card: bool = True) -> SavedModel:
     folder = find_model(path)
     manifest = verify_model(folder, card=card)
     encoder = Encoder.from_folder(folder)
-    tensors = _load_heads(folder)
+    tensors = read_tensors(folder / HEADS, "copy the model again")
     with torch.device("meta"):  # takes no memory, whatever sizes the manifest asks for
         _check_heads(MultiTaskNetwork(encoder, _build_heads(encoder.embedding_size, manifest.tasks)), tensors, folder)
     network = build_network(encoder, manifest.tasks)
     network.heads.load_state_dict(tensors)
     return SavedModel(network.eval(), load_tokenizer(folder), manifest.tasks, folder)
-
-
-def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(folder / HEADS)
-    except (SafetensorError, OSError) as error:
-        reason = f"not readable: {str(error).splitlines()[0]}"
-        raise ModelError(Problem(str(folder / HEADS), reason, "safetensors", "copy the model again")) from None
 
 
 def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -241,11 +226,8 @@ def verify_model(folder: Path, *, card: bool = True) -> Manifest:
     """Check that every file of a saved model is what was saved, and that there is no other.
 
     Files and folders whose name begins with a dot are passed over: the hub's client and file managers leave some, and
-    nothing that loads the model looks for them.
-
-    Args:
-        folder: The saved model.
-        card: Whether the model card must be as it was saved; it may be edited or missing in a copy from the hub.
+    nothing that loads the model looks for them. Without ``card`` the model card may be edited or missing, as in a copy
+    from the hub.
 
     Raises:
         ModelError: Files of it miss or have changed, or there are others (all named).

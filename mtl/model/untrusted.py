@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
 from mtl.base.errors import ModelError, Problem, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ADAPTER: Final = "adapter_config.json"
 _WEIGHTS: Final = "model.safetensors"
