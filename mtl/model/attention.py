@@ -33,8 +33,8 @@ class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor, position_bias: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, ...]:
-        """Return the new hidden states, (B, S, H), from one bias; the model's own pass gives a ``position_bias``."""
-        if position_bias is not None:
+        """Return the new hidden states, (B, S, H)."""
+        if position_bias is not None:  # in the model's own pass
             stock: tuple[Tensor, ...] = super().forward(hidden_states, attention_mask, position_bias, **kwargs)
             return stock
         query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))

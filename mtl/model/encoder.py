@@ -216,13 +216,7 @@ class Encoder(nn.Module):
 
     def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Return the parameters of all layers and adapters, each of one, with their names in ``named_parameters()``."""
-        within = {parameter for module in adapter_modules(self.backbone) for parameter in module.parameters()}
-        by_layer: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        for layer, named in parameters_by_layer(self, self._parts).items():
-            by_layer[layer] = [item for item in named if item[1] not in within]
-            if (adapter := adapter_of(layer)) != layer:
-                by_layer[adapter] = [item for item in named if item[1] in within]
-        return by_layer
+        return parameters_by_layer(self, {**self._adapters(), **self._parts})
 
     def use_plain_attention(self) -> None:
         """Compute attention in plain operations, where the family allows it: they train faster on a CPU."""

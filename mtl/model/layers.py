@@ -54,7 +54,7 @@ def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
 def parameters_by_layer(
     model: nn.Module, parts: dict[str, list[nn.Module]]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Assign every parameter to one layer; one that several layers share goes to the lowest of them.
+    """Assign every parameter to one layer; one that several layers share goes to the first of them.
 
     Names are those in ``model.named_parameters()``. Parameters on no module of ``parts``, which are of the kind that
     `partition` returns, count to ``embeddings``.

@@ -358,8 +358,8 @@ def _setting_problems(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
 
 def _longest_input(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:
     """Return the limit in the settings, or else that of the tokenizer, where sentence-transformers 6 keeps it."""
-    limit = settings.get("max_seq_length")
-    if limit is not None and _is_count(limit):
+    limit: Any = settings.get("max_seq_length")
+    if _is_count(limit):
         return int(limit)
     if limit is not None:
         place = f"{folder / 'sentence_bert_config.json'}: max_seq_length"
