@@ -114,7 +114,7 @@ def adapter_modules(module: nn.Module) -> list[nn.Module]:
 
 
 def adapted(x: Tensor, result: Tensor, layer: Any) -> Tensor:
-    """Add what the adapter of a linear layer, if it has one, gives for ``x``, ``(T, in)``, to ``result``, ``(T, out)``.
+    """Return ``result``, ``(T, out)``, plus what an adapter of the linear layer gives for the inputs x, ``(T, in)``.
 
     For a forward pass that takes the weights of the linear layer itself and so goes past peft's wrapper.
     """

@@ -56,7 +56,7 @@ class Head(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        scaled = embeddings if self.scale == 1 else embeddings * self.scale  # a copy takes as long as a linear head
+        scaled = embeddings if self.scale == 1 else embeddings * self.scale  # a copy takes as long as a linear layer
         states = self.dropout(scaled)
         if self.hidden is not None:
             states = self.dropout(nn.functional.gelu(self.hidden(states)))

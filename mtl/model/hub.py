@@ -22,10 +22,6 @@ def fetch(name: str, revision: str | None = None) -> Path:
 
     ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and a login token work as everywhere else.
 
-    Args:
-        name: The model's id on the hub, ``owner/name``.
-        revision: A branch, a tag or a commit; None for the main branch.
-
     Raises:
         ModelError: Not in the cache, and the hub cannot be reached (said within 8 seconds, also when the name server
             hangs), does not know the model, or has no safetensors of it.
