@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.heads import Scaling, fit_heads, logits
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 
 def stratified_folds(
@@ -29,14 +26,8 @@ def stratified_folds(
 ) -> NDArray[np.int64]:
     """Return the fold of each row, int64 ``(N,)``.
 
-    A repeated text would leak its label into the held-out fold, so rows with the same key are in the same fold. Where
-    texts do not repeat, the folds of a class differ by one row at most.
-
-    Args:
-        labels: Class ids ``(N,)``.
-        keys: A number for each text ``(N,)``, see `mtl.data.table.Table.keys`.
-        folds: The number of folds.
-        random: Determines the folds.
+    A repeated text would leak its label into the held-out fold, so rows with the same key (see `Rows`) are in the same
+    fold. Where texts do not repeat, the folds of a class differ by one row at most.
     """
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     strata = labels[first]
@@ -82,29 +73,21 @@ def out_of_sample(
     random: Generator,
     views: Sequence[NDArray[np.float32]] = (),
     repeats: int = 2,
-    penalties: Sequence[float] = PENALTIES,
     title: str | None = None,
 ) -> OutOfSample:
     """Return cross-validated probabilities of the training rows.
 
     Each view has its own heads. The better half of the views, by the cross-entropy on held-out rows, is averaged: a
     wrong label has to look wrong in all of them. Penalties and views are chosen by the first round of folds, by as many
-    of them as hold `SEARCHED_ROWS`; further rounds with other folds contribute to the mean.
+    of them as hold `SEARCHED_ROWS`; further rounds with other folds, up to ``repeats``, contribute to the mean.
 
-    Args:
-        rows: The training rows; their embeddings are the first view.
-        classes: ``C``.
-        random: Determines the folds.
-        views: Other embeddings of the same rows, each ``(N, any size)``.
-        repeats: Rounds of folds that are averaged.
-        penalties: The grid, the strongest first.
-        title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
+    The first view are the embeddings of the rows; other ``views`` are each ``(N, any size)``. The title is that of
+    `mtl.activations.encoding.tracked`.
     """
     rounds = [stratified_folds(rows.labels, rows.keys, FOLDS, random) for _ in range(repeats)]
-    all_views = [
-        _View(Scaling.of(view)(view), torch.from_numpy(rows.labels), classes) for view in (rows.embeddings, *views)
-    ]
-    searches = [_search(view, rounds[0], penalties) for view in tracked(all_views, title, len(all_views))]
+    labels = torch.from_numpy(rows.labels)
+    all_views = [_View(Scaling.of(view)(view), labels, classes) for view in (rows.embeddings, *views)]
+    searches = [_search(view, rounds[0]) for view in tracked(all_views, title, len(all_views))]
     better = sorted(range(len(searches)), key=lambda view: searches[view].loss)[: max(1, len(searches) // 2)]
     wanted = [(view, number) for view in better for number in range(repeats)]
     mean = np.zeros((len(rows), classes))
@@ -132,14 +115,9 @@ class _View:
         into: NDArray[np.float64],
         start: Tensor | None = None,
     ) -> Tensor:
-        """Predict the rows of some folds, each by a head that was fitted on all other folds; return these heads.
+        """Predict the rows of some folds, each by a head that was fitted on all other folds, and return these heads.
 
-        Args:
-            folds: The fold of each row ``(N,)``.
-            which: The folds to predict.
-            penalty: The penalty of the heads.
-            into: Probabilities ``(N, C)`` to write to; rows of other folds are unchanged.
-            start: Heads of the same folds to start from.
+        ``folds`` is the fold of each row ``(N,)``. The probabilities are written to their rows of ``into``, ``(N, C)``.
         """
         if not which:
             return torch.empty(0)
@@ -167,26 +145,23 @@ def _searched(rows: int) -> int:
     return min(FOLDS, math.ceil(SEARCHED_ROWS * FOLDS / rows))
 
 
-def _search(view: _View, folds: NDArray[np.int64], penalties: Sequence[float]) -> _Search:
+def _search(view: _View, folds: NDArray[np.int64]) -> _Search:
     """Weaken the penalty, starting from the heads of the stronger one, until held-out rows are predicted worse."""
     which = range(_searched(len(folds)))
     held_out = np.isin(folds, which)
     labels = view.labels.numpy()[held_out]
     best: _Search | None = None
     heads: Tensor | None = None
-    for penalty in penalties:
+    for penalty in PENALTIES:
         probabilities = np.zeros((len(folds), view.classes))
         heads = view.predict(folds, which, penalty, probabilities, heads)
-        loss = _cross_entropy(probabilities[held_out], labels)
+        of_labels = probabilities[held_out][np.arange(len(labels)), labels]
+        loss = float(-np.log(np.maximum(of_labels, 1e-12)).mean())
         if best is not None and loss > best.loss:
             break
         best = _Search(probabilities, penalty, loss)
     assert best is not None  # noqa: S101 - narrows for mypy: there are penalties
     return best
-
-
-def _cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
 PENALTY = 1.0
@@ -200,12 +175,8 @@ def joined_views(
 ) -> dict[str, NDArray[np.float32]]:
     """Return for each task its scaled embeddings joined with the logits of the other tasks' heads for its rows.
 
-    Args:
-        embeddings: The embeddings of each task's training rows ``(N, H)``, of one layer.
-        labels: Their class ids ``(N,)``, for the tasks whose heads are used.
-
-    Returns:
-        For each task ``(N, H + C of the other tasks)``.
+    From the embeddings of each task's training rows ``(N, H)``, of one layer, and their class ids ``(N,)``, it makes
+    ``(N, H + C of the other tasks)``.
     """
     heads = {task: _head(embeddings[task], ids) for task, ids in labels.items()}
     views = {}
@@ -216,13 +187,13 @@ def joined_views(
     return views
 
 
-def _head(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Scaling, torch.Tensor]:
+def _head(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Scaling, Tensor]:
     scaling = Scaling.of(rows)
     weights, penalty = torch.ones(1, len(rows)), torch.tensor([PENALTY])
     return scaling, fit_heads(scaling(rows), torch.from_numpy(labels), weights, penalty, int(labels.max()) + 1)
 
 
-def _scaled_logits(rows: NDArray[np.float32], scaling: Scaling, head: torch.Tensor) -> NDArray[np.float32]:
+def _scaled_logits(rows: NDArray[np.float32], scaling: Scaling, head: Tensor) -> NDArray[np.float32]:
     """Return the logits ``(N, C)`` of a head with mean 0 and a root mean square length of `WEIGHT`."""
     values = logits(scaling(rows), head)[0]
     values = values - values.mean(dim=1, keepdim=True)

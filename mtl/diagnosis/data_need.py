@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.cross_validation import FOLDS, Rows, stratified_folds
 from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
 from mtl.evaluation.counts import f1_scores
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 SAMPLES = 400
 
@@ -49,15 +46,7 @@ def bootstrapped_f1(
 
     Draws, and rows within each class, are sampled with replacement (Efron 1979). Samples are the same for all points,
     so that differences between points are paired. Training and validation rows give the rates of confusion between
-    classes; F1 is that of these rates at the class balance of the validation rows.
-
-    Args:
-        draws: ``T`` draws.
-        train: Class ids of the training rows ``(N,)``.
-        val: Class ids of the validation rows ``(V,)``; there may be none.
-        classes: ``C``.
-        random: Determines the samples.
-        samples: ``B``.
+    classes, whose ids are ``(N,)`` and ``(V,)``; F1 is that of these rates at the class balance of the validation rows.
 
     Returns:
         ``(B + 1, P, C)``, that of all rows first.
@@ -78,37 +67,32 @@ def bootstrapped_f1(
     unit = share / support.clamp(min=1e-12)
     tested = [(true, predicted, weights * unit[true]) for true, predicted, weights in tested]
     present = share * (support > 0)
-    taken, right = _counted(tested, classes)
+    taken, right = torch.zeros_like(support), torch.zeros_like(support)
+    for true, predicted, weights in tested:
+        _count(taken, right, true, predicted[0], weights)
     points = [(taken, right), *(_changed(tested, point, taken, right) for point in range(1, len(draws[0].val)))]
     scores = [f1_scores(right, (taken + present).double()).clamp(0, 1).numpy() for taken, right in points]
     return np.stack(scores).transpose(2, 0, 1)
 
 
-_Tested = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+_Tested = tuple[Tensor, Tensor, Tensor]
 """True classes ``(R,)``, predicted ones at each point ``(P, R)``, and weights in each sample ``(R, B + 1)``."""
 
 
-def _counted(tested: Sequence[_Tested], classes: int) -> tuple[Tensor, Tensor]:
-    """Return the weight of the rows predicted as each class at point 0, all and correct ones, each ``(C, B + 1)``."""
-    taken = torch.zeros(classes, tested[0][2].shape[1])
-    right = torch.zeros_like(taken)
-    for true, predicted, weights in tested:
-        taken.index_add_(0, predicted[0], weights)
-        hit = predicted[0] == true
-        right.index_add_(0, true[hit], weights[hit])
-    return taken, right
+def _count(taken: Tensor, right: Tensor, true: Tensor, predicted: Tensor, weights: Tensor, sign: int = 1) -> None:
+    """Add weights of rows to those of all and of the correct rows predicted as each class, each ``(C, B + 1)``."""
+    taken.index_add_(0, predicted, weights, alpha=sign)
+    hit = predicted == true
+    right.index_add_(0, predicted[hit], weights[hit], alpha=sign)
 
 
 def _changed(tested: Sequence[_Tested], point: int, taken: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `_counted` for another point, updated by the few rows with another prediction than at point 0."""
+    """Return the counts at another point than 0, updated by the few rows with another prediction."""
     taken, right = taken.clone(), right.clone()
     for true, predicted, weights in tested:
         rows = (predicted[point] != predicted[0]).nonzero()[:, 0]
-        moved = weights[rows]
-        for classes, sign in ((predicted[0][rows], -1), (predicted[point][rows], 1)):
-            taken.index_add_(0, classes, moved, alpha=sign)
-            hit = classes == true[rows]
-            right.index_add_(0, classes[hit], moved[hit], alpha=sign)
+        _count(taken, right, true[rows], predicted[0][rows], weights[rows], sign=-1)
+        _count(taken, right, true[rows], predicted[point][rows], weights[rows])
     return taken, right
 
 
@@ -225,19 +209,9 @@ def data_need(
     random: Generator,
     title: str | None = None,
 ) -> list[ClassNeed]:
-    """Estimate for each class the gain from ``more`` rows of it.
+    """Return the estimated gain from ``more`` rows of each class, the largest first; there may be no validation rows.
 
-    Args:
-        train: The training rows.
-        val: The validation rows; there may be none.
-        labels: The ``C`` class names.
-        penalty: The penalty of the heads, see `mtl.diagnosis.heads.fit_heads`.
-        more: The number of further rows.
-        random: Determines draws and bootstrap samples.
-        title: The title of the progress bar, see `mtl.activations.encoding.tracked`.
-
-    Returns:
-        The classes, the largest gain first.
+    The penalty is that of `mtl.diagnosis.heads.fit_heads`, the title that of `mtl.activations.encoding.tracked`.
     """
     classes = len(labels)
     draws = _draws(train, val, classes, penalty, random, title)
@@ -277,11 +251,8 @@ def _supported(gained: NDArray[np.float64], enough: NDArray[np.bool_]) -> NDArra
     Of 77 classes without any gain four would have a 90 % interval above 0. So a class's gain, in units of its standard
     error, has to exceed the 95 % quantile of the largest error among all classes in the bootstrap samples (the
     single-step max-T procedure: Westfall & Young 1993, "Resampling-Based Multiple Testing"), and its own interval has
-    to be above 0.
-
-    Args:
-        gained: The gain of each class, from all rows and then from each sample, ``(B + 1, C)``.
-        enough: Which classes have enough rows ``(C,)``; the others are not considered.
+    to be above 0. The gains ``(B + 1, C)`` are those from all rows, then from each sample; only classes that have
+    ``enough`` rows, ``(C,)``, are considered.
     """
     if not enough.any():
         return enough

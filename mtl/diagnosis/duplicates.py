@@ -7,12 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 CHUNK = 256
 """Rows that are compared with all others at a time: 256 x 100,000 similarities are 100 MB in float32."""
@@ -25,10 +22,10 @@ _NO_WORD = re.compile(r"[\W_]+")
 class Pair:
     """Two rows with the same or nearly the same text, ``first < second``."""
 
-    first: int  # index of a row
-    second: int  # index of the other row
-    cosine: float  # the cosine of their embeddings
-    same_text: bool  # whether the texts are equal but for case, white space and punctuation
+    first: int
+    second: int
+    cosine: float
+    same_text: bool  # whether the texts are equal once `normalized`
 
 
 def normalized(text: str) -> str:
@@ -48,17 +45,9 @@ def duplicates(
 ) -> list[Pair]:
     """Return pairs of rows with the same or nearly the same text, of which at least one is among the first rows.
 
-    Embeddings are compared in chunks, so that memory grows with ``N`` and not with its square. Rows with the same
-    normalized text are a pair whatever their cosine.
-
-    Args:
-        embeddings: ``(N, H)``, any lengths.
-        groups: The number of each row's text ``(N,)``, see `text_groups`.
-        first_rows: The number of training rows, which come first; pairs of two later rows are ignored.
-        threshold: The least cosine of a pair.
-
-    Returns:
-        The pairs, those of the same text first, then by descending cosine; at most `MOST_PAIRS`.
+    Embeddings ``(N, H)`` are compared in chunks, so that memory grows with ``N`` and not with its square. Rows in the
+    same of the `text_groups` are a pair even if their cosine is below the threshold. The pairs of the same text come
+    first, then those by descending cosine; at most `MOST_PAIRS`.
     """
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     units = embeddings / np.maximum(lengths, np.float32(1e-12))

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_LOGITS = 2**24
 """The most logits of all rows and regressions in memory at a time (64 MB in float32); more are fitted in turn."""
 _STEPS = 200
-_TOLERANCE = 1e-5
 _CURVATURE = 0.1
 
 
@@ -79,53 +75,57 @@ def fit_heads(
 def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, start: Tensor) -> Tensor:
     count, width, classes = start.shape
     used = weights.any(dim=0)
-    if not used.all():
-        features, labels, weights = features[used], labels[used], weights[:, used]
+    features, labels, weights = features[used], labels[used], weights[:, used]
     share = (weights / weights.sum(dim=1, keepdim=True)).T.contiguous()  # (N, D)
     decay = (penalties / weights.sum(dim=1)).repeat_interleave(classes)  # (D * C,)
-    scale = _scale(features, decay)
-    parameters = (start.permute(1, 0, 2).reshape(width, count * classes) / scale).requires_grad_()
     targets = labels.view(-1, 1, 1).expand(-1, count, 1)
 
-    @torch.no_grad()
-    def loss() -> float:
-        scaled = parameters * scale
-        matrix, bias = scaled[:-1], scaled[-1]
-        logs = torch.addmm(bias, features, matrix).view(-1, count, classes).log_softmax(dim=2)
+    def loss(scores: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        logs = scores.view(-1, count, classes).log_softmax(dim=2)
         value = -(share * logs.gather(2, targets).squeeze(2)).sum() + (decay * matrix.square().sum(dim=0)).sum() / 2
         slopes = logs.exp_()
         slopes.scatter_add_(2, targets, torch.full_like(targets, -1, dtype=slopes.dtype))
-        slopes = slopes.mul_(share.unsqueeze(2)).view(-1, count * classes)
-        parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
-        return float(value)
+        return value, slopes.mul_(share.unsqueeze(2)).view(-1, count * classes)
 
-    _minimise(parameters, loss)
-    return (parameters.detach() * scale).view(width, count, classes).permute(1, 0, 2)
+    begin = start.permute(1, 0, 2).reshape(width, count * classes)
+    return _minimized(features, decay, begin, loss).view(width, count, classes).permute(1, 0, 2)
 
 
-def _minimise(parameters: Tensor, loss: Callable[[], float]) -> None:
-    """Minimize ``loss`` by L-BFGS; it returns the loss and sets the gradient of the parameters."""
+def _minimized(
+    features: Tensor, decay: Tensor, start: Tensor, loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Return the parameters ``(H + 1, K)``, the bias in the last row, that minimize a loss by L-BFGS.
+
+    ``loss`` takes the scores ``(N, K)`` and the matrix ``(H, K)``, and returns its value, penalty ``decay / 2 * |W|^2``
+    included, and the derivative of the rest by the scores.
+
+    The second derivative of a class's cross-entropy along a feature is the mean of ``p (1 - p) x^2``, plus that of the
+    penalty. With the first estimated as ``_CURVATURE * x^2``, parameters get a unit in which the loss is about equally
+    curved along all of them, and L-BFGS needs a few dozen steps instead of hundreds.
+    """
+    curvature = _CURVATURE * features.square().mean(dim=0)[:, None] + decay
+    scale = torch.cat([curvature, torch.full((1, len(decay)), _CURVATURE)]).rsqrt()
+    parameters = (start / scale).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [parameters],
         max_iter=_STEPS,
         max_eval=2 * _STEPS,
         history_size=12,
-        tolerance_grad=_TOLERANCE,
+        tolerance_grad=1e-5,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
 
+    @torch.no_grad()
+    def closure() -> float:
+        scaled = parameters * scale
+        matrix, bias = scaled[:-1], scaled[-1]
+        value, slopes = loss(torch.addmm(bias, features, matrix), matrix)
+        parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
+        return float(value)
 
-def _scale(features: Tensor, decay: Tensor) -> Tensor:
-    """Return a unit for each parameter ``(H + 1, D * C)`` in which the loss is about equally curved along all of them.
-
-    The second derivative of a class's cross-entropy along a feature is the mean of ``p (1 - p) x^2``, plus that of the
-    penalty. With the first estimated as ``_CURVATURE * x^2``, L-BFGS needs a few dozen steps instead of hundreds.
-    """
-    curvature = _CURVATURE * features.square().mean(dim=0)[:, None] + decay
-    bias = torch.full((1, len(decay)), _CURVATURE)
-    return torch.cat([curvature, bias]).rsqrt()
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return parameters.detach() * scale
 
 
 def logits(features: Tensor, parameters: Tensor) -> Tensor:
@@ -141,16 +141,8 @@ def refit_columns(
     With the logits of the other classes fixed, a class's probability is ``sigmoid(x w + b - s)``, where ``s`` is the
     log-sum-exp of those logits: a binary logistic regression with an offset, on a ``C``-th of the parameters.
 
-    Args:
-        features: ``(N, H)`` float32.
-        labels: Class ids ``(N,)``, int64.
-        weights: ``(D, N)`` float32, the weight of each row in each regression; 0 leaves it out.
-        penalty: As in `fit_heads`.
-        head: Parameters ``(H + 1, C)``.
-        columns: The class ``(D,)`` of each regression, int64.
-
-    Returns:
-        The columns ``(D, H + 1)``, the bias last.
+    The other arguments are those of `fit_heads`; ``head`` has the parameters ``(H + 1, C)``, ``columns`` the class of
+    each regression, int64 ``(D,)``. The result are the columns ``(D, H + 1)``, the bias last.
     """
     used = weights.any(dim=0)
     features, labels, weights = features[used], labels[used], weights[:, used]
@@ -158,21 +150,13 @@ def refit_columns(
     decay = penalty / weights.sum(dim=1)  # (D,)
     offsets = _others(logits(features, head[None])[0])[:, columns]
     signs = torch.where(labels[:, None] == columns, 1.0, -1.0)
-    scale = _scale(features, decay)
-    parameters = (head[:, columns] / scale).requires_grad_()
 
-    @torch.no_grad()
-    def loss() -> float:
-        scaled = parameters * scale
-        matrix, bias = scaled[:-1], scaled[-1]
-        margins = signs * (torch.addmm(bias, features, matrix) - offsets)
+    def loss(scores: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        margins = signs * (scores - offsets)
         value = -(share * nn.functional.logsigmoid(margins)).sum() + (decay * matrix.square()).sum() / 2
-        slopes = -signs * share * torch.sigmoid(-margins)
-        parameters.grad = scale * torch.cat([features.T @ slopes + decay * matrix, slopes.sum(dim=0, keepdim=True)])
-        return float(value)
+        return value, -signs * share * torch.sigmoid(-margins)
 
-    _minimise(parameters, loss)
-    return (parameters.detach() * scale).T
+    return _minimized(features, decay, head[:, columns], loss).T
 
 
 def _others(scores: Tensor) -> Tensor:

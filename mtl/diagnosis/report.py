@@ -23,7 +23,6 @@ from mtl.reporting.tables import Table
 SURE = 0.8
 """From this share of the bootstrap samples on the class with the largest gain is named alone."""
 _MOST_NAMED = 5
-_ALL = 2**31
 MOST_SHOWN = 10
 """Suspects, confusions and duplicates in the report; the CSV files have all."""
 _SENTENCE = 140  # characters of a text in the report
@@ -149,7 +148,7 @@ def _suspect_rows(diagnosis: TaskDiagnosis) -> Iterator[Sequence[str | float]]:
 def _confusion_rows(diagnosis: TaskDiagnosis) -> Iterator[Sequence[str | float]]:
     yield "label", "taken for", "rows", "of", "share", "example", "source"
     examples = confusion_examples(diagnosis.unseen, most=1)
-    for pair in frequent_confusions(diagnosis.report, most=_ALL):
+    for pair in frequent_confusions(diagnosis.report, most=len(diagnosis.unseen.texts)):
         example = examples[pair.label, pair.predicted][0]
         share = round(pair.count / pair.support, 4)
         yield pair.label, pair.predicted, pair.count, pair.support, share, example.text, example.source
@@ -215,14 +214,7 @@ def _band(band: np.ndarray) -> dict[str, list[float]]:
 def write_diagnosis(
     path: Path, facts: Mapping[str, str], diagnoses: Sequence[TaskDiagnosis], files: Mapping[str, Sequence[Path]]
 ) -> None:
-    """Write the diagnosis as Markdown, whole or not at all.
-
-    Args:
-        path: The file to write or to replace.
-        facts: What the diagnosis was made from.
-        diagnoses: That of each task.
-        files: The other files of each task, in the same folder; pictures are shown.
-    """
+    """Write the diagnosis as Markdown, with the other ``files`` of each task, which are in the same folder."""
     blocks = ["# Diagnosis", "\n".join(f"- **{escaped(name)}**: {escaped(fact)}" for name, fact in facts.items())]
     for diagnosis in diagnoses:
         blocks += _task(diagnosis, files[diagnosis.task])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.activations.encoding import Encoding, Precision, native_bf16, token_table
 from mtl.activations.frozen import FrozenActivations
@@ -15,7 +15,6 @@ from mtl.activations.layers import inner_layers, layer_embeddings
 from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
 from mtl.config.fields import Config
 from mtl.data.tasks import SPLITS, TaskData
-from mtl.data.tokens import TokenTable
 from mtl.diagnosis.cross_validation import joined_views
 from mtl.diagnosis.data_need import ClassNeed
 from mtl.diagnosis.report import write_csv_files, write_diagnosis, write_findings
@@ -29,9 +28,6 @@ from mtl.reporting.svg import write_svg
 from mtl.training.inputs import Inputs, load_inputs
 from mtl.training.reevaluate import read_config
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 LEAST_ROWS = 20
 """Training rows that the diagnosis of a task needs."""
 
@@ -44,7 +40,7 @@ class Embedded:
     """The embeddings of one task."""
 
     splits: dict[str, NDArray[np.float32]]  # embeddings of each split's rows ``(N, H)``
-    views: list[NDArray[np.float32]]  # further views of the training rows, see `mtl.diagnosis.cross_validation`
+    views: list[NDArray[np.float32]]  # of the training rows, from each inner layer, see `joined_views`
 
 
 def diagnose_run(
@@ -58,24 +54,11 @@ def diagnose_run(
     precision: Precision = "auto",
     device: str | None = None,
 ) -> list[TaskDiagnosis]:
-    """Diagnose the data of a run and write the findings.
+    """Diagnose the data of a run, of which ``config.yaml`` is all that is needed, and write the findings to a folder.
 
     The rows are embedded by the encoder that the run started from. The trained encoder has seen the training rows with
     their labels, and has moved rows of a class together: with it every learning curve is flat, and every label looks
-    right.
-
-    Args:
-        run: The run folder; its ``config.yaml`` is all that is needed.
-        output: The folder to write into.
-        task: The task; all by default.
-        encoder: Another encoder: a backbone, a run, a saved model, a folder in the hub's layout, or a hub id.
-        more: The number of further rows of a class whose worth is estimated.
-        similar: The least cosine of near-duplicates.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-        device: ``cpu`` or ``cuda``; the GPU if there is one by default.
-
-    Returns:
-        The diagnosis of each task.
+    right. `mtl.diagnose` explains the arguments.
 
     Raises:
         MtlError: The run, its data or its weights cannot be read, or there is no such task, or it has too few rows.
@@ -92,7 +75,10 @@ def diagnose_run(
         diagnose_task(data, embedded[name].splits, embedded[name].views, more=more, similar=similar, seed=config.seed)
         for name, data in tasks.items()
     ]
-    _write(Path(output), _facts(config, inputs, run, encoder), diagnoses)
+    used = encoder or f"{inputs.weights}, which the run started from"
+    if encoder is None and config.model.init_from is not None:
+        used += ", a saved model: if it was trained on these rows, it underestimates gains and suspects"
+    _write(Path(output), {"run": str(run), "encoder": used, "seed": str(config.seed)}, diagnoses)
     return diagnoses
 
 
@@ -112,11 +98,7 @@ def _check_rows(tasks: dict[str, TaskData]) -> None:
 
 
 def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: str | None = None) -> SentenceEncoder:
-    """Return the encoder that a run started from, or the one called ``name``.
-
-    Raises:
-        MtlError: There is no such encoder or device.
-    """
+    """Return the encoder that a run started from, or the one called ``name``."""
     if name is not None:
         return SentenceEncoder.from_pretrained(name, device=device)
     if config.model.init_from is not None:
@@ -157,26 +139,11 @@ def embed(
     splits = {name: dict.fromkeys(SPLITS, nothing) for name in tasks}
     for (name, split), table in tables.items():
         splits[name][split] = rows[name, split].gather(np.arange(len(table)))[0]
-    views = _views(tasks, encoder, {name: tables[name, "train"] for name in tasks}, how)
-    return {name: Embedded(splits[name], views[name]) for name in tasks}
-
-
-def _views(
-    tasks: dict[str, TaskData], encoder: SentenceEncoder, train: dict[str, TokenTable], how: Encoding
-) -> dict[str, list[NDArray[np.float32]]]:
-    """Return for each task the views of its training rows, one for each inner layer of the encoder."""
     layers = inner_layers(encoder.encoder)
     labels = {name: data.labels.ids(data.train) for name, data in tasks.items()}
-    inner = {name: layer_embeddings(encoder.encoder, table, layers, how) for name, table in train.items()}
-    joined = [joined_views({name: of_task[layer] for name, of_task in inner.items()}, labels) for layer in layers]
-    return {name: [views[name] for views in joined] for name in tasks}
-
-
-def _facts(config: Config, inputs: Inputs, run: str | Path, encoder: str | None) -> dict[str, str]:
-    used = encoder or f"{inputs.weights}, which the run started from"
-    if encoder is None and config.model.init_from is not None:
-        used += ", a saved model: if it was trained on these rows, it underestimates gains and suspects"
-    return {"run": str(run), "encoder": used, "seed": str(config.seed)}
+    inner = {name: layer_embeddings(encoder.encoder, tables[name, "train"], layers, how) for name in tasks}
+    views = [joined_views({name: of_task[layer] for name, of_task in inner.items()}, labels) for layer in layers]
+    return {name: Embedded(splits[name], [of_layer[name] for of_layer in views]) for name in tasks}
 
 
 def _write(folder: Path, facts: dict[str, str], diagnoses: list[TaskDiagnosis]) -> None:

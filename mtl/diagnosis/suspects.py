@@ -6,14 +6,11 @@ Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in D
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.evaluation.counts import confusion_matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _ROUNDING = 1e-9
 
@@ -35,9 +32,7 @@ def rank_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64])
     Where many classes overlap, heads are often confident and wrong: with 5 % of the labels of 10,003 tweets of 12
     classes exchanged, self-confidence had 75 % of them in its first tenth and the margin 55 %.
 
-    Args:
-        probabilities: Out-of-sample probabilities ``(N, C)``.
-        labels: Class ids ``(N,)``.
+    The probabilities ``(N, C)`` are out-of-sample, the labels class ids ``(N,)``.
     """
     rows = np.arange(len(labels))
     own = probabilities[rows, labels]
@@ -55,10 +50,6 @@ def confident_joint(probabilities: NDArray[np.float64], labels: NDArray[np.int64
     A row confidently belongs to the most probable of the classes whose probability reaches the threshold of the class,
     its mean probability among the rows with that label; rows that reach no threshold are not counted. Of equally
     probable classes the row's label wins.
-
-    Args:
-        probabilities: Out-of-sample probabilities ``(N, C)``.
-        labels: Class ids ``(N,)``.
 
     Returns:
         Counts ``(C, C)``: a row for each label, a column for each class that rows confidently belong to.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.data.tasks import TaskData
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
@@ -16,9 +16,6 @@ from mtl.diagnosis.suspects import Suspects, rank_suspects
 from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +52,11 @@ class TaskDiagnosis:
     task: str
     sizes: dict[str, int]  # rows of each split
     more: int  # the number of further rows whose gain ``needs`` estimates
-    needs: list[ClassNeed]  # the gain from more rows of each class, the largest first
+    needs: list[ClassNeed]  # the largest gain first
     unseen: Predictions  # predictions of the training rows by heads that have not seen them
     report: TaskReport  # the metrics of ``unseen``
-    suspects: Suspects  # the training rows, the most suspicious label first
-    duplicates: list[Duplicate]  # pairs of rows with the same or nearly the same text
+    suspects: Suspects
+    duplicates: list[Duplicate]
 
     def of_kind(self, kind: str) -> list[Duplicate]:
         """Return the duplicates of a kind, see `Duplicate.kind`."""
@@ -77,7 +74,7 @@ class TaskDiagnosis:
 def diagnose_task(
     data: TaskData,
     embeddings: Mapping[str, NDArray[np.float32]],
-    views: Sequence[NDArray[np.float32]] = (),
+    views: Sequence[NDArray[np.float32]],
     *,
     more: int,
     similar: float,

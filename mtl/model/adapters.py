@@ -24,37 +24,21 @@ _WRAPPERS: Final = ("lora_dropout", "lora_A", "lora_B")
 _JOINED: Final = "attn.Wqkv"
 """ModernBERT's one linear layer for query, key and value."""
 
+
+def _projection(part: str) -> tuple[str, ...]:
+    """Return what the linear layer for query, key or value is called in the families of `TARGETS`."""
+    letter = part[0]
+    return (
+        *(f"attention.self.{part}", f"attention.attn.{letter}", f"attention.{letter}_lin"),
+        *(f"attention.self.{part}_proj", f"self_attn.{letter}_proj", _JOINED),
+    )
+
+
 TARGETS: Final = {
-    "query": (
-        "attention.self.query",
-        "attention.attn.q",
-        "attention.q_lin",
-        "attention.self.query_proj",
-        "self_attn.q_proj",
-        _JOINED,
-    ),
-    "key": (
-        "attention.self.key",
-        "attention.attn.k",
-        "attention.k_lin",
-        "attention.self.key_proj",
-        "self_attn.k_proj",
-        _JOINED,
-    ),
-    "value": (
-        "attention.self.value",
-        "attention.attn.v",
-        "attention.v_lin",
-        "attention.self.value_proj",
-        "self_attn.v_proj",
-        _JOINED,
-    ),
+    **{part: _projection(part) for part in _PROJECTIONS},
     "attention_output": (
-        "attention.output.dense",
-        "attention.attn.o",
-        "attention.out_lin",
-        "self_attn.o_proj",
-        "attn.Wo",
+        *("attention.output.dense", "attention.attn.o", "attention.out_lin"),
+        *("self_attn.o_proj", "attn.Wo"),
     ),
     "feed_forward": (
         *("intermediate.dense", "output.dense"),
@@ -74,7 +58,7 @@ def add_adapters(
 
     Args:
         backbone: The encoder's transformer.
-        layers: The layers that get them, of ``layer.0`` and so on.
+        layers: Those that get them, of ``layer.0`` and so on.
         r: Rank, the number of rows of A.
         alpha: The product of A and B counts ``alpha / r`` times.
         dropout: Share of an adapter's inputs that is dropped in training.
@@ -130,14 +114,9 @@ def adapter_modules(module: nn.Module) -> list[nn.Module]:
 
 
 def adapted(x: Tensor, result: Tensor, layer: Any) -> Tensor:
-    """Return ``result``, what a linear layer gives for ``x``, with that of its adapter; all in the type of ``x``.
+    """Return ``result``, ``(T, out)``, plus what an adapter of the linear layer gives for the inputs x, ``(T, in)``.
 
-    For a forward pass that takes the weights of a linear layer itself and so goes past peft's wrapper.
-
-    Args:
-        x: Inputs, ``(T, in)``.
-        result: ``x W^T + b``, ``(T, out)``.
-        layer: The linear layer, or its wrapper.
+    For a forward pass that takes the weights of the linear layer itself and so goes past peft's wrapper.
     """
     if not has_adapter(layer):
         return result

@@ -1,88 +1,46 @@
 """Fused MPNet: scaled dot-product attention with position bias and padding mask in one additive bias.
 
 transformers implements MPNet in plain operations only. It expands the relative position bias to the whole batch and
-adds bias and mask in every layer; here both become one tensor, made once per batch.
-Weights and parameter names stay as they are.
+adds bias and mask in every layer; here both become one tensor, made once per batch, which the layers take as their
+attention mask. Weights and parameter names stay as they are, and so does the model's own forward pass.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import MPNetModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
-from mtl.model.cpu.attention import plain_attention
-
-if TYPE_CHECKING:
-    from transformers import MPNetModel
-
-Implementation = Literal["sdpa", "eager"]
 _CACHED_LENGTH: Final = 512  # the longest input of MPNet; a longer one makes the table grow
 
 
-def fuse_mpnet(model: MPNetModel, implementation: Implementation = "sdpa") -> MPNetModel:
-    """Swap the attention of a loaded MPNet for the fused one, in place; call it again to change the implementation.
-
-    Args:
-        model: An ``MPNetModel``, stock or fused.
-        implementation: "sdpa" calls ``scaled_dot_product_attention``, which picks a kernel of the device; "eager"
-            computes in plain operations, with the same bias. On a CPU with rows of 32 tokens neither is faster
-            than the stock model, since attention is a small part of the work there.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: The implementation is neither.
-    """
-    if implementation not in ("sdpa", "eager"):
-        raise ValueError(f"implementation must be sdpa or eager, not {implementation!r}")
-    if not isinstance(model.encoder, FusedMPNetEncoder):
-        model.encoder.__class__ = FusedMPNetEncoder
-        model.encoder.offsets_buckets = {}
+def fuse_mpnet(model: MPNetModel) -> MPNetModel:
+    """Swap the attention of a loaded MPNet for the fused one, in place."""
+    model.encoder.__class__ = FusedMPNetEncoder
+    model.encoder.offsets_buckets = {}
     for layer in model.encoder.layer:
         layer.attention.attn.__class__ = FusedMPNetSelfAttention
-        layer.attention.attn.implementation = implementation
     return model
 
 
 class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
     """Self-attention that takes one additive bias, (1 or B, heads, S, S), which already holds the padding mask."""
 
-    implementation: Implementation
-
     def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
-        output_attentions: bool = False,
-        **kwargs: Any,
+        self, hidden_states: Tensor, attention_mask: Tensor, position_bias: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, ...]:
-        """Attend within each row; see ``MPNetSelfAttention`` for the arguments.
-
-        Returns:
-            The new hidden states, (B, S, H), and with ``output_attentions`` also the probabilities, which only the
-            plain operations can give.
-        """
-        if output_attentions:
-            result: tuple[Tensor, ...] = super().forward(
-                hidden_states, attention_mask, position_bias, output_attentions, **kwargs
-            )
-            return result
+        """Return the new hidden states, (B, S, H)."""
+        if position_bias is not None:  # in the model's own pass
+            stock: tuple[Tensor, ...] = super().forward(hidden_states, attention_mask, position_bias, **kwargs)
+            return stock
         query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))
-        biases = [bias for bias in (position_bias, attention_mask) if bias is not None]
-        bias = sum(biases[1:], biases[0]) if biases else None
+        bias = attention_mask.to(query.dtype)
         dropout = self.dropout.p if self.training else 0.0
-        if self.implementation == "eager":
-            context, _ = plain_attention(self, query, key, value, bias, dropout=dropout)  # (B, S, heads, H / heads)
-            return (self.o(context.flatten(2)),)
-        mask = None if bias is None else bias.to(query.dtype)
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return (self.o(context.transpose(1, 2).flatten(2)),)
 
     def _heads(self, projected: Tensor) -> Tensor:
@@ -91,44 +49,18 @@ class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
 
 
 class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
-    """The stack of layers, all of which share one bias.
+    """The stack of layers, all of which share one bias."""
 
-    Attributes:
-        offsets_buckets: For each device the bucket of every offset from ``-L + 1`` to ``L - 1``, with ``L`` the
-            longest input so far; the part for a shorter input lies in its middle.
-    """
-
+    # For each device the bucket of every offset from ``-L + 1`` to ``L - 1``, with ``L`` the longest input so far; the
+    # part for a shorter input lies in its middle
     offsets_buckets: dict[torch.device, Tensor]
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = False,
-        **kwargs: Any,
-    ) -> BaseModelOutput | tuple[Any, ...]:
-        """Run all layers; see ``MPNetEncoder`` for arguments and result."""
-        bias = self.attention_bias(hidden_states, attention_mask)
-        states, attentions = [hidden_states], []
-        for layer in self.layer:
-            hidden_states, *rest = layer(hidden_states, None, bias, output_attentions=output_attentions, **kwargs)
-            states.append(hidden_states)
-            attentions += rest
-        output = BaseModelOutput(
-            last_hidden_state=hidden_states,
-            hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
-        return output if return_dict else output.to_tuple()
 
     def attention_bias(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Return what to add to the attention scores of every layer.
 
         Args:
             hidden: The layers' input, (B, S, H); its shape, device and type count.
-            mask: True (or not 0) at real tokens, (B, S); or an additive mask, (B, 1, S, S); or None.
+            mask: True (or not 0) at real tokens, (B, S), or None.
 
         Returns:
             The bias in the type in which attention computes (autocast's, if on): (1, heads, S, S) without a mask,
@@ -137,8 +69,6 @@ class FusedMPNetEncoder(MPNetEncoder):  # type: ignore[misc]
         position = self._position_bias(hidden.shape[1], hidden.device).to(compute_dtype(hidden))
         if mask is None:
             return position
-        if mask.dim() != 2:
-            return position + mask.to(position.dtype)
         # The lowest finite number, not -inf: a row of padding alone gives a mean over it instead of NaN.
         padding = ~mask.bool()[:, None, None, :]
         return position.masked_fill(padding, torch.finfo(position.dtype).min)

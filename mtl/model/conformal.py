@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_ROWS: Final = 5000
 """With more validation rows as many are drawn: thresholds are then exact to a hundredth, and a model stays small."""
@@ -47,9 +45,6 @@ class Outcomes:
         Labels with fewer than ``coverage / (1 - coverage)`` validation rows share one threshold from the rows of all of
         them, and the share holds for their texts together (the null cluster of Ding et al. 2023, "Class-conditional
         conformal prediction with many classes"). They belong to every set if these rows are too few as well.
-
-        Args:
-            coverage: From 0 to 1, both excluded.
         """
         least = [_least(probabilities, coverage) for probabilities in self.true]
         rare = [probabilities for probabilities, value in zip(self.true, least, strict=True) if value is None]
@@ -60,13 +55,8 @@ class Outcomes:
         """Return the least confidence, the probability of the predicted label, with which an answer is given.
 
         Among the texts answered the share of wrong labels is then at most ``risk`` with probability `CERTAINTY`
-        (Geifman and El-Yaniv 2017, "Selective classification for deep neural networks", algorithm 1).
-
-        Args:
-            risk: From 0 to 1, both excluded.
-
-        Returns:
-            The threshold; infinity if these rows support none, so that nothing is answered.
+        (Geifman and El-Yaniv 2017, "Selective classification for deep neural networks", algorithm 1). The threshold is
+        infinity, so that nothing is answered, if these rows support none.
         """
         right, wrong = np.asarray(self.right, dtype=np.float64), np.asarray(self.wrong, dtype=np.float64)
         confidences = np.sort(np.concatenate((right, wrong)))
@@ -87,17 +77,13 @@ class Outcomes:
 def outcomes(probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Outcomes:
     """Return the outcomes of validation rows, rounded down to six digits.
 
-    Args:
-        probabilities: Calibrated, ``(N, C)``.
-        predicted: The predicted classes, ``(N,)``.
-        labels: The true classes, ``(N,)``.
+    They come from calibrated probabilities, ``(N, C)``, the predicted and the true classes, each ``(N,)``.
     """
+    if len(labels) > MOST_ROWS:
+        drawn = np.random.default_rng(0).choice(np.arange(len(labels)), MOST_ROWS, replace=False)
+        probabilities, predicted, labels = probabilities[drawn], predicted[drawn], labels[drawn]
+    rounded = np.floor(np.clip(probabilities, 0, 1) * 1e6) / 1e6
     rows = np.arange(len(labels))
-    if len(rows) > MOST_ROWS:
-        rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
-    rounded = np.floor(np.clip(probabilities[rows], 0, 1) * 1e6) / 1e6
-    predicted, labels = predicted[rows], labels[rows]
-    rows = np.arange(len(rows))
     true, confidence, right = rounded[rows, labels], rounded[rows, predicted], predicted == labels
     return Outcomes(
         [np.sort(true[labels == label]).tolist() for label in range(probabilities.shape[1])],

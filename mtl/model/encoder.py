@@ -7,19 +7,22 @@ embeddings, the number of layers the output of the last one.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, Self
+from pathlib import Path
+from typing import Final, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everywhere in this field
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import write_json
 from mtl.model.adapters import adapter_modules
-from mtl.model.attention import Implementation, compute_dtype, fuse_mpnet, is_mpnet
+from mtl.model.attention import compute_dtype, fuse_mpnet, is_mpnet
 from mtl.model.cpu import attention
 from mtl.model.cpu.dropout import use_fast_dropout
 from mtl.model.cpu.packed import FAMILIES, PackedLayer, run_packed
@@ -28,12 +31,6 @@ from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layou
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, load_dense, positions, quiet
 from mtl.model.pooling import Dense, pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Families that are embeddings, a mask and layers(hidden, mask), nothing above: all that the split forward pass needs.
 _SPLIT_FAMILIES: Final = frozenset({"mpnet", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
@@ -50,11 +47,9 @@ class Encoder(nn.Module):
         layout: Pooling, normalisation and the longest input; by default mean pooling, neither of the others.
 
     Attributes:
-        layout: As given.
         dense: The Dense modules of the layout, between pooling and normalisation; they belong to the last layer.
-        hidden_size: H.
         embedding_size: E, the size of an embedding: H unless poolings are concatenated or Dense modules follow.
-        supports_split: Whether ``embed``, ``hidden_at`` and ``forward_from`` can be called.
+        supports_split: Whether ``embed_tokens``, ``hidden_at`` and ``forward_from`` can be called.
         is_sharded: Whether each of several processes holds a part of the weights, so that all of them must take part
             in every pass, and each layer must be called as a module (`mtl.training.sharding`).
 
@@ -94,10 +89,9 @@ class Encoder(nn.Module):
         Args:
             folder: A folder in the hub's layout, as ``locate`` returns it.
             max_length: Longest input in tokens; None for what the folder says.
-            pooling: See `SentenceLayout`, or "auto" for what the folder says.
-            normalize: Whether to scale embeddings to length 1, or "auto" for what the folder says.
-            prompt_name: The prompt that is put before each sentence where no other is asked for, None for none, or
-                "auto" for what the folder says.
+            pooling: See `SentenceLayout`, here and below "auto" for what the folder says.
+            normalize: Whether to scale embeddings to length 1.
+            prompt_name: The prompt that is put before each sentence where no other is asked for; None for none.
 
         Raises:
             ModelError: The folder's files are damaged, incomplete or not supported, ``max_length`` is more than
@@ -125,9 +119,7 @@ class Encoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the embeddings, (B, E), float32, of token ids, (B, S), with a mask that is true at real tokens."""
-        if not self.supports_split:
-            return self.pool(self.forward_hidden(ids, mask), mask)
-        return self._run_and_pool(self.embed_tokens(ids), mask, 0)
+        return self.pool(self.forward_hidden(ids, mask), mask)
 
     def forward_hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the hidden states above the last layer, (B, S, H)."""
@@ -145,11 +137,7 @@ class Encoder(nn.Module):
         return hidden
 
     def hidden_at(self, ids: Tensor, mask: Tensor, boundary: int) -> Tensor:
-        """Return the hidden states at ``boundary``, (B, S, H), which ``forward_from`` takes.
-
-        Raises:
-            ValueError: There is no such boundary, or the family cannot be split.
-        """
+        """Return the hidden states at ``boundary``, (B, S, H), which ``forward_from`` takes."""
         self._require_split(boundary)
         return self._run(self.embed_tokens(ids), mask, 0, boundary)
 
@@ -178,17 +166,13 @@ class Encoder(nn.Module):
         return kept
 
     def forward_from(self, hidden: Tensor, mask: Tensor, boundary: int) -> Tensor:
-        """Return the embeddings, (B, E), float32, of hidden states at ``boundary``, (B, S, H): `forward` from there on.
-
-        Raises:
-            ValueError: There is no such boundary, or the family cannot be split.
-        """
+        """Return the embeddings, (B, E), float32, of hidden states at ``boundary``, (B, S, H)."""
         self._require_split(boundary)
-        return self._run_and_pool(hidden, mask, boundary)
+        return self.pool(self._run(hidden, mask, boundary, self.num_layers), mask)
 
     @property
     def max_length(self) -> int | None:
-        """Longest input in tokens, with the special ones; None where the family sets no limit."""
+        """Longest input in tokens, with the special ones; None without a limit."""
         return self.layout.max_length
 
     @property
@@ -224,35 +208,20 @@ class Encoder(nn.Module):
         Those of all layers are disjoint and hold all that has a training mode. Those of an adapter lie within its
         layer: set the mode of the layer first.
         """
-        return list(self._parts[name] if name in self._parts else self._adapters()[name])
+        return self._parts[name] if name in self._parts else self._adapters()[name]
 
     def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters of a layer, without those of its adapters, or of an adapter; see `named_by_layer`."""
         return self.named_by_layer()[name]
 
     def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Return the parameters of all layers and adapters at once, which takes no longer than those of one.
+        """Return the parameters of all layers and adapters, each of one, with their names in ``named_parameters()``."""
+        return parameters_by_layer(self, {**self._adapters(), **self._parts})
 
-        Their names are those in ``named_parameters()``; each belongs to one layer or adapter.
-        """
-        within = {parameter for module in adapter_modules(self.backbone) for parameter in module.parameters()}
-        by_layer: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        for layer, named in parameters_by_layer(self, self._parts).items():
-            by_layer[layer] = [item for item in named if item[1] not in within]
-            if (adapter := adapter_of(layer)) != layer:
-                by_layer[adapter] = [item for item in named if item[1] in within]
-        return by_layer
-
-    def set_attention(self, implementation: Implementation) -> None:
-        """Choose how attention is computed, where the family has a choice; the results are the same.
-
-        Args:
-            implementation: "sdpa", fused, or "eager", plain operations, which train faster on a CPU.
-        """
-        if is_mpnet(self.backbone):
-            fuse_mpnet(self.backbone, implementation)
-        elif self.config.model_type in _PLAIN_FAMILIES and not getattr(self.config, "is_decoder", False):
-            self.backbone.set_attn_implementation(attention.NAME if implementation == "eager" else "sdpa")
+    def use_plain_attention(self) -> None:
+        """Compute attention in plain operations, where the family allows it: they train faster on a CPU."""
+        if self.config.model_type in _PLAIN_FAMILIES and not getattr(self.config, "is_decoder", False):
+            self.backbone.set_attn_implementation(attention.NAME)
 
     def save(self, folder: Path) -> None:
         """Write the encoder in the hub's layout; with a tokenizer beside it sentence-transformers loads the folder."""
@@ -264,10 +233,6 @@ class Encoder(nn.Module):
             tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
             save_file(tensors, folder / path / DENSE_WEIGHTS, metadata={"format": "pt"})
 
-    def _run_and_pool(self, hidden: Tensor, mask: Tensor, first: int) -> Tensor:
-        """Run layers ``first`` and above and pool, (B, E)."""
-        return self.pool(self._run(hidden, mask, first, self.num_layers), mask)
-
     def _run(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
         """Run layers ``first`` to ``last - 1``; on a CPU over real tokens alone, where the family allows it."""
         if first == last:
@@ -276,7 +241,10 @@ class Encoder(nn.Module):
             bias = self.backbone.encoder.attention_bias(hidden, None)[0] if is_mpnet(self.backbone) else None
             dtype = compute_dtype(hidden)
             return run_packed(self._packed_layers(dtype)[first:last], hidden, mask, bias, dtype)
-        added = self._attention_bias(hidden, mask)
+        if is_mpnet(self.backbone):
+            added = self.backbone.encoder.attention_bias(hidden, mask)
+        else:  # None if there is nothing to mask
+            added = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
         for layer in self._layers[first:last]:
             output = layer(hidden, added)
             hidden = output[0] if isinstance(output, tuple) else output
@@ -318,14 +286,6 @@ class Encoder(nn.Module):
     def _known_on(self, device: torch.device) -> bool:
         known = self.supports_split and self.config.model_type in FAMILIES
         return known and device.type == "cpu" and not self.is_sharded
-
-    def _attention_bias(self, hidden: Tensor, mask: Tensor) -> Tensor | None:
-        """Return what every layer takes beside the hidden states; None if there is nothing to mask."""
-        if is_mpnet(self.backbone):
-            bias: Tensor = self.backbone.encoder.attention_bias(hidden, mask)
-            return bias
-        masked: Tensor | None = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=mask)
-        return masked
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the embeddings, (B, E), float32, of the last hidden states, (B, S, H), and their mask, (B, S)."""

@@ -13,7 +13,7 @@ from mtl.base import schema
 from mtl.base.errors import Problem, did_you_mean, listed
 from mtl.base.label_tree import LabelTree, circle_problems, label_problems, loan_problems, tree_problems
 from mtl.base.schema import Positive, Share, Width
-from mtl.model.heads import BorrowedStage, HeadKind, MultiStageHead, build_head
+from mtl.model.heads import BorrowedStage, Head, HeadKind, MultiStageHead
 
 
 @dataclass(config=schema.STRICT)
@@ -21,7 +21,6 @@ class FirstStageSpec:
     """The head of another task as the first stage."""
 
     task: str
-    """The task."""
     map: dict[str, str] = field(default_factory=dict)
     """What coarse classes are called among its labels; those that are not named are called the same."""
 
@@ -34,7 +33,6 @@ class MultiStageSpec:
     tree: dict[str, list[str]]
     """For each coarse class its labels."""
     stage_kind: HeadKind
-    """What each stage is."""
     dropout: Share = 0.0
     scale: Positive = 1.0
     hidden: Width | None = None
@@ -48,10 +46,7 @@ def spec_problems(
 ) -> list[Problem]:
     """Return what is wrong with the multi-stage heads of a model, all of it.
 
-    Args:
-        place: Where a task's head is described, with ``{}`` for the task: ``heads.tasks.{}``.
-        specs: The multi-stage heads by task.
-        labels: The labels of all tasks.
+    ``place`` says where a task's head is described, with ``{}`` for the task: ``heads.tasks.{}``.
     """
     problems: list[Problem] = []
     for task, spec in specs.items():
@@ -86,14 +81,13 @@ def build_multi_stage(
     tree = LabelTree.over(labels, spec.tree)
 
     def stage(outputs: int) -> nn.Module:
-        return build_head(spec.stage_kind, in_features, outputs, spec.dropout, spec.hidden, spec.scale)
+        return Head(spec.stage_kind, in_features, outputs, spec.dropout, spec.hidden, spec.scale)
 
     first: nn.Module | BorrowedStage
     if spec.first_stage is None or lender is None:
         first = stage(len(tree.branches))
     else:
         head, names = lender
-        first = BorrowedStage(
-            head, [list(names).index(spec.first_stage.map.get(branch, branch)) for branch in tree.branches]
-        )
+        own = [spec.first_stage.map.get(branch, branch) for branch in tree.branches]
+        first = BorrowedStage(head, [names.index(name) for name in own])
     return MultiStageHead(tree, first, stage(sum(map(len, tree.divided.values()))))

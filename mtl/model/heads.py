@@ -15,7 +15,6 @@ losses of both stages, that of the second one within the true branch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -26,52 +25,8 @@ from mtl.base.label_tree import LabelTree
 HeadKind = Literal["linear", "mlp"]
 
 
-class LinearHead(nn.Module):
-    """Dropout and one linear layer; see `build_head` for the arguments."""
-
-    def __init__(self, in_features: int, num_classes: int, dropout: float, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = scale
-        self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(in_features, num_classes)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        logits: Tensor = self.out(self.dropout(_scaled(embeddings, self.scale)))
-        return logits
-
-
-class MlpHead(nn.Module):
-    """One hidden layer with GELU, dropout before each linear layer; see `build_head` for the arguments."""
-
-    def __init__(self, in_features: int, num_classes: int, dropout: float, hidden: int, scale: float = 1.0) -> None:
-        super().__init__()
-        self.scale = scale
-        self.dropout = nn.Dropout(dropout)
-        self.hidden = nn.Linear(in_features, hidden)
-        self.out = nn.Linear(hidden, num_classes)
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
-        hidden = nn.functional.gelu(self.hidden(self.dropout(_scaled(embeddings, self.scale))))
-        logits: Tensor = self.out(self.dropout(hidden))
-        return logits
-
-
-def _scaled(embeddings: Tensor, scale: float) -> Tensor:
-    """Return the embeddings times a factor; for 1 they are no copy, which takes as long as a head on it."""
-    return embeddings if scale == 1 else embeddings * scale
-
-
-def build_head(
-    kind: HeadKind,
-    in_features: int,
-    num_classes: int,
-    dropout: float = 0.0,
-    hidden: int | None = None,
-    scale: float = 1.0,
-) -> nn.Module:
-    """Return a fresh head.
+class Head(nn.Module):
+    """Dropout and a linear layer; of kind ``mlp`` with a hidden layer and GELU before them.
 
     Args:
         kind: ``linear`` or ``mlp``.
@@ -82,9 +37,31 @@ def build_head(
         scale: Fixed factor of the embeddings before the head. Embeddings of length 1 bound the logits by the norms of
             the weights, and a softmax over such logits can hardly fall (Wang et al. 2017, NormFace, section 3.3).
     """
-    if kind == "mlp":
-        return MlpHead(in_features, num_classes, dropout, hidden or in_features, scale)
-    return LinearHead(in_features, num_classes, dropout, scale)
+
+    def __init__(
+        self,
+        kind: HeadKind,
+        in_features: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        hidden: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+        width = (hidden or in_features) if kind == "mlp" else in_features
+        self.hidden = nn.Linear(in_features, width) if kind == "mlp" else None
+        self.out = nn.Linear(width, num_classes)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return logits ``(B, C)`` of embeddings ``(B, H)``."""
+        scaled = embeddings if self.scale == 1 else embeddings * self.scale  # a copy takes as long as a linear layer
+        states = self.dropout(scaled)
+        if self.hidden is not None:
+            states = self.dropout(nn.functional.gelu(self.hidden(states)))
+        logits: Tensor = self.out(states)
+        return logits
 
 
 class BorrowedStage:
@@ -99,9 +76,9 @@ class BorrowedStage:
         columns: The ``K`` class ids of the coarse classes. Other classes of the head count for nothing.
     """
 
-    def __init__(self, head: nn.Module, columns: Sequence[int]) -> None:
+    def __init__(self, head: nn.Module, columns: list[int]) -> None:
         self.head = head
-        self.columns = list(columns)
+        self.columns = columns
 
     def __call__(self, embeddings: Tensor, *, training: bool = False) -> Tensor:
         """Return logits ``(B, K)`` of embeddings ``(B, H)``, without dropout unless the borrower is ``training``."""
@@ -139,17 +116,14 @@ class MultiStageHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return log-probabilities ``(B, C)`` of embeddings ``(B, H)``, in fp32 or better."""
-        coarse = _log_softmax(self.decide(embeddings))  # (B, K)
+        if isinstance(self.first, BorrowedStage):
+            decided = self.first(embeddings, training=self.training)
+        else:
+            decided = self.first(embeddings)
+        coarse = _log_softmax(decided)  # (B, K)
         parts = self.second(embeddings).split(self._sizes, dim=-1)
         within = torch.cat([_log_softmax(part) for part in parts], dim=-1)  # (B, L)
         return coarse.index_select(-1, self.branch_of).index_add(-1, self.places, within)  # (B, C)
-
-    def decide(self, embeddings: Tensor) -> Tensor:
-        """Return the logits ``(B, K)`` of the first stage for embeddings ``(B, H)``."""
-        if isinstance(self.first, BorrowedStage):
-            return self.first(embeddings, training=self.training)
-        logits: Tensor = self.first(embeddings)
-        return logits
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

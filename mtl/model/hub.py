@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mtl.base import hub
 from mtl.base.errors import ModelError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 _WEIGHT_FILES: Final = ("model.safetensors", "model-*-of-*.safetensors")  # no pickles, no variants, no code
@@ -23,10 +21,6 @@ def fetch(name: str, revision: str | None = None) -> Path:
     """Return the folder of a hub model: from the local cache without any network, or downloaded into it.
 
     ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and a login token work as everywhere else.
-
-    Args:
-        name: The model's id on the hub, ``owner/name``.
-        revision: A branch, a tag or a commit; None for the main branch.
 
     Raises:
         ModelError: Not in the cache, and the hub cannot be reached (said within 8 seconds, also when the name server

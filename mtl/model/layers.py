@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from mtl.base.errors import ModelError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EMBEDDINGS = "embeddings"
 ADAPTER = "lora"
@@ -22,11 +19,7 @@ def adapter_of(layer: str) -> str:
 
 
 def main_list(backbone: nn.Module) -> nn.ModuleList:
-    """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first.
-
-    Raises:
-        ModelError: The model has no list of layers.
-    """
+    """Return the list of the encoder's layers: of all lists in it the one with most parameters, outermost first."""
     lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not lists:
         found = f"{type(backbone).__name__} has no list of layers"
@@ -40,9 +33,6 @@ def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
     Modules beside the layers count to ``embeddings`` when they work below or for all of them (MPNet's relative
     attention bias), and to the last layer when they first work after it (a final norm). Which is which shows in a
     forward pass over three tokens.
-
-    Args:
-        backbone: A transformers encoder that takes ``input_ids`` and ``attention_mask``.
 
     Returns:
         ``{"embeddings": [...], "layer.0": [...], ...}``: disjoint modules that hold all parameters but those that
@@ -64,7 +54,7 @@ def partition(backbone: nn.Module) -> dict[str, list[nn.Module]]:
 def parameters_by_layer(
     model: nn.Module, parts: dict[str, list[nn.Module]]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Assign every parameter to one layer; one that several layers share goes to the lowest of them.
+    """Assign every parameter to one layer; one that several layers share goes to the first of them.
 
     Names are those in ``model.named_parameters()``. Parameters on no module of ``parts``, which are of the kind that
     `partition` returns, count to ``embeddings``.

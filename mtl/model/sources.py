@@ -15,11 +15,8 @@ from mtl.base.errors import ModelError, Problem, did_you_mean, listed
 from mtl.base.files import CONF, expanded
 from mtl.model import hub, packages
 from mtl.model.hub import has_weights
-from mtl.model.layout import SentenceLayout, layout
 from mtl.model.tiny import cached_tiny
 from mtl.model.untrusted import check_files, check_sizes
-
-__all__ = ["BackboneSpec", "SentenceLayout", "layout", "locate"]
 
 _HUB_LAYOUT: Final = (
     "a folder in the hub's layout: config.json, model.safetensors, tokenizer.json, and for a sentence-transformers "
@@ -139,28 +136,20 @@ def _verify(folder: Path, expected: str) -> None:
         raise ModelError(Problem("backbone.sha256", found, expected, repair))
 
 
-def backbone_names() -> list[str]:
-    """Return the names of the shipped backbones."""
-    return sorted(path.stem for path in (CONF / "backbone").glob("*.yaml") if path.stem != "base")
-
-
 def backbone_spec(name: str) -> BackboneSpec:
-    """Return where the weights of ``name`` are.
-
-    Args:
-        name: A backbone of ``conf/backbone``, a folder in the hub's layout, or a model id on the hub.
+    """Return where the weights are of a backbone of ``conf/backbone``, a folder, or a model id on the hub.
 
     Raises:
         ModelError: It is none of them.
     """
-    if name in backbone_names():
+    names = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml") if path.stem != "base")
+    if name in names:
         return _shipped(name)
     if expanded(name).is_dir():
         return BackboneSpec(path=name)
     owner, slash, model = name.partition("/")
     if slash and owner and model and "/" not in model and not name.startswith((".", "~")):
         return BackboneSpec(name=name)
-    names = backbone_names()
     expected = f"a backbone ({listed(names)}), a run folder, a folder in the hub's layout, or a hub id owner/name"
     raise ModelError(Problem("model", repr(name), expected, did_you_mean(name, names)))
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import string
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl.base.errors import ModelError, Problem
-from mtl.base.files import cache_root
+from mtl.base.files import cache_root, writing_folder
 from mtl.model.layout import SentenceLayout, layout_files
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 VERSION: Final = 1  # of the files that `write_tiny` makes: raise it with each change to them
 HIDDEN: Final = 32
@@ -46,13 +42,9 @@ _WORDS: Final = (
 
 
 def cached_tiny() -> Path:
-    """Return the tiny model's folder in the cache (``MTL_CACHE_DIR``, else ``~/.cache/mtl``), made on first use.
+    """Return the tiny model's folder in the cache, made on first use.
 
-    It is written under another name and renamed, so processes that start together never see half a model. Its time
-    says when it was last used.
-
-    Raises:
-        ModelError: The cache cannot be written.
+    Its time says when it was last used.
     """
     root = cache_root()
     folder = root / f"tiny-{VERSION}"
@@ -61,34 +53,17 @@ def cached_tiny() -> Path:
             os.utime(folder)
         return folder
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        _place(folder, Path(tempfile.mkdtemp(prefix=".tiny-", dir=root)))
+        with writing_folder(folder) as temporary:
+            write_tiny(temporary, seed=0)
     except OSError as error:
-        repair = "MTL_CACHE_DIR=<folder> names another place"
-        raise ModelError(Problem(str(root), str(error), "a folder to keep models in", repair)) from error
+        if not folder.is_dir():  # no other process was faster
+            repair = "MTL_CACHE_DIR=<folder> names another place"
+            raise ModelError(Problem(str(root), str(error), "a folder to keep models in", repair)) from error
     return folder
 
 
-def _place(folder: Path, temporary: Path) -> None:
-    """Write the model to ``temporary`` and rename it to ``folder``, unless another process was faster."""
-    try:
-        write_tiny(temporary, seed=0)
-        temporary.chmod(0o755)  # mkdtemp keeps others out
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_tiny(folder: Path, seed: int) -> None:
-    """Write a random MPNet in the hub's layout; the same seed gives the same bytes of weights.
-
-    Args:
-        folder: Where to write; made if missing.
-        seed: Seed of the weights.
-    """
+    """Write a random MPNet in the hub's layout; the same seed gives the same bytes of weights."""
     from safetensors.numpy import save_file
 
     vocabulary = _vocabulary()

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
 from mtl.base.errors import ModelError, Problem, listed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ADAPTER: Final = "adapter_config.json"
 _WEIGHTS: Final = "model.safetensors"
-_INDEX: Final = f"{_WEIGHTS}.index.json"
 _DISTRIBUTED: Final = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _LOADS_MORE: Final = (
     "compression_config",
@@ -34,23 +31,10 @@ _LOADS_MORE: Final = (
 _ATTENTION: Final = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 _PLAIN_ATTENTION: Final = (None, "eager", "sdpa")
 _COUNTS: Final = re.compile(r".*layers?|num_hidden_groups|inner_group_num|num_experts")
-_SIZES: Final = frozenset(
-    {
-        "d_ff",
-        "d_model",
-        "dim",
-        "embedding_size",
-        "hidden_dim",
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_labels",
-        "_num_labels",
-        "type_vocab_size",
-        "vocab_size",
-    }
+_SIZES: Final = re.compile(
+    r"d_ff|d_model|dim|hidden_dim|(embedding|hidden|intermediate|type_vocab|vocab)_size"
+    r"|num_attention_heads|_?num_labels"
 )
-_CAN_HANG: Final = "files and folders, nothing that reading could wait for"
 
 
 def check_files(folder: Path) -> None:
@@ -79,7 +63,7 @@ def check_sizes(folder: Path) -> None:
     for key, value in _settings(folder / "config.json"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        limit = len(shapes) if _COUNTS.fullmatch(key) else widest if key in _SIZES else None
+        limit = len(shapes) if _COUNTS.fullmatch(key) else widest if _SIZES.fullmatch(key) else None
         if limit is not None and value > limit:
             found = f"{value}; the weights have {len(shapes)} tensors, no side of them longer than {widest}"
             repair = "fetch the folder again; weights of another model do not fit this config.json"
@@ -89,11 +73,7 @@ def check_sizes(folder: Path) -> None:
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of ``model.safetensors`` or its shards, from the headers of the files alone.
-
-    Raises:
-        ModelError: The weights, or the index of their shards, are damaged.
-    """
+    """Return the shape of each tensor of ``model.safetensors`` or its shards, from the headers of the files alone."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in _weight_files(folder):
         try:
@@ -123,7 +103,8 @@ def _file_problems(path: Path) -> Iterator[Problem]:
         found = f"a part of a distributed checkpoint, which transformers would load in place of {_WEIGHTS}"
         yield Problem(str(path), found, f"the weights in {_WEIGHTS} or its shards", "remove this file")
     if path.exists() and not path.is_file() and not path.is_dir():
-        yield Problem(str(path), "a pipe, a socket or a device", _CAN_HANG, "fetch the folder again")
+        expected = "files and folders, nothing that reading could wait for"
+        yield Problem(str(path), "a pipe, a socket or a device", expected, "fetch the folder again")
 
 
 def _setting_problems(path: Path) -> Iterator[Problem]:
@@ -156,7 +137,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """Return the files of the weights: one, or those that the index of shards names."""
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
-    index = folder / _INDEX
+    index = folder / f"{_WEIGHTS}.index.json"
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name]

@@ -88,7 +88,7 @@ def make_plan(config: Config, folder: Path, inputs: Inputs, process: Process = A
     add_lora(config, start.network)
     start.network.to(device)
     if device.type == "cpu":
-        start.network.encoder.set_attention("eager")  # for families that mtl.model.cpu.packed does not take
+        start.network.encoder.use_plain_attention()  # for families that mtl.model.cpu.packed does not take
     freezing = make_freeze_plan(config, start)
     combination = make_combination(config, [task for task in inputs.tasks if _trains(start, freezing, task)])
     encoder_precision = choose_precision(config.trainer, device)

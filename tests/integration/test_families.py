@@ -140,7 +140,7 @@ def test_only_known_layers_run_over_packed_tokens(
 def test_attention_for_training_on_a_cpu_gives_the_same(checkpoint: Callable[[str], Path], name: str) -> None:
     encoder = SentenceEncoder.from_pretrained(checkpoint(name))
     fused = encoder.encode(TEXTS)
-    encoder.encoder.set_attention("eager")
+    encoder.encoder.use_plain_attention()
     np.testing.assert_allclose(encoder.encode(TEXTS), fused, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(encoder.encode(TEXTS[4]), fused[4], atol=1e-5, rtol=1e-5)  # without padding
 

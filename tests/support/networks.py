@@ -8,7 +8,7 @@ import torch
 
 from mtl.data.batch import Batch
 from mtl.model.encoder import Encoder
-from mtl.model.heads import HeadKind, build_head
+from mtl.model.heads import Head, HeadKind
 from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def network(
     with torch.random.fork_rng():
         torch.manual_seed(1)
         heads = {
-            task: build_head(kind, encoder.hidden_size, classes, dropout=dropout)
+            task: Head(kind, encoder.hidden_size, classes, dropout=dropout)
             for task, classes in (tasks or TASKS).items()
         }
     return MultiTaskNetwork(encoder, heads)

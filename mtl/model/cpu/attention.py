@@ -25,14 +25,10 @@ _LEAST_SUM = 1e-30
 
 
 def inferred_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scale: float) -> Tensor:
-    """Return the context ``softmax(q k^T * scale + added) v``, ``(B, heads, S, D)``, by what is faster.
+    """Return the context ``softmax(q k^T * scale + added) v`` by what is faster.
 
-    Args:
-        query: ``(B, heads, S, D)``, without a graph.
-        key: As ``query``.
-        value: As ``query``.
-        added: What to add to the scores, of the same type, ``(1 or B, 1 or heads, 1 or S, S)``.
-        scale: Factor of the scores.
+    Query, key, value and context are ``(B, heads, S, D)``, without a graph; ``added`` is of their type,
+    ``(1 or B, 1 or heads, 1 or S, S)``.
     """
     if query.dtype != torch.bfloat16 or query.shape[2] > LONGEST_IN_PLAIN:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=scale)
@@ -73,25 +69,23 @@ def plain_attention(
 
     Args:
         module: The layer that asks, see ``AttentionInterface`` of transformers.
-        query: ``(B, heads, S, D)``.
-        key: As ``query``.
-        value: As ``query``.
-        attention_mask: True where a key may be seen, ``(B, 1, S, S)`` or ``(B, 1, 1, S)``; nothing to see all.
-        scaling: Factor of the scores; ``D ** -0.5`` if it is not given.
+        query: ``(B, heads, S, D)``, as key and value.
+        key: See ``query``.
+        value: See ``query``.
+        attention_mask: True where a key may be seen, ``(B, 1, S, S)`` or ``(B, 1, 1, S)``; None to see all.
+        scaling: Factor of the scores; ``D ** -0.5`` by default.
         dropout: Share of the probabilities that is dropped; the layer gives 0 outside training.
 
     Returns:
-        The context ``(B, S, heads, D)``, and nothing: the probabilities are not kept.
+        The context ``(B, S, heads, D)``, and None: the probabilities are not kept.
     """
     del module
     scores = torch.matmul(query, key.transpose(2, 3)).float() * (
         query.shape[-1] ** -0.5 if scaling is None else scaling
     )
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
+    if attention_mask is not None:
         # The lowest finite number, not -inf: a row of padding alone gives a mean over it instead of NaN.
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
     probabilities = fast_dropout(scores.softmax(dim=-1), dropout)
     context = torch.matmul(probabilities.to(value.dtype), value)
     return context.transpose(1, 2).contiguous(), None

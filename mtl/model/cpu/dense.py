@@ -19,13 +19,7 @@ _NO_CHANCE = 1e-4
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``x W^T + b``, ``(T, out)``, in the type of all three.
-
-    Args:
-        x: Inputs, ``(T, in)``.
-        weight: W, ``(out, in)``.
-        bias: b, ``(out,)``.
-    """
+    """Return ``x W^T + b``, ``(T, out)``, of x, ``(T, in)``, W, ``(out, in)``, and b, ``(out,)``, in their type."""
     return _by_onednn(x, weight, bias, "none") if _takes(x, weight, bias) else F.linear(x, weight, bias)
 
 
@@ -42,9 +36,7 @@ def is_gelu(activation: nn.Module) -> bool:
 def in_order(weight: Tensor, rows: int) -> Tensor:
     """Return W in the order in which oneDNN reads it, a copy that only `linear` and `linear_gelu` understand.
 
-    Args:
-        weight: W, ``(out, in)``, without a graph.
-        rows: T, of the products to come; others are right too.
+    It is in order for products of ``rows`` rows; those of other numbers are right too.
     """
     if not _takes(weight):
         return weight

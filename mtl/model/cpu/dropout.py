@@ -51,12 +51,7 @@ class _Dropout(torch.autograd.Function):
 def fast_dropout(x: Tensor, p: float) -> Tensor:
     """Set each element of ``x`` to 0 with probability ``p``, to 1/65,536, and scale the others so that the mean stays.
 
-    Args:
-        x: A floating-point tensor; off the CPU PyTorch's own dropout is taken.
-        p: From 0 to 1.
-
-    Returns:
-        A tensor of the same shape and dtype. The gradient has the same elements set to 0.
+    Off the CPU PyTorch's own dropout is taken.
     """
     if p <= 0:
         return x

@@ -105,16 +105,9 @@ class PackedLayer:
         return adapted(x, linear(x, *self._parameters(name, x.dtype)), getattr(self, name))
 
     def __call__(self, hidden: Tensor, packing: Packing, bias: Tensor | None) -> Tensor:
-        """Run the layer.
+        """Return the new hidden states of the packed tokens and their copies, ``(T + F, H)``, in the type of the old.
 
-        Args:
-            hidden: Hidden states of the packed tokens and their copies, ``(T + F, H)``; everything is computed in their
-                type.
-            packing: Where the tokens stand.
-            bias: What to add to all attention scores, ``(heads, S, S)``.
-
-        Returns:
-            The new hidden states, ``(T + F, H)``.
+        ``bias`` is what to add to all attention scores, ``(heads, S, S)``.
         """
         attended = self._product("attended", self._attention(hidden, packing, bias))
         hidden = _norm(attended, hidden, self.attended_dropout, self.attended_norm, packing.tokens)
@@ -158,14 +151,14 @@ class PackedLayer:
 def run_packed(
     layers: list[PackedLayer], hidden: Tensor, mask: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """Run layers over the real tokens of a batch.
+    """Run layers over the real tokens of a batch, with weights cast to ``dtype``.
 
     Args:
         layers: The layers from the bottom.
         hidden: Hidden states, ``(B, S, H)``.
         mask: True at real tokens, ``(B, S)``.
         bias: What to add to all attention scores, ``(heads, S, S)``, such as MPNet's relative position bias.
-        dtype: The type to compute in, with weights cast to it.
+        dtype: The type to compute in.
 
     Returns:
         Hidden states, ``(B, S, H)``, of type ``dtype``, with zeros at padding.
@@ -185,9 +178,8 @@ def _rate(dropout: nn.Dropout) -> float:
 
 
 def _added(group: RowGroup, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return what to add to the scores of a group, ``(1 or B, 1 or heads, 1 or S, S)``; nothing if there is nothing."""
-    longest = group.longest
-    own = None if bias is None else bias[None, :, :longest, :longest]
+    """Return what to add to the scores of a group, ``(1 or B, 1 or heads, 1 or S, S)``; None for nothing."""
+    own = None if bias is None else bias[None, :, : group.longest, : group.longest]
     if group.index is None:
         return own
     # The lowest finite number, not -inf: a row of padding alone gives a mean over it instead of NaN.

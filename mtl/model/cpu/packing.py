@@ -16,13 +16,10 @@ LEAST_SAVING = 0.05
 
 
 def length_groups(lengths: Tensor) -> list[tuple[Tensor, int]] | None:
-    """Divide rows into a longer and a shorter group so that together they have the fewest padded tokens.
-
-    Args:
-        lengths: Tokens of each row, ``(B,)``, on the CPU.
+    """Divide rows of given lengths, ``(B,)``, into a longer and a shorter group that have the fewest padded tokens.
 
     Returns:
-        For each group its rows, long ones first, and its longest; nothing where that saves less than `LEAST_SAVING`.
+        For each group its rows, long ones first, and its longest; None where that saves less than `LEAST_SAVING`.
     """
     if len(lengths) < 2:
         return None
@@ -41,12 +38,8 @@ def length_groups(lengths: Tensor) -> list[tuple[Tensor, int]] | None:
 def equal_groups(lengths: Tensor, most: int) -> list[tuple[Tensor, int]] | None:
     """Divide rows into groups of one length each, which need no padding and no mask.
 
-    Args:
-        lengths: Tokens of each row, ``(B,)``, on the CPU.
-        most: The most groups.
-
     Returns:
-        For each group its rows, long ones first, and their length; nothing where there are more groups.
+        For each group its rows, long ones first, and their length; None where there would be more than ``most`` groups.
     """
     distinct = sorted(set(lengths.tolist()), reverse=True)
     if not 0 < len(distinct) <= most:
@@ -148,14 +141,12 @@ def filled(tokens: int) -> int:
 def _group(lengths: Tensor, longest: int, start: int) -> RowGroup:
     real = torch.arange(longest) < lengths[:, None]  # (B_g, S_g)
     count = int(lengths.sum())
-    index = None
-    if count < real.numel():
-        index = (real.flatten().cumsum(0) - 1).clamp(min=0)
+    padded = count < real.numel()
     return RowGroup(
         tokens=slice(start, start + count),
         rows=len(lengths),
         longest=longest,
-        index=index,
+        index=(real.flatten().cumsum(0) - 1).clamp(min=0) if padded else None,
         inverse=real.flatten().nonzero().squeeze(1),
         real=real,
     )

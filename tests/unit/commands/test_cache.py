@@ -192,7 +192,7 @@ def test_a_tiny_model_that_a_run_may_be_loading_is_left_there(root: Path, run: C
 
 def test_what_killed_processes_left_is_cleared_a_day_later(root: Path, run: Callable[..., list[str]]) -> None:
     partial = [root / "examples" / f".partial-{digit * 16}.arrow" for digit in "01"]
-    folders = [root / f".tiny-{digit}abc" for digit in "01"]
+    folders = [root / f".partial-{digit * 16}" for digit in "01"]
     (root / "examples").mkdir(parents=True)
     for file in partial:
         file.write_text("half")

@@ -127,18 +127,6 @@ def test_embeddings_are_float32_under_autocast(tiny_folder: Path) -> None:
     torch.testing.assert_close(result.norm(dim=1), torch.ones(len(TEXTS)))
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_attention_implementations_agree(name: str, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue(name)
-    encoder = Encoder.from_folder(folder)
-    results = []
-    for implementation in ("sdpa", "eager"):
-        encoder.set_attention(implementation)
-        with torch.no_grad():
-            results.append(encoder(*batch(folder, 64)))
-    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
-
-
 # --- split between layers --------------------------------------------------------------------------------------------
 
 

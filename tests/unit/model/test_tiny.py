@@ -98,7 +98,8 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_are_found_and_made_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from mtl.model.sources import BackboneSpec, layout, locate\n"
+        "from mtl.model.layout import layout\n"
+        "from mtl.model.sources import BackboneSpec, locate\n"
         "layout(locate(BackboneSpec(random=True)))\n"
         "heavy = {'torch', 'transformers'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

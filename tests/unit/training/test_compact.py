@@ -14,7 +14,7 @@ from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel
 
 from mtl.data.tokens import TokenTable
 from mtl.model.encoder import Encoder
-from mtl.model.heads import build_head
+from mtl.model.heads import Head
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.compact import CompactEmbedding, compact_embeddings, used_ids
 from mtl.training.freezing import FreezePlan, apply_freezing
@@ -41,7 +41,7 @@ _SHAPE = {
 
 
 def with_heads(backbone: nn.Module) -> MultiTaskNetwork:
-    heads = {task: build_head("linear", 32, classes, dropout=0.0) for task, classes in TASKS.items()}
+    heads = {task: Head("linear", 32, classes, dropout=0.0) for task, classes in TASKS.items()}
     return MultiTaskNetwork(Encoder(backbone), heads).eval()
 
 
