@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mtl.activations.layout import Block, KeyTable, Layout, first_of_each
+from mtl.activations.layout import Block, KeyTable, Layout, first_of_each, joined
 from mtl.activations.segments import INDEX, DamagedError, Segment, read_index, remove_segment, verify
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ class Catalogue:
         for gone in self._numbers.keys() - there:
             self._forget(self._numbers[gone])
         for index in sorted(there - self._numbers.keys() - self._bad):
-            self._take_in(index)
+            try:
+                self._unverified.add(self.add(*read_index(index, self._layout)))
+            except FileNotFoundError:  # another process has removed it a moment ago
+                continue
+            except (DamagedError, OSError) as error:
+                self._condemn(index, error)
 
     def add(self, segment: Segment, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> int:
         """Add a segment that is whole for certain, with the keys and lengths of its rows, and return its number."""
@@ -75,16 +80,6 @@ class Catalogue:
         segments = np.array([self._segments[number].checksum for number in numbers.tolist()], np.uint32)[which]
         content = (segments, places["start"].astype(np.int64), places["length"].astype(np.int64))
         return hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
-
-    def _take_in(self, index: Path) -> None:
-        try:
-            segment, keys, lengths = read_index(index, self._layout)
-        except FileNotFoundError:  # another process has removed it a moment ago
-            return
-        except (DamagedError, OSError) as error:
-            self._condemn(index, error)
-        else:
-            self._unverified.add(self.add(segment, keys, lengths))
 
     def _check(self, number: int) -> None:
         segment = self._segments[number]
@@ -134,32 +129,23 @@ class Pending:
 
     @property
     def is_due(self) -> bool:
-        """Whether the rows have waited long enough to be written even if they fill no segment."""
+        """Whether the rows have waited long enough."""
         return bool(self._blocks) and time.monotonic() - self._since >= PATIENCE_SECONDS
-
-    @property
-    def keys(self) -> NDArray[np.bytes_]:
-        """The keys of the rows, ``S16``, ``(N,)``."""
-        return np.concatenate([block.keys for block in self._blocks])
 
     def add(self, rows: Block) -> Block:
         """Copy as many of the rows as go into the segment, and return the rest."""
         fitting = self._fitting(rows)
         if fitting:
             self._since = self._since if self._blocks else time.monotonic()
-            self._blocks.append(rows.cut(0, fitting).copy())
+            self._blocks.append(joined([rows.cut(0, fitting)]))
         return rows.cut(fitting, len(rows))
 
-    def only(self, wanted: NDArray[np.bool_]) -> list[Block]:
-        """Return the rows where ``wanted``, bool ``(N,)``, is true, of several with the same key the first."""
-        first = np.zeros(len(wanted), bool)
-        first[first_of_each(self.keys)] = True
-        parts = np.split(wanted & first, np.cumsum([len(block) for block in self._blocks])[:-1])
-        return [block.only(part) for block, part in zip(self._blocks, parts, strict=True) if part.any()]
-
-    def clear(self) -> None:
-        """Forget the rows."""
-        self._blocks = []
+    def rows(self) -> Block:
+        """Return the rows, of several with the same key the first."""
+        rows = joined(self._blocks)
+        first = np.zeros(len(rows), bool)
+        first[first_of_each(rows.keys)] = True
+        return rows.only(first)
 
     def _fitting(self, rows: Block) -> int:
         """Return how many of the rows still go in; into a new segment at least one, however large.

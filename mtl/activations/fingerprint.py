@@ -23,16 +23,12 @@ class Source:
     boundary: Boundary
 
     def text(self) -> str:
-        """Return the text that names the source in a store: the same for the same facts, JSON."""
+        """Return the text that names the source in a store, JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def tensors_fingerprint(tensors: Mapping[str, Any]) -> str:
-    """Return the SHA-256 over the names, dtypes, shapes and values of a state dict, whatever the order of its names.
-
-    Args:
-        tensors: PyTorch tensors on any device, or NumPy arrays.
-    """
+    """Return the SHA-256 over the names, dtypes, shapes and values of tensors or arrays, whatever their order."""
     hasher = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
