@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mtl.activations.layout import Block, KeyTable, Layout, first_of_each, joined
-from mtl.activations.segments import INDEX, DamagedError, Segment, read_index, remove_segment, verify
+from mtl.activations.segments import INDEX, DamagedError, Rows, Segment, read_index, remove_segment, verify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,22 +64,19 @@ class Catalogue:
             for number in sorted(doubtful):
                 self._check(number)
 
-    def files(self, places: NDArray[Any]) -> tuple[list[Path], NDArray[Any]]:
-        """Return the files of values that the places are in, and the places with the numbers of these files."""
-        numbers, which = np.unique(places["segment"], return_inverse=True)
-        renumbered = places.copy()
-        renumbered["segment"] = which
-        return [self._segments[number].values for number in numbers.tolist()], renumbered
-
-    def checksum(self, places: NDArray[Any]) -> str:
-        """Return a checksum of the rows at the places, from those of their segments: nothing is read again.
+    def rows(self, places: NDArray[Any], lease: object) -> Rows:
+        """Return the rows at the places, with a checksum from those of their segments: nothing is read again.
 
         Equal checksums mean equal rows. The same rows in other segments, written in other portions, have another one.
         """
         numbers, which = np.unique(places["segment"], return_inverse=True)
-        segments = np.array([self._segments[number].checksum for number in numbers.tolist()], np.uint32)[which]
-        content = (segments, places["start"].astype(np.int64), places["length"].astype(np.int64))
-        return hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
+        segments = [self._segments[number] for number in numbers.tolist()]
+        checksums = np.array([segment.checksum for segment in segments], np.uint32)[which]
+        content = (checksums, places["start"].astype(np.int64), places["length"].astype(np.int64))
+        checksum = hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
+        renumbered = places.copy()
+        renumbered["segment"] = which
+        return Rows([segment.values for segment in segments], renumbered, self._layout, lease, checksum)
 
     def _check(self, number: int) -> None:
         segment = self._segments[number]

@@ -168,7 +168,7 @@ def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.flo
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
-    """Yield ``items``; with a title show how many are done, by a bar or by a line on standard error every ten seconds."""
+    """Yield ``items``; with a title show on standard error how many are done, by a bar or a line every ten seconds."""
     if title is None:
         yield from items
         return

@@ -147,7 +147,7 @@ def _header(content: bytes, index: Path) -> tuple[int, int, int]:
 
 
 MAPS: Final = 32
-"""The most files that `Rows` map at a time: each takes a file descriptor, and there are `Rows` for each task and split."""
+"""The most files that `Rows` map at a time: each takes a file descriptor, and every task's split has its `Rows`."""
 
 
 class Rows:

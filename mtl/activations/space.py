@@ -132,7 +132,7 @@ def folder_name(description: str) -> str:
 
 
 def write_description(path: Path, description: str) -> None:
-    """Write the description of a source, unless it stands there as it should, and note that the source is in use now."""
+    """Write the description of a source, unless it stands there as it should, and note that it is in use now."""
     file = path / DESCRIPTION
     content = file.read_bytes() if file.is_file() else None
     if content is not None and content != description.encode():

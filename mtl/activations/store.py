@@ -173,7 +173,7 @@ class ActivationStore:
         there, places = self._find(as_keys(keys))
         if not there.all():
             raise KeyError(f"{(~there).sum():,} of {len(there):,} rows are not in the cache {self.path}")
-        return Rows(*self._catalogue.files(places), self.layout, self._lease, self._catalogue.checksum(places))
+        return self._catalogue.rows(places, self._lease)
 
     def room(self) -> int:
         """Return the bytes that could still be kept, counting what would be removed for them as free."""
