@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mtl.data.batch import Batch
-from mtl.model.network import MultiTaskNetwork
-from mtl.training.freezing import FreezePlan
+from mtl.training.module import MultiTaskModule
 from mtl.training.sharding import laid_out_as, whole
 
 
@@ -30,8 +29,7 @@ class AveragedWeights(Callback):
     copies the whole module with frozen layers and metrics, and would save training's own weights in the best
     checkpoint: it replaces them in ``on_save_checkpoint``, which Lightning 2.6 does not call for weights-only ones.
 
-    Args:
-        decay: ``d``, from 0 to below 1; the average spans about ``1 / (1 - d)`` steps.
+    With a ``decay`` of ``d`` the average spans about ``1 / (1 - d)`` steps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -63,7 +61,8 @@ class AveragedWeights(Callback):
         if trainer.global_step == self._seen:  # gradients are still being accumulated
             return
         self._seen = trainer.global_step
-        trained = _plan(pl_module).trainable(self._seen - 1)  # in the last step
+        assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy
+        trained = pl_module.freezing.trainable(self._seen - 1)  # in the last step
         for layer in trained:
             self._steps[layer] += 1
         with torch.no_grad():
@@ -118,16 +117,10 @@ class AveragedWeights(Callback):
         self._steps = dict(state_dict["steps"])
 
 
-def _plan(module: LightningModule) -> FreezePlan:
-    plan = module.freezing
-    assert isinstance(plan, FreezePlan)  # noqa: S101 - narrows for mypy
-    return plan
-
-
 def _trained(module: LightningModule) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield layer, full name and value of each parameter that is trained at any time."""
-    network = module.network
-    assert isinstance(network, MultiTaskNetwork)  # noqa: S101 - as above
-    for layer in _plan(module).first:
-        for name, parameter in network.layer_parameters(layer):
+    assert isinstance(module, MultiTaskModule)  # noqa: S101 - narrows for mypy
+    named = module.network.named_by_layer()
+    for layer in module.freezing.first:
+        for name, parameter in named[layer]:
             yield layer, name, parameter
