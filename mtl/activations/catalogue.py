@@ -115,7 +115,11 @@ PATIENCE_SECONDS: Final = 30.0
 
 
 class Pending:
-    """Collects rows for one segment."""
+    """Collects rows for one segment.
+
+    Rows that came together stay together: they were computed in one batch. After a kill the batches that are left are
+    then those of an unbroken run, and the last bits of their results are, too.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -124,18 +128,19 @@ class Pending:
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
+    def add(self, rows: Block) -> None:
+        """Copy rows."""
+        if not self._blocks:
+            self._since = time.monotonic()
+        self._blocks.append(joined([rows]))
+
     @property
     def is_due(self) -> bool:
-        """Whether the rows have waited long enough."""
-        return bool(self._blocks) and time.monotonic() - self._since >= PATIENCE_SECONDS
-
-    def add(self, rows: Block) -> Block:
-        """Copy as many of the rows as go into the segment, and return the rest."""
-        fitting = self._fitting(rows)
-        if fitting:
-            self._since = self._since if self._blocks else time.monotonic()
-            self._blocks.append(joined([rows.cut(0, fitting)]))
-        return rows.cut(fitting, len(rows))
+        """Whether the rows fill a segment, or have waited long enough."""
+        size = sum(block.values.nbytes for block in self._blocks)
+        count = sum(map(len, self._blocks))
+        waited = time.monotonic() - self._since
+        return size >= SEGMENT_BYTES or count >= SEGMENT_ROWS or waited >= PATIENCE_SECONDS
 
     def rows(self) -> Block:
         """Return the rows, of several with the same key the first."""
@@ -143,16 +148,3 @@ class Pending:
         first = np.zeros(len(rows), bool)
         first[first_of_each(rows.keys)] = True
         return rows.only(first)
-
-    def _fitting(self, rows: Block) -> int:
-        """Return how many of the rows still go in; into a new segment at least one, however large.
-
-        Rows that came together stay together unless they fill a segment: they were computed in one batch. After a kill
-        the batches that are left are then those of an unbroken run, and the last bits of their results are, too.
-        """
-        size = sum(block.values.nbytes for block in self._blocks)
-        count = sum(map(len, self._blocks))
-        fitting = min(int(np.searchsorted(rows.ends, SEGMENT_BYTES - size, side="right")), SEGMENT_ROWS - count)
-        if self._blocks:
-            return len(rows) if fitting >= len(rows) else 0
-        return max(fitting, 1)

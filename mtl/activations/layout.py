@@ -113,16 +113,6 @@ class Block:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """The bytes of values up to and with each row, int64, ``(N,)``."""
-        return np.cumsum(self.lengths * (self.values.shape[1] * self.values.itemsize))
-
-    def cut(self, start: int, stop: int) -> Block:
-        """Return the rows from ``start`` to before ``stop`` as views."""
-        first, last = (int(self.lengths[:at].sum()) for at in (start, stop))
-        return Block(self.keys[start:stop], self.lengths[start:stop], self.values[first:last])
-
     def only(self, wanted: NDArray[np.bool_]) -> Block:
         """Return the rows where ``wanted``, bool ``(N,)``, is true; the block itself if all are."""
         if wanted.all():

@@ -128,10 +128,9 @@ class ActivationStore:
         expected = (int(counts.sum()), self.layout.dim)
         if values.dtype != np.float32 or values.shape != expected:
             raise ValueError(f"values are {values.dtype} {values.shape}; expected float32 {expected}")
-        rows = Block(as_keys(keys), counts, values)
-        while self.keeps and len(rows):
-            rows = self._pending.add(rows)
-            if len(rows) or self._pending.is_due:
+        if self.keeps and len(keys):
+            self._pending.add(Block(as_keys(keys), counts, values))
+            if self._pending.is_due:
                 self.flush()
 
     def flush(self, *, wait: bool = True) -> None:
@@ -227,22 +226,12 @@ class ActivationStore:
         if not len(rows):
             return
         with space.folder_lock(self._folder):
-            needed = index_bytes(self.layout, len(rows)) + rows.values.nbytes
-            room = space.make_room(self._folder, self.path, needed, self.limit)
-            kept = rows.cut(0, self._fitting(rows, room))
-            if len(kept):
-                segment = write_segment(self.path, self.layout, kept)
-                self._catalogue.add(segment, kept.keys, kept.lengths)
-        if len(kept) < len(rows):
-            lost = rows.values.nbytes - kept.values.nbytes
-            log.warning("%s", space.full_text(self._folder, self.limit, len(rows) - len(kept), lost))
-            self.keeps = False
-
-    def _fitting(self, rows: Block, room: int) -> int:
-        """Return how many of the rows go into a segment of at most ``room`` bytes."""
-        row_bytes = index_bytes(self.layout, 1) - index_bytes(self.layout, 0)
-        ends = index_bytes(self.layout, 0) + np.arange(1, len(rows) + 1) * row_bytes + rows.ends
-        return int(np.searchsorted(ends, room, side="right"))
+            needed = self.bytes_for(len(rows), len(rows.values))
+            if space.make_room(self._folder, self.path, needed, self.limit) >= needed:
+                self._catalogue.add(write_segment(self.path, self.layout, rows), rows.keys, rows.lengths)
+                return
+        log.warning("%s", space.full_text(self._folder, self.limit, len(rows), rows.values.nbytes))
+        self.keeps = False
 
     def _give_up(self, error: OSError) -> None:
         reason = error.strerror or error

@@ -138,7 +138,8 @@ Path.mkdir = counted(Path.mkdir)
 os.utime = counted(os.utime)
 catalogue.SEGMENT_ROWS = 5
 with ActivationStore(folder, "a", DIM, ragged=True) as store:
-    add(store, range(10))
+    add(store, range(5))
+    add(store, range(5, 10))
 print("ended")
 """
 

@@ -54,23 +54,25 @@ def test_rows_wait_in_memory_until_they_fill_a_segment(
         for number in range(12):
             add(opened, [number])
         assert 2 <= len(files(opened, ".index")) <= 6
-        add(opened, range(12, 100))
+        for number in range(12, 100):
+            add(opened, [number])
     with store(tmp_path, ragged=ragged) as opened:
         assert present(opened, range(100)) == list(range(100))
         sizes = [file.stat().st_size for file in files(opened, ".values")]
-        assert max(sizes) <= 5 * DIM * 4
+        assert max(sizes) < (5 + 4) * DIM * 4  # a segment is full with the row that fills it
         assert sum(sizes) == DIM * 4 * sum(length(number) if ragged else 1 for number in range(100))
 
 
 def test_segments_have_a_limit_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "SEGMENT_ROWS", 4)
     with store(tmp_path) as opened:
-        add(opened, range(10))
+        for number in range(10):
+            add(opened, [number])
         assert present(opened, range(10)) == list(range(10))
         assert len(files(opened, ".index")) == 3
 
 
-def test_a_row_larger_than_a_segment_has_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_larger_than_a_segment_have_one_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "SEGMENT_BYTES", 1)
     with store(tmp_path, ragged=True) as opened:
         add(opened, [4, 3, 2])
@@ -112,8 +114,9 @@ def test_gathering_equals_indexing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     random = np.random.default_rng(0)
     numbers = random.permutation(50).tolist()
     with store(tmp_path) as fixed, store(tmp_path, ragged=True) as variable:
-        add(fixed, numbers)
-        add(variable, numbers)
+        for number in numbers:
+            add(fixed, [number])
+            add(variable, [number])
         keys = [key(number) for number in range(50)]
         plain, lengths = vectors(range(50)), [length(number) for number in range(50)]
         for indices in ([], [3], [-1, 0], random.integers(0, 50, 200)):
@@ -130,7 +133,8 @@ def test_more_files_than_are_mapped_at_a_time(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(catalogue, "SEGMENT_ROWS", 1)
     monkeypatch.setattr("mtl.activations.segments.MAPS", 2)
     with store(tmp_path) as opened:
-        add(opened, range(6))
+        for number in range(6):
+            add(opened, [number])
         assert present(opened, range(6)) == list(range(6))
 
 
