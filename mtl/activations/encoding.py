@@ -79,15 +79,13 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     device = next(encoder.parameters()).device
     loader = batches(table if all_differ else table.select(kept), how, device)
     embeddings = np.empty((len(kept), encoder.embedding_size), dtype=np.float32)
-    done = 0
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             vectors = encoder(batch.ids, batch.mask).float().cpu().numpy()
-            rows = loader.indices[done : done + len(vectors)]
+            rows = batch.indices["text"].numpy()
             check_finite(vectors, "embeddings", "the encoder", encoder, kept[rows])
             embeddings[rows] = vectors
-            done += len(vectors)
     return embeddings if all_differ else embeddings[places]
 
 

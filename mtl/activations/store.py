@@ -76,12 +76,11 @@ class ActivationStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.flush(wait=kind is None)
-        self.close()
+        self.close(wait=kind is None)
 
-    def close(self) -> None:
-        """Write what waits in memory and release the source; rows that were returned stay valid."""
-        self.flush()
+    def close(self, *, wait: bool = True) -> None:
+        """Write what waits in memory, see `flush`, and release the source; rows that were returned stay valid."""
+        self.flush(wait=wait)
         if self._lease is not None:
             with suppress(OSError):
                 os.utime(self.path / space.DESCRIPTION)
