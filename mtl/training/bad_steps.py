@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,6 @@ class BadStep:
     sound: int  # the number of optimizer steps when the weights were last checked and finite
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenWeights:
-    """Weights that are not finite after updates from finite gradients, found before they were saved."""
-
-    first: int  # the first step, from 1, that may have caused it
-    last: int  # the last such step
-    names: list[str]  # of the tensors that are not finite
-
-
 _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
 """The rows of each task in a batch, and the loss of each."""
 
@@ -82,7 +73,7 @@ class StepGuard:
     decay or Adam's denominator is too small. So weights are checked before each checkpoint is written.
     """
 
-    report: Callable[[BadStep | BrokenWeights], None]  # what it raises ends the training
+    reports: BadSteps
     every: int = 1  # after how many steps to read the flags
     scaled: bool = False  # whether gradients are scaled, as in ``16-mixed``
     in_a_row: int = 0  # how many steps were left out since the last good one
@@ -125,13 +116,13 @@ class StepGuard:
             self.in_a_row = self.in_a_row + 1 if bad else 0
             if bad:
                 self.left_out += 1
-                self.report(_bad_step(step, self.in_a_row, self.left_out, self.sound))
+                self.reports.left_out(_bad_step(step, self.in_a_row, self.left_out, self.sound))
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Report the weights of a checkpoint that is about to be saved if they are not finite."""
+        """Check that the weights of a checkpoint that is about to be saved are finite."""
         steps = checkpoint["global_step"]
         if names := not_finite(dict(_weights(checkpoint))):
-            self.report(BrokenWeights(self.sound + 1, max(self.sound + 1, steps - self.in_a_row), names))
+            raise self.reports.broken(names, self.sound, steps - self.in_a_row)
         self.sound = steps
 
     def state_dict(self) -> dict[str, int]:
@@ -188,16 +179,14 @@ class BadSteps:
 
     plan: RunPlan
 
-    def __call__(self, bad: BadStep | BrokenWeights) -> None:
+    def left_out(self, bad: BadStep) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
 
         Raises:
-            TrainingError: The run is to stop, as it always does with broken weights.
+            TrainingError: The run is to stop, as it always does with weights that are not finite.
         """
-        if isinstance(bad, BrokenWeights):
-            raise self._broken(bad)
         if names := not_finite(dict(self.plan.start.network.named_parameters())):
-            raise self._broken(BrokenWeights(bad.sound + 1, max(bad.sound + 1, bad.step - bad.in_a_row), names))
+            raise self.broken(names, bad.sound, bad.step - bad.in_a_row)
         where = "its rows are not written to a file: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
@@ -215,12 +204,16 @@ class BadSteps:
             )
         )
 
-    def _broken(self, broken: BrokenWeights) -> TrainingError:
-        first, last = broken.first, broken.last
+    def broken(self, names: list[str], sound: int, last: int) -> TrainingError:
+        """Return the error for weights that are not finite after updates from finite gradients.
+
+        One of the steps after ``sound``, up to ``last``, has caused it.
+        """
+        first = sound + 1
         return TrainingError(
             Problem(
-                f"step {last}" if first == last else f"one of the steps {first} to {last}",
-                f"a finite gradient, but an update that left weights which are not: {listed(broken.names, most=3)}",
+                f"step {first}" if last <= first else f"one of the steps {first} to {last}",
+                f"a finite gradient, but an update that left weights which are not: {listed(names, most=3)}",
                 "finite weights; these are not saved",
                 self._choice(self._repairs_of_updates()),
             )

@@ -40,16 +40,10 @@ class Combination(nn.Module):
         """Return the weight of each task in a step, given the loss of each task with rows in it, scalars."""
         return dict.fromkeys(losses, 1.0)
 
-    def penalty(self, losses: Mapping[str, Tensor]) -> Tensor | None:
-        """Return what is added to the weighted sum, a scalar, if anything."""
-        return None
-
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a step, a scalar; see `weights`."""
         weights = self.weights(losses)
-        total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
-        penalty = self.penalty(losses)
-        return total if penalty is None else total + penalty
+        return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
     def set_epoch(self, batches: int) -> None:
         """Set the number of batches of an epoch, before the first one."""
@@ -94,9 +88,10 @@ class Uncertainty(Combination):
         """Return ``exp(-s)``, with its gradient."""
         return {task: torch.exp(-self.log_variances[task_key(task)]) for task in losses}
 
-    def penalty(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of ``s / 2`` over the tasks of the step."""
-        return torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum, plus ``s / 2`` of each task of the step."""
+        penalty = torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
+        return super().forward(losses) + penalty
 
 
 class DynamicWeightAverage(Combination):

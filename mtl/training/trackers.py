@@ -227,7 +227,7 @@ class Tracker(Logger):
         self.kind = kind
         self.step = 0
         self._calls: SimpleQueue[Callable[[_Service], None] | None] = SimpleQueue()
-        self._started: Future[_Service] = Future()
+        self.started: Future[_Service] = Future()
         self._failures = 0
         self._thread = Thread(target=self._work, args=(start,), name=f"tracker {kind}", daemon=True)
         self._thread.start()
@@ -235,10 +235,10 @@ class Tracker(Logger):
     def _work(self, start: Callable[[], _Service]) -> None:
         try:
             service = start()
-        except Exception as error:  # noqa: BLE001 - any library's; `open` raises it
-            self._started.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - any library's
+            self.started.set_exception(error)
             return
-        self._started.set_result(service)
+        self.started.set_result(service)
         while (call := self._calls.get()) is not None:
             try:
                 call(service)
@@ -246,10 +246,6 @@ class Tracker(Logger):
                 self._failures += 1
                 if self._failures == 1:
                     log.warning("%s: %s; the run continues, and this is missing there", self.kind, _brief(error))
-
-    def open(self) -> _Service:
-        """Wait until the service is open, and return it; it may raise any error, also `TimeoutError`."""
-        return self._started.result(_OPENING)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Log the nested settings of the run."""
@@ -316,7 +312,7 @@ def tracking(run: Prepared, choices: Mapping[str, str], *, of_sweep: bool) -> It
 
 def _opened(tracker: Tracker) -> _Service:
     try:
-        service = tracker.open()
+        service = tracker.started.result(_OPENING)
     except Exception as error:  # noqa: BLE001 - any library's, of the network or of a file
         found = f"{tracker.kind}, which cannot be opened: {_brief(error)}"
         repair = f"{_SERVICES[tracker.kind].repair}; or logger=csv"
