@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ class AveragedWeights(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Restore training's own weights after a validation."""
-        self._show(pl_module, averages=False)
+        self.show(pl_module, averages=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -73,17 +72,17 @@ class AveragedWeights(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averages, which stay in place until the best checkpoint is written."""
-        self._show(pl_module, averages=True)
+        self.show(pl_module, averages=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore training's own weights before ``last.ckpt`` is written."""
-        self._show(pl_module, averages=False)
+        self.show(pl_module, averages=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averages as the result of training."""
-        self._show(pl_module, averages=True)
+        self.show(pl_module, averages=True)
 
-    def _show(self, module: LightningModule, *, averages: bool) -> None:
+    def show(self, module: LightningModule, *, averages: bool) -> None:
         """Swap weights and averages, unless the wanted ones are in place."""
         if averages == self._in_place:
             return
@@ -95,16 +94,6 @@ class AveragedWeights(Callback):
             else:
                 parameter.data, self._averages[name] = self._averages[name], parameter.data
         self._in_place = averages
-
-    @contextmanager
-    def set_aside(self, module: LightningModule) -> Iterator[None]:
-        """Restore training's own weights inside the block, as a checkpoint needs them."""
-        in_place = self._in_place
-        self._show(module, averages=False)
-        try:
-            yield
-        finally:
-            self._show(module, averages=in_place)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and the steps of each layer; training's own weights must be in place."""

@@ -62,11 +62,8 @@ def _seal(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(-_LENGTH_BYTES, os.SEEK_END)
         file.write(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little"))
-        size = file.tell()
-        file.flush()
         file.seek(0)
-        checksum = _checksum(file, size)
-        file.seek(size)
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
         file.write(_MARK + checksum.encode())
 
 

@@ -22,7 +22,6 @@ import io
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -115,11 +114,10 @@ class ResumePoints(Checkpoint):
         if waits or not self._any_rank(trainer, self._stop.requested):
             return
         if self._saved_step != trainer.global_step:
-            with ExitStack() as stack:
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, AveragedWeights):
-                        stack.enter_context(callback.set_aside(trainer.lightning_module))
-                self._save(trainer)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AveragedWeights):
+                    callback.show(trainer.lightning_module, averages=False)
+            self._save(trainer)
         raise self._stop.terminated()
 
     def _is_due(self, trainer: pl.Trainer, last: bool) -> bool:
