@@ -157,10 +157,8 @@ def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.flo
     """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``."""
     head = network.head(task)
     inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
-    mode = head.training
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
-    head.train(mode)
+    with evaluating(head), torch.inference_mode():
+        logits: NDArray[np.float32] = head(inputs).float().cpu().numpy()
     check_finite(logits, "logits", f"the head of {task}", head)
     return logits
 

@@ -299,7 +299,6 @@ def tracking(run: Prepared, choices: Mapping[str, str], *, of_sweep: bool) -> It
             if kind not in known:  # MLflow refuses to change a setting, such as the epochs of a resumed run
                 trackers[-1].log_hyperparams({**asdict(config), "choices": dict(choices)})
         if services:
-            (folder / IDENTITIES).parent.mkdir(parents=True, exist_ok=True)
             write_json(folder / IDENTITIES, {kind: service.identity for kind, service in services.items()})
         if run.training is not None:
             run.training.trainer.loggers = [*run.training.trainer.loggers, *trackers]
