@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show() -> None:
-    """Print the folder, each kind with entries, rows, bytes and age, each source of activations, and strangers."""
+    """Print the kinds of entries, the sources of activations, and the paths that are not of mtl."""
     from mtl.activations import cache_limit
     from mtl.activations.entries import entries, unknown
     from mtl.activations.space import VARIABLE, size_text
@@ -94,11 +94,7 @@ def show() -> None:
 
 
 def clear(options: Clear) -> None:
-    """Remove what the options name and print what is gone, and what is still there because it is in use.
-
-    Raises:
-        DataError: Some files cannot be removed; all the others are.
-    """
+    """Remove what the options name, and print what is gone, and what is still there because it is in use."""
     from mtl.activations.entries import KINDS, entries, remove
     from mtl.activations.space import size_text
 
@@ -143,7 +139,7 @@ def _sources(found: Iterable[Entry]) -> Table:
     table = _table("activations", "rows", "size", "last used")
     table.columns[0].max_width = _WIDTH
     for entry in found:
-        used = "now" if entry.users else age_text(time.time() - entry.used)
+        used = "now" if entry.is_used else age_text(time.time() - entry.used)
         table.add_row(Text(one_line(entry.what)), count(entry.rows), size_text(entry.size), used)
     return table
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mtl.activations.layout import Block, KeyTable, Layout, first_of_each
-from mtl.activations.segments import INDEX, DamagedError, Segment, read_index, remove_segment, verify
+from mtl.activations.layout import Block, KeyTable, Layout, first_of_each, joined
+from mtl.activations.segments import INDEX, DamagedError, Rows, Segment, read_index, remove_segment, verify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,12 @@ class Catalogue:
         for gone in self._numbers.keys() - there:
             self._forget(self._numbers[gone])
         for index in sorted(there - self._numbers.keys() - self._bad):
-            self._take_in(index)
+            try:
+                self._unverified.add(self.add(*read_index(index, self._layout)))
+            except FileNotFoundError:  # another process has removed it a moment ago
+                continue
+            except (DamagedError, OSError) as error:
+                self._condemn(index, error)
 
     def add(self, segment: Segment, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> int:
         """Add a segment that is whole for certain, with the keys and lengths of its rows, and return its number."""
@@ -59,32 +64,19 @@ class Catalogue:
             for number in sorted(doubtful):
                 self._check(number)
 
-    def files(self, places: NDArray[Any]) -> tuple[list[Path], NDArray[Any]]:
-        """Return the files of values that the places are in, and the places with the numbers of these files."""
-        numbers, which = np.unique(places["segment"], return_inverse=True)
-        renumbered = places.copy()
-        renumbered["segment"] = which
-        return [self._segments[number].values for number in numbers.tolist()], renumbered
-
-    def checksum(self, places: NDArray[Any]) -> str:
-        """Return a checksum of the rows at the places, from those of their segments: nothing is read again.
+    def rows(self, places: NDArray[Any], lease: object) -> Rows:
+        """Return the rows at the places, with a checksum from those of their segments: nothing is read again.
 
         Equal checksums mean equal rows. The same rows in other segments, written in other portions, have another one.
         """
         numbers, which = np.unique(places["segment"], return_inverse=True)
-        segments = np.array([self._segments[number].checksum for number in numbers.tolist()], np.uint32)[which]
-        content = (segments, places["start"].astype(np.int64), places["length"].astype(np.int64))
-        return hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
-
-    def _take_in(self, index: Path) -> None:
-        try:
-            segment, keys, lengths = read_index(index, self._layout)
-        except FileNotFoundError:  # another process has removed it a moment ago
-            return
-        except (DamagedError, OSError) as error:
-            self._condemn(index, error)
-        else:
-            self._unverified.add(self.add(segment, keys, lengths))
+        segments = [self._segments[number] for number in numbers.tolist()]
+        checksums = np.array([segment.checksum for segment in segments], np.uint32)[which]
+        content = (checksums, places["start"].astype(np.int64), places["length"].astype(np.int64))
+        checksum = hashlib.sha256(b"".join(part.tobytes() for part in content)).hexdigest()
+        renumbered = places.copy()
+        renumbered["segment"] = which
+        return Rows([segment.values for segment in segments], renumbered, self._layout, lease, checksum)
 
     def _check(self, number: int) -> None:
         segment = self._segments[number]
@@ -123,7 +115,11 @@ PATIENCE_SECONDS: Final = 30.0
 
 
 class Pending:
-    """Collects rows for one segment."""
+    """Collects rows for one segment.
+
+    Rows that came together stay together: they were computed in one batch. After a kill the batches that are left are
+    then those of an unbroken run, and the last bits of their results are, too.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -132,44 +128,23 @@ class Pending:
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
+    def add(self, rows: Block) -> None:
+        """Copy rows."""
+        if not self._blocks:
+            self._since = time.monotonic()
+        self._blocks.append(joined([rows]))
+
     @property
     def is_due(self) -> bool:
-        """Whether the rows have waited long enough to be written even if they fill no segment."""
-        return bool(self._blocks) and time.monotonic() - self._since >= PATIENCE_SECONDS
-
-    @property
-    def keys(self) -> NDArray[np.bytes_]:
-        """The keys of the rows, ``S16``, ``(N,)``."""
-        return np.concatenate([block.keys for block in self._blocks])
-
-    def add(self, rows: Block) -> Block:
-        """Copy as many of the rows as go into the segment, and return the rest."""
-        fitting = self._fitting(rows)
-        if fitting:
-            self._since = self._since if self._blocks else time.monotonic()
-            self._blocks.append(rows.cut(0, fitting).copy())
-        return rows.cut(fitting, len(rows))
-
-    def only(self, wanted: NDArray[np.bool_]) -> list[Block]:
-        """Return the rows where ``wanted``, bool ``(N,)``, is true, of several with the same key the first."""
-        first = np.zeros(len(wanted), bool)
-        first[first_of_each(self.keys)] = True
-        parts = np.split(wanted & first, np.cumsum([len(block) for block in self._blocks])[:-1])
-        return [block.only(part) for block, part in zip(self._blocks, parts, strict=True) if part.any()]
-
-    def clear(self) -> None:
-        """Forget the rows."""
-        self._blocks = []
-
-    def _fitting(self, rows: Block) -> int:
-        """Return how many of the rows still go in; into a new segment at least one, however large.
-
-        Rows that came together stay together unless they fill a segment: they were computed in one batch. After a kill
-        the batches that are left are then those of an unbroken run, and the last bits of their results are, too.
-        """
+        """Whether the rows fill a segment, or have waited long enough."""
         size = sum(block.values.nbytes for block in self._blocks)
         count = sum(map(len, self._blocks))
-        fitting = min(int(np.searchsorted(rows.ends, SEGMENT_BYTES - size, side="right")), SEGMENT_ROWS - count)
-        if self._blocks:
-            return len(rows) if fitting >= len(rows) else 0
-        return max(fitting, 1)
+        waited = time.monotonic() - self._since
+        return size >= SEGMENT_BYTES or count >= SEGMENT_ROWS or waited >= PATIENCE_SECONDS
+
+    def rows(self) -> Block:
+        """Return the rows, of several with the same key the first."""
+        rows = joined(self._blocks)
+        first = np.zeros(len(rows), bool)
+        first[first_of_each(rows.keys)] = True
+        return rows.only(first)

@@ -29,9 +29,7 @@ CPU_TOKENS = 1024
 """The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
 
 _PASSES_WORTH_PREPARING = 8
-"""Making the weights ready takes as long as a few batches; for a single sentence it would multiply the time.
-
-So does giving back the memory that they have freed."""
+"""Making the weights ready, or giving back freed memory, takes as long as a few batches."""
 
 SECONDS_BETWEEN_LINES = 10.0
 """Time between two lines that tell the progress where there is no terminal."""
@@ -67,12 +65,7 @@ class Encoding:
 def token_table(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, encoder: Encoder, prompt_name: str | None = None
 ) -> TokenTable:
-    """Return the token ids of texts, as the encoder takes them, with a prompt of its layout or the default one.
-
-    Raises:
-        ConfigError: The longest input leaves no room for a token of the text.
-        ModelError: The encoder has no such prompt.
-    """
+    """Return the token ids of texts, as the encoder takes them, with a prompt of its layout or the default one."""
     return tokenize(texts, tokenizer, encoder.max_length or UNLIMITED, encoder.layout.prompt(prompt_name))
 
 
@@ -80,24 +73,19 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     """Return the embeddings ``(N, H)`` of the rows of ``table``, float32, in its order; equal rows are encoded once.
 
     The encoder runs in eval mode on the device where it lies; its modes are put back afterwards.
-
-    Raises:
-        ModelError: An embedding is not finite.
     """
     kept, places = distinct(map(table.row, range(len(table))))
     all_differ = len(kept) == len(table)
     device = next(encoder.parameters()).device
     loader = batches(table if all_differ else table.select(kept), how, device)
     embeddings = np.empty((len(kept), encoder.embedding_size), dtype=np.float32)
-    done = 0
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             vectors = encoder(batch.ids, batch.mask).float().cpu().numpy()
-            rows = loader.indices[done : done + len(vectors)]
+            rows = batch.indices["text"].numpy()
             check_finite(vectors, "embeddings", "the encoder", encoder, kept[rows])
             embeddings[rows] = vectors
-            done += len(vectors)
     return embeddings if all_differ else embeddings[places]
 
 
@@ -129,12 +117,9 @@ def check_finite(
     Args:
         values: ``(N, ...)``.
         what: What they are: ``embeddings``.
-        where: Whose they are, the place of the error: ``the encoder``.
-        module: That module.
+        where: The place of the error: ``the encoder``.
+        module: What gave them; the error names its weights that are not finite.
         rows: The row ``(N,)`` that each belongs to, where they are those of a batch; by default its own place.
-
-    Raises:
-        ModelError: They do; it names the weights that are not finite either, if some are.
     """
     finite = np.isfinite(values)
     if finite.all():
@@ -169,26 +154,17 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def head_logits(network: MultiTaskNetwork, task: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``.
-
-    Raises:
-        ModelError: A logit is not finite.
-    """
+    """Return the logits ``(N, C)`` that a task's head gives embeddings ``(N, H)``."""
     head = network.head(task)
     inputs = torch.from_numpy(embeddings).to(next(head.parameters()).device)
-    mode = head.training
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = head.eval()(inputs).float().cpu().numpy()
-    head.train(mode)
+    with evaluating(head), torch.inference_mode():
+        logits: NDArray[np.float32] = head(inputs).float().cpu().numpy()
     check_finite(logits, "logits", f"the head of {task}", head)
     return logits
 
 
 def tracked(items: Iterable[T], title: str | None, total: int) -> Iterator[T]:
-    """Yield ``items`` and show how many are done; without a title show nothing.
-
-    On a terminal that is a bar, which vanishes at the end; elsewhere a line on standard error every ten seconds.
-    """
+    """Yield ``items``; with a title show on standard error how many are done, by a bar or a line every ten seconds."""
     if title is None:
         yield from items
         return

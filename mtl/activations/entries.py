@@ -13,7 +13,6 @@ from typing import Final
 
 from mtl.activations import space
 from mtl.activations.segments import INDEX, count_rows
-from mtl.activations.space import users
 from mtl.base.files import cache_root
 from mtl.data import table as examples
 
@@ -38,7 +37,7 @@ class Entry:
     rows: int | None  # how many rows; ``None`` where it has none, or they cannot be counted
     size: int  # bytes on disk
     used: float  # when it was last used (examples: written), in seconds since the epoch
-    users: tuple[int, ...] = ()  # the ids of the processes that use it now, as far as that is known
+    is_used: bool = False  # whether a process uses it now, as far as that is known
 
 
 def entries(kind: str | None = None) -> list[Entry]:
@@ -66,7 +65,7 @@ def remove(entry: Entry) -> bool:
     """
     if entry.kind == "activations":
         with space.folder_lock(space.default_folder()):
-            return not space.remove_source(entry.path)
+            return space.remove_source(entry.path)
     if entry.kind == "tiny" and time.time() - entry.used < _STARTING_SECONDS:
         return False
     if entry.path.is_dir():
@@ -85,7 +84,7 @@ def _activations() -> list[Entry]:
             rows=sum(count_rows(index) or 0 for index in source.path.glob(f"*{INDEX}")),
             size=source.size,
             used=source.used,
-            users=tuple(users(source.path)),
+            is_used=space.is_used(source.path),
         )
         for source in space.stored_sources(space.default_folder())
     ]
@@ -95,22 +94,20 @@ def _examples() -> list[Entry]:
     files = [path for path in _children(examples.default_folder()) if path.is_file() and not path.is_symlink()]
     whole = [path for path in files if _EXAMPLES.fullmatch(path.name)]
     partial = [path for path in files if _PARTIAL.fullmatch(path.name) and _is_left(path)]
-    entries = [_file("examples", path, "rows of a data file", _rows(path)) for path in whole]
-    return entries + [_file("examples", path, "left by a killed process") for path in partial]
+    entries = [_entry("examples", path, "rows of a data file", _rows(path)) for path in whole]
+    return entries + [_entry("examples", path, "left by a killed process") for path in partial]
 
 
 def _tiny() -> list[Entry]:
     folders = [path for path in _children(cache_root()) if path.is_dir() and not path.is_symlink()]
     whole = [path for path in folders if _TINY.fullmatch(path.name)]
     partial = [path for path in folders if _PARTIAL_TINY.fullmatch(path.name) and _is_left(path)]
-    return [
-        Entry("tiny", path, "small random weights", None, _size(path), path.stat().st_mtime) for path in whole + partial
-    ]
+    return [_entry("tiny", path, "small random weights") for path in whole + partial]
 
 
 def _pages() -> list[Entry]:
     files = [path for path in _children(cache_root() / "pages") if _LIBRARY.fullmatch(path.name)]
-    return [_file("pages", path, "script of the charts in HTML reports") for path in files]
+    return [_entry("pages", path, "script of the charts in HTML reports") for path in files]
 
 
 KINDS: Final[dict[str, Callable[[], list[Entry]]]] = {
@@ -121,9 +118,10 @@ KINDS: Final[dict[str, Callable[[], list[Entry]]]] = {
 }
 
 
-def _file(kind: str, path: Path, what: str, rows: int | None = None) -> Entry:
-    status = path.stat()
-    return Entry(kind, path, what, rows, status.st_size, status.st_mtime)
+def _entry(kind: str, path: Path, what: str, rows: int | None = None) -> Entry:
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(file.lstat().st_size for file in files if file.is_file())
+    return Entry(kind, path, what, rows, size, path.stat().st_mtime)
 
 
 def _what(path: Path) -> str:
@@ -162,7 +160,3 @@ def _is_left(path: Path) -> bool:
 def _in_progress(path: Path) -> bool:
     """Tell whether it is a lock, or something that another process may be writing now."""
     return path.name == space.LOCK or any(pattern.fullmatch(path.name) for pattern in (_PARTIAL, _PARTIAL_TINY))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

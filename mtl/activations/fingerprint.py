@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from mtl.data.batch import Boundary  # at run time it would import torch
 
@@ -23,16 +25,12 @@ class Source:
     boundary: Boundary
 
     def text(self) -> str:
-        """Return the text that names the source in a store: the same for the same facts, JSON."""
+        """Return the text that names the source in a store, JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def tensors_fingerprint(tensors: Mapping[str, Any]) -> str:
-    """Return the SHA-256 over the names, dtypes, shapes and values of a state dict, whatever the order of its names.
-
-    Args:
-        tensors: PyTorch tensors on any device, or NumPy arrays.
-    """
+    """Return the SHA-256 over the names, dtypes, shapes and values of tensors or arrays, whatever their order."""
     hasher = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -45,11 +43,8 @@ def tensors_fingerprint(tensors: Mapping[str, Any]) -> str:
 
 def _raw_bytes(tensor: Any) -> memoryview:
     """Return the values of a tensor in the order of its indices as bytes; copied only if they lie otherwise."""
-    import numpy as np
+    if not isinstance(tensor, np.ndarray):
+        import torch
 
-    if isinstance(tensor, np.ndarray):
-        return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+        tensor = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data

@@ -6,17 +6,17 @@ import hashlib
 import logging
 import time
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtl.activations import ActivationStore, Rows, Source, default_folder, row_keys, tensors_fingerprint
 from mtl.activations.encoding import Encoding, batches, check_finite, encode_table, inferring, tracked
-from mtl.activations.space import size_text
+from mtl.activations.space import size_text, way_out
 from mtl.data.batch import ArrayActivations, Boundary, RowActivations
 from mtl.data.tokens import TokenTable, joined
 from mtl.model.encoder import Encoder
-from mtl.model.layout import SentenceLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class FrozenActivations:
     Args:
         encoder: The encoder; the layers below a boundary must not have been trained when it is asked for.
         tables: The token ids of each task's splits.
-        how: Batches, precision, progress bar.
+        how: How the rows are run through the encoder.
         cached: Whether to use the cache on disk.
         before: What `used` was when a run that is resumed was interrupted.
     """
@@ -63,7 +63,6 @@ class FrozenActivations:
         self._tables = dict(tables)
         self._how = how
         self._cached = cached
-        self._keys: dict[TaskSplit, NDArray[np.void]] = {}
         self._last: tuple[Boundary, dict[TaskSplit, RowActivations] | None] | None = None
         self.seconds_spent = 0.0
         self.seconds_cold: dict[Boundary, float | None] = {}
@@ -103,7 +102,7 @@ class FrozenActivations:
                 return None
             self._fill(store, boundary)
             try:
-                rows = {split: store.rows(keys) for split, keys in self._row_keys().items()}
+                rows = {split: store.rows(keys) for split, keys in self._keys.items()}
             except KeyError:  # another process has filled the cache meanwhile
                 return None
             self._note_cold(boundary, store.seconds_per_token)
@@ -112,8 +111,7 @@ class FrozenActivations:
     def _note(self, boundary: Boundary, rows: Mapping[TaskSplit, RowActivations] | None) -> None:
         """Note a checksum of what is used, and warn if a resumed run used something else before.
 
-        The last bits of an activation depend on the batch that it was computed in: on the batch size, and on which
-        rows the cache had already.
+        The last bits of an activation depend on the other rows of its batch.
         """
         parts = ["computed in each step"] if rows is None else [_checksum(of_split) for of_split in rows.values()]
         checksum = hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -133,61 +131,50 @@ class FrozenActivations:
         """Return the tokens of all rows of some splits, those of equal rows once."""
         if not splits:
             return 0
-        keys = np.concatenate([self._row_keys()[split] for split in splits])
+        keys = np.concatenate([self._keys[split] for split in splits])
         lengths = np.concatenate([self._tables[split].lengths for split in splits])
         return int(lengths[np.unique(keys, return_index=True)[1]].sum())
 
     def _fits(self, store: ActivationStore, otherwise: str) -> bool:
         """Whether the cache can take all rows; where it is too small say what that means."""
-        needed = self._bytes(store)
+        missing = store.missing(np.concatenate(list(self._keys.values())))
+        lengths = np.concatenate([table.lengths for table in self._tables.values()])
+        vectors = int(lengths[missing].sum()) if store.layout.ragged else len(missing)
+        needed = store.bytes_for(len(missing), vectors) if missing else 0
         room = store.room()
         if not store.keeps:  # as was asked for, or it has said why
             return False
         if room < needed:
-            log.warning(
-                "%s: what the frozen layers give, %s, does not fit into the cache; %s",
-                otherwise,
-                size_text(needed),
-                store.way_out(needed),
-            )
+            text = "%s: what the frozen layers give, %s, does not fit into the cache; %s"
+            log.warning(text, otherwise, size_text(needed), way_out(default_folder(), needed))
         return room >= needed
 
-    def _bytes(self, store: ActivationStore) -> int:
-        """Return the bytes that the rows which are not there yet would take."""
-        missing = store.missing(np.concatenate(list(self._row_keys().values())))
-        lengths = np.concatenate([table.lengths for table in self._tables.values()])
-        vectors = int(lengths[missing].sum()) if store.layout.ragged else len(missing)
-        return store.bytes_for(len(missing), vectors) if missing else 0
-
-    def _row_keys(self) -> dict[TaskSplit, NDArray[np.void]]:
-        if not self._keys:
-            self._keys = {split: row_keys(table.ids, table.offsets) for split, table in self._tables.items()}
-        return self._keys
+    @cached_property
+    def _keys(self) -> dict[TaskSplit, NDArray[np.void]]:
+        return {split: row_keys(table.ids, table.offsets) for split, table in self._tables.items()}
 
     def _store(self, boundary: Boundary) -> ActivationStore:
-        layout = self._encoder.layout
-        used = self._encoder.layer_names[: None if boundary == "embedding" else int(boundary) + 1]
+        whole, layout, precision = boundary == "embedding", self._encoder.layout, str(self._how.precision)
+        used = self._encoder.layer_names[: None if boundary == "embedding" else boundary + 1]
         tensors = {name: value for layer in used for name, value in self._encoder.layer_parameters(layer)}
+        dense = [f"Dense {spec.activation}" for spec in layout.dense]  # whose weights belong to the last layer
+        if precision != "fp32":  # each kind of device rounds elsewhere
+            precision += f" on {next(self._encoder.parameters()).device.type}"
         source = Source(
             weights=f"{tensors_fingerprint(tensors)} {self._encoder.config.to_json_string()}",
-            pooling=_pooling(layout) if boundary == "embedding" else "",
-            normalize=layout.normalize and boundary == "embedding",
-            precision=self._precision(),
+            pooling=" ".join([layout.pooling, *dense]) if whole else "",
+            normalize=layout.normalize and whole,
+            precision=precision,
             boundary=boundary,
         )
-        width = self._encoder.embedding_size if boundary == "embedding" else self._encoder.hidden_size
-        return ActivationStore(default_folder(), source.text(), width, ragged=boundary != "embedding")
-
-    def _precision(self) -> str:
-        """Return the precision as figures depend on it: in bf16 each kind of device rounds elsewhere."""
-        precision = self._how.precision
-        return precision if precision == "fp32" else f"{precision} on {next(self._encoder.parameters()).device.type}"
+        width = self._encoder.embedding_size if whole else self._encoder.hidden_size
+        return ActivationStore(default_folder(), source.text(), width, ragged=not whole)
 
     def _fill(self, store: ActivationStore, boundary: Boundary) -> None:
         """Compute the rows that are missing; another process that wants the same waits meanwhile."""
         with store.computing():
             for split, table in self._tables.items():
-                missing = np.asarray(store.missing(self._row_keys()[split]), dtype=np.int64)
+                missing = np.asarray(store.missing(self._keys[split]), dtype=np.int64)
                 if len(missing) and store.keeps:
                     started = time.perf_counter()
                     self._compute(store, boundary, split, missing)
@@ -195,15 +182,11 @@ class FrozenActivations:
                     store.add_work(time.perf_counter() - started, tokens)
 
     def _compute(self, store: ActivationStore, boundary: Boundary, split: TaskSplit, rows: NDArray[np.int64]) -> None:
-        """Compute what the frozen layers give for some rows of a split.
-
-        Raises:
-            ModelError: It holds NaN or infinity; nothing of that batch is kept.
-        """
+        """Compute what the frozen layers give for some rows of a split; a batch with NaN or infinity is refused."""
         how = self._how
         device = next(self._encoder.parameters()).device
         loader = batches(self._tables[split].select(rows), how, device)
-        keys = self._row_keys()[split]
+        keys = self._keys[split]
         progress = how.progress and f"{how.progress} {' '.join(split)}"
         with inferring(self._encoder, device, how.precision, len(loader)):
             for batch in tracked(loader, progress, len(loader)):
@@ -238,11 +221,6 @@ def _checksum(rows: RowActivations) -> str:
         return tensors_fingerprint({"rows": rows.values})
     assert isinstance(rows, Rows)  # noqa: S101 - narrows for mypy: there are these two
     return rows.checksum
-
-
-def _pooling(layout: SentenceLayout) -> str:
-    """Return how token vectors become an embedding; the weights of Dense modules belong to the last layer."""
-    return " ".join([layout.pooling, *(f"Dense {spec.activation}" for spec in layout.dense)])
 
 
 def _in_memory_if_small(rows: Rows) -> RowActivations:

@@ -29,23 +29,21 @@ def inner_layers(encoder: Encoder) -> list[str]:
 def layer_embeddings(
     encoder: Encoder, table: TokenTable, layers: Sequence[str], how: Encoding
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the mean over each row's tokens of the hidden states that leave each of ``layers``, ``(N, H)`` each."""
+    """Return the mean over each row's tokens of the hidden states behind each layer, from the bottom, ``(N, H)``."""
     embeddings = {layer: np.empty((len(table), encoder.hidden_size), dtype=np.float32) for layer in layers}
     if not layers:
         return embeddings
-    boundaries = sorted((encoder.layer_names.index(layer), layer) for layer in layers)  # the embeddings are number 0
+    boundaries = [encoder.layer_names.index(layer) for layer in layers]  # the embeddings are number 0
     device = next(encoder.parameters()).device
     loader = batches(table, how, device)
-    done = 0
     with inferring(encoder, device, how.precision, len(loader)):
         for batch in tracked(loader, how.progress, len(loader)):
             batch = batch.to(device, non_blocking=True)
             assert batch.ids is not None  # noqa: S101 - narrows for mypy: token ids come with their mask
             assert batch.mask is not None  # noqa: S101
-            states = encoder.hidden_states(batch.ids, batch.mask, [boundary for boundary, _ in boundaries])
-            places = loader.indices[done : done + len(batch)]
-            for (_, layer), hidden in zip(boundaries, states, strict=True):
+            states = encoder.hidden_states(batch.ids, batch.mask, boundaries)
+            places = batch.indices["text"].numpy()
+            for layer, hidden in zip(layers, states, strict=True):
                 pooled = mean_pool(hidden, batch.mask)
                 embeddings[layer][places] = (pooled if batch.inverse is None else pooled[batch.inverse]).cpu().numpy()
-            done += len(places)
     return embeddings

@@ -33,19 +33,8 @@ def row_keys(ids: NDArray[np.integer[Any]], offsets: NDArray[np.int64]) -> NDArr
 
 
 def as_keys(keys: Keys) -> NDArray[np.bytes_]:
-    """Return keys in one array, ``S16`` ``(N,)``.
-
-    Raises:
-        ValueError: One of them has not 16 bytes.
-    """
-    if isinstance(keys, np.ndarray):
-        if keys.dtype.itemsize != KEY_BYTES or keys.ndim != 1:
-            raise ValueError(f"keys are {keys.dtype} {keys.shape}; expected {KEY_BYTES} bytes each, and (N,)")
-        return np.ascontiguousarray(keys).view(_S16)
-    wrong = next((at for at, key in enumerate(keys) if len(key) != KEY_BYTES), None)
-    if wrong is not None:
-        raise ValueError(f"key {wrong} has {len(keys[wrong])} bytes; expected {KEY_BYTES}")
-    return np.frombuffer(b"".join(keys), _S16)
+    """Return keys of 16 bytes each in one array, ``S16`` ``(N,)``."""
+    return np.asarray(keys, f"V{KEY_BYTES}").view(_S16)
 
 
 def first_of_each(keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
@@ -56,8 +45,7 @@ def first_of_each(keys: NDArray[np.bytes_]) -> NDArray[np.int64]:
 class KeyTable:
     """Finds rows by their keys; of a key that was added twice it keeps the first.
 
-    Additions are collected and merged into the sorted table at the next question. The sort finds the runs that are
-    sorted already, so the merge takes about one pass over the table.
+    Additions are collected and merged into the sorted table at the next question.
     """
 
     def __init__(self) -> None:
@@ -65,18 +53,13 @@ class KeyTable:
         self._places = np.empty(0, _PLACE)
         self._added: list[tuple[NDArray[np.bytes_], NDArray[Any]]] = []
 
-    def __len__(self) -> int:
-        self._settle()
-        return len(self._keys)
-
     def add(self, segment: int, keys: NDArray[np.bytes_], lengths: NDArray[np.int64]) -> None:
         """Add all rows of a segment, in their order in it: their keys ``(N,)`` and numbers of vectors ``(N,)``."""
         places = np.empty(len(keys), _PLACE)
         places["segment"] = segment
         places["length"] = lengths
         places["start"] = np.cumsum(lengths) - lengths
-        order = np.argsort(keys, kind="stable")
-        self._added.append((keys[order], places[order]))
+        self._added.append((keys, places))
 
     def remove(self, segment: int) -> None:
         """Forget the rows of a segment."""
@@ -102,31 +85,20 @@ class KeyTable:
             return
         keys = np.concatenate([self._keys, *(keys for keys, _ in self._added)])
         places = np.concatenate([self._places, *(places for _, places in self._added)])
-        order = np.argsort(keys, kind="stable")
-        keys, places = keys[order], places[order]
-        first = np.ones(len(keys), bool)
-        first[1:] = keys[1:] != keys[:-1]
-        self._keys, self._places, self._added = keys[first], places[first], []
+        self._keys, first = np.unique(keys, return_index=True)
+        self._places, self._added = places[first], []
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shape of the rows of a source; their numbers are float32.
-
-    Raises:
-        ValueError: ``dim`` is less than 1.
-    """
+    """The shape of the rows of a source; their numbers are float32."""
 
     dim: int  # ``H``, the numbers of a vector
     ragged: bool = False  # whether a row is ``S_i`` vectors, ``S_i`` its own, rather than one
 
-    def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ValueError(f"dim is {self.dim}; a vector has at least one number")
-
     @property
     def vector_bytes(self) -> int:
-        """The bytes of one vector."""
+        """The size of one vector."""
         return self.dim * np.dtype(np.float32).itemsize
 
 
@@ -141,43 +113,17 @@ class Block:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """The bytes of values up to and with each row, int64, ``(N,)``."""
-        return np.cumsum(self.lengths * (self.values.shape[1] * self.values.itemsize))
-
-    def cut(self, start: int, stop: int) -> Block:
-        """Return the rows from ``start`` to before ``stop`` as views."""
-        first, last = (int(self.lengths[:at].sum()) for at in (start, stop))
-        return Block(self.keys[start:stop], self.lengths[start:stop], self.values[first:last])
-
     def only(self, wanted: NDArray[np.bool_]) -> Block:
         """Return the rows where ``wanted``, bool ``(N,)``, is true; the block itself if all are."""
         if wanted.all():
             return self
         return Block(self.keys[wanted], self.lengths[wanted], self.values[np.repeat(wanted, self.lengths)])
 
-    def copy(self) -> Block:
-        """Return the same rows in arrays of their own."""
-        return Block(self.keys.copy(), self.lengths.copy(), self.values.copy())
 
-
-def block(
-    layout: Layout, keys: NDArray[np.bytes_], lengths: Sequence[int] | NDArray[Any] | None, values: NDArray[Any]
-) -> Block:
-    """Return rows as a `Block`; without ``lengths`` each is one vector.
-
-    Raises:
-        ValueError: They do not fit the layout or each other.
-    """
-    if lengths is None and layout.ragged:
-        raise ValueError("rows of variable length come with their lengths")
-    counts = np.ones(len(keys), np.int64) if lengths is None else np.asarray(lengths, np.int64)
-    if counts.shape != keys.shape or counts.min(initial=0) < 0:
-        raise ValueError(f"{len(keys)} keys, and lengths of the shape {counts.shape}; a row has a length of 0 or more")
-    if not layout.ragged and (counts != 1).any():
-        raise ValueError("the rows of this source are single vectors; their lengths are all 1")
-    values = np.asarray(values)
-    if values.dtype != np.float32 or values.shape != (counts.sum(), layout.dim):
-        raise ValueError(f"values are {values.dtype} {values.shape}; expected float32 ({counts.sum()}, {layout.dim})")
-    return Block(keys, counts, values)
+def joined(blocks: Sequence[Block]) -> Block:
+    """Return the rows of some blocks, one block or more, in arrays of their own."""
+    return Block(
+        np.concatenate([block.keys for block in blocks]),
+        np.concatenate([block.lengths for block in blocks]),
+        np.concatenate([block.values for block in blocks]),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -51,42 +51,35 @@ class Segment:
 
 
 def index_bytes(layout: Layout, rows: int) -> int:
-    """Return the size of the index of so many rows."""
+    """Return the size of an index."""
     return _HEADER.size + rows * (KEY_BYTES + (4 if layout.ragged else 0)) + _CHECKSUM.size
 
 
-def write_segment(folder: Path, layout: Layout, blocks: Sequence[Block]) -> Segment:
-    """Write rows as a new segment into the folder of a source.
-
-    Raises:
-        OSError: It cannot be written; nothing is left of it.
-    """
+def write_segment(folder: Path, layout: Layout, rows: Block) -> Segment:
+    """Write rows as a new segment into the folder of a source; an error leaves nothing of it."""
     name = secrets.token_hex(8)
     index, values = (folder / f"{name}{suffix}" for suffix in (INDEX, VALUES))
-    size = checksum = 0
+    data = np.ascontiguousarray(rows.values).reshape(-1).view(np.uint8).data
+    checksum = zlib.crc32(data)
+    content = _HEADER.pack(_MAGIC, folder.name.encode(), len(rows), len(data), checksum) + rows.keys.tobytes()
+    if layout.ragged:
+        content += rows.lengths.astype("<u4").tobytes()
     try:
-        with replacing(values) as temporary, temporary.open("wb") as file:
-            for block in blocks:
-                data = np.ascontiguousarray(block.values).reshape(-1).view(np.uint8).data
-                file.write(data)
-                size, checksum = size + len(data), zlib.crc32(data, checksum)
+        with replacing(values) as temporary:
+            temporary.write_bytes(data)
         with replacing(index) as temporary:
-            temporary.write_bytes(_index(folder, layout, blocks, size, checksum))
+            temporary.write_bytes(content + _CHECKSUM.pack(zlib.crc32(content)))
     except BaseException:
         values.unlink(missing_ok=True)
         raise
-    return Segment(index, size, checksum)
+    return Segment(index, len(data), checksum)
 
 
 def read_index(index: Path, layout: Layout) -> tuple[Segment, NDArray[np.bytes_], NDArray[np.int64]]:
-    """Read which rows a segment has; its values are not looked at but for their size.
-
-    Returns:
-        The segment, the keys of its rows (``S16``, ``(N,)``) and the vectors of each, int64, ``(N,)``.
+    """Read which rows a segment has: their keys ``S16`` ``(N,)``, and the vectors of each, int64, ``(N,)``.
 
     Raises:
         DamagedError: The index is not what was written, or there are no values of the right size.
-        OSError: It cannot be read.
     """
     content = index.read_bytes()
     rows, size, checksum = _header(content, index)
@@ -117,12 +110,7 @@ def count_rows(index: Path) -> int | None:
 
 
 def verify(segment: Segment) -> None:
-    """Read the values of a segment once and compare them with their checksum.
-
-    Raises:
-        DamagedError: They are not what was written.
-        OSError: They cannot be read.
-    """
+    """Read the values of a segment once and compare them with their checksum; raise `DamagedError` if they differ."""
     checksum = size = 0
     with segment.values.open("rb") as file:
         while data := file.read(_READ_BYTES):
@@ -142,23 +130,9 @@ def map_values(values: Path, layout: Layout) -> NDArray[Any]:
 
 
 def remove_segment(index: Path) -> None:
-    """Remove a segment, its index first, so that no moment shows an index without values.
-
-    Raises:
-        OSError: A file is there and cannot be removed.
-    """
+    """Remove a segment, its index first, so that no moment shows an index without values."""
     index.unlink(missing_ok=True)
     index.with_suffix(VALUES).unlink(missing_ok=True)
-
-
-def _index(folder: Path, layout: Layout, blocks: Sequence[Block], size: int, checksum: int) -> bytes:
-    rows = sum(map(len, blocks))
-    parts = [_HEADER.pack(_MAGIC, folder.name.encode(), rows, size, checksum)]
-    parts += [block.keys.tobytes() for block in blocks]
-    if layout.ragged:
-        parts += [block.lengths.astype("<u4").tobytes() for block in blocks]
-    content = b"".join(parts)
-    return content + _CHECKSUM.pack(zlib.crc32(content))
 
 
 def _header(content: bytes, index: Path) -> tuple[int, int, int]:
@@ -173,45 +147,35 @@ def _header(content: bytes, index: Path) -> tuple[int, int, int]:
 
 
 MAPS: Final = 32
-"""The most files that `Rows` map at a time: each takes a file descriptor, of which a process often has 1024, and there
-are `Rows` for each task and split."""
+"""The most files that `Rows` map at a time: each takes a file descriptor, and every task's split has its `Rows`."""
 
 
 class Rows:
     """``N`` rows in the order that they were asked for. Nothing is in memory but 16 bytes a row.
 
-    They stay valid after the store is closed, and their source is not evicted as long as they are there. Pickled, for a
-    worker process, they are opened again there; the process that they come from must keep its own.
+    They stay valid after the store is closed, and their source is not evicted as long as they are there.
 
     Args:
         files: Files of values.
         places: For each row the number of its file, its first vector there and its vectors: fields ``segment``,
             ``start`` and ``length``, ``(N,)``.
         layout: How the rows look.
-        lease: Whatever keeps the files in place.
-        checksum: Of the rows, where it is known.
+        lease: What keeps the files in place.
+        checksum: That of the rows.
     """
 
     def __init__(
-        self, files: Sequence[Path], places: NDArray[Any], layout: Layout, lease: object = None, checksum: str = ""
+        self, files: Sequence[Path], places: NDArray[Any], layout: Layout, lease: object, checksum: str
     ) -> None:
         self.layout = layout
         self.checksum = checksum
-        self._files = tuple(files)
+        self._files = files
         self._places = places
         self._lease = lease
         self._mapped = lru_cache(maxsize=MAPS)(partial(map_values, layout=layout))
 
     def __len__(self) -> int:
         return len(self._places)
-
-    def __reduce__(self) -> tuple[type[Rows], tuple[Sequence[Path], NDArray[Any], Layout]]:
-        return type(self), (self._files, self._places, self.layout)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """The vectors of each row, int64, ``(N,)``."""
-        return self._places["length"].astype(np.int64)
 
     def gather(
         self, indices: Sequence[int] | NDArray[np.integer[Any]]
@@ -223,15 +187,15 @@ class Rows:
 
         Returns:
             The vectors, ``(sum(lengths), H)``, and how many of them each row has, ``(B,)``: None where each is one.
-
-        Raises:
-            IndexError: There is no such row.
         """
         places = self._places[np.asarray(indices, np.int64)]
         lengths = places["length"].astype(np.int64)
         ends = np.cumsum(lengths)
         vectors = np.empty((int(lengths.sum()), self.layout.dim), np.float32)
-        for values, which in self._by_file(places):
+        order = np.argsort(places["segment"], kind="stable")
+        files, starts = np.unique(places["segment"][order], return_index=True)
+        for file, which in zip(files.tolist(), np.split(order, starts[1:]), strict=False):  # no files: one empty part
+            values = self._mapped(self._files[file])
             if not self.layout.ragged:
                 vectors[which] = values[places["start"][which]]
                 continue
@@ -239,10 +203,3 @@ class Rows:
                 start, length, end = int(places["start"][row]), int(lengths[row]), int(ends[row])
                 vectors[end - length : end] = values[start : start + length]
         return vectors, lengths if self.layout.ragged else None
-
-    def _by_file(self, places: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """Yield the mapped values of each file, and which of the places are in it."""
-        order = np.argsort(places["segment"], kind="stable")
-        files, starts = np.unique(places["segment"][order], return_index=True)
-        for file, which in zip(files.tolist(), np.split(order, starts[1:]), strict=False):  # no files: one empty part
-            yield self._mapped(self._files[file]), which

@@ -58,36 +58,27 @@ def held(lock: FileLock, task: str, *, wait: bool = True) -> Iterator[bool]:
 
 
 class Lease:
-    """Says to other processes that this one uses a folder, until it is released, dropped, or the process ends.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Says to other processes that this one uses a folder, until it is dropped or the process ends."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{LEASE}"
         lock = file_lock(path)
-        lock.acquire(timeout=_PROBE_SECONDS)  # `users` holds it for a moment while it looks
-        self._finalizer = weakref.finalize(self, _end, lock, path, os.getpid())
-
-    def release(self) -> None:
-        """End the lease; a second time does nothing."""
-        self._finalizer()
+        lock.acquire(timeout=_PROBE_SECONDS)  # `is_used` holds it for a moment while it looks
+        weakref.finalize(self, _end, lock, path, os.getpid())
 
 
-def users(folder: Path) -> list[int]:
-    """Return the ids of the living processes that use a folder, and remove what dead ones left of their leases."""
-    living = []
+def is_used(folder: Path) -> bool:
+    """Whether a living process uses a folder; what dead ones left of their leases is removed."""
+    used = False
     for path in folder.glob(f"*-*{LEASE}"):
-        process = path.name.partition("-")[0]
         lock = file_lock(path)
         try:
             lock.acquire(timeout=0)
         except (Timeout, OSError):  # held, or of another user
-            living.append(int(process) if process.isdecimal() else 0)
+            used = True
         else:
             _end(lock, path, os.getpid())
-    return sorted(living)
+    return used
 
 
 def _end(lock: FileLock, path: Path, owner: int) -> None:
@@ -141,11 +132,7 @@ def folder_name(description: str) -> str:
 
 
 def write_description(path: Path, description: str) -> None:
-    """Write the description of a source, unless it stands there as it should, and note that the source is in use now.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Write the description of a source, unless it stands there as it should, and note that it is in use now."""
     file = path / DESCRIPTION
     content = file.read_bytes() if file.is_file() else None
     if content is not None and content != description.encode():
@@ -178,11 +165,7 @@ def read_work(path: Path) -> tuple[float, int]:
 
 
 def add_work(path: Path, seconds: float, tokens: int) -> None:
-    """Add to what `read_work` returns; the lock of the source's writer must be held.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Add to what `read_work` returns; the lock of the source's writer must be held."""
     before = read_work(path)
     write_json(path / WORK, {"seconds": before[0] + seconds, "tokens": before[1] + tokens})
 
@@ -196,26 +179,22 @@ def stored_sources(folder: Path) -> list[StoredSource]:
     return sorted(sources, key=lambda source: (source.used, source.path.name))
 
 
-def remove_source(path: Path) -> list[int]:
-    """Remove a source unless a living process uses it; the folder's lock must be held.
+def remove_source(path: Path) -> bool:
+    """Remove a source unless a living process uses it; return whether it is gone. The folder's lock must be held.
 
     Only files are removed that the cache has made. An index goes before its values, so that a removal that is cut off
     leaves no index without them.
 
-    Returns:
-        The ids of the processes that use it; none: it is removed.
-
     Raises:
         OSError: A file cannot be removed.
     """
-    living = users(path)
-    if living:
-        return living
+    if is_used(path):
+        return False
     for pattern in (f"*{INDEX}", f"*{VALUES}", PARTIAL, WRITER, WORK, DESCRIPTION):
         for file in path.glob(pattern):
             file.unlink(missing_ok=True)
     path.rmdir()
-    return []
+    return True
 
 
 def leftovers(path: Path) -> Iterator[Path]:
@@ -288,7 +267,7 @@ def make_room(folder: Path, own: Path, needed: int, limit: int) -> int:
         limit: The most bytes that all sources together may take.
 
     Returns:
-        The bytes that may be written now; it may be less than ``needed``.
+        The bytes that may be written now, perhaps fewer.
     """
     sources = stored_sources(folder)
     total = sum(source.size for source in sources)
@@ -303,7 +282,7 @@ def make_room(folder: Path, own: Path, needed: int, limit: int) -> int:
 
 def available(folder: Path, own: Path, limit: int) -> int:
     """Return the bytes that the source ``own`` could still write; the folder's lock must be held."""
-    kept = sum(source.size for source in stored_sources(folder) if source.path == own or users(source.path))
+    kept = sum(source.size for source in stored_sources(folder) if source.path == own or is_used(source.path))
     return max(0, min(limit - kept, shutil.disk_usage(folder).free))
 
 
@@ -329,7 +308,7 @@ def way_out(folder: Path, needed: int) -> str:
 def _evict(path: Path) -> bool:
     """Remove a source unless it is used or cannot be removed; return whether it is gone."""
     try:
-        return not remove_source(path)
+        return remove_source(path)
     except OSError as error:
         log.warning("%s cannot be removed from the cache: %s", path, error.strerror or error)
         return False

@@ -12,9 +12,9 @@ import numpy as np
 
 from mtl.activations import space
 from mtl.activations.catalogue import Catalogue, Pending
-from mtl.activations.layout import Block, Layout, as_keys, block, first_of_each
+from mtl.activations.layout import Block, Layout, as_keys, first_of_each
 from mtl.activations.segments import Rows, index_bytes, write_segment
-from mtl.activations.space import Lease, file_lock, held, users
+from mtl.activations.space import Lease, file_lock, held, is_used
 from mtl.base.files import expanded
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ class ActivationStore:
         ragged: Whether a row is ``S_i`` vectors rather than one.
         limit_bytes: The most bytes of the whole folder; by default `cache_limit`; 0: nothing is kept or read.
 
-    Raises:
-        ConfigError: ``MTL_CACHE_LIMIT`` is no size.
-        ValueError: ``dim`` is less than 1.
+    Attributes:
+        keeps: Whether rows are kept: the limit is not 0, and the folder can be used.
     """
 
     def __init__(
@@ -67,10 +66,9 @@ class ActivationStore:
         self.path = self._folder / space.folder_name(description)
         self._catalogue = Catalogue(self.path, self.layout)
         self._pending = Pending()
-        self._keeps = self.limit > 0
+        self.keeps = self.limit > 0
         self._lease: Lease | None = None
         self._writer = file_lock(self.path / space.WRITER)
-        self._closed = False
         if self.limit > 0:
             self._open(description)
 
@@ -78,32 +76,30 @@ class ActivationStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._flush(wait=kind is None)
-        self.close()
+        self.close(wait=kind is None)
 
-    def close(self) -> None:
-        """Write what waits in memory and release the source; rows that were returned stay valid."""
-        self._flush()
+    def close(self, *, wait: bool = True) -> None:
+        """Write what waits in memory, see `flush`, and release the source; rows that were returned stay valid."""
+        self.flush(wait=wait)
         if self._lease is not None:
             with suppress(OSError):
                 os.utime(self.path / space.DESCRIPTION)
         self._lease = None
-        self._keeps = False
-        self._closed = True
+        self.keeps = False
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Let no other process compute rows of this source at the same time: it waits, and then finds them there."""
         with ExitStack() as stack:
             try:
-                if self._keeps:
+                if self.keeps:
                     stack.enter_context(self._writing())
             except OSError as error:
                 self._give_up(error)
             try:
                 yield
             finally:
-                self._flush()
+                self.flush()
 
     def missing(self, keys: Keys) -> list[int]:
         """Return which rows are not there, ascending; of several with the same key the first.
@@ -125,23 +121,35 @@ class ActivationStore:
             values: ``(sum(lengths), H)``, float32. Not kept after the call.
 
         Raises:
-            ValueError: They do not fit the layout or each other, or the store is closed.
+            ValueError: The values do not fit the layout or the lengths.
         """
-        self._check_open()
-        rows = block(self.layout, as_keys(keys), lengths, values)
-        while self._keeps and len(rows):
-            rows = self._pending.add(rows)
-            if len(rows) or self._pending.is_due:
-                self._flush()
+        counts = np.ones(len(keys), np.int64) if lengths is None else np.asarray(lengths, np.int64)
+        expected = (int(counts.sum()), self.layout.dim)
+        if values.dtype != np.float32 or values.shape != expected:
+            raise ValueError(f"values are {values.dtype} {values.shape}; expected float32 {expected}")
+        if self.keeps and len(keys):
+            self._pending.add(Block(as_keys(keys), counts, values))
+            if self._pending.is_due:
+                self.flush()
 
-    def flush(self) -> None:
-        """Write what waits in memory; after it `missing` tells what has been kept."""
-        self._check_open()
-        self._flush()
+    def flush(self, *, wait: bool = True) -> None:
+        """Write what waits in memory; without ``wait`` only if no other process is writing."""
+        if not self._pending:
+            return
+        try:
+            with self._writing(wait=wait) as mine:
+                if mine:
+                    self._catalogue.refresh()
+                    rows = self._pending.rows()
+                    there, _ = self._catalogue.find(rows.keys)
+                    self._write(rows.only(~there))
+        except OSError as error:
+            self._give_up(error)
+        self._pending = Pending()
 
     def add_work(self, seconds: float, tokens: int) -> None:
         """Note the wall-clock seconds that computing some rows took, for `seconds_per_token`; within `computing`."""
-        if not self._keeps:
+        if not self.keeps:
             return
         try:
             space.add_work(self.path, seconds, tokens)
@@ -159,33 +167,23 @@ class ActivationStore:
 
         Raises:
             KeyError: Some of the rows are not there.
-            ValueError: The store is closed.
         """
         there, places = self._find(as_keys(keys))
         if not there.all():
             raise KeyError(f"{(~there).sum():,} of {len(there):,} rows are not in the cache {self.path}")
-        return Rows(*self._catalogue.files(places), self.layout, self._lease, self._catalogue.checksum(places))
-
-    @property
-    def keeps(self) -> bool:
-        """Whether rows are kept: the limit is not 0, and the folder can be used."""
-        return self._keeps
+        return self._catalogue.rows(places, self._lease)
 
     def room(self) -> int:
         """Return the bytes that could still be kept, counting what would be removed for them as free."""
-        if not self._keeps:
+        if not self.keeps:
             return 0
-        self._flush()
+        self.flush()
         try:
             with space.folder_lock(self._folder):
                 return space.available(self._folder, self.path, self.limit)
         except OSError as error:
             self._give_up(error)
             return 0
-
-    def way_out(self, needed: int) -> str:
-        """Return what a user can do where ``needed`` bytes do not fit: the disk is full, or the limit is too low."""
-        return space.way_out(self._folder, needed)
 
     def bytes_for(self, rows: int, vectors: int) -> int:
         """Return how many bytes so many rows with so many vectors in all take in one segment."""
@@ -197,7 +195,7 @@ class ActivationStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             with space.folder_lock(self._folder):
                 self.path.mkdir(exist_ok=True)
-                users(self.path)
+                is_used(self.path)  # which removes old leases
                 self._lease = Lease(self.path)
                 space.write_description(self.path, description)
                 space.make_room(self._folder, self.path, 0, self.limit)
@@ -206,13 +204,8 @@ class ActivationStore:
         except OSError as error:
             self._give_up(error)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ValueError(f"the store {self.path} is closed")
-
     def _find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        self._check_open()
-        self._flush()
+        self.flush()
         if self.limit > 0:
             self._catalogue.refresh()
         return self._catalogue.find(keys)
@@ -228,47 +221,18 @@ class ActivationStore:
                         left.unlink(missing_ok=True)
             yield mine
 
-    def _flush(self, *, wait: bool = True) -> None:
-        if not self._pending:
+    def _write(self, rows: Block) -> None:
+        if not len(rows):
             return
-        try:
-            with self._writing(wait=wait) as mine:
-                if mine:
-                    self._catalogue.refresh()
-                    there, _ = self._catalogue.find(self._pending.keys)
-                    self._write(self._pending.only(~there))
-        except OSError as error:
-            self._give_up(error)
-        self._pending.clear()
-
-    def _write(self, blocks: list[Block]) -> None:
-        if not blocks:
-            return
-        rows, size = sum(map(len, blocks)), sum(part.values.nbytes for part in blocks)
         with space.folder_lock(self._folder):
-            needed = index_bytes(self.layout, rows) + size
-            kept = self._fitting(blocks, space.make_room(self._folder, self.path, needed, self.limit))
-            if kept:
-                segment = write_segment(self.path, self.layout, kept)
-                keys, lengths = (np.concatenate([getattr(part, name) for part in kept]) for name in ("keys", "lengths"))
-                self._catalogue.add(segment, keys, lengths)
-                rows, size = rows - len(keys), size - segment.size
-        if rows:
-            log.warning("%s", space.full_text(self._folder, self.limit, rows, size))
-            self._keeps = False
-
-    def _fitting(self, blocks: list[Block], room: int) -> list[Block]:
-        """Return the first rows that go into a segment of at most ``room`` bytes."""
-        left = room - index_bytes(self.layout, 0)
-        row_bytes = index_bytes(self.layout, 1) - index_bytes(self.layout, 0)
-        kept = []
-        for part in blocks:
-            ends = part.ends + np.arange(1, len(part) + 1) * row_bytes
-            kept.append(part.cut(0, int(np.searchsorted(ends, left, side="right"))))
-            left -= int(ends[-1])
-        return [part for part in kept if len(part)]
+            needed = self.bytes_for(len(rows), len(rows.values))
+            if space.make_room(self._folder, self.path, needed, self.limit) >= needed:
+                self._catalogue.add(write_segment(self.path, self.layout, rows), rows.keys, rows.lengths)
+                return
+        log.warning("%s", space.full_text(self._folder, self.limit, len(rows), rows.values.nbytes))
+        self.keeps = False
 
     def _give_up(self, error: OSError) -> None:
         reason = error.strerror or error
         log.warning("activations are computed but not kept: the cache %s cannot be written (%s)", self._folder, reason)
-        self._keeps = False
+        self.keeps = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mtl.data.batch import Batch
-from mtl.model.network import MultiTaskNetwork
-from mtl.training.freezing import FreezePlan
+from mtl.training.module import MultiTaskModule
 from mtl.training.sharding import laid_out_as, whole
 
 
@@ -30,8 +28,7 @@ class AveragedWeights(Callback):
     copies the whole module with frozen layers and metrics, and would save training's own weights in the best
     checkpoint: it replaces them in ``on_save_checkpoint``, which Lightning 2.6 does not call for weights-only ones.
 
-    Args:
-        decay: ``d``, from 0 to below 1; the average spans about ``1 / (1 - d)`` steps.
+    With a ``decay`` of ``d`` the average spans about ``1 / (1 - d)`` steps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -54,7 +51,7 @@ class AveragedWeights(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Restore training's own weights after a validation."""
-        self._show(pl_module, averages=False)
+        self.show(pl_module, averages=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -63,7 +60,8 @@ class AveragedWeights(Callback):
         if trainer.global_step == self._seen:  # gradients are still being accumulated
             return
         self._seen = trainer.global_step
-        trained = _plan(pl_module).trainable(self._seen - 1)  # in the last step
+        assert isinstance(pl_module, MultiTaskModule)  # noqa: S101 - narrows for mypy
+        trained = pl_module.freezing.trainable(self._seen - 1)  # in the last step
         for layer in trained:
             self._steps[layer] += 1
         with torch.no_grad():
@@ -74,17 +72,17 @@ class AveragedWeights(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averages, which stay in place until the best checkpoint is written."""
-        self._show(pl_module, averages=True)
+        self.show(pl_module, averages=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore training's own weights before ``last.ckpt`` is written."""
-        self._show(pl_module, averages=False)
+        self.show(pl_module, averages=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averages as the result of training."""
-        self._show(pl_module, averages=True)
+        self.show(pl_module, averages=True)
 
-    def _show(self, module: LightningModule, *, averages: bool) -> None:
+    def show(self, module: LightningModule, *, averages: bool) -> None:
         """Swap weights and averages, unless the wanted ones are in place."""
         if averages == self._in_place:
             return
@@ -97,16 +95,6 @@ class AveragedWeights(Callback):
                 parameter.data, self._averages[name] = self._averages[name], parameter.data
         self._in_place = averages
 
-    @contextmanager
-    def set_aside(self, module: LightningModule) -> Iterator[None]:
-        """Restore training's own weights inside the block, as a checkpoint needs them."""
-        in_place = self._in_place
-        self._show(module, averages=False)
-        try:
-            yield
-        finally:
-            self._show(module, averages=in_place)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and the steps of each layer; training's own weights must be in place."""
         averages = {name: whole(average) for name, average in self._averages.items()}
@@ -118,16 +106,10 @@ class AveragedWeights(Callback):
         self._steps = dict(state_dict["steps"])
 
 
-def _plan(module: LightningModule) -> FreezePlan:
-    plan = module.freezing
-    assert isinstance(plan, FreezePlan)  # noqa: S101 - narrows for mypy
-    return plan
-
-
 def _trained(module: LightningModule) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield layer, full name and value of each parameter that is trained at any time."""
-    network = module.network
-    assert isinstance(network, MultiTaskNetwork)  # noqa: S101 - as above
-    for layer in _plan(module).first:
-        for name, parameter in network.layer_parameters(layer):
+    assert isinstance(module, MultiTaskModule)  # noqa: S101 - narrows for mypy
+    named = module.network.named_by_layer()
+    for layer in module.freezing.first:
+        for name, parameter in named[layer]:
             yield layer, name, parameter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,42 +30,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BadStep:
-    """An optimizer step that was left out.
+    """An optimizer step that was left out."""
 
-    Attributes:
-        step: The step, from 1.
-        epoch: The epoch, from 1.
-        losses: The loss of each task in each accumulated batch.
-        norm: The norm of the gradients before clipping.
-        rows: The rows of each task's training split in the step.
-        in_a_row: How many consecutive steps up to this one were left out.
-        number: How many steps up to this one were left out since the start of training.
-        sound: The number of optimizer steps when the weights were last checked and finite.
-    """
-
-    step: int
-    epoch: int
-    losses: list[dict[str, float]]
-    norm: float
-    rows: dict[str, list[int]]
-    in_a_row: int
-    number: int
-    sound: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenWeights:
-    """Weights that are not finite after updates from finite gradients, found before they were saved.
-
-    Attributes:
-        first: The first step, from 1, that may have caused it.
-        last: The last such step.
-        names: The tensors that are not finite.
-    """
-
-    first: int
-    last: int
-    names: list[str]
+    step: int  # from 1
+    epoch: int  # from 1
+    losses: list[dict[str, float]]  # of each task in each accumulated batch
+    norm: float  # of the gradients before clipping
+    rows: dict[str, list[int]]  # of each task's training split
+    in_a_row: int  # how many consecutive steps up to this one were left out
+    number: int  # how many steps up to this one were left out since the start of training
+    sound: int  # the number of optimizer steps when the weights were last checked and finite
 
 
 _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -97,24 +71,14 @@ class StepGuard:
 
     A finite gradient can still lead to weights that are not finite, if the learning rate is too high for the weight
     decay or Adam's denominator is too small. So weights are checked before each checkpoint is written.
-
-    Args:
-        report: Called with each bad step, in order, and with broken weights; what it raises ends the training.
-        every: After how many steps to read the flags.
-        scaled: Whether gradients are scaled, as in ``16-mixed``.
-
-    Attributes:
-        in_a_row: How many steps were left out since the last good one.
-        left_out: How many steps were left out since the start of training.
-        sound: The number of steps when the weights were last checked and finite.
     """
 
-    report: Callable[[BadStep | BrokenWeights], None]
-    every: int = 1
-    scaled: bool = False
-    in_a_row: int = 0
-    left_out: int = 0
-    sound: int = 0
+    reports: BadSteps
+    every: int = 1  # after how many steps to read the flags
+    scaled: bool = False  # whether gradients are scaled, as in ``16-mixed``
+    in_a_row: int = 0  # how many steps were left out since the last good one
+    left_out: int = 0  # how many steps were left out since the start of training
+    sound: int = 0  # the number of steps when the weights were last checked and finite
     _batches: list[_Rows] = field(default_factory=list)
     _total: Tensor | None = None
     _checked: list[_CheckedStep] = field(default_factory=list)
@@ -127,11 +91,7 @@ class StepGuard:
     def check_step(self, optimizer: Optimizer, norm: Tensor, step: int, epoch: int) -> None:
         """Make the optimizer skip its next step if that is bad.
 
-        Args:
-            optimizer: The optimizer with the gradients of the step.
-            norm: The norm of the gradients before clipping, a scalar.
-            step: The number of optimizer steps before.
-            epoch: The epoch, from 0.
+        ``norm`` is that of the gradients before clipping, a scalar; ``step`` and ``epoch`` count from 0.
         """
         total = norm.new_zeros(()) if self._total is None else self._total
         if not self.scaled:
@@ -139,13 +99,12 @@ class StepGuard:
         checked = _CheckedStep(step + 1, epoch + 1, ~total.isfinite(), norm, self._batches)
         self._batches, self._total = [], None
         self._checked.append(checked)
-        if self.every == 1 or self.scaled:
-            if checked.bad:
-                optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
-            self.inspect()
-            return
-        skip_step_if(optimizer, checked.bad)
-        if len(self._checked) >= self.every:
+        at_once = self.every == 1 or self.scaled
+        if not at_once:
+            skip_step_if(optimizer, checked.bad)
+        elif checked.bad:
+            optimizer.zero_grad(set_to_none=True)  # without gradients AdamW touches nothing
+        if at_once or len(self._checked) >= self.every:
             self.inspect()
 
     def inspect(self) -> None:
@@ -157,13 +116,13 @@ class StepGuard:
             self.in_a_row = self.in_a_row + 1 if bad else 0
             if bad:
                 self.left_out += 1
-                self.report(_bad_step(step, self.in_a_row, self.left_out, self.sound))
+                self.reports.left_out(_bad_step(step, self.in_a_row, self.left_out, self.sound))
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Report the weights of a checkpoint that is about to be saved if they are not finite."""
+        """Check that the weights of a checkpoint that is about to be saved are finite."""
         steps = checkpoint["global_step"]
         if names := not_finite(dict(_weights(checkpoint))):
-            self.report(BrokenWeights(self.sound + 1, max(self.sound + 1, steps - self.in_a_row), names))
+            raise self.reports.broken(names, self.sound, steps - self.in_a_row)
         self.sound = steps
 
     def state_dict(self) -> dict[str, int]:
@@ -220,16 +179,14 @@ class BadSteps:
 
     plan: RunPlan
 
-    def __call__(self, bad: BadStep | BrokenWeights) -> None:
+    def left_out(self, bad: BadStep) -> None:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
 
         Raises:
-            TrainingError: The run is to stop, as it always does with broken weights.
+            TrainingError: The run is to stop, as it always does with weights that are not finite.
         """
-        if isinstance(bad, BrokenWeights):
-            raise self._broken(bad)
         if names := not_finite(dict(self.plan.start.network.named_parameters())):
-            raise self._broken(BrokenWeights(bad.sound + 1, max(bad.sound + 1, bad.step - bad.in_a_row), names))
+            raise self.broken(names, bad.sound, bad.step - bad.in_a_row)
         where = "its rows are not written to a file: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"
@@ -243,34 +200,31 @@ class BadSteps:
                 f"step {bad.step} (epoch {bad.epoch})",
                 f"{_reason(bad)}{in_a_row}; {where}",
                 "a finite loss and finite gradients",
-                _choice(self._repairs()),
+                self._choice(self._repairs()),
             )
         )
 
-    def _broken(self, broken: BrokenWeights) -> TrainingError:
-        first, last = broken.first, broken.last
+    def broken(self, names: list[str], sound: int, last: int) -> TrainingError:
+        """Return the error for weights that are not finite after updates from finite gradients.
+
+        One of the steps after ``sound``, up to ``last``, has caused it.
+        """
+        first = sound + 1
         return TrainingError(
             Problem(
-                f"step {last}" if first == last else f"one of the steps {first} to {last}",
-                f"a finite gradient, but an update that left weights which are not: {listed(broken.names, most=3)}",
+                f"step {first}" if last <= first else f"one of the steps {first} to {last}",
+                f"a finite gradient, but an update that left weights which are not: {listed(names, most=3)}",
                 "finite weights; these are not saved",
-                _choice(self._repairs_of_updates()),
+                self._choice(self._repairs_of_updates()),
             )
         )
 
     def _repairs_of_updates(self) -> Iterator[str]:
-        yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
         optimizer = self.plan.config.optimizer
         if optimizer.weight_decay > _USUAL_DECAY:
             yield f"optimizer.weight_decay={_USUAL_DECAY} in place of {optimizer.weight_decay:g}"
         if optimizer.eps < _USUAL_EPS:
             yield f"optimizer.eps={_USUAL_EPS:g} in place of {optimizer.eps:g}"
-        yield from self._last_good_state()
-
-    def _last_good_state(self) -> Iterator[str]:
-        last = self.plan.folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            yield f"the last good state is in {last}"
 
     def _write(self, bad: BadStep) -> Path:
         path = self.plan.folder / FOLDER / f"step_{bad.step}.json"
@@ -291,29 +245,24 @@ class BadSteps:
             examples = self.plan.tasks[task].train
             lines = examples.lines
             for row in indices:
-                example = examples[row]
-                yield {
-                    "task": task,
-                    "file": str(examples.path),
-                    "line": int(lines[row]),
-                    "label": example.label,
-                    "text": example.text,
-                }
+                place = {"task": task, "file": str(examples.path), "line": int(lines[row])}
+                yield {**place, "label": examples[row].label, "text": examples[row].text}
 
     def _repairs(self) -> Iterator[str]:
         config, precision = self.plan.config, self.plan.precision
-        yield "lower rates: learning_rates=… with smaller values, or more optimizer.warmup"
         if not precision.startswith("32"):
             yield f"trainer.precision=32-true in place of {precision}"
         if not config.trainer.gradient_clip_val:
             yield "trainer.gradient_clip_val=5.0, which is off"
         if config.callbacks.bad_steps.action == "stop":
             yield "look into the rows; to continue without such steps: callbacks.bad_steps.action=skip"
-        yield from self._last_good_state()
 
-
-def _choice(repairs: Iterator[str]) -> str:
-    return "\n".join(["one of these:", *(f"      - {repair}" for repair in repairs)])
+    def _choice(self, repairs: Iterator[str]) -> str:
+        lines = ["lower rates: learning_rates=… with smaller values, or more optimizer.warmup", *repairs]
+        last = self.plan.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            lines.append(f"the last good state is in {last}")
+        return "\n".join(["one of these:", *(f"      - {line}" for line in lines)])
 
 
 def left_out_warnings(left_out: int) -> list[str]:

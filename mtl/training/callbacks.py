@@ -49,31 +49,19 @@ class BestCheckpoint(ModelCheckpoint):
         def moved(path: str) -> str:
             return str(self._folder / Path(path).name) if path else path
 
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {name: moved(state_dict[name]) for name in names}
         best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        super().load_state_dict(
-            {
-                **state_dict,
-                **{name: moved(state_dict[name]) for name in paths},
-                "best_k_models": best,
-                "dirpath": self.dirpath,
-            }
-        )
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class CostMeter(Callback):
-    """Measure what training takes.
-
-    Attributes:
-        seconds: Wall-clock seconds from the start of the fit to its end, without encoding for frozen layers.
-        rows: Training rows of all tasks in all processes.
-        last_step: The last optimizer step, from 0.
-    """
+    """Measure what training takes."""
 
     def __init__(self, activations: FrozenActivations) -> None:
-        self.seconds = 0.0
-        self.rows = 0
-        self.last_step = 0
+        self.seconds = 0.0  # wall-clock seconds from the start of the fit to its end, without encoding
+        self.rows = 0  # training rows of all tasks in all processes
+        self.last_step = 0  # the last optimizer step, from 0
         self._activations = activations
         self._start = 0.0
         self._before = 0.0
@@ -220,9 +208,7 @@ class History(Callback):
 class UnfreezingLines(Callback):
     """Write a line when layers unfreeze, and when a resumed training starts.
 
-    Args:
-        lines: The line for each optimizer step (from 0) at which layers unfreeze, and for step 0.
-        write: Takes a line.
+    ``lines`` has one for each optimizer step (from 0) at which layers unfreeze, and for step 0.
     """
 
     def __init__(self, lines: Mapping[int, str], write: Callable[[str], None]) -> None:

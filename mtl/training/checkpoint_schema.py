@@ -64,9 +64,8 @@ def _of_this_lightning(version: str) -> str:
     return version
 
 
-@with_config(_STRICT)
 class Inputs(TypedDict):
-    """What the run depends on, see `mtl.training.fingerprint`."""
+    """See `mtl.training.fingerprint`."""
 
     config: dict[str, Any]
     files: dict[str, str]
@@ -75,7 +74,6 @@ class Inputs(TypedDict):
     versions: dict[Word, Word]
 
 
-@with_config(_STRICT)
 class Random(TypedDict):
     """The random generators of a process, see `mtl.training.checkpoints`."""
 
@@ -86,7 +84,6 @@ class Random(TypedDict):
     mps: NotRequired[InstanceOf[Tensor] | None]
 
 
-@with_config(_STRICT)
 class Own(TypedDict):
     """What Lightning leaves out, see `ResumePoints.on_save_checkpoint`."""
 
@@ -97,7 +94,6 @@ class Own(TypedDict):
     activations: NotRequired[dict[str, str]]
 
 
-@with_config(_STRICT)
 class OptimizerState(TypedDict):
     """The state of an optimizer by the number of the parameter, and its groups."""
 
@@ -105,7 +101,6 @@ class OptimizerState(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
-@with_config(_STRICT)
 class Loops(TypedDict):
     """The state of Lightning's loops."""
 
@@ -131,51 +126,39 @@ _WEIGHTS: Final = TypeAdapter(dict[str, InstanceOf[Tensor]], config=_STRICT)
 
 
 def validate(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Check that a checkpoint is a complete resume point.
-
-    Raises:
-        ModelError: It is not; all wrong keys together.
-    """
+    """Check that a checkpoint is a complete resume point; a `ModelError` names all wrong keys together."""
     _raise([*_invalid(_MODEL, checkpoint)], checkpoint, path)
 
 
 def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler: StepSampler) -> None:
-    """Check that a run can resume from a file, before anything is loaded.
+    """Check that a run can resume from a file that `validate` has accepted, before anything is loaded.
 
     Raises:
         ModelError: It cannot; all wrong keys together.
     """
     checkpoint = read_checkpoint(path, mapped=True)
-    problems = [*_invalid(_MODEL, checkpoint)]
-    if not problems:
-        problems += [
-            *_other_names(checkpoint["state_dict"], module.learning_state(), "state_dict"),
-            *_unlike(checkpoint["state_dict"], module.learning_state(), "state_dict"),
-            *_unlike(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop"),
-            *_unlike(_position(checkpoint), [sampler.state_dict()], "loops.fit_loop.state_dict.combined_loader"),
-            *_optimizer_problems(checkpoint, module),
-            *_callback_problems(checkpoint, trainer),
-        ]
-        if (guard := module.guard_state()) is not None:
-            problems += _unlike(checkpoint.get("bad_steps", guard), guard, "bad_steps")
+    position = checkpoint["loops"]["fit_loop"].get("state_dict")
+    position = position.get("combined_loader") if isinstance(position, Mapping) else None
+    problems = [
+        *_other_weights(checkpoint["state_dict"], module),
+        *_unlike(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop"),
+        *_unlike(position, [sampler.state_dict()], "loops.fit_loop.state_dict.combined_loader"),
+        *_optimizer_problems(checkpoint, module),
+        *_callback_problems(checkpoint, trainer),
+    ]
+    if (guard := module.guard_state()) is not None:
+        problems += _unlike(checkpoint.get("bad_steps", guard), guard, "bad_steps")
     _raise(problems, checkpoint, path)
 
 
 def check_weights(checkpoint: Mapping[str, Any], module: MultiTaskModule, path: Path) -> None:
-    """Check that a checkpoint of weights alone, such as the best one, belongs to this network.
-
-    Raises:
-        ModelError: It does not; all wrong keys together.
-    """
+    """Check that a checkpoint of weights alone, such as the best one, belongs to this network, as `check_fits` does."""
     state = checkpoint.get("state_dict")
     problems = [
         Problem(f"state_dict{problem.place and '.'}{problem.place}", problem.found, problem.expected)
         for problem in _invalid(_WEIGHTS, state)
     ]
-    if not problems:
-        own = module.learning_state()
-        problems = [*_other_names(state or {}, own, "state_dict"), *_unlike(state, own, "state_dict")]
-    _raise(problems, checkpoint, path)
+    _raise(problems or [*_other_weights(state or {}, module)], checkpoint, path)
 
 
 def _raise(problems: Sequence[Problem], checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -225,10 +208,12 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple | dict) else "")
 
 
-def _other_names(saved: Mapping[str, Any], own: Mapping[str, Any], place: str) -> Iterator[Problem]:
+def _other_weights(saved: Mapping[str, Any], module: MultiTaskModule) -> Iterator[Problem]:
+    own = module.learning_state()
     for name in saved:
         if name not in own:
-            yield Problem(f"{place}.{ascii(name)[1:-1]}", _shown(saved[name]), "no such key in this run")
+            yield Problem(f"state_dict.{ascii(name)[1:-1]}", _shown(saved[name]), "no such key in this run")
+    yield from _unlike(saved, own, "state_dict")
 
 
 def _unlike(saved: Any, own: Any, place: str) -> Iterator[Problem]:
@@ -261,11 +246,6 @@ def _unlike(saved: Any, own: Any, place: str) -> Iterator[Problem]:
             scalar = isinstance(saved, Tensor) and saved.numel() == 1
             if not scalar and (isinstance(saved, bool) or not isinstance(saved, int | float)):
                 yield Problem(place, _shown(saved), "a number")
-
-
-def _position(checkpoint: Mapping[str, Any]) -> Any:
-    state = checkpoint["loops"]["fit_loop"].get("state_dict")
-    return state.get("combined_loader") if isinstance(state, Mapping) else None
 
 
 def _optimizer_problems(checkpoint: Mapping[str, Any], module: MultiTaskModule) -> Iterator[Problem]:

@@ -11,10 +11,11 @@ import hashlib
 import os
 import pickle
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import Any, BinaryIO, Final
 
 import lightning
 import numpy as np
@@ -27,7 +28,9 @@ import mtl
 from mtl.base.errors import ModelError, Problem
 from mtl.base.files import not_pipe, replacing, sync_file
 
-T = TypeVar("T")
+LAST: Final = "last.ckpt"
+PREVIOUS: Final = "previous.ckpt"
+"""The resume point before `LAST`, used if `LAST` is damaged."""
 _MARK: Final = b"mtl sha256 "
 _COMMENT_BYTES: Final = len(_MARK) + 64
 _LENGTH_BYTES: Final = 2
@@ -36,55 +39,22 @@ _BLOCK: Final = 1 << 22
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint under a temporary name, flush it to the disk, then rename it.
+    """Write tensors and plain values under a temporary name, flush them to the disk, then rename the file.
 
-    Args:
-        path: The file to write or to replace.
-        checkpoint: Tensors and plain values in plain containers.
-        previous: The new name of an existing file at ``path``; None to replace it.
-
-    Raises:
-        OSError: The file cannot be written, for example on a full disk; an existing file is left unchanged.
+    An existing file is renamed to ``previous``, or replaced. After an `OSError`, as on a full disk, it is unchanged.
     """
     with replacing(path) as temporary:
-        _save(checkpoint, temporary)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a failed write, after which PyTorch's writer fails in turn
+                raise error.__context__ from None
+            raise
         _seal(temporary)
         if previous is not None and path.exists():
             sync_file(temporary)  # before the old one is renamed
             path.replace(previous)
-
-
-def _save(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save a checkpoint, and raise the error of the file system, which PyTorch replaces with its own."""
-    with path.open("wb") as file:
-        guarded = _Guarded(file)
-        try:
-            torch.save(checkpoint, cast("BinaryIO", guarded))  # needs only write and flush
-        except RuntimeError:
-            if guarded.error is not None:
-                raise guarded.error from None
-            raise
-
-
-class _Guarded:
-    """A file that keeps the error of a failed write, which PyTorch's writer replaces with its own."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        return self._try(lambda: self._file.write(data))
-
-    def flush(self) -> None:
-        self._try(self._file.flush)
-
-    def _try(self, action: Callable[[], T]) -> T:
-        try:
-            return action()
-        except OSError as error:
-            self.error = error
-            raise
 
 
 def _seal(path: Path) -> None:
@@ -92,11 +62,8 @@ def _seal(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(-_LENGTH_BYTES, os.SEEK_END)
         file.write(_COMMENT_BYTES.to_bytes(_LENGTH_BYTES, "little"))
-        size = file.tell()
-        file.flush()
         file.seek(0)
-        checksum = _checksum(file, size)
-        file.seek(size)
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
         file.write(_MARK + checksum.encode())
 
 
@@ -134,11 +101,7 @@ _EXPECTED: Final = "a checkpoint as mtl.train wrote it"
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Return a checkpoint with its tensors on the CPU after verifying its checksum.
-
-    Args:
-        path: The file.
-        mapped: Whether to map tensors from the file, which must not change meanwhile.
+    """Return a checkpoint with its tensors on the CPU, or mapped from the file, which must not change meanwhile.
 
     Raises:
         ModelError: The file is not as it was written, or holds pickled objects, which could run code.
@@ -157,20 +120,12 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
 
 
 class CheckpointFiles(CheckpointIO):
-    """Write and read the checkpoints of Lightning as this module does.
-
-    Args:
-        previous: The name under which the previous file is kept, by the name of the file.
-    """
-
-    def __init__(self, previous: dict[str, str] | None = None) -> None:
-        self._previous = dict(previous or {})
+    """Write and read the checkpoints of Lightning as this module does; the file before `LAST` is kept as `PREVIOUS`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, see `write_checkpoint`."""
         path = Path(path)
-        previous = self._previous.get(path.name)
-        write_checkpoint(path, checkpoint, None if previous is None else path.with_name(previous))
+        write_checkpoint(path, checkpoint, path.with_name(PREVIOUS) if path.name == LAST else None)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -187,11 +142,8 @@ class CurveLog(Logger):
     """Write ``logs/metrics.csv`` in a run folder: a row for each step that is logged, columns in alphabetical order.
 
     Lightning's `CSVLogger` deletes the file when it starts and rewrites it in place for a new column: a process killed
-    in between would lose it.
-
-    Args:
-        folder: The run folder.
-        kept: How many rows of an existing file to keep; the later ones belong to steps that will be repeated.
+    in between would lose it. Of an existing file the first ``kept`` rows stay: the later ones belong to steps that will
+    be repeated.
     """
 
     name = "logs"
@@ -204,11 +156,6 @@ class CurveLog(Logger):
         self._columns: list[str] = []
         self._waiting: list[dict[str, Any]] = []
         self.rows = 0
-
-    @property
-    def save_dir(self) -> str:
-        """The run folder."""
-        return str(self._path.parents[1])
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Ignore the hyperparameters: a run keeps its own configuration."""
@@ -293,31 +240,6 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a random state as values for JSON."""
-    name, keys, *rest = state["numpy"]
-    cards = [card.tolist() for card in state["cuda"]]
-    mps = None if state["mps"] is None else state["mps"].tolist()
-    numbers = {"numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards, "mps": mps}
-    return {**state, **numbers}
-
-
-def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the random state from what `to_json` returned."""
-    name, keys, *rest = state["numpy"]
-    generator, cards, mps = (_generators(state[key]) for key in ("torch", "cuda", "mps"))
-    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards, "mps": mps}
-
-
-def _generators(numbers: Any) -> Any:
-    """Return the state of one generator, of one per device, or of none."""
-    if numbers is None or numbers == []:
-        return numbers
-    if isinstance(numbers[0], list):
-        return [_generators(card) for card in numbers]
-    return torch.tensor(numbers, dtype=torch.uint8)
-
-
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Restore what `random_state` returned."""
     version, numbers, gauss = state["python"]
@@ -329,3 +251,14 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     if state.get("mps") is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
+
+
+@contextmanager
+def drawing_again(state: Mapping[str, Any]) -> Iterator[None]:
+    """Draw the same numbers as after `random_state` inside the block, and restore the random state after it."""
+    outside = random_state()
+    restore_random_state(state)
+    try:
+        yield
+    finally:
+        restore_random_state(outside)

@@ -24,20 +24,13 @@ def task_key(task: str) -> str:
 
 
 class Combination(nn.Module):
-    """The sum of the tasks' losses; subclasses give each task a weight.
+    """The sum of the losses of all trained tasks; subclasses give each task a weight.
 
     The state of a combination is in its ``state_dict``, so that a resumed run continues with it.
-
-    Args:
-        tasks: All trained tasks; a step may have rows of only some of them.
-
-    Attributes:
-        looks_back: Whether `update` is to be called with the losses before and after each optimizer step.
-        rate: The learning rate of its parameters, if it has any; they are learned with the network.
     """
 
-    looks_back = False
-    rate = 0.0
+    looks_back = False  # whether `update` is to be called with the losses before and after each optimizer step
+    rate = 0.0  # the learning rate of its parameters, if it has any; they are learned with the network
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
@@ -47,16 +40,10 @@ class Combination(nn.Module):
         """Return the weight of each task in a step, given the loss of each task with rows in it, scalars."""
         return dict.fromkeys(losses, 1.0)
 
-    def penalty(self, losses: Mapping[str, Tensor]) -> Tensor | None:
-        """Return what is added to the weighted sum, a scalar, if anything."""
-        return None
-
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of a step, a scalar; see `weights`."""
         weights = self.weights(losses)
-        total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
-        penalty = self.penalty(losses)
-        return total if penalty is None else total + penalty
+        return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
 
     def set_epoch(self, batches: int) -> None:
         """Set the number of batches of an epoch, before the first one."""
@@ -88,13 +75,8 @@ class Uncertainty(Combination):
     the paper's term for classification, ``L / sigma² + log sigma``. A task whose loss stays high gets less weight; the
     second term keeps the weight from vanishing. Initially all s are 0, which gives the plain sum.
 
-    Args:
-        tasks: All trained tasks.
-        rate: Learning rate of the log variances.
-
-    Attributes:
-        log_variances: ``s_t`` of each task, learned with the network. Each is a separate tensor, so that a step without
-            rows of its task has no gradient for it and changes neither the value nor Adam's averages.
+    Each s is a separate tensor, so that a step without rows of its task has no gradient for it and changes neither the
+    value nor Adam's averages. ``rate`` is their learning rate.
     """
 
     def __init__(self, tasks: Sequence[str], *, rate: float) -> None:
@@ -106,9 +88,10 @@ class Uncertainty(Combination):
         """Return ``exp(-s)``, with its gradient."""
         return {task: torch.exp(-self.log_variances[task_key(task)]) for task in losses}
 
-    def penalty(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the sum of ``s / 2`` over the tasks of the step."""
-        return torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum, plus ``s / 2`` of each task of the step."""
+        penalty = torch.stack([self.log_variances[task_key(task)] for task in losses]).sum() / 2
+        return super().forward(losses) + penalty
 
 
 class DynamicWeightAverage(Combination):
@@ -122,7 +105,7 @@ class DynamicWeightAverage(Combination):
     Args:
         tasks: All trained tasks.
         temperature: tau; the higher it is, the more equal are the weights.
-        window: Batches of a window; None for an epoch, see `set_epoch`.
+        window: Batches of a window; None for an epoch.
     """
 
     past: Tensor
@@ -150,8 +133,7 @@ class DynamicWeightAverage(Combination):
         older, newer = self.past
         ratios = torch.where(older > 0, newer / older, torch.ones_like(older))
         shares = torch.softmax(ratios / self._temperature, dim=0)
-        weights = dict(zip(self.tasks, len(self.tasks) * shares, strict=True))
-        return {task: weights[task] for task in losses}
+        return {task: len(self.tasks) * shares[self.tasks.index(task)] for task in losses}
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:
         """Add the finite losses of a batch to the window, and start a new one when it is full."""
@@ -160,11 +142,9 @@ class DynamicWeightAverage(Combination):
             self.sums[at] += torch.where(finite, loss.detach(), 0.0)
             self.counts[at] += finite
         self._batches += 1
-        if self._batches == self._window:
-            self._next_window()
-
-    def _next_window(self) -> None:
-        """Complete a window; a task without rows in it keeps its mean, so that its ratio is 1."""
+        if self._batches != self._window:
+            return
+        # a task without rows in the window keeps its mean, so that its ratio is 1
         means = torch.where(self.counts > 0, self.sums / self.counts.clamp_min(1), self.past[1])
         self.past = torch.stack([self.past[1], means])
         self.sums.zero_()
@@ -202,10 +182,7 @@ class Famo(Combination):
     updated by Adam (Kingma & Ba 2015), as in the authors' code. A step with rows of a single task does not change them.
     With accumulated gradients the last batch is the one that is computed again.
 
-    Args:
-        tasks: All trained tasks.
-        rate: Learning rate of the logits (0.025 in the paper).
-        decay: gamma, which pulls the logits towards 0 (0.001 in the paper).
+    The paper has a ``rate`` of 0.025, the learning rate of the logits, and a ``decay`` gamma of 0.001.
     """
 
     looks_back = True
@@ -223,12 +200,8 @@ class Famo(Combination):
 
     def weights(self, losses: Mapping[str, Tensor]) -> Weights:
         """Return the weights of the tasks of the step, which sum to 1 and have no gradient."""
-        shares = self._shares(losses) / (_vector(losses) + _TINY)
+        shares = torch.softmax(self.logits[self._places(losses)], dim=0) / (_vector(losses) + _TINY)
         return dict(zip(losses, shares / shares.sum(), strict=True))
-
-    def _shares(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return ``z`` over the tasks of a step."""
-        return torch.softmax(self.logits[self._places(losses)], dim=0)
 
     def _places(self, losses: Mapping[str, Tensor]) -> list[int]:
         return [self.tasks.index(task) for task in losses]
@@ -239,8 +212,9 @@ class Famo(Combination):
         if len(before) < 2:
             return
         fallen = torch.log(_vector(before) + _TINY) - torch.log(_vector(after) + _TINY)
-        shares, places = self._shares(before), self._places(before)
+        places = self._places(before)
         logits, steps = self.logits[places], self.steps[places] + 1
+        shares = torch.softmax(logits, dim=0)
         gradient = shares * (fallen - (shares * fallen).sum()) + self._decay * logits
         means = _BETAS[0] * self.means[places] + (1 - _BETAS[0]) * gradient
         squares = _BETAS[1] * self.squares[places] + (1 - _BETAS[1]) * gradient**2
@@ -264,10 +238,6 @@ class GradientAggregation(Combination):
     gradient of the plain sum, which for a head of one task is the gradient of this task.
 
     The loss of a step is the sum; its backward pass is `backward`.
-
-    Args:
-        tasks: All trained tasks.
-        weighting: The weight of each task's gradient; those of TorchJD are in `torchjd_weighting`.
     """
 
     def __init__(self, tasks: Sequence[str], weighting: GramianWeighting) -> None:
@@ -317,11 +287,7 @@ class GradientAggregation(Combination):
 
 
 def gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
-    """Return the inner products ``(T, T)`` of the gradients of ``T`` tasks.
-
-    Args:
-        rows: The gradient of each task for each parameter; None stands for 0.
-    """
+    """Return the inner products ``(T, T)`` of the gradients of ``T`` tasks, each by parameter; None stands for 0."""
     products = [[_product(row, other) for other in rows[: at + 1]] for at, row in enumerate(rows)]
     size = len(rows)
     return torch.stack([products[max(i, j)][min(i, j)] for i in range(size) for j in range(size)]).view(size, size)
@@ -372,12 +338,7 @@ def torchjd_weighting(name: str) -> GramianWeighting:
     }
     make = makers[name]
     make(torch.ones(2))  # fails now if a package is missing
-
-    def weighting(products: Tensor) -> Tensor:
-        weights: Tensor = make(torch.ones(len(products)))(products.cpu())
-        return weights
-
-    return weighting
+    return lambda products: make(torch.ones(len(products)))(products)
 
 
 COMBINATIONS: Final[Mapping[str, Callable[[Sequence[str], LossConfig], Combination]]] = {

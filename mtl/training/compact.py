@@ -49,11 +49,7 @@ class CompactEmbedding(nn.Module):
         self._padding = None if padding_idx is None else int(places[padding_idx])
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the embeddings ``(..., H)`` of ids of any shape.
-
-        Raises:
-            IndexError: An id is not used; on CUDA this is a failed assertion on the device.
-        """
+        """Return the embeddings ``(..., H)`` of ids of any shape; an unused id is an error."""
         places = self.places.index_select(0, ids.reshape(-1)).view_as(ids)
         return F.embedding(places, self.weight, self._padding)
 
@@ -77,18 +73,15 @@ def compact_embeddings(
     The block changes nothing if the embeddings are not trained from the first step on (cached activations depend on the
     whole table), if most of the vocabulary is used, or if the table is not a plain `torch.nn.Embedding` used once.
 
-    Args:
-        network: The network that is trained inside the block.
-        plan: When each layer is trained.
-        tables: The token ids of all rows that the network processes inside the block.
-        pad_id: The id of padding.
+    ``tables`` are the token ids of all rows that the network processes inside the block.
     """
     named = _table(network.encoder.backbone) if plan.first.get(EMBEDDINGS) == 0 else None
     if named is None:
         yield
         return
     name, embedding = named
-    used = used_ids(tables, embedding.num_embeddings, {pad_id, 0 if (pad := embedding.padding_idx) is None else pad})
+    always = {pad_id, embedding.padding_idx or 0}
+    used = used_ids(tables, embedding.num_embeddings, always)
     if len(used) > WORTHWHILE * embedding.num_embeddings:
         yield
         return
@@ -103,7 +96,10 @@ def compact_embeddings(
     finally:
         network.encoder.backbone.set_submodule(name, embedding)
         weight.grad = None
-        weight.data = _expand(weight.data, used, whole)
+        whole = whole.to(weight.device)
+        whole *= weight.data[-1]
+        whole[used.to(weight.device)] = weight.data[:-1]
+        weight.data = whole
 
 
 def used_ids(tables: Iterable[TokenTable], size: int, always: Iterable[int]) -> Tensor:
@@ -125,11 +121,3 @@ def _table(backbone: PreTrainedModel) -> tuple[str, nn.Embedding] | None:
     parameters = backbone.named_parameters(remove_duplicate=False)
     owners = [name for name, parameter in parameters if parameter is embedding.weight]
     return (names[0], embedding) if len(names) == len(owners) == 1 else None
-
-
-def _expand(compact: Tensor, used: Tensor, whole: Tensor) -> Tensor:
-    """Return the whole table ``(V, H)`` after training the compact one ``(n + 1, H)``; changes ``whole``."""
-    whole = whole.to(compact.device)
-    whole *= compact[-1]
-    whole[used.to(compact.device)] = compact[:-1]
-    return whole

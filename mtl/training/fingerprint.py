@@ -21,11 +21,9 @@ from mtl.training.ranks import processes_of
 def fingerprint(plan: RunPlan, splits: Splits) -> dict[str, Any]:
     """Return what a run depends on, as plain values.
 
-    Returns:
-        ``config``: the configuration. ``files``: the SHA-256 of each data file by its key and path, and of the rows of
-        each split of a data set. ``rows``: checksums of the token ids and labels of each task and split. ``weights``:
-        the checksum of all weights before the first step. ``versions``: those of torch and the other packages that
-        compute.
+    ``files`` has the SHA-256 of each data file by its key and path, and of the rows of each split of a data set;
+    ``rows`` that of the token ids and labels of each task and split; ``weights`` that of all weights before the first
+    step; ``versions`` those of the packages that compute.
     """
     rows = {
         f"{task}, {split}": tensors_fingerprint(

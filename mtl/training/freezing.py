@@ -19,16 +19,11 @@ Unit = Literal["epochs", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """When each layer is trained.
+    """When each layer is trained."""
 
-    Attributes:
-        first: The first epoch or optimizer step (from 0) in which each layer is trained, from the bottom up; other
-            layers stay frozen.
-        unit: The unit of ``first``. Training itself counts steps, see `by_steps`.
-    """
-
+    # the first epoch or optimizer step (from 0) in which each layer is trained, from the bottom up; others stay frozen
     first: dict[str, int]
-    unit: Unit = "steps"
+    unit: Unit = "steps"  # of ``first``; training itself counts steps, see `by_steps`
 
     def by_steps(self, steps_per_epoch: int) -> FreezePlan:
         """Return the plan by optimizer steps, of which an epoch has ``steps_per_epoch``."""
@@ -55,12 +50,7 @@ class FreezePlan:
     def boundary(self, at: int, encoder_layers: Sequence[str]) -> Boundary | None:
         """Return how many layers of the encoder are frozen below all layers that are trained in ``at``.
 
-        Args:
-            at: Epoch or step, from 0.
-            encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
-
-        Returns:
-            A number above 0; ``embedding`` if the whole encoder is frozen; None if no layer above the embeddings is.
+        ``embedding`` means that the whole encoder is frozen, None that no layer above the embeddings is.
         """
         trained = self.trainable(at)
         lowest = next((i for i, layer in enumerate(encoder_layers) if {layer, adapter_of(layer)} & trained), None)
@@ -91,15 +81,11 @@ def plan_freezing(
     Args:
         encoder_layers: Layers of the encoder from the bottom, ``embeddings`` first.
         tasks: All tasks.
-        backbone: The frozen layers of the encoder: none, all, the lower ones, or gradually fewer; for ``lora`` all but
-            the adapters.
+        backbone: The frozen layers of the encoder; for ``lora`` all but the adapters.
         heads: Tasks whose heads are frozen.
         train_layers: For ``lower``: the number of top layers to train, or their share (rounded up).
         adapters: For ``lora``: the adapters of the encoder.
         gradual: For ``gradual``: its stages; the embeddings unfreeze with the lowest layer.
-
-    Raises:
-        ConfigError: ``train_layers`` or ``stages`` exceed the layers of the encoder, or nothing is trained at first.
     """
     frozen = set(tasks) if heads == "all" else set(heads)
     first: dict[str, int] = {}
@@ -121,8 +107,7 @@ def plan_freezing(
 def count_of(layers: Sequence[str], number: float, key: str) -> int:
     """Return how many of the encoder's layers a number of them, or a share (below 1, rounded up), is.
 
-    Raises:
-        ConfigError: There are fewer; ``key`` is the place of the number in the configuration.
+    ``key`` is the place of the number in the configuration, for the error if there are fewer layers.
     """
     if number > len(layers):
         expected = f"at most the encoder's {len(layers)} layers, or a share of them below 1"
@@ -175,11 +160,7 @@ def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None
     """Set ``requires_grad`` and the mode of every layer: trained layers are in train mode, frozen ones in eval mode.
 
     Lightning's ``fit`` sets no modes, and a pretrained model is in eval mode: without this, dropout would be off.
-
-    Args:
-        network: The network to change.
-        plan: When each layer is trained.
-        at: The epoch or step (from 0), in the unit of the plan.
+    ``at`` is the epoch or step (from 0), in the unit of the plan.
     """
     trainable = plan.trainable(at)
     for layer, named in network.named_by_layer().items():

@@ -25,9 +25,6 @@ class GradientWatch(Callback):
       which the gradients of all shared parameters would take. All that a task changes below passes through this layer.
 
     Nothing is measured while the encoder is frozen: the tasks then share nothing that is trained.
-
-    Args:
-        every_n_steps: Optimizer steps from one measurement to the next.
     """
 
     def __init__(self, every_n_steps: int) -> None:
@@ -44,27 +41,21 @@ class GradientWatch(Callback):
         step = pl_module.step
         if step is None or trainer.global_step % self._every or trainer.global_step == self._last:
             return
-        if step.batch.boundary == "embedding":  # the encoder is frozen
-            return
         layer = top_layer(pl_module.network)
-        if layer is None:
+        if layer is None or step.batch.boundary == "embedding":  # the encoder is frozen
             return
         self._last = trainer.global_step
-        name, parameters = layer
+        self._layer, parameters = layer
         norms, cosines = measure_gradients(step.losses, step.embeddings, parameters, trainer.world_size)
-        self._note(name, norms, cosines)
-        figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
-        figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
-        for logger in trainer.loggers:  # `log` would wait for the interval of the loggers
-            logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
-
-    def _note(self, layer: str, norms: Mapping[str, float], cosines: Mapping[tuple[str, str], float]) -> None:
-        self._layer = layer
         self._steps += 1
         for task, norm in norms.items():
             self._norms.setdefault(task, []).append(norm)
         for pair, cosine in cosines.items():
             self._cosines.setdefault(pair, []).append(cosine)
+        figures = {f"train/{task}/gradient_norm": norm for task, norm in norms.items()}
+        figures |= {f"train/cosine/{first}_{second}": value for (first, second), value in cosines.items()}
+        for logger in trainer.loggers:  # `log` would wait for the interval of the loggers
+            logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
     @property
     def figures(self) -> GradientFigures | None:
@@ -73,12 +64,13 @@ class GradientWatch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements."""
+        cosines = [[*pair, values] for pair, values in self._cosines.items()]
         return {
             "last": self._last,
             "layer": self._layer,
             "steps": self._steps,
-            "norms": {task: list(values) for task, values in self._norms.items()},
-            "cosines": [[*pair, list(values)] for pair, values in self._cosines.items()],
+            "norms": self._norms,
+            "cosines": cosines,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -112,7 +104,7 @@ def measure_gradients(
         losses: The loss of each task, with its graph, which is kept.
         embeddings: The embeddings ``(B, H)`` from which they were computed.
         parameters: Parameters below the embeddings.
-        processes: How many share the rows; see `mtl.training.parallel.over_processes` for the scale of a gradient.
+        processes: How many share the rows, see `mtl.training.parallel.over_processes`.
     """
     norms: dict[str, Tensor] = {}
     directions: dict[str, Tensor] = {}

@@ -28,24 +28,16 @@ class LayerRate:
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
-    """Parameters that share a rate and a weight decay.
+    """Parameters that share a rate and a weight decay."""
 
-    Attributes:
-        name: Its name in the optimizer: ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate
-            unfreeze at different times ``upper/stage_2``, and ``upper/stage_2/no_decay``.
-        layers: The layers that its parameters belong to, from the bottom.
-        rate: The peak learning rate.
-        weight_decay: The weight decay.
-        parameters: The tensors, by full name.
-        first: The first epoch or step (from 0) in which the group is trained, in the unit of the plan.
-    """
-
+    # ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate unfreeze at different times
+    # ``upper/stage_2``, and ``upper/stage_2/no_decay``
     name: str
-    layers: tuple[str, ...]
-    rate: float
+    layers: tuple[str, ...]  # the layers that its parameters belong to, from the bottom
+    rate: float  # the peak learning rate
     weight_decay: float
-    parameters: dict[str, nn.Parameter]
-    first: int = 0
+    parameters: dict[str, nn.Parameter]  # by full name
+    first: int = 0  # the first epoch or step (from 0) in which the group is trained, in the unit of the plan
 
 
 def layerwise_rates(
@@ -55,12 +47,8 @@ def layerwise_rates(
 
     The layers are those of the encoder from the bottom, ``embeddings`` first; ``upper_layers`` is the number of upper
     ones, or their share (rounded up).
-
-    Raises:
-        ConfigError: ``upper_layers`` is more than the encoder has.
     """
-    number = count_of(encoder_layers[1:], upper_layers, "learning_rates.upper_layers")
-    boundary = len(encoder_layers) - number
+    boundary = len(encoder_layers) - count_of(encoder_layers[1:], upper_layers, "learning_rates.upper_layers")
     rates = {
         layer: LayerRate("upper", upper) if at >= boundary else LayerRate("lower", lower)
         for at, layer in enumerate(encoder_layers)
@@ -93,7 +81,8 @@ def parameter_groups(
     members: dict[tuple[str, int, bool], list[tuple[str, str, nn.Parameter]]] = {}
     starts: dict[str, set[int]] = {}
     for layer, first in plan.first.items():
-        group = rates[_rated_as(layer)].group
+        kind = layer.partition(".")[0]  # heads share a rate, and so do adapters
+        group = rates[kind if kind in ("heads", ADAPTER) else layer].group
         starts.setdefault(group, set()).add(first)
         for name, parameter in network.layer_parameters(layer):
             members.setdefault((group, first, parameter.ndim > 1), []).append((layer, name, parameter))
@@ -113,9 +102,3 @@ def parameter_groups(
         )
         for name, first, decays in ordered
     ]
-
-
-def _rated_as(layer: str) -> str:
-    """Return the key of a layer's rate: heads share one, and so do adapters."""
-    kind = layer.partition(".")[0]
-    return kind if kind in ("heads", ADAPTER) else layer

@@ -32,11 +32,7 @@ def balanced_weights(counts: NDArray[np.int64], power: float = 1.0) -> NDArray[n
     .. math:: w_c \propto (n / (C n_c))^{power}
 
     With power 1 all classes have the same total weight, as with scikit-learn's ``class_weight="balanced"`` (King & Zeng
-    2001), whose values these are. Lower powers are milder; 0 gives no weights.
-
-    Args:
-        counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
-        power: From 0 to 1.
+    2001), whose values these are. Lower powers are milder; 0 gives no weights. ``counts`` are ``n_c``, ``(C,)``.
     """
     present = counts > 0
     raw = counts.sum() / (max(1, int(present.sum())) * np.maximum(counts, 1))
@@ -50,11 +46,7 @@ def effective_number_weights(counts: NDArray[np.int64], beta: float) -> NDArray[
 
     A further row adds less information the more rows a class has: at most ``1 / (1 - beta)`` rows count as different.
     With beta 0 all weights are 1; towards 1 they approach the balanced ones. The paper scales the weights to a sum of
-    ``C``; the ratios of the classes are the same.
-
-    Args:
-        counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
-        beta: From 0 to below 1.
+    ``C``; the ratios of the classes are the same. ``counts`` are ``n_c``, ``(C,)``.
     """
     effective = -np.expm1(np.maximum(counts, 1) * np.log(beta)) if beta > 0 else np.ones(len(counts))
     return _scaled((1.0 - beta) / effective, counts)
@@ -66,11 +58,7 @@ def logit_offsets(counts: NDArray[np.int64], tau: float) -> NDArray[np.float64]:
     .. math:: \tau \log \pi_c, \quad \pi_c = n_c / n
 
     The network then learns logits, used without offsets in predictions, that do not favour frequent classes. With tau 1
-    this is consistent with the balanced error, the mean of the classes' error rates.
-
-    Args:
-        counts: ``n_c``, the training rows of each class, int64, ``(C,)``.
-        tau: 0 (no offsets) or greater.
+    this is consistent with the balanced error, the mean of the classes' error rates. ``counts`` are ``n_c``, ``(C,)``.
     """
     offsets: NDArray[np.float64] = tau * np.log(np.maximum(counts, 1) / max(1, counts.sum()))
     return offsets
@@ -84,17 +72,11 @@ def _scaled(raw: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.f
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """A way to make up for rare classes.
+    """A way to make up for rare classes."""
 
-    Attributes:
-        text: What a report writes before the values, formatted with the settings of the loss.
-        weights: Returns the weight of each class in the loss.
-        offsets: Returns what is added to the logit of each class in training.
-    """
-
-    text: str = ""
-    weights: ClassValues | None = None
-    offsets: ClassValues | None = None
+    text: str = ""  # what a report writes before the values, formatted with the settings of the loss
+    weights: ClassValues | None = None  # the weight of each class in the loss
+    offsets: ClassValues | None = None  # what is added to the logit of each class in training
 
 
 WEIGHTINGS: Final[Mapping[str, Weighting]] = {
@@ -153,12 +135,7 @@ class TaskLoss(nn.Module):
             self.register_buffer(name, tensor, persistent=False)  # computed from the data, never loaded
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss over the rows, a scalar; 0 if there are none.
-
-        Args:
-            logits: ``(B, C)``.
-            labels: Class ids ``(B,)``.
-        """
+        """Return the mean loss over the rows, 0 if there are none, from logits ``(B, C)`` and class ids ``(B,)``."""
         if not len(labels):
             return logits.sum()  # 0, with a graph
         adjusted = logits if self.offsets is None else logits + self.offsets
@@ -179,9 +156,7 @@ class FocalLoss(TaskLoss):
 
     .. math:: \ell(p) = -(1 - p)^{\gamma} \log p
 
-    Args:
-        gamma: How strongly easy rows are weighted down; 0 for cross-entropy.
-        **arguments: Those of `TaskLoss`.
+    The higher gamma, the less easy rows count; 0 gives cross-entropy.
     """
 
     def __init__(self, gamma: float = 2.0, **arguments: Any) -> None:
@@ -191,8 +166,6 @@ class FocalLoss(TaskLoss):
 
     def class_losses(self, logs: Tensor) -> Tensor:
         """Return the loss ``(B, C)`` that each class has as the label of a row, from log-probabilities ``(B, C)``."""
-        if not self.gamma:
-            return -logs
         missing = -torch.expm1(logs)  # 1 - p
         return -logs * missing.clamp_min(torch.finfo(logs.dtype).eps) ** self.gamma  # finite gradients for gamma < 1
 
@@ -242,11 +215,9 @@ def make_loss(settings: TaskLossConfig, counts: NDArray[np.int64]) -> TaskLoss:
 
 
 class TaskLosses(nn.Module):
-    """The loss of every task of a batch.
+    """The loss of every task of a batch, by default cross-entropy.
 
-    Args:
-        tasks: The loss of each task; cross-entropy by default.
-        consistency: Weight of the divergence between two passes, see `of_two_passes`; 0 for a single pass.
+    ``consistency`` is the weight of the divergence between two passes, see `of_two_passes`; 0 for a single pass.
     """
 
     def __init__(self, tasks: Mapping[str, TaskLoss] | None = None, consistency: float = 0.0) -> None:
@@ -258,9 +229,7 @@ class TaskLosses(nn.Module):
     def forward(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss over the rows of each task, a scalar; 0 for a task without rows in this process.
 
-        Args:
-            logits: ``(B_task, C_task)`` of each task.
-            labels: Class ids ``(B_task,)`` of each task.
+        Logits are ``(B_task, C_task)``, labels class ids ``(B_task,)``.
         """
         losses = {}
         for task, values in logits.items():
@@ -278,11 +247,6 @@ class TaskLosses(nn.Module):
 
         with ``D`` as in `divergence` and alpha the consistency: half of the loss of Wu et al. 2021 (equation 4), whose
         own alpha is then twice this one. So learning rates and clipping mean the same as with one pass.
-
-        Args:
-            first: ``(B_task, C_task)`` of each task.
-            second: As ``first``.
-            labels: Class ids ``(B_task,)`` of each task.
         """
         losses, again = self(first, labels), self(second, labels)
         return {

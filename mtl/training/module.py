@@ -19,6 +19,7 @@ from mtl.data.batch import Batch, Boundary
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
+from mtl.training.checkpoints import drawing_again, random_state
 from mtl.training.combination import GradientAggregation, task_key
 from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
 from mtl.training.learning_rates import NO_DECAY
@@ -26,7 +27,7 @@ from mtl.training.losses import Objective
 from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
 from mtl.training.sharding import ShardedEncoder
-from mtl.training.step import ForwardPass, Randomness, StepLog
+from mtl.training.step import ForwardPass, StepLog
 
 NAN = float("nan")
 
@@ -120,9 +121,9 @@ class MultiTaskModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
-        randomness = Randomness(self.device) if self.combination.looks_back else None
+        state = random_state() if self.combination.looks_back else None
         losses, embeddings = self._task_losses(batch)
-        self.step = ForwardPass(batch, losses, embeddings, randomness)
+        self.step = ForwardPass(batch, losses, embeddings, state)
         total: Tensor = self.combination(losses)
         if self._guard is not None:
             self._guard.record(batch, losses, total)
@@ -181,10 +182,10 @@ class MultiTaskModule(LightningModule):
 
     def _look_back(self, step: ForwardPass) -> None:
         """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
-        assert step.randomness is not None  # noqa: S101 - narrows for mypy
+        assert step.random_state is not None  # noqa: S101 - narrows for mypy
         trainer = self._attached()
         precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
-        with torch.no_grad(), step.randomness.again(), precision:
+        with torch.no_grad(), drawing_again(step.random_state), precision:
             after, _ = self._task_losses(step.batch)
         self.combination.update(step.losses, after)
 

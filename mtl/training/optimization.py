@@ -31,8 +31,8 @@ def build_adamw(
     Args:
         groups: Every trainable parameter, each once.
         sharded: The parameters that have taken the place of some of them, by name.
-        betas: Decay of the averages of the gradient and of its square.
-        eps: Added to the denominator.
+        betas: As of `torch.optim.AdamW`.
+        eps: As of `torch.optim.AdamW`.
         fused: One pass over all parameters; not possible with the gradient scaling of ``16-mixed``, or sharded ones.
     """
     named = [
@@ -80,14 +80,13 @@ def clip_norm(optimizer: Optimizer, limit: float) -> Tensor:
     fp16 gradients (``torch.amp.GradScaler``), and leaves the result in ``grad``; until then they are unclipped. A
     separate pass over all gradients takes a twentieth of a training step on a CPU.
 
-    The norm is that of the network's gradients. Those of a combination of losses (`COMBINATION`) are scaled with them
-    but not counted: its few gradients, of about 1 each, would shrink those of the network.
-
-    Returns:
-        The total norm before clipping, a scalar.
+    The norm is that of the network's gradients, and is returned as before clipping, a scalar. Those of a combination of
+    losses (`COMBINATION`) are scaled with them but not counted: its few gradients, of about 1 each, would shrink those
+    of the network.
     """
     norm = gradient_norm(optimizer)
-    if _is_fused(optimizer) and norm.device.type in {"cpu", "cuda"}:  # untested on MPS
+    fused = isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
+    if fused and norm.device.type in {"cpu", "cuda"}:  # untested on MPS
         optimizer.grad_scale = ((norm + _EPS) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
     else:
         for parameters in _alike(parameter for group in optimizer.param_groups for parameter in group["params"]):
@@ -103,10 +102,6 @@ def skip_step_if(optimizer: Optimizer, flag: Tensor) -> None:
     optimizer.found_inf = flag.float()  # type: ignore[attr-defined]
 
 
-def _is_fused(optimizer: Optimizer) -> bool:
-    return isinstance(optimizer, AdamW) and all(group["fused"] for group in optimizer.param_groups)
-
-
 def _forget_scale(optimizer: Optimizer, *_: object) -> None:
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.found_inf = None  # type: ignore[attr-defined]
@@ -115,13 +110,8 @@ def _forget_scale(optimizer: Optimizer, *_: object) -> None:
 def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable[[int], float]:
     """Return the function from a step (from 0) to its share of the peak rate.
 
-    The share rises linearly over the warm-up, reaches 1 in its last step, and would reach 0 after the last step of
-    training; with ``constant`` it stays 1.
-
-    Args:
-        schedule: How the rate decreases.
-        total_steps: Optimizer steps of the whole training.
-        warmup: Steps of the warm-up, a number or (below 1) a share of ``total_steps``.
+    The share rises linearly over the warm-up (steps, or below 1 a share of all), reaches 1 in its last step, and would
+    reach 0 after the last step of training; with ``constant`` it stays 1.
     """
     rising = min(total_steps, round(warmup * total_steps) if warmup < 1 else int(warmup))
     falling = max(1, total_steps - rising)
@@ -137,15 +127,16 @@ def rate_factor(schedule: Schedule, total_steps: int, warmup: float) -> Callable
     return factor
 
 
-def stage_factor(start: int, rising: int) -> Callable[[int], float]:
-    """Return the warm-up of a group that unfreezes at step ``start``: a share of its rate by step.
+def stage_factor(whole: Callable[[int], float], start: int, rising: int) -> Callable[[int], float]:
+    """Return ``whole`` times the warm-up of a group that unfreezes at step ``start``.
 
     It rises linearly over ``rising`` steps and reaches 1 in the last of them. A group that is trained from the start
     has only the warm-up of the whole training.
     """
 
     def factor(step: int) -> float:
-        return 1.0 if not start or step >= start + rising else max(0.0, (step - start + 1) / rising)
+        risen = 1.0 if not start or step >= start + rising else max(0.0, (step - start + 1) / rising)
+        return whole(step) * risen
 
     return factor
 
@@ -158,22 +149,13 @@ def build_schedule(
     starts: Sequence[int] | None = None,
     stage_warmup: float = 0,
 ) -> LambdaLR:
-    """Return the scheduler of `rate_factor`, times `stage_factor` for groups that unfreeze later.
+    """Return the scheduler of `rate_factor`, and of `stage_factor` for groups that unfreeze later.
 
-    Args:
-        optimizer: The optimizer.
-        schedule: How the rate decreases.
-        total_steps: Optimizer steps of the whole training.
-        warmup: Steps of the warm-up of the whole training, a number or (below 1) a share of ``total_steps``.
-        starts: The first step in which each group of the optimizer is trained.
-        stage_warmup: Steps of the warm-up of a group that unfreezes later, as ``warmup``.
+    ``starts`` are the first steps in which the groups of the optimizer are trained; ``stage_warmup`` is the warm-up of
+    those that unfreeze later, like ``warmup`` a number of steps or (below 1) a share of all.
     """
     whole = rate_factor(schedule, total_steps, warmup)
     rising = round(stage_warmup * total_steps) if stage_warmup < 1 else int(stage_warmup)
     if not rising or starts is None:
         return LambdaLR(optimizer, whole)
-    return LambdaLR(optimizer, [_product(whole, stage_factor(start, rising)) for start in starts])
-
-
-def _product(first: Callable[[int], float], second: Callable[[int], float]) -> Callable[[int], float]:
-    return lambda step: first(step) * second(step)
+    return LambdaLR(optimizer, [stage_factor(whole, start, rising) for start in starts])

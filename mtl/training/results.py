@@ -39,11 +39,11 @@ from mtl.reporting.run_page import write_run_page
 from mtl.reporting.tables import calibration_table, class_table, cost_table, decision_table, results_table, stage_table
 from mtl.training.analysis import Frozen, analyse_errors
 from mtl.training.bad_steps import left_out_warnings
+from mtl.training.checkpoints import PREVIOUS
 from mtl.training.description import facts, loss_settings
 from mtl.training.fit import Trained, encoder_ability
 from mtl.training.plan import RunPlan
 from mtl.training.prepare import Prepared
-from mtl.training.resume_points import PREVIOUS
 
 _FILES = {
     "model": "the saved model: encoder, tokenizer, heads, label names",

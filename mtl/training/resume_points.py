@@ -17,49 +17,34 @@ not become the best ones, and what was learned since the last validation would b
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from mtl.base.errors import ModelError, Problem
+from mtl.config.trainer import CallbacksConfig
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_schema import validate
-from mtl.training.checkpoints import CurveLog, from_json, random_state, read_checkpoint, restore_random_state, to_json
+from mtl.training.checkpoints import LAST, PREVIOUS, CurveLog, random_state, read_checkpoint, restore_random_state
 from mtl.training.parallel import gather_json
 from mtl.training.stopping import Stop
 
 log = logging.getLogger(__name__)
-LAST: Final = "last.ckpt"
-PREVIOUS: Final = "previous.ckpt"
-"""The resume point before `LAST`, used if `LAST` is damaged."""
 KEY: Final = "mtl"
 """The key of what Lightning does not save, see `ResumePoints.on_save_checkpoint`."""
 _SHARE: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """When resume points are written, besides the last step of training and a signal to end.
-
-    Attributes:
-        epochs: Whether to write one at the end of each epoch.
-        minutes: Minutes between two points; None for no such rule.
-        steps: Optimizer steps between two points; None for no such rule.
-    """
-
-    epochs: bool = True
-    minutes: float | None = None
-    steps: int | None = None
 
 
 class ResumePoints(Checkpoint):
@@ -71,7 +56,7 @@ class ResumePoints(Checkpoint):
 
     Args:
         folder: The folder of the checkpoints.
-        rhythm: When to write; None: only on a signal to end.
+        settings: When to write; without ``save_last`` only on a signal to end.
         stop: Whether the process is to end.
         inputs: What the run depends on, as plain values; saved in every point.
         activations: A checksum of the activations of frozen layers that were used so far, by boundary; may grow.
@@ -80,14 +65,14 @@ class ResumePoints(Checkpoint):
     def __init__(
         self,
         folder: Path,
-        rhythm: Rhythm | None,
+        settings: CallbacksConfig,
         stop: Stop,
         inputs: Mapping[str, Any],
-        activations: Mapping[str, str] | None = None,
+        activations: Mapping[str, str],
     ) -> None:
-        self._activations = {} if activations is None else activations
+        self._activations = activations
         self._path = folder / LAST
-        self._rhythm = rhythm
+        self._settings = settings
         self._stop = stop
         self._inputs = dict(inputs)
         self._restored: dict[str, Any] = {}
@@ -108,13 +93,10 @@ class ResumePoints(Checkpoint):
         ranks = self._restored["random"]
         restore_random_state(ranks[trainer.global_rank % len(ranks)])
 
-    def step_ended(self, trainer: pl.Trainer, *, accumulating: bool, last: bool = False) -> None:
+    def step_ended(self, trainer: pl.Trainer, *, accumulating: bool, last: bool) -> None:
         """Write a point if one is due, and stop if the process is to end.
 
-        Args:
-            trainer: The trainer, between a step and what follows it.
-            accumulating: Whether gradients are being accumulated: they are not part of a checkpoint.
-            last: Whether this is the last step of training.
+        Nothing is written while gradients are being accumulated: they are not part of a checkpoint.
         """
         self._accumulating = accumulating and not last
         if self._accumulating or _is_trial(trainer):
@@ -132,23 +114,21 @@ class ResumePoints(Checkpoint):
         if waits or not self._any_rank(trainer, self._stop.requested):
             return
         if self._saved_step != trainer.global_step:
-            with ExitStack() as stack:
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, AveragedWeights):
-                        stack.enter_context(callback.set_aside(trainer.lightning_module))
-                self._save(trainer)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AveragedWeights):
+                    callback.show(trainer.lightning_module, averages=False)
+            self._save(trainer)
         raise self._stop.terminated()
 
     def _is_due(self, trainer: pl.Trainer, last: bool) -> bool:
-        rhythm = self._rhythm
-        if rhythm is None:
+        minutes, steps = self._settings.save_every_minutes, self._settings.save_every_steps
+        if not self._settings.save_last:
             return False
-        if last or (rhythm.steps is not None and trainer.global_step - self._saved_step >= rhythm.steps):
+        if last or (steps is not None and trainer.global_step - self._saved_step >= steps):
             return True
-        ends_epoch = rhythm.epochs and trainer.is_last_batch
         waited = time.monotonic() - self._saved_at
-        timed = rhythm.minutes is not None and waited >= 60 * rhythm.minutes
-        return (ends_epoch or timed) and waited >= self._cost / _SHARE
+        timed = minutes is not None and waited >= 60 * minutes
+        return (trainer.is_last_batch or timed) and waited >= self._cost / _SHARE
 
     @staticmethod
     def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
@@ -192,26 +172,21 @@ def _is_trial(trainer: pl.Trainer) -> bool:
 def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
     if trainer.world_size == 1:
         return [state]
-    return [from_json(saved) for saved in gather_json(to_json(state), trainer.strategy.root_device)]
+    saved = io.BytesIO()
+    torch.save(state, saved)
+    texts = gather_json(base64.b64encode(saved.getvalue()).decode(), trainer.strategy.root_device)
+    return [torch.load(io.BytesIO(base64.b64decode(text)), weights_only=True) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An undamaged resume point.
-
-    Attributes:
-        path: The file.
-        inputs: What the run depended on when it was written.
-        log_rows: The number of rows of the curves.
-        log_step: The next step, as loggers count.
-        activations: A checksum of the activations of frozen layers that were used, by boundary.
-    """
+    """An undamaged resume point."""
 
     path: Path
-    inputs: dict[str, Any]
-    log_rows: int
-    log_step: int
-    activations: dict[str, str]
+    inputs: dict[str, Any]  # what the run depended on when it was written
+    log_rows: int  # the number of rows of the curves
+    log_step: int  # the next step, as loggers count
+    activations: dict[str, str]  # a checksum of the activations of frozen layers that were used, by boundary
 
 
 def last_point(folder: Path) -> Point | None:

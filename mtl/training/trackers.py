@@ -42,51 +42,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """A run as trackers name it.
-
-    Attributes:
-        folder: The run folder.
-        project: The project or experiment; None: the tracker's own variable, otherwise ``mtl``.
-        name: The name of the run.
-        group: What the runs of a sweep or study have in common.
-        identity: The name by which the tracker knows the run already; None for a new one.
-    """
+    """A run as trackers name it."""
 
     folder: Path
     project: str | None
     name: str
-    group: str | None = None
-    identity: str | None = None
+    group: str | None = None  # what the runs of a sweep or study have in common
+    identity: str | None = None  # the name by which the tracker knows a run that is resumed
 
     def project_or(self, variable: str) -> str:
         """Return the project, by default that of an environment variable."""
         return self.project or os.environ.get(variable) or _PROJECT
 
 
-class Service(Protocol):
-    """The run in one tracker. The thread of the `Tracker` makes it and calls its methods.
+class _Service(Protocol):
+    """The run in one tracker. The thread of the `Tracker` makes it and calls its methods."""
 
-    Attributes:
-        repair: What a user can do where it cannot be opened.
-        identity: The name by which the tracker knows the run.
-        location: Where the run can be seen, for a person.
-    """
+    repair: str  # what a user can do where it cannot be opened
+    identity: str  # the name by which the tracker knows the run
+    location: str  # where a person can see the run
 
-    repair: str
-    identity: str
-    location: str
+    def settings(self, values: Mapping[str, Any]) -> None: ...
 
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """Log the nested settings of the run."""
+    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log figures of an optimizer step, from 0."""
+    def files(self, folder: Path, paths: Sequence[str]) -> None: ...
 
-    def files(self, folder: Path, paths: Sequence[str]) -> None:
-        """Keep copies of files, paths from ``folder``."""
-
-    def end(self, *, failed: bool) -> None:
-        """End the run there, and wait until all is sent."""
+    def end(self, *, failed: bool) -> None: ...
 
 
 class _Wandb:
@@ -231,36 +213,32 @@ _SERVICES: Final[Mapping[str, type[_Wandb | _MLflow | _Trackio]]] = {
 
 
 class Tracker(Logger):
-    """A logger that hands everything to a `Service` in a thread of its own.
+    """A logger that hands everything to a `_Service` in a thread of its own.
 
     Nothing waits for the service but opening and ending it. A call that fails is a warning, and what it had to log is
     missing there; the run continues.
-
-    Args:
-        kind: The name of the tracker.
-        start: Opens the service.
     """
 
     name = None
     version = None
 
-    def __init__(self, kind: str, start: Callable[[], Service]) -> None:
+    def __init__(self, kind: str, start: Callable[[], _Service]) -> None:
         super().__init__()
         self.kind = kind
         self.step = 0
-        self._calls: SimpleQueue[Callable[[Service], None] | None] = SimpleQueue()
-        self._started: Future[Service] = Future()
+        self._calls: SimpleQueue[Callable[[_Service], None] | None] = SimpleQueue()
+        self.started: Future[_Service] = Future()
         self._failures = 0
         self._thread = Thread(target=self._work, args=(start,), name=f"tracker {kind}", daemon=True)
         self._thread.start()
 
-    def _work(self, start: Callable[[], Service]) -> None:
+    def _work(self, start: Callable[[], _Service]) -> None:
         try:
             service = start()
-        except Exception as error:  # noqa: BLE001 - any library's; `open` raises it
-            self._started.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - any library's
+            self.started.set_exception(error)
             return
-        self._started.set_result(service)
+        self.started.set_result(service)
         while (call := self._calls.get()) is not None:
             try:
                 call(service)
@@ -268,15 +246,6 @@ class Tracker(Logger):
                 self._failures += 1
                 if self._failures == 1:
                     log.warning("%s: %s; the run continues, and this is missing there", self.kind, _brief(error))
-
-    def open(self) -> Service:
-        """Wait until the service is open, and return it.
-
-        Raises:
-            Exception: Whatever the service raises, such as errors of the network.
-            TimeoutError: It did not answer.
-        """
-        return self._started.result(_OPENING)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Log the nested settings of the run."""
@@ -308,19 +277,14 @@ class Tracker(Logger):
 def tracking(run: Prepared, choices: Mapping[str, str], *, of_sweep: bool) -> Iterator[Sequence[Tracker]]:
     """Open the trackers of a run and let its trainer log to them; end them with the block.
 
-    Args:
-        run: The run.
-        choices: The choice made in each configuration group; settings, as the configuration is.
-        of_sweep: Whether the run is a job of a sweep, whose folder is its group.
-
-    Raises:
-        ConfigError: A tracker cannot be opened.
+    ``choices`` are settings of the run, as its configuration is. A job of a sweep has the sweep's folder as its group.
     """
     config, folder = run.plan.config, run.plan.folder
     kinds = [] if config.trainer.fast_dev_run else [kind for kind in config.logger.kinds if kind in _SERVICES]
     known = _identities(folder) if run.resume else {}
-    services: dict[str, Service] = {}
+    services: dict[str, _Service] = {}
     trackers: list[Tracker] = []
+    failed = True
     try:
         for kind in kinds:
             tracked = TrackedRun(
@@ -335,22 +299,19 @@ def tracking(run: Prepared, choices: Mapping[str, str], *, of_sweep: bool) -> It
             if kind not in known:  # MLflow refuses to change a setting, such as the epochs of a resumed run
                 trackers[-1].log_hyperparams({**asdict(config), "choices": dict(choices)})
         if services:
-            (folder / IDENTITIES).parent.mkdir(parents=True, exist_ok=True)
             write_json(folder / IDENTITIES, {kind: service.identity for kind, service in services.items()})
         if run.training is not None:
             run.training.trainer.loggers = [*run.training.trainer.loggers, *trackers]
         yield trackers
-    except BaseException:
+        failed = False
+    finally:
         for tracker in trackers:
-            tracker.end(failed=True)
-        raise
-    for tracker in trackers:
-        tracker.end(failed=False)
+            tracker.end(failed=failed)
 
 
-def _opened(tracker: Tracker) -> Service:
+def _opened(tracker: Tracker) -> _Service:
     try:
-        service = tracker.open()
+        service = tracker.started.result(_OPENING)
     except Exception as error:  # noqa: BLE001 - any library's, of the network or of a file
         found = f"{tracker.kind}, which cannot be opened: {_brief(error)}"
         repair = f"{_SERVICES[tracker.kind].repair}; or logger=csv"

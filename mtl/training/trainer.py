@@ -39,7 +39,7 @@ from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SharedRows
 from mtl.training.plan import RunPlan
-from mtl.training.resume_points import LAST, PREVIOUS, Point, ResumePoints, Rhythm, use_exact_loops
+from mtl.training.resume_points import Point, ResumePoints, use_exact_loops
 from mtl.training.sharding import ShardedEncoder
 from mtl.training.stopping import Stop
 
@@ -220,7 +220,7 @@ def make_trainer(
     flags |= {
         "precision": plan.precision,
         "logger": plan.process.rank == 0 and (make_loggers(plan, point) or False),
-        "plugins": [CheckpointFiles({LAST: PREVIOUS})],
+        "plugins": [CheckpointFiles()],
         "callbacks": [*callbacks, *([TQDMProgressBar()] if progress else [])],
         # Without any checkpoint callback Lightning would add its own, which writes after each epoch.
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -299,9 +299,7 @@ def make_resume_points(
     plan: RunPlan, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
 ) -> ResumePoints:
     """Return the callback that writes the checkpoints to resume from."""
-    settings = plan.config.callbacks
-    rhythm = Rhythm(minutes=settings.save_every_minutes, steps=settings.save_every_steps)
-    return ResumePoints(plan.folder / CHECKPOINTS, rhythm if settings.save_last else None, stop, inputs, activations)
+    return ResumePoints(plan.folder / CHECKPOINTS, plan.config.callbacks, stop, inputs, activations)
 
 
 def _check_interval(flags: TrainerConfig, batches: int) -> None:

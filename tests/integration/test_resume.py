@@ -499,7 +499,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints._Guarded, "write", full)
+        patch.setattr(torch, "save", full)
         with pytest.raises(DiskError) as caught:
             train(config(*chosen), run, resume=True)
     assert str(caught.value) == (

@@ -280,7 +280,7 @@ def test_a_cache_that_fills_up_on_the_way_is_not_filled_further(
     encoder: Encoder, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(store: ActivationStore, *_: object) -> None:
-        store._keeps = False
+        store.keeps = False
 
     monkeypatch.setattr(ActivationStore, "append", full)
     splits = {TRAIN: table(*ROWS), VAL: table([0, 55, 2])}

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from mtl.activations import ActivationStore, cache_limit, space
+from mtl.activations import ActivationStore, cache_limit, catalogue, space
 from mtl.activations.space import DEFAULT_LIMIT, size_text
 from mtl.base.errors import ConfigError, Problem
 from tests.support.activations import DIM, add, key, present
@@ -140,21 +140,21 @@ def test_a_lower_limit_holds_from_the_next_opening(tmp_path: Path) -> None:
     assert young.exists()
 
 
-def test_what_does_not_fit_is_computed_and_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_does_not_fit_is_computed_and_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "SEGMENT_ROWS", 10)
     with ActivationStore(tmp_path, "a", DIM, limit_bytes=2000) as store:
-        add(store, range(100))
-        kept = present(store, range(100))
+        for start in range(0, 200, 10):
+            add(store, range(start, start + 10))
+        kept = present(store, range(200))
         assert kept == list(range(len(kept)))  # the first ones
         assert 0 < len(kept) < 100
-        for number in range(100, 200):
-            add(store, [number])
-        assert present(store, range(200)) == kept
         assert store.room() == 0
-    assert 2000 - 28 < total(tmp_path) <= 2000  # a row takes 28 bytes
-    lost = 100 - len(kept)
+    assert 2000 - store.bytes_for(10, 10) < total(tmp_path) <= 2000
     assert [record.getMessage() for record in caplog.records] == [
         f"the cache {tmp_path} is full: {size_text(total(tmp_path))} of at most 2 kB, all of it in use. "
-        f"{lost} rows ({size_text(lost * DIM * 4)}) and those after them are computed but not kept. "
+        f"10 rows ({size_text(10 * DIM * 4)}) and those after them are computed but not kept. "
         "Raise the limit with MTL_CACHE_LIMIT=4kB; `python -m mtl.cache` shows what is there"
     ]
 

@@ -41,7 +41,7 @@ def test_other_readers_open_it(tmp_path: Path) -> None:
 
 
 def test_the_one_before_is_kept(tmp_path: Path) -> None:
-    files = CheckpointFiles({"last.ckpt": "previous.ckpt"})
+    files = CheckpointFiles()
     for epoch in range(3):
         files.save_checkpoint({"epoch": epoch}, tmp_path / "last.ckpt")
         files.save_checkpoint({"epoch": epoch}, tmp_path / "best.ckpt")
@@ -101,21 +101,23 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", [0, 1, 8])
 def test_a_full_disk_leaves_the_old_one_and_nothing_else(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(tmp_path / "last.ckpt", {"epoch": 0})
-    written: list[int] = []
-    write = checkpoints._Guarded.write
+    save = torch.save
 
-    def fill(file: Any, data: bytes) -> int:
-        if len(written) == at:
-            file._try(lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-        written.append(len(data))
-        return write(file, data)
+    class Filling(io.BytesIO):
+        written = 0
 
-    monkeypatch.setattr(checkpoints._Guarded, "write", fill)
+        def write(self, data: Any) -> int:
+            if self.written == at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.written += 1
+            return super().write(data)
+
+    monkeypatch.setattr(torch, "save", lambda checkpoint, _: save(checkpoint, Filling()))
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_checkpoint(tmp_path / "last.ckpt", STATE, tmp_path / "previous.ckpt")
     assert caught.value.errno == errno.ENOSPC

@@ -57,7 +57,7 @@ class Service:
 def started(**run: Any) -> tuple[Tracker, Service]:
     service = Service(TrackedRun(**{"folder": None, "project": None, "name": "a", **run}))
     tracker = Tracker("mlflow", lambda: service)
-    assert tracker.open() is service
+    assert tracker.started.result(60) is service
     return tracker, service
 
 
