@@ -11,7 +11,7 @@ from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
 from mtl.evaluation.answering import answering_report
-from mtl.evaluation.calibrate import calibration_report
+from mtl.evaluation.calibration import calibration_report
 from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.records import TaskReport
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The metrics and predictions of a network on one task's split."""
+    """What a network scored on one split of a task."""
 
     report: TaskReport
     predictions: Predictions
@@ -76,15 +76,7 @@ def logits_of(
     how: Encoding,
     embeddings: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the logits ``(N, C)`` of all rows of a split.
-
-    Args:
-        network: Encoder and heads, on their device.
-        task: The task.
-        split: Token ids of the rows.
-        how: Batches, precision, progress bar.
-        embeddings: Embeddings of the rows, ``(N, H)``; by default they are computed.
-    """
+    """Return the logits ``(N, C)`` of all rows of a split, from their ``embeddings`` ``(N, H)`` if they are known."""
     if embeddings is None:
         embeddings = encode_table(network.encoder, split.table, how)
     return head_logits(network, task, embeddings)

@@ -20,7 +20,7 @@ from mtl.base.terminal import console
 from mtl.config.fields import Config
 from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
-from mtl.evaluation.calibrate import calibrate
+from mtl.evaluation.calibration import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.records import Retention, TaskReport
