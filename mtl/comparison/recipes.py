@@ -65,7 +65,7 @@ def recipe_of(record: Record, task: str) -> str:
     for name, keys in _OF_SEVERAL.items():
         if isinstance(values.get(name), Mapping):
             values[name] = {key: value for key, value in values[name].items() if key not in keys}
-    return _checksum([values, record.training_rows.get(task)])
+    return _checksum([values, record.facts.training_rows.get(task)])
 
 
 def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

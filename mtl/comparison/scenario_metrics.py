@@ -91,13 +91,14 @@ def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Seque
     runs = scenario.runs
     costs = [_cost(run) for run in runs]
     totals = [cost.total_seconds for cost in costs]
+    retentions = [run.metrics.retention for run in runs]
     return Figures(
         scenario=scenario,
         score=Spread.of(_score(run, tasks) for run in runs),
         validation=_validation(runs, tasks),
         tasks={task: _task(task, [run for run in runs if task in run.outcomes], rare[task]) for task in scenario.tasks},
-        retention_before=Spread.of(run.retention and run.retention[0] for run in runs),
-        retention=Spread.of(run.retention and run.retention[1] for run in runs),
+        retention_before=Spread.of(retention and retention.before for retention in retentions),
+        retention=Spread.of(retention and retention.after for retention in retentions),
         trainable_parameters=Spread.of(cost.trainable_parameters for cost in costs),
         train_seconds=Spread.of(cost.train_seconds for cost in costs),
         encoding_seconds=None if None in totals else Spread.of(cost.encoding_seconds for cost in costs),
@@ -141,7 +142,7 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
         rare_f1=Spread.of(statistics.fmean(scores[label] for label in rare) for scores in f1) if rare else None,
-        calibration_error=Spread.of(run.calibration.get(task) for run in runs),
+        calibration_error=Spread.of(report.calibration and report.calibration.after.ece for report in reports),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),
     )
@@ -152,7 +153,7 @@ def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
 
     The training rows of the run with the most of them count, or the test rows where no run records its training rows.
     """
-    recorded = [run.training_rows[task] for run in runs if task in run.training_rows]
+    recorded = [run.facts.training_rows[task] for run in runs if task in run.facts.training_rows]
     supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}
     counts = max(recorded, key=lambda rows: sum(rows.values())) if recorded else supports
     counts = {label: counts.get(label, 0) for label in supports}

@@ -102,7 +102,7 @@ def _size(record: Record) -> dict[str, str]:
 
 def _choices(record: Record) -> dict[str, str]:
     named = record.name.partition("=")[0]
-    return {group: f"{group}={choice}" for group, choice in record.choices.items() if group != named}
+    return {group: f"{group}={choice}" for group, choice in record.facts.choices.items() if group != named}
 
 
 def _values(record: Record) -> dict[str, str]:

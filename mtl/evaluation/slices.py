@@ -109,12 +109,6 @@ def slice_figures(
 
     First come slices where the task does worse beyond chance, then those without a difference beyond chance, then those
     where it does better; within these, slices with more extra mistakes come first. A slice of all rows is left out.
-
-    Args:
-        texts: The ``N`` sentences.
-        labels: Their true classes.
-        predicted: Their predicted classes.
-        columns: The user's columns, ``N`` values each.
     """
     index = {name: at for at, name in enumerate(dict.fromkeys([*labels, *predicted]))}
     truth, answers = (np.array([index[name] for name in names], dtype=np.int64) for names in (labels, predicted))
@@ -157,10 +151,6 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927, doi:10.2307/2276774, in the form of Agresti and Coull).
 
     Unlike the normal approximation it stays within 0 and 1, and it is usable with few rows and shares near 0 or 1.
-
-    Args:
-        right: The counted rows.
-        rows: All rows, at least 1.
     """
     share, z2 = right / rows, _Z * _Z
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)

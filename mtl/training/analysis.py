@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl.activations.encoding import encode_table
 from mtl.data.datamodule import EncodedSplit, Splits
-from mtl.evaluation.errors import ErrorAnalysis, TrainingRows, analyse, surest_mistakes
+from mtl.evaluation.errors import ErrorAnalysis, TrainingRows, analyse
 from mtl.evaluation.run_summary import reported_split
 from mtl.evaluation.scoring import Scored
 from mtl.reporting.maps import SentenceMap, sentence_map
@@ -56,7 +56,7 @@ def _analyse(
 ) -> ErrorAnalysis:
     settings = plan.config.evaluation
     columns = plan.tasks[task].splits[split].extra
-    rows = surest_mistakes(scored.predictions, settings.most_mistakes)
+    rows = scored.predictions.mistakes()[: settings.most_mistakes]
     if not len(rows) or not settings.nearest_rows:
         return analyse(split, scored.predictions, columns, rows)
     embeddings = embeddings_of(plan, encoded[split], frozen.get((task, split)), rows)
