@@ -46,9 +46,9 @@ _OF_SEVERAL = {
 _CHAIN = 8  # the most runs, each the start of the next, that are followed back
 
 
-def settings(record: Record) -> dict[str, Any]:
-    """Return the configuration of a run without the seed and without the keys of `IDLE` and `MEASURED`."""
-    return without(record.config, ("seed", *IDLE, *MEASURED))
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the seed and without the keys of `IDLE` and `MEASURED`."""
+    return without(config, ("seed", *IDLE, *MEASURED))
 
 
 def recipe(record: Record) -> str:
@@ -69,12 +69,7 @@ def recipe_of(record: Record, task: str) -> str:
 
 
 def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return a configuration without some keys.
-
-    Args:
-        config: Plain values.
-        keys: Full keys such as ``callbacks.progress``; a section is removed as a whole, ``*`` matches any name.
-    """
+    """Return a configuration without keys such as ``callbacks.progress`` or whole sections; ``*`` matches any name."""
     remaining = dict(config)
     for key in keys:
         remaining = _without(remaining, key.split("."))
@@ -96,7 +91,7 @@ def _checksum(content: list[Any]) -> str:
 
 
 def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    values = without(config, ("seed", *IDLE, *MEASURED))
+    values = settings(config)
     model = section(config, "model")
     if model.get("init_from") is not None:
         values["model"] = {**model, "init_from": _origin(Path(str(model["init_from"])), depth)}

@@ -20,7 +20,7 @@ class Spread:
 
     mean: float
     deviation: float | None  # sample standard deviation; None with one seed
-    values: tuple[float, ...]  # the value of each seed
+    values: tuple[float, ...]  # of each seed
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
@@ -41,8 +41,7 @@ class TaskFigures:
     rare_f1: Spread | None
     calibration_error: Spread | None
     per_class_f1: Mapping[str, Spread]
-    validation: Spread | None = None
-    """Macro-F1 on the validation rows."""
+    validation: Spread | None  # macro-F1 on the validation rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +50,16 @@ class Figures:
 
     scenario: Scenario
     score: Spread | None  # macro-F1 on the test rows, averaged over the tasks; None where the runs lack some of them
-    # The same on the validation rows, by which scenarios are ranked; None where it was not measured
-    validation: Spread | None
-    tasks: Mapping[str, TaskFigures]  # the metrics of each task
+    validation: Spread | None  # the same on the validation rows; None where it was not measured
+    tasks: Mapping[str, TaskFigures]
     retention_before: Spread | None  # Spearman correlation on sentence pairs before training
     retention: Spread | None  # the same after training
-    trainable_parameters: Spread | None  # scalars that were trained
-    # Wall-clock seconds of training without encoding for frozen layers; 0 where nothing is trained
-    train_seconds: Spread | None
-    # Seconds of that encoding with an empty cache; None where it is unknown for some run
-    encoding_seconds: Spread | None
-    total_seconds: Spread | None  # both together; None where it is unknown for some run
-    sentences_per_second: Spread | None  # training rows per second of both together
-    peak_memory_bytes: Spread | None  # the most memory in use
+    trainable_parameters: Spread | None  # the costs are those of `run_metrics.Cost`
+    train_seconds: Spread | None  # 0 where nothing is trained
+    encoding_seconds: Spread | None  # as the next two, None where it is unknown for some run
+    total_seconds: Spread | None
+    sentences_per_second: Spread | None
+    peak_memory_bytes: Spread | None
 
     @property
     def name(self) -> str:

@@ -18,8 +18,8 @@ _BY_TASK = ("loss.default.", "loss.tasks.", "heads.default.", "heads.tasks.")
 class Scenario:
     """Runs with the same recipe."""
 
-    name: str  # the shortest name that distinguishes it
-    runs: tuple[Record, ...]  # its runs, by seed
+    name: str  # the shortest that distinguishes it
+    runs: tuple[Record, ...]  # by seed
 
     @property
     def tasks(self) -> list[str]:
@@ -106,7 +106,7 @@ def _choices(record: Record) -> dict[str, str]:
 
 
 def _values(record: Record) -> dict[str, str]:
-    flat = _per_task(dict(_flat(settings(record))), record.outcomes)
+    flat = _per_task(dict(_flat(settings(record.config))), record.outcomes)
     return {key: f"{key}={value}" for key, value in flat.items()}
 
 
