@@ -72,12 +72,13 @@ class PairedBootstrap:
             for task, outcomes in run.outcomes.items():
                 runs_of[task, outcomes.rows].append(run)
         for (task, rows), runs in runs_of.items():
-            outcomes_of = [run.outcomes[task] for run in runs]
-            classes = sorted(outcomes_of[0].predictions.classes)
-            rare_ids = [at for at, name in enumerate(classes) if name in rare[task]]
-            predictions = [outcomes.predicted for outcomes in outcomes_of]
+            predictions = [run.outcomes[task].predictions for run in runs]
+            ids = {name: at for at, name in enumerate(sorted(predictions[0].classes))}  # runs may order them otherwise
+            labels = np.array([ids[name] for name in predictions[0].labels])
+            answers = [np.array([ids[name] for name in of_run.predicted]) for of_run in predictions]
+            rare_ids = [at for name, at in ids.items() if name in rare[task]]
             seed = (SEED, int(rows[:8], 16))
-            samples = resampled(outcomes_of[0].labels, predictions, len(classes), rare_ids, self.resamples, seed)
+            samples = resampled(labels, answers, len(ids), rare_ids, self.resamples, seed)
             for run, values in zip(runs, samples, strict=True):
                 self._samples |= {(run, task, measure): sample for measure, sample in values.items()}
 

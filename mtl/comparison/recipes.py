@@ -38,11 +38,11 @@ MEASURED: Final[Mapping[str, str]] = {
     "data.tasks.*.slices": "columns that the error analysis divides the rows by",
 }
 """Keys that change what is reported but not what is trained: replicates may differ in them."""
-_OF_SEVERAL = {
-    "data": ("interleave", "temperature"),
-    "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
-}
-"""Keys without effect where one task is trained alone."""
+_OF_SEVERAL = (
+    *("task", "data.interleave", "data.temperature"),
+    *("loss.combine", "loss.weights", "loss.uncertainty", "loss.dwa", "loss.famo"),
+)
+"""Keys without effect where one task is trained alone, or that say so."""
 _CHAIN = 8  # the most runs, each the start of the next, that are followed back
 
 
@@ -61,10 +61,7 @@ def recipe_of(record: Record, task: str) -> str:
 
     It is equal for a run of several tasks and for one that trained this task alone in the same way.
     """
-    values = {key: value for key, value in reduced(_recipe(record.config), task).items() if key != "task"}
-    for name, keys in _OF_SEVERAL.items():
-        if isinstance(values.get(name), Mapping):
-            values[name] = {key: value for key, value in values[name].items() if key not in keys}
+    values = without(reduced(_recipe(record.config), task), _OF_SEVERAL)
     return _checksum([values, record.facts.training_rows.get(task)])
 
 

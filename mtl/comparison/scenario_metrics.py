@@ -131,7 +131,7 @@ def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
 
 def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:
     reports = [run.report(task) for run in runs]
-    classes = list(dict.fromkeys(label for report in reports for label in report.per_class))
+    classes = dict.fromkeys(label for report in reports for label in report.per_class)
     f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
     per_class = {label: Spread.of(scores.get(label) for scores in f1) for label in classes}
     return TaskFigures(

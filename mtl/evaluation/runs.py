@@ -7,14 +7,11 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mtl.base import schema
 from mtl.base.errors import DataError, Problem
@@ -107,27 +104,13 @@ class Outcomes:
     """One run's predictions of one task on its test rows."""
 
     split: str  # ``test``, or ``val`` where there are no test rows
-    predictions: Predictions  # ``N`` rows and ``C`` classes
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """The true classes as indices into the sorted class names, shape ``(N,)``."""
-        return self._indices(self.predictions.labels)
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The predicted classes as indices into the sorted class names, shape ``(N,)``."""
-        return self._indices(self.predictions.predicted)
+    predictions: Predictions
 
     @cached_property
     def rows(self) -> str:
         """A checksum of texts, labels and classes in their order: equal where two runs were tested on the same rows."""
         content = json.dumps([list(self.predictions.texts), list(self.predictions.labels)])
         return hashlib.sha256(content.encode() + json.dumps(sorted(self.predictions.classes)).encode()).hexdigest()
-
-    def _indices(self, names: Sequence[str]) -> NDArray[np.int64]:
-        index = {name: at for at, name in enumerate(sorted(self.predictions.classes))}
-        return np.array([index[name] for name in names], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from mtl.activations.encoding import Encoding, encode_table, head_logits
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples
-from mtl.evaluation.answering import answering_report
 from mtl.evaluation.calibration import calibration_report
 from mtl.evaluation.metrics import report_of_rows
 from mtl.evaluation.predictions import Predictions
-from mtl.evaluation.records import TaskReport
+from mtl.evaluation.records import AnswerFigures, AnsweringReport, SetFigures, TaskReport
 from mtl.model.conformal import Outcomes
 from mtl.model.decision import Calibration
 from mtl.model.network import MultiTaskNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+COVERAGES: Final = (0.8, 0.9, 0.95)
+RISKS: Final = (0.01, 0.05, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,32 @@ def score(
         answering=answering_report(probabilities, predicted, truth, outcomes) if outcomes and len(truth) else None,
     )
     return Scored(report, predictions)
+
+
+def answering_report(
+    probabilities: NDArray[np.floating], predicted: NDArray[np.int64], labels: NDArray[np.int64], outcomes: Outcomes
+) -> AnsweringReport:
+    """Return what the thresholds of validation rows, from their ``outcomes``, give on other rows, one at least.
+
+    Those have calibrated probabilities ``(N, C)``, predicted classes ``(N,)`` and true ones ``(N,)``.
+    """
+    rows = np.arange(len(labels))
+    confidence, wrong = probabilities[rows, predicted], predicted != labels
+    sets = []
+    for coverage in COVERAGES:
+        inside = probabilities >= outcomes.set_thresholds(coverage)
+        sizes, holds = inside.sum(axis=1), inside[rows, labels]
+        lowest = min(holds[labels == label].mean() for label in np.unique(labels))
+        shares = (holds.mean(), lowest, sizes.mean(), (sizes == 1).mean(), (sizes == 0).mean())
+        sets.append(SetFigures(coverage, *map(float, shares)))
+    answers = []
+    for risk in RISKS:
+        threshold = outcomes.answer_threshold(risk)
+        answered = confidence >= threshold
+        known = threshold if np.isfinite(threshold) else None
+        share_wrong = float(wrong[answered].mean()) if answered.any() else None
+        answers.append(AnswerFigures(risk, known, float(answered.mean()), share_wrong))
+    return AnsweringReport(sets, answers)
 
 
 def logits_of(
