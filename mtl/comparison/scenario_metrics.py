@@ -87,14 +87,14 @@ def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Seque
     runs = scenario.runs
     costs = [_cost(run) for run in runs]
     totals = [cost.total_seconds for cost in costs]
-    retentions = [run.metrics.retention for run in runs]
+    retentions = [run.metrics.retention for run in runs if run.metrics.retention is not None]
     return Figures(
         scenario=scenario,
         score=Spread.of(_score(run, tasks) for run in runs),
         validation=_validation(runs, tasks),
         tasks={task: _task(task, [run for run in runs if task in run.outcomes], rare[task]) for task in scenario.tasks},
-        retention_before=Spread.of(retention and retention.before for retention in retentions),
-        retention=Spread.of(retention and retention.after for retention in retentions),
+        retention_before=Spread.of(retention.before for retention in retentions),
+        retention=Spread.of(retention.after for retention in retentions),
         trainable_parameters=Spread.of(cost.trainable_parameters for cost in costs),
         train_seconds=Spread.of(cost.train_seconds for cost in costs),
         encoding_seconds=None if None in totals else Spread.of(cost.encoding_seconds for cost in costs),
@@ -131,6 +131,7 @@ def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
 
 def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:
     reports = [run.report(task) for run in runs]
+    calibrations = [report.calibration for report in reports if report.calibration is not None]
     classes = dict.fromkeys(label for report in reports for label in report.per_class)
     f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
     per_class = {label: Spread.of(scores.get(label) for scores in f1) for label in classes}
@@ -138,7 +139,7 @@ def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
         rare_f1=Spread.of(statistics.fmean(scores[label] for label in rare) for scores in f1) if rare else None,
-        calibration_error=Spread.of(report.calibration and report.calibration.after.ece for report in reports),
+        calibration_error=Spread.of(calibration.after.ece for calibration in calibrations),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),
     )

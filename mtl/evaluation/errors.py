@@ -94,13 +94,8 @@ def analyse(
 ) -> ErrorAnalysis:
     """Return the error analysis of a task on a split.
 
-    Args:
-        split: Its name.
-        predictions: The predictions of the task on it.
-        columns: The user's columns of its rows, for slices.
-        rows: The mistakes to list, the first of `Predictions.mistakes`; ``(M,)``.
-        embeddings: Embeddings of these mistakes, ``(M, H)``.
-        training: The training rows to search for the nearest ones.
+    ``rows`` are the mistakes to list, the first of `Predictions.mistakes`, ``(M,)``, with their ``embeddings``
+    ``(M, H)``; the user's ``columns`` divide the rows of the split into slices.
     """
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
     if embeddings is not None and training is not None:

@@ -81,7 +81,7 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
     names = zip(predictions.texts, predictions.labels, predictions.predicted, predictions.sources, strict=True)
-    rows = (
+    rows: Iterator[Sequence[str | float]] = (
         [text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source]
         for (text, label, predicted, source), probabilities in zip(names, predictions.probabilities, strict=True)
     )

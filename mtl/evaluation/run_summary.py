@@ -100,15 +100,6 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class RunPictures:
-    """The pictures of a run."""
-
-    # By task and kind: ``classes``, ``confusion``, ``reliability``
-    tasks: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
-    training: Picture | None = None  # None where nothing was trained
-
-
-@dataclass(frozen=True, slots=True)
 class RunSummary:
     """Everything that a run's report shows."""
 
@@ -123,7 +114,7 @@ class RunSummary:
     files: Mapping[str, str] = field(default_factory=dict)  # what each contains, by its path relative to the report
     retention: Retention | None = None
     errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)  # by task, on the reported split
-    pictures: RunPictures = field(default_factory=RunPictures)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)  # by the names of `run_charts.draw_run`
     gradients: GradientFigures | None = None
 
 

@@ -42,11 +42,11 @@ def score(
     bins: int,
     outcomes: Outcomes | None = None,
 ) -> Scored:
-    """Return the predictions of a split and their metrics.
+    """Return the predictions of a split and their metrics, from the outputs of a head ``(N, C)``.
 
     Args:
-        logits: Outputs of the head, ``(N, C)``.
-        labels: The ``C`` labels, in the order of the logits.
+        logits: ``(N, C)``, in the order of the ``labels``.
+        labels: The ``C`` labels.
         truth: Class ids of the rows, ``(N,)``.
         examples: The same rows as text.
         calibration: Turns logits into probabilities.

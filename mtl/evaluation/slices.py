@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from mtl.evaluation.counts import Integers, class_counts, f1_scores
+from mtl.evaluation.counts import Integers, class_f1
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,16 +159,15 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def _figures(kind: str, value: str, truth: Integers, predicted: Integers, overall: float) -> SliceFigures:
-    counts = class_counts(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
-    right, rows = int(counts.right.sum()), len(truth)
+    right, rows = int((truth == predicted).sum()), len(truth)
     low, high = wilson(right, rows)
-    scores = f1_scores(counts.right, counts.support + counts.predicted)
+    f1 = class_f1(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
     return SliceFigures(
         kind=kind,
         value=value,
         support=rows,
         accuracy=right / rows,
-        macro_f1=float(scores[counts.support > 0].mean()),
+        macro_f1=float(f1[np.unique(truth)].mean()),
         difference=right / rows - overall,
         low=low,
         high=high,

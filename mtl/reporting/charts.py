@@ -277,13 +277,7 @@ def heat_map(
 ) -> Chart:
     """Return a confusion matrix: colours by the share of the true class, counts in the cells that are not 0.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        labels: The ``C`` classes.
-        cells: Counts ``(C, C)``, a row for each true class.
-        supports: The rows of each true class, which may be more than the sum of its cells.
-        summary: What to see.
+    ``supports`` are the rows of each true class, which may be more than the sum of its cells, a row of counts.
     """
     names = list(told_apart(labels, _ON_AXIS).values())
     true = [f"{name} ({support:,})" for name, support in zip(names, supports, strict=True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtl.base import formatting
 from mtl.base.files import write_text_atomically
-from mtl.evaluation.predictions import ConfusionExample, ConfusionExamples
+from mtl.evaluation.predictions import ConfusionExample
 from mtl.evaluation.records import Retention, TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (
@@ -49,8 +49,8 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
         yield from _task(task, splits, summary)
     yield from calibration_section(summary.tasks)
     yield from answering_section(summary.tasks)
-    if summary.pictures.training:
-        yield from ("## Training", image(summary.pictures.training))
+    if "training" in summary.pictures:
+        yield from ("## Training", image(summary.pictures["training"]))
     if summary.groups:
         yield from _groups(summary)
     if summary.cost != Cost():
@@ -92,8 +92,7 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
     for split in sorted(splits, key=lambda split: split != shown):
         report = splits[split]
         heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
-        pictures = summary.pictures.tasks.get(task, {}) if split == shown else {}
-        blocks = list(_split(task, report, summary.examples.get((task, split), {}), pictures))
+        blocks = list(_split(task, split, summary))
         if split == shown:
             yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
             if task in summary.errors:
@@ -102,14 +101,15 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
             yield folded(f"On {heading}", *blocks)
 
 
-def _split(
-    task: str, report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]
-) -> Iterator[str]:
+def _split(task: str, split: str, summary: RunSummary) -> Iterator[str]:
+    report, examples = summary.tasks[task][split], summary.examples.get((task, split), {})
+    kinds = ("classes", "confusion", "reliability")
+    classes, matrix, reliability = (summary.pictures.get(f"{task}_{split}_{kind}") for kind in kinds)
     yield class_table(task, report, most=None).to_markdown()
     if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
         yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
-    if "classes" in pictures:
-        yield image(pictures["classes"])
+    if classes is not None:
+        yield image(classes)
     confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
     if confusions:
         lines = [
@@ -119,11 +119,11 @@ def _split(
         yield from ("**Most frequent confusions**", "\n".join(lines))
     else:
         yield "No row was taken for another class."
-    yield from _matrix(report, pictures.get("confusion"))
+    yield from _matrix(report, matrix)
     if report.stages is not None:
         yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
-    if "reliability" in pictures:
-        yield from ("**Reliability**: accuracy over confidence", image(pictures["reliability"]))
+    if reliability is not None:
+        yield from ("**Reliability**: accuracy over confidence", image(reliability))
 
 
 def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl.base import formatting
 from mtl.evaluation.calibration import ece
 from mtl.evaluation.records import CalibrationReport, EpochFigures, ReliabilityBin, Reports, TaskReport
-from mtl.evaluation.run_summary import RARE_SUPPORT, Picture, RunPictures, others_in_words, reported_split, weakest
+from mtl.evaluation.run_summary import RARE_SUPPORT, Picture, others_in_words, reported_split, weakest
 from mtl.reporting import charts
 from mtl.reporting.page import Chart
 from mtl.reporting.svg import write_svg
@@ -25,21 +25,27 @@ MOST_IN_MATRIX = 30
 _SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
-def draw_run(folder: Path, reports: Reports, epochs: Sequence[EpochFigures]) -> RunPictures:
-    """Write the SVG files of each task, for the split that the report shows, and of the training, into a run folder."""
-    tasks = {
-        task: _draw_task(folder, f"{task}_{split}", splits[split])
-        for task, splits in reports.items()
-        if (split := reported_split(splits)) is not None
-    }
-    if not epochs:
-        return RunPictures(tasks)
-    path = f"{FOLDER}/training.svg"
-    write_svg(folder / path, list(training(epochs)), columns=2, width=400)
-    return RunPictures(tasks, Picture(path, "Training loss, and macro-F1 on validation, after each epoch"))
+def draw_run(folder: Path, reports: Reports, epochs: Sequence[EpochFigures]) -> dict[str, Picture]:
+    """Write the SVG files of each task, for the split that the report shows, and of the training, into a run folder.
+
+    The pictures are called ``training`` and ``<task>_<split>_<kind>``: ``classes``, ``confusion`` and ``reliability``.
+    """
+    pictures = {}
+    for task, splits in reports.items():
+        if (split := reported_split(splits)) is not None:
+            for kind, (chart, caption) in _of_task(splits[split]).items():
+                picture = Picture(f"{FOLDER}/{task}_{split}_{kind}.svg", caption)
+                write_svg(folder / picture.path, [chart])
+                pictures[f"{task}_{split}_{kind}"] = picture
+    if epochs:
+        picture = Picture(f"{FOLDER}/training.svg", "Training loss, and macro-F1 on validation, after each epoch")
+        write_svg(folder / picture.path, list(training(epochs)), columns=2, width=400)
+        pictures["training"] = picture
+    return pictures
 
 
-def _draw_task(folder: Path, name: str, report: TaskReport) -> dict[str, Picture]:
+def _of_task(report: TaskReport) -> dict[str, tuple[Chart, str]]:
+    """Return chart and caption of each kind."""
     drawn = {
         "classes": (class_bars(report, MOST_IN_PICTURE), "F1, precision, recall and support of each class"),
         "confusion": (confusion(report), "Confusion matrix: colours by the share of the true class, counts"),
@@ -47,11 +53,7 @@ def _draw_task(folder: Path, name: str, report: TaskReport) -> dict[str, Picture
     if report.calibration is not None:
         caption = "Share of rows predicted right over the confidence of the model"
         drawn["reliability"] = (reliability(calibration_bins(report.calibration)), caption)
-    pictures = {}
-    for kind, (chart, caption) in drawn.items():
-        pictures[kind] = Picture(f"{FOLDER}/{name}_{kind}.svg", caption)
-        write_svg(folder / pictures[kind].path, [chart])
-    return pictures
+    return drawn
 
 
 def class_bars(report: TaskReport, most: int = MOST_CLASSES, identity: str = "classes") -> Chart:

@@ -70,9 +70,7 @@ _IN_MATRIX = 26  # characters of a class name
 def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Path:
     """Write ``report.html`` into a run's folder, whole or not at all, and return its path.
 
-    Args:
-        folder: The folder of a finished run, or of one that is about to write its ``metrics.json``.
-        metrics: What that file will hold; by default it is read.
+    A run that is about to write its ``metrics.json`` gives ``metrics``, what that file will hold.
 
     Raises:
         DataError: A file of the run cannot be read.
