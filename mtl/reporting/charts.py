@@ -98,6 +98,12 @@ def _name(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
     return {"field": field, "type": "nominal", "title": title, **more}
 
 
+def _layer(mark: Mapping[str, Any], encoding: Mapping[str, Any], where: Any = None) -> dict[str, Any]:
+    """Return a layer of all rows, or of those that a filter of Vega-Lite chooses."""
+    chosen = {} if where is None else {"transform": [{"filter": where}]}
+    return {**chosen, "mark": mark, "encoding": encoding}
+
+
 def _tooltip(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
     return [_name(field, title) for field, title in pairs]
 
@@ -114,20 +120,13 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
     y = _number("score", "score", scale={"zero": False, "padding": _PADDING})
     tip = _tooltip(("name", "scenario"), ("shown", "score"), ("time", "training time"))
     point = {"x": x, "y": y, "tooltip": tip}
-    layers: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": "datum.front"}],
-            "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY},
-            "encoding": {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-            "encoding": {
-                **point,
-                "color": {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY},
-                "shape": {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"},
-            },
-        },
+    line = {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY}
+    dot = {"type": "point", "filled": True, "size": 110, "opacity": 1}
+    colour = {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY}
+    shape = {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"}
+    layers = [
+        _layer(line, {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}}, "datum.front"),
+        _layer(dot, {**point, "color": colour, "shape": shape}),
     ]
     named: dict[_Place, list[str]] = {}
     for row, place in zip(rows, label_places(rows), strict=True):
@@ -135,9 +134,7 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
             named.setdefault(place, []).append(row["name"])
     for (align, dx, dy), names in named.items():
         mark = {"type": "text", "fontSize": 12, "style": "plain", "align": align, "dx": dx, "dy": dy}
-        encoding = {**point, "text": {"field": "label"}}
-        chosen = [{"filter": {"field": "name", "oneOf": names}}]
-        layers.append({"transform": chosen, "mark": mark, "encoding": encoding})
+        layers.append(_layer(mark, {**point, "text": {"field": "label"}}, {"field": "name", "oneOf": names}))
     if sum(map(len, named.values())) < len(rows):
         summary += " Points without a name, for which there is no room, tell it when pointed at."
     return Chart(identity, "Quality against cost", summary, {"height": _TALL, "data": _values(rows), "layer": layers})
@@ -198,19 +195,13 @@ def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[st
     shades = {"real": "#d55e00", "real for these runs": "#e69f00", "within noise": GREY}
     shown = [verdict for verdict in shades if any(row["verdict"] == verdict for row in rows)]
     verdicts = {"domain": shown, "range": [shades[verdict] for verdict in shown]}
-    colour = _name("verdict", scale=verdicts)
     tip = _tooltip(("name", "scenario"), ("told", "difference"), ("verdict", "verdict"))
+    row = {"y": y, "color": _name("verdict", scale=verdicts), "tooltip": tip}
     x = _number("low", "difference, 95 % interval")
     layers = [
-        {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0, "type": "quantitative"}}},
-        {
-            "mark": {"type": "rule", "strokeWidth": 3},
-            "encoding": {"y": y, "x": x, "x2": {"field": "high"}, "color": colour, "tooltip": tip},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-            "encoding": {"y": y, "x": _number("value", x["title"]), "color": colour, "tooltip": tip},
-        },
+        _layer({"type": "rule", "strokeDash": [4, 3]}, {"x": {"datum": 0, "type": "quantitative"}}),
+        _layer({"type": "rule", "strokeWidth": 3}, {**row, "x": x, "x2": {"field": "high"}}),
+        _layer({"type": "point", "filled": True, "size": 90, "opacity": 1}, {**row, "x": _number("value", x["title"])}),
     ]
     return Chart(identity, title, summary, {"height": 34 * len(rows), "data": _values(rows), "layer": layers})
 
@@ -296,21 +287,16 @@ def heat_map(
     # A gradient's id in the file would depend on the files that the process has written before.
     shares = {"type": "symbol", "orient": "right", "title": "of the class", "format": ".0%", "values": [0, 0.5, 1]}
     dark = {"condition": {"test": "datum.share > 0.55", "value": "white"}, "value": "#1b2329"}
-    layers: list[dict[str, Any]] = [
-        {
-            "mark": {"type": "rect", "stroke": "white"},
-            "encoding": {"x": x, "y": y, "color": _number("share", "of the class", scale=colour, legend=shares)},
-        },
-        {
-            "transform": [{"filter": "datum.count > 0"}],
-            "mark": {"type": "text", "fontSize": 12 if side > 40 else 10, "aria": False},
-            "encoding": {"x": x, "y": y, "text": {"field": "shown"}, "color": dark},
-        },
+    text = {"type": "text", "fontSize": 12 if side > 40 else 10, "aria": False}
+    shade = _number("share", "of the class", scale=colour, legend=shares)
+    layers = [
+        _layer({"type": "rect", "stroke": "white"}, {"x": x, "y": y, "color": shade}),
+        _layer(text, {"x": x, "y": y, "text": {"field": "shown"}, "color": dark}, "datum.count > 0"),
     ]
     if empty:
         grey = {"type": "text", "color": GREY, "fontSize": 11}
-        text = {"y": y, "x": {"value": side * len(names) / 2}, "text": {"field": "shown"}}
-        layers.append({"data": _values(empty), "mark": grey, "encoding": text})
+        middle = {"value": side * len(names) / 2}
+        layers.append({"data": _values(empty), **_layer(grey, {"y": y, "x": middle, "text": {"field": "shown"}})})
     size = {"width": side * len(names), "height": side * len(names)}
     return Chart(identity, title, summary, {**size, "data": _values(rows), "layer": layers})
 
@@ -325,9 +311,9 @@ def learning_curve(name: str, rows: Sequence[Row], x: str, y: str, summary: str)
     scale, axis = {"domain": [0, 1.06 * longest]}, {"tickCount": 4, "tickMinStep": 1, "format": ",d"}
     across = _number("x", x, scale=scale, axis=axis)
     ends = {"x": across, "y": {**score, "field": "low"}, "y2": {"field": "high"}}
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "area", "opacity": 0.18, "color": COLOURS[0]}, "encoding": ends},
-        {"mark": {"type": "line", "point": True, "color": COLOURS[0]}, "encoding": {"x": across, "y": score}},
+    layers = [
+        _layer({"type": "area", "opacity": 0.18, "color": COLOURS[0]}, ends),
+        _layer({"type": "line", "point": True, "color": COLOURS[0]}, {"x": across, "y": score}),
     ]
     if not rows:
         layers = [{"mark": {"type": "text", "text": "no figures", "color": GREY}}]
@@ -341,11 +327,8 @@ def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[
     """
     rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
-    line = {
-        "data": _values([{"at": 0}, {"at": 1}]),
-        "mark": {"type": "line", "strokeDash": [5, 4], "color": GREY},
-        "encoding": {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")},
-    }
+    ends = {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")}
+    diagonal = _layer({"type": "line", "strokeDash": [5, 4], "color": GREY}, ends)
     tip = [
         *_tooltip(("whole", "what")),
         _number("confidence", "mean probability", format=".3f"),
@@ -364,15 +347,15 @@ def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[
         "opacity": {"condition": {"test": "datum.few", "value": 0.3}, "value": 1},
         "tooltip": tip,
     }
-    layers: list[dict[str, Any]] = [
-        line,
-        {"mark": {"type": "line", "opacity": 0.4}, "encoding": coloured},
-        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": points},
+    layers = [
+        {"data": _values([{"at": 0}, {"at": 1}]), **diagonal},
+        _layer({"type": "line", "opacity": 0.4}, coloured),
+        _layer({"type": "point", "filled": True, "size": 60}, points),
     ]
     if any(row["few"] for row in rows):  # without a row a layer has no extent, and Vega warns
         counts = {**places, "text": {"field": "count", "type": "quantitative"}}
         mark = {"type": "text", "fontSize": 10, "dy": -9, "color": GREY}
-        layers.append({"transform": [{"filter": "datum.few"}], "mark": mark, "encoding": counts})
+        layers.append(_layer(mark, counts, "datum.few"))
     return Chart(identity, title, summary, {"height": 280, "data": _values(rows), "layer": layers})
 
 
@@ -401,15 +384,14 @@ def sentence_map(
         "tooltip": _tooltip(("text", "sentence"), ("class", "label"), ("predicted", "predicted")),
     }
     sizes = {"condition": {"test": "datum.grey", "value": 40}, "value": 110}
-    layers: list[dict[str, Any]] = []
+    layers = []
     if any(row["right"] for row in rows):
-        mark: dict[str, Any] = {"type": "point", "filled": True, "size": 32}
-        look = {**encoding, "opacity": _if_grey(0.25, 0.55)}
-        layers.append({"transform": [{"filter": "datum.right"}], "mark": mark, "encoding": look})
+        point = {"type": "point", "filled": True, "size": 32}
+        layers.append(_layer(point, {**encoding, "opacity": _if_grey(0.25, 0.55)}, "datum.right"))
     if not all(row["right"] for row in rows):
-        mark = {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1}
-        look = {**encoding, "size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)}
-        layers.append({"transform": [{"filter": "!datum.right"}], "mark": mark, "encoding": look})
+        cross = {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1}
+        rim = {"size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)}
+        layers.append(_layer(cross, {**encoding, **rim}, "!datum.right"))
     return Chart(identity, title, summary, {"height": 380, "data": _values(rows), "layer": layers})
 
 
