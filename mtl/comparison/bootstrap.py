@@ -47,13 +47,8 @@ def resampled(
 ) -> list[dict[str, Floats]]:
     """Return `MEASURES` of each run as observed, then on every resample, ``(1 + R,)``; all runs see the same draws.
 
-    Args:
-        labels: True classes of the rows, ``(N,)`` from 0.
-        predictions: Predicted classes of each run, ``(N,)``.
-        classes: ``C``.
-        rare: The classes that ``rare_f1`` averages; without any it is left out.
-        resamples: ``R``.
-        seed: Determines the draws.
+    True classes and those that each run predicted are ``(N,)`` from 0. ``rare`` are the classes that ``rare_f1``
+    averages; without any it is left out.
     """
     observed = np.ones((1, len(labels)), np.float32)
     drawn = chain([observed], weights(len(labels), resamples, seed))
@@ -65,25 +60,15 @@ def _measured(
     labels: Classes, predictions: Sequence[Classes], classes: int, rare: Sequence[int], drawn: NDArray[np.float32]
 ) -> list[dict[str, Floats]]:
     support = _counts(drawn, labels, classes)
-    values = []
+    measured = []
     for predicted in predictions:
         hits = _counts(drawn, np.where(labels == predicted, labels, -1), classes)
-        values.append(measures(hits, support, _counts(drawn, predicted, classes), rare))
-    return values
-
-
-def measures(hits: Floats, support: Floats, predicted: Floats, rare: Sequence[int]) -> dict[str, Floats]:
-    """Return the measures from counts of each class in the last axis, ``(..., C)`` → ``(...)``.
-
-    Args:
-        hits: Rows of the class that were predicted correctly.
-        support: Rows of the class.
-        predicted: Rows that were predicted as the class.
-        rare: The classes that ``rare_f1`` averages.
-    """
-    f1 = f1_scores(hits, support + predicted)
-    values = {"accuracy": hits.sum(axis=-1) / support.sum(axis=-1), "macro_f1": f1.mean(axis=-1)}
-    return {**values, "rare_f1": f1[..., list(rare)].mean(axis=-1)} if len(rare) else values
+        f1 = f1_scores(hits, support + _counts(drawn, predicted, classes))
+        values = {"accuracy": hits.sum(axis=1) / support.sum(axis=1), "macro_f1": f1.mean(axis=1)}
+        if len(rare):
+            values["rare_f1"] = f1[:, list(rare)].mean(axis=1)
+        measured.append(values)
+    return measured
 
 
 def _counts(drawn: NDArray[np.float32], classes: Classes, count: int) -> Floats:
@@ -110,11 +95,7 @@ class SeedVariance:
 
 
 def pooled_variance(scenarios: Iterable[Floats]) -> SeedVariance | None:
-    """Return the mean variance over the seeds of each scenario; None where none has more than one seed.
-
-    Args:
-        scenarios: A measure of each run, ``(n,)``, of each scenario.
-    """
+    """Return the mean variance of a measure ``(n,)`` of each scenario; None where none has more than one seed."""
     several = [runs for runs in scenarios if len(runs) > 1]
     freedom = float(sum(len(runs) - 1 for runs in several))
     if not several:
@@ -126,22 +107,17 @@ def pooled_variance(scenarios: Iterable[Floats]) -> SeedVariance | None:
 def seed_noise(first: Floats, second: Floats, pooled: SeedVariance | None) -> SeedNoise | None:
     """Estimate the seed noise in the difference of the means of two scenarios; None where no scenario has two seeds.
 
-    Scenarios vary differently over their seeds, and two or three seeds often agree by chance. So a scenario's variance
-    is its own, but no less than the mean of all, which also replaces that of a scenario with a single seed. Of the two,
-    the lower degrees of freedom count. Under the null hypothesis at most one pair in twenty is called different at
-    p < 0.05, even where scenarios vary very differently.
-
-    Args:
-        first: A measure of each run of one scenario, ``(n,)``.
-        second: The same of the other scenario, ``(m,)``.
-        pooled: The variance over all scenarios that are compared.
+    The arguments are a measure of each run, ``(n,)`` and ``(m,)``, and its variance over all scenarios. Scenarios vary
+    differently over their seeds, and two or three seeds often agree by chance. So a scenario's variance is its own, but
+    no less than the mean of all, which also replaces that of a scenario with a single seed. Of the two, the lower
+    degrees of freedom count. Under the null hypothesis at most one pair in twenty is called different at p < 0.05, even
+    where scenarios vary very differently.
     """
-    estimates = [_at_least(runs, pooled) for runs in (first, second)]
-    known = [estimate for estimate in estimates if estimate is not None]
-    if len(known) < len(estimates):
+    one, other = _at_least(first, pooled), _at_least(second, pooled)
+    if one is None or other is None:
         return None
-    total = sum(estimate.variance / len(runs) for estimate, runs in zip(known, (first, second), strict=True))
-    return SeedNoise(float(np.sqrt(total)), min(estimate.freedom for estimate in known))
+    total = one.variance / len(first) + other.variance / len(second)
+    return SeedNoise(float(np.sqrt(total)), min(one.freedom, other.freedom))
 
 
 def paired_seed_noise(differences: Floats) -> SeedNoise | None:
@@ -170,13 +146,10 @@ def with_seed_noise(differences: Floats, noise: SeedNoise, seed: int) -> Floats:
 
 
 def p_value(differences: Floats) -> float:
-    """Return the two-sided p-value of no difference, from the share of resamples on either side of 0.
+    """Return the two-sided p-value of no difference, from the share of resamples ``(R,)`` on either side of 0.
 
     The observed data count as one more resample, so that no p-value is 0 (Davison and Hinkley, Bootstrap Methods and
     their Application, 1997, section 4.2). It is 1 where no resample differs.
-
-    Args:
-        differences: Differences on every resample, ``(R,)``.
     """
     sides = (np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     return float(min(1.0, 2 * (min(sides) + 1) / (len(differences) + 1)))

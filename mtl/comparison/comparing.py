@@ -13,7 +13,6 @@ from mtl.comparison.scenario_metrics import Figures, rare_classes, summarize
 from mtl.comparison.scenarios import Scenario, scenarios
 from mtl.evaluation.runs import Record, Unfinished, find, read_record
 
-RESAMPLES = 2000
 RankedBy = Literal["validation", "test"]
 
 
@@ -21,45 +20,36 @@ RankedBy = Literal["validation", "test"]
 class Comparison:
     """The result of comparing scenarios."""
 
-    rows: Sequence[Figures]  # the metrics of each scenario, the best first: by validation score, see ``ranked_by``
+    rows: Sequence[Figures]  # the best first, see ``ranked_by``
     tasks: Sequence[str]  # the tasks that the score averages
     rare: Mapping[str, Sequence[str]]  # the rare classes of each task
     ranked_by: RankedBy  # ``validation``, or ``test`` where some run has no validation metrics
-    best: Figures  # the scenario that ranks first
+    best: Figures
     cheapest: Figures  # the scenario with the shortest training, of those that are trained
     # The best of those with the fewest training rows; None where all have equally many, or nothing is trained on the
     # fewest
     best_with_fewest_rows: Figures | None
-    differences: Sequence[Difference]  # the differences of all scenarios from these three
-    resamples: int  # the number of resamples of the bootstrap
-    unfinished: Sequence[Unfinished] = ()  # jobs without metrics
-    unreadable: Sequence[Problem] = ()  # problems of files that could not be read; their runs are left out
-    notes: Sequence[str] = ()  # further notes for the reader
-    # What each task gains or loses by sharing the encoder: trained with others minus trained alone
-    sharing: Sequence[Difference] = ()
+    differences: Sequence[Difference]  # those of all scenarios from these three
+    resamples: int
+    unfinished: Sequence[Unfinished]  # jobs without metrics
+    unreadable: Sequence[Problem]  # problems of files that could not be read; their runs are left out
+    notes: Sequence[str]
+    sharing: Sequence[Difference]  # what each task gains by sharing the encoder: trained with others minus alone
 
     def row(self, name: str) -> Figures:
         """Return the metrics of a scenario."""
         return next(row for row in self.rows if row.name == name)
 
-    def ranking_score(self, row: Figures) -> float:
-        """Return the score by which a scenario is ranked, see ``ranked_by``."""
-        return _ranking_score(row, self.ranked_by)
-
     def difference(
         self, scenario: str, reference: str, task: str | None = None, measure: str = SCORE
     ) -> Difference | None:
-        """Return the measure of ``scenario`` minus that of ``reference``, or None if it was not computed."""
+        """Return the measure of ``scenario`` minus that of ``reference``; None if it was not computed."""
         wanted = (scenario, reference, task, measure)
         return next((d for d in self.differences if (d.scenario, d.reference, d.task, d.measure) == wanted), None)
 
 
-def compare(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> Comparison:
-    """Compare all runs at or under some folders.
-
-    Args:
-        folders: Run folders, multirun folders, or folders above them.
-        resamples: The least number of resamples of the bootstrap.
+def compare(folders: Sequence[str | Path], resamples: int = 2000) -> Comparison:
+    """Compare all runs at or under some folders, by a bootstrap of at least so many resamples.
 
     Raises:
         DataError: There is no run, none can be read, or no two scenarios were tested on the same rows.
@@ -106,12 +96,13 @@ def _ranked(rows: Sequence[Figures]) -> tuple[list[Figures], RankedBy]:
     ranked_by: RankedBy = "validation" if all(row.validation for row in rows if row.score) else "test"
 
     def key(row: Figures) -> tuple[bool, float, float]:
-        return row.score is None, -_ranking_score(row, ranked_by), row.cost
+        return row.score is None, -ranking_score(row, ranked_by), row.cost
 
     return sorted(rows, key=key), ranked_by
 
 
-def _ranking_score(row: Figures, ranked_by: RankedBy) -> float:
+def ranking_score(row: Figures, ranked_by: RankedBy) -> float:
+    """Return the score by which a scenario is ranked."""
     score = row.validation if ranked_by == "validation" else row.score
     return float("-inf") if score is None else score.mean
 
@@ -159,9 +150,8 @@ def _alone(scenario: Scenario) -> Problem:
     counts = ", ".join(f"{task} {len(outcomes.predictions):,}" for task, outcomes in scenario.runs[0].outcomes.items())
     found = f"scenario {scenario.name}, tested on rows of its own ({counts})"
     expected = "at least two scenarios tested on the same rows in the same order"
-    return Problem(
-        _where(scenario), found, expected, "give every run the same data files, or the same seed to split by"
-    )
+    repair = "give every run the same data files, or the same seed to split by"
+    return Problem(_where(scenario), found, expected, repair)
 
 
 def _where(scenario: Scenario) -> str:

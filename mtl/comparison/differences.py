@@ -38,15 +38,14 @@ class Difference:
 
     scenario: str
     reference: str  # name of the scenario that it is compared with
-    task: str | None  # the task, or None for the score over all tasks
+    task: str | None  # None for the score over all tasks
     measure: str  # ``score``, ``accuracy``, ``macro_f1`` or ``rare_f1``
-    value: float  # the observed difference, averaged over the seeds of each scenario
-    low: float  # the lower end of its 95 % interval
-    high: float  # the upper end
+    value: float  # as observed, averaged over the seeds of each scenario
+    low: float  # of its 95 % interval
+    high: float
     p: float  # two-sided
     p_adjusted: float  # adjusted for all scenarios that are compared with the reference in this measure
-    # Whether seed noise is included; with one seed of each scenario only that of the test rows is
-    over_seeds: bool = True
+    over_seeds: bool  # whether seed noise is included; with one seed of each scenario only that of the test rows is
 
     @property
     def real(self) -> bool:
@@ -57,11 +56,7 @@ class Difference:
 class PairedBootstrap:
     """The measures of all runs on resampled rows, computed once for each set of rows.
 
-    Args:
-        scenarios: The scenarios to compare.
-        tasks: The tasks that `SCORE` averages.
-        rare: The rare classes of each task.
-        resamples: The least number of resamples; many scenarios need more, for smaller p-values.
+    `SCORE` averages ``tasks``. Many scenarios need more than ``resamples``, for smaller p-values.
     """
 
     def __init__(
@@ -77,12 +72,13 @@ class PairedBootstrap:
             for task, outcomes in run.outcomes.items():
                 runs_of[task, outcomes.rows].append(run)
         for (task, rows), runs in runs_of.items():
-            outcomes_of = [run.outcomes[task] for run in runs]
-            classes = sorted(outcomes_of[0].predictions.classes)
-            rare_ids = [at for at, name in enumerate(classes) if name in rare[task]]
-            predictions = [outcomes.predicted for outcomes in outcomes_of]
+            predictions = [run.outcomes[task].predictions for run in runs]
+            ids = {name: at for at, name in enumerate(sorted(predictions[0].classes))}  # runs may order them otherwise
+            labels = np.array([ids[name] for name in predictions[0].labels])
+            answers = [np.array([ids[name] for name in of_run.predicted]) for of_run in predictions]
+            rare_ids = [at for name, at in ids.items() if name in rare[task]]
             seed = (SEED, int(rows[:8], 16))
-            samples = resampled(outcomes_of[0].labels, predictions, len(classes), rare_ids, self.resamples, seed)
+            samples = resampled(labels, answers, len(ids), rare_ids, self.resamples, seed)
             for run, values in zip(runs, samples, strict=True):
                 self._samples |= {(run, task, measure): sample for measure, sample in values.items()}
 
@@ -97,7 +93,8 @@ class PairedBootstrap:
         if not first or not second:
             return None
         observed, of_reference = _observed(first), _observed(second)
-        if _split_by_seed(first, tasks) and _seeds(first) == _seeds(second):
+        split_by_seed = len({tuple(run.outcomes[task].rows for task in tasks) for run in first}) > 1
+        if split_by_seed and [run.seed for run in first] == [run.seed for run in second]:
             noise = paired_seed_noise(observed - of_reference)
         else:
             noise = seed_noise(observed, of_reference, self._pooled(measured, tasks))
@@ -113,11 +110,10 @@ class PairedBootstrap:
         """Return the variance over seeds of all trained scenarios; the others vary with their untrained heads."""
         key = (measure, *tasks)
         if key not in self._variances:
-            trained = [
-                scenario for scenario in self.scenarios if scenario.runs[0].metrics.cost.trainable_parameters != 0
-            ]
             samples = [
-                self._runs(scenario, measure, {task: _rows(scenario, task) for task in tasks}) for scenario in trained
+                self._runs(scenario, measure, {task: _rows(scenario, task) for task in tasks})
+                for scenario in self.scenarios
+                if scenario.runs[0].metrics.cost.trainable_parameters != 0
             ]
             self._variances[key] = pooled_variance(_observed(runs) for runs in samples if runs)
         return self._variances[key]
@@ -179,12 +175,3 @@ def _observed(runs: Mapping[Record, Floats]) -> Floats:
 def _mean(values: Iterable[Floats]) -> Floats:
     mean: Floats = np.mean(list(values), axis=0)
     return mean
-
-
-def _seeds(runs: Iterable[Record]) -> list[int | None]:
-    return [run.seed for run in runs]
-
-
-def _split_by_seed(runs: Iterable[Record], tasks: Sequence[str]) -> bool:
-    """Return whether the runs of a scenario were tested on different rows."""
-    return len({tuple(run.outcomes[task].rows for task in tasks) for run in runs}) > 1

@@ -15,13 +15,12 @@ from mtl.base import formatting
 from mtl.base.files import write_json, write_text_atomically
 from mtl.base.terminal import console
 from mtl.comparison import words
-from mtl.comparison.columns import columns
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import SCORE
 from mtl.comparison.page import comparison_page
 from mtl.comparison.recommendation import Advice, recommend
 from mtl.comparison.scenario_metrics import Figures
-from mtl.comparison.tables import brief_tables, difference_table, scenario_table, sharing_table
+from mtl.comparison.tables import brief_tables, columns, difference_table, scenario_table, sharing_table
 from mtl.evaluation.predictions import write_csv
 from mtl.reporting.markdown import code, escaped, folded
 from mtl.reporting.tables import Table

@@ -15,10 +15,8 @@ from mtl.comparison.tables import difference_table, scenario_table, sharing_tabl
 from mtl.evaluation.predictions import Predictions
 from mtl.reporting.maps import maps
 from mtl.reporting.page import Matrix, render
-from mtl.reporting.run_page import errors_table
+from mtl.reporting.run_page import MATRIX_CLASSES, errors_table
 from mtl.reporting.tables import Table
-
-MATRIX_CLASSES = 20
 
 
 def comparison_page(comparison: Comparison, advice: Sequence[Advice]) -> str:

@@ -38,17 +38,17 @@ MEASURED: Final[Mapping[str, str]] = {
     "data.tasks.*.slices": "columns that the error analysis divides the rows by",
 }
 """Keys that change what is reported but not what is trained: replicates may differ in them."""
-_OF_SEVERAL = {
-    "data": ("interleave", "temperature"),
-    "loss": ("combine", "weights", "uncertainty", "dwa", "famo"),
-}
-"""Keys without effect where one task is trained alone."""
+_OF_SEVERAL = (
+    *("task", "data.interleave", "data.temperature"),
+    *("loss.combine", "loss.weights", "loss.uncertainty", "loss.dwa", "loss.famo"),
+)
+"""Keys without effect where one task is trained alone, or that say so."""
 _CHAIN = 8  # the most runs, each the start of the next, that are followed back
 
 
-def settings(record: Record) -> dict[str, Any]:
-    """Return the configuration of a run without the seed and without the keys of `IDLE` and `MEASURED`."""
-    return without(record.config, ("seed", *IDLE, *MEASURED))
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the seed and without the keys of `IDLE` and `MEASURED`."""
+    return without(config, ("seed", *IDLE, *MEASURED))
 
 
 def recipe(record: Record) -> str:
@@ -61,20 +61,12 @@ def recipe_of(record: Record, task: str) -> str:
 
     It is equal for a run of several tasks and for one that trained this task alone in the same way.
     """
-    values = {key: value for key, value in reduced(_recipe(record.config), task).items() if key != "task"}
-    for name, keys in _OF_SEVERAL.items():
-        if isinstance(values.get(name), Mapping):
-            values[name] = {key: value for key, value in values[name].items() if key not in keys}
-    return _checksum([values, record.training_rows.get(task)])
+    values = without(reduced(_recipe(record.config), task), _OF_SEVERAL)
+    return _checksum([values, record.facts.training_rows.get(task)])
 
 
 def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return a configuration without some keys.
-
-    Args:
-        config: Plain values.
-        keys: Full keys such as ``callbacks.progress``; a section is removed as a whole, ``*`` matches any name.
-    """
+    """Return a configuration without keys such as ``callbacks.progress`` or whole sections; ``*`` matches any name."""
     remaining = dict(config)
     for key in keys:
         remaining = _without(remaining, key.split("."))
@@ -96,7 +88,7 @@ def _checksum(content: list[Any]) -> str:
 
 
 def _recipe(config: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    values = without(config, ("seed", *IDLE, *MEASURED))
+    values = settings(config)
     model = section(config, "model")
     if model.get("init_from") is not None:
         values["model"] = {**model, "init_from": _origin(Path(str(model["init_from"])), depth)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mtl.base import formatting
 from mtl.comparison import words
-from mtl.comparison.comparing import Comparison
+from mtl.comparison.comparing import Comparison, ranking_score
 from mtl.comparison.differences import Difference
 from mtl.comparison.scenario_metrics import Figures
 from mtl.data.problems import plural
@@ -23,7 +23,7 @@ _KEPT = 0.01  # a negligible loss of correlation
 class Advice:
     """One piece of advice."""
 
-    question: str  # the question, in a few words
+    question: str
     answer: str  # the recommended scenario, or what is missing
     reasons: Sequence[str]  # sentences with the supporting numbers
 
@@ -46,16 +46,13 @@ def _best(comparison: Comparison) -> Iterator[Advice]:
     tied = _tied(comparison)
     if tied and tied != others[:1]:
         reasons.append(f"From it {words.both(row.name for row in tied)} cannot be told apart on these rows.")
-    enough = comparison.ranking_score(best) - _ALIKE
-    cheaper = [
-        row for row in tied if row.learns and row.cost < 0.5 * best.cost and comparison.ranking_score(row) > enough
-    ]
-    if cheaper:
-        row = min(cheaper, key=lambda row: row.cost)
-        gap = comparison.difference(row.name, best.name)
-        if gap is not None:
-            cheap = f"{row.name} takes {_share(row, best)} of its time and is {_less(gap.value)} it"
-            reasons.append(f"{cheap}, which is within noise: try that first.")
+    by = comparison.ranked_by
+    enough = ranking_score(best, by) - _ALIKE
+    cheaper = [row for row in tied if row.learns and row.cost < 0.5 * best.cost and ranking_score(row, by) > enough]
+    row = min(cheaper, key=lambda row: row.cost, default=None)
+    if row is not None and (gap := comparison.difference(row.name, best.name)) is not None:
+        cheap = f"{row.name} takes {_share(row, best)} of its time and is {_less(gap.value)} it"
+        reasons.append(f"{cheap}, which is within noise: try that first.")
     yield Advice("Best quality", best.name, reasons)
 
 

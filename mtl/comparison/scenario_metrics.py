@@ -20,7 +20,7 @@ class Spread:
 
     mean: float
     deviation: float | None  # sample standard deviation; None with one seed
-    values: tuple[float, ...]  # the value of each seed
+    values: tuple[float, ...]  # of each seed
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
@@ -41,8 +41,7 @@ class TaskFigures:
     rare_f1: Spread | None
     calibration_error: Spread | None
     per_class_f1: Mapping[str, Spread]
-    validation: Spread | None = None
-    """Macro-F1 on the validation rows."""
+    validation: Spread | None  # macro-F1 on the validation rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +50,16 @@ class Figures:
 
     scenario: Scenario
     score: Spread | None  # macro-F1 on the test rows, averaged over the tasks; None where the runs lack some of them
-    # The same on the validation rows, by which scenarios are ranked; None where it was not measured
-    validation: Spread | None
-    tasks: Mapping[str, TaskFigures]  # the metrics of each task
+    validation: Spread | None  # the same on the validation rows; None where it was not measured
+    tasks: Mapping[str, TaskFigures]
     retention_before: Spread | None  # Spearman correlation on sentence pairs before training
     retention: Spread | None  # the same after training
-    trainable_parameters: Spread | None  # scalars that were trained
-    # Wall-clock seconds of training without encoding for frozen layers; 0 where nothing is trained
-    train_seconds: Spread | None
-    # Seconds of that encoding with an empty cache; None where it is unknown for some run
-    encoding_seconds: Spread | None
-    total_seconds: Spread | None  # both together; None where it is unknown for some run
-    sentences_per_second: Spread | None  # training rows per second of both together
-    peak_memory_bytes: Spread | None  # the most memory in use
+    trainable_parameters: Spread | None  # the costs are those of `run_metrics.Cost`
+    train_seconds: Spread | None  # 0 where nothing is trained
+    encoding_seconds: Spread | None  # as the next two, None where it is unknown for some run
+    total_seconds: Spread | None
+    sentences_per_second: Spread | None
+    peak_memory_bytes: Spread | None
 
     @property
     def name(self) -> str:
@@ -91,13 +87,14 @@ def summarize(scenario: Scenario, tasks: Sequence[str], rare: Mapping[str, Seque
     runs = scenario.runs
     costs = [_cost(run) for run in runs]
     totals = [cost.total_seconds for cost in costs]
+    retentions = [run.metrics.retention for run in runs if run.metrics.retention is not None]
     return Figures(
         scenario=scenario,
         score=Spread.of(_score(run, tasks) for run in runs),
         validation=_validation(runs, tasks),
         tasks={task: _task(task, [run for run in runs if task in run.outcomes], rare[task]) for task in scenario.tasks},
-        retention_before=Spread.of(run.retention and run.retention[0] for run in runs),
-        retention=Spread.of(run.retention and run.retention[1] for run in runs),
+        retention_before=Spread.of(retention.before for retention in retentions),
+        retention=Spread.of(retention.after for retention in retentions),
         trainable_parameters=Spread.of(cost.trainable_parameters for cost in costs),
         train_seconds=Spread.of(cost.train_seconds for cost in costs),
         encoding_seconds=None if None in totals else Spread.of(cost.encoding_seconds for cost in costs),
@@ -134,14 +131,15 @@ def _validation(runs: Sequence[Record], tasks: Sequence[str]) -> Spread | None:
 
 def _task(task: str, runs: Sequence[Record], rare: Sequence[str]) -> TaskFigures:
     reports = [run.report(task) for run in runs]
-    classes = list(dict.fromkeys(label for report in reports for label in report.per_class))
+    calibrations = [report.calibration for report in reports if report.calibration is not None]
+    classes = dict.fromkeys(label for report in reports for label in report.per_class)
     f1 = [{label: scores.f1 for label, scores in report.per_class.items()} for report in reports]
     per_class = {label: Spread.of(scores.get(label) for scores in f1) for label in classes}
     return TaskFigures(
         accuracy=Spread.of(report.accuracy for report in reports),
         macro_f1=Spread.of(report.macro_f1 for report in reports),
         rare_f1=Spread.of(statistics.fmean(scores[label] for label in rare) for scores in f1) if rare else None,
-        calibration_error=Spread.of(run.calibration.get(task) for run in runs),
+        calibration_error=Spread.of(calibration.after.ece for calibration in calibrations),
         per_class_f1={label: spread for label, spread in per_class.items() if spread is not None},
         validation=_validation(runs, [task]),
     )
@@ -152,7 +150,7 @@ def rare_classes(task: str, runs: Sequence[Record]) -> list[str]:
 
     The training rows of the run with the most of them count, or the test rows where no run records its training rows.
     """
-    recorded = [run.training_rows[task] for run in runs if task in run.training_rows]
+    recorded = [run.facts.training_rows[task] for run in runs if task in run.facts.training_rows]
     supports = {label: scores.support for label, scores in runs[0].report(task).per_class.items()}
     counts = max(recorded, key=lambda rows: sum(rows.values())) if recorded else supports
     counts = {label: counts.get(label, 0) for label in supports}

@@ -18,8 +18,8 @@ _BY_TASK = ("loss.default.", "loss.tasks.", "heads.default.", "heads.tasks.")
 class Scenario:
     """Runs with the same recipe."""
 
-    name: str  # the shortest name that distinguishes it
-    runs: tuple[Record, ...]  # its runs, by seed
+    name: str  # the shortest that distinguishes it
+    runs: tuple[Record, ...]  # by seed
 
     @property
     def tasks(self) -> list[str]:
@@ -102,11 +102,11 @@ def _size(record: Record) -> dict[str, str]:
 
 def _choices(record: Record) -> dict[str, str]:
     named = record.name.partition("=")[0]
-    return {group: f"{group}={choice}" for group, choice in record.choices.items() if group != named}
+    return {group: f"{group}={choice}" for group, choice in record.facts.choices.items() if group != named}
 
 
 def _values(record: Record) -> dict[str, str]:
-    flat = _per_task(dict(_flat(settings(record))), record.outcomes)
+    flat = _per_task(dict(_flat(settings(record.config))), record.outcomes)
     return {key: f"{key}={value}" for key, value in flat.items()}
 
 

@@ -1,21 +1,69 @@
-"""The tables of a comparison, the same ones for the terminal, Markdown and the page."""
+"""The tables of a comparison and their columns, the same ones for the terminal, Markdown, the page and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from mtl.base import formatting
 from mtl.comparison import words
-from mtl.comparison.columns import Column, columns
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.differences import Difference
-from mtl.comparison.scenario_metrics import Figures
+from mtl.comparison.scenario_metrics import Figures, Spread
 from mtl.data.problems import plural
 from mtl.reporting.tables import Cell, Rows, Table
 
+_COSTS: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "trainable_parameters": ("trained parameters", formatting.count),
+    "total_seconds": ("training time", formatting.duration),
+    "encoding_seconds": ("of it encoding", formatting.duration),
+    "sentences_per_second": ("sentences/s", formatting.count),
+    "peak_memory_bytes": ("peak memory", formatting.size),
+}
 _EVIDENCE = ["difference", "95 % interval", "p, adjusted", "verdict"]
 _NO_COST = ("score", "validation", "encoding_seconds")  # the last one is in the training time
 _THESE_RUNS = "1 seed"  # in place of `words.THESE_RUNS`, which takes too many columns
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One metric of every scenario."""
+
+    metric: str  # its attribute in `Figures`, or with a task in `TaskFigures`
+    header: str  # its name for a reader, without the task
+    task: str | None = None
+    write: Callable[[float | None], str] | None = None  # writes the mean for a reader; by default `words.spread`
+
+    @property
+    def key(self) -> str:
+        """The name for programs: ``sentiment.macro_f1``."""
+        return f"{self.task}.{self.metric}" if self.task else self.metric
+
+    def spread(self, row: Figures) -> Spread | None:
+        """Return the metric of a scenario; None where it was not measured."""
+        spread: Spread | None = getattr(row.tasks.get(self.task) if self.task else row, self.metric, None)
+        return spread
+
+    def mean(self, row: Figures) -> float | None:
+        """Return the mean of the metric over the seeds of a scenario; None where it was not measured."""
+        spread = self.spread(row)
+        return None if spread is None else spread.mean
+
+    def shown(self, row: Figures) -> str:
+        """Return the metric of a scenario as it is written for a reader."""
+        return words.spread(self.spread(row)) if self.write is None else self.write(self.mean(row))
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """Return the columns for which at least one scenario has a figure."""
+    of_task = ("accuracy", "macro_f1", "rare_f1", "calibration_error")
+    every = [
+        *(Column(name, name) for name in ("validation", "score")),
+        *(Column(name, words.MEASURE[name], task) for task in comparison.rare for name in of_task),
+        Column("retention", "retention"),
+        *(Column(name, header, write=write) for name, (header, write) in _COSTS.items()),
+    ]
+    return [column for column in every if any(column.spread(row) is not None for row in comparison.rows)]
 
 
 def scenario_table(comparison: Comparison) -> Table:
@@ -98,19 +146,11 @@ def brief_tables(comparison: Comparison) -> Iterator[Table]:
     yield _ranking(comparison)
     for task in comparison.rare:
         yield _figures(comparison, task, [column for column in shown if column.task == task])
-    sharing = [
-        [
-            gain.scenario,
-            str(gain.task),
-            alone,
-            together,
-            words.signed(gain.value),
-            words.interval(gain),
-            _brief_verdict(gain),
-        ]
-        for gain, alone, together in _sharing(comparison)
-        if gain.measure == "macro_f1"
-    ]
+    sharing = []
+    for gain, alone, together in _sharing(comparison):
+        if gain.measure == "macro_f1":
+            difference = [words.signed(gain.value), words.interval(gain), _brief_verdict(gain)]
+            sharing.append([gain.scenario, str(gain.task), alone, together, *difference])
     if sharing:
         names = ["scenario", "task", "alone", "shared", "difference", "95 % interval", "verdict"]
         note = "macro-F1 of each task trained alone and with the others, over the same test rows"

@@ -10,7 +10,10 @@ from mtl.comparison.differences import SCORE, Difference
 from mtl.comparison.scenario_metrics import RARE_SHARE, Spread
 from mtl.evaluation.runs import Unfinished
 
-MEASURE = {SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"}
+MEASURE = {
+    **{SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"},
+    "calibration_error": "calibration error",
+}
 
 
 def spread(figure: Spread | None) -> str:

@@ -1,8 +1,8 @@
-"""Calibration metrics of probabilities, and the temperature that improves them.
+"""Calibration of a task: fit it on validation rows, and measure how far probabilities can be trusted.
 
-Pure functions on arrays. Notation: ``N`` rows, ``C`` classes, ``B`` bins; logits ``z`` and probabilities have shape
-``(N, C)``, labels ``(N,)`` are integers from 0 to ``C - 1``, which `check_rows` checks. All sums run in float64. The
-outputs of a head may also be log-probabilities, which are logits of the same probabilities.
+Notation: ``N`` rows, ``C`` classes, ``B`` bins; logits ``z`` and probabilities have shape ``(N, C)`` and are finite,
+labels ``(N,)`` are integers from 0 to ``C - 1``. All sums run in float64. The outputs of a head may also be
+log-probabilities, which are logits of the same probabilities.
 """
 
 from __future__ import annotations
@@ -11,11 +11,67 @@ import math
 
 import numpy as np
 
-from mtl.evaluation.counts import Integers
-from mtl.evaluation.records import ReliabilityBin
-from mtl.model.decision import HIGHEST, LOWEST, Floats, log_softmax
+from mtl.data.problems import plural
+from mtl.evaluation.counts import Integers, macro_f1
+from mtl.evaluation.prior_tuning import prior_bias, tune_prior
+from mtl.evaluation.records import CalibrationReport, CalibrationScores, ReliabilityBin
+from mtl.model.decision import HIGHEST, LOWEST, Calibration, Floats, log_softmax
 
+BINS = 15
+"""The number of bins used in the literature, for reports on rows outside of a run."""
+MIN_ROWS = 30
+"""With fewer validation rows a fitted temperature is no better than none: measured by the likelihood of test rows, for
+samples of the validation rows of two public data sets with 2 and 12 classes."""
 _HALVINGS = 50  # of the range of log T: to the last bits of a float
+
+
+def calibrate(
+    logits: Floats, labels: Integers, counts: Integers, *, temperature: bool, tuned_prior: bool, seed: int
+) -> tuple[Calibration, list[str]]:
+    """Fit the calibration of a head on validation rows.
+
+    The prior comes first, then the temperature of the adjusted logits, so that the predicted class is the most probable
+    one.
+
+    Args:
+        logits: ``(N, C)`` of the validation rows.
+        labels: ``(N,)``.
+        counts: The training rows of each class, ``(C,)``.
+        temperature: Whether to fit a temperature.
+        tuned_prior: Whether to remove the class prior as far as that improves macro-F1.
+        seed: Of the bootstrap that keeps the prior's strength from fitting noise.
+
+    Returns:
+        The calibration, and notes for the reader.
+    """
+    if not (temperature or tuned_prior):
+        return Calibration(), []
+    if len(labels) < MIN_ROWS:
+        rows = plural(len(labels), "validation row")
+        return Calibration(), [f"{rows}, too few to calibrate on: probabilities are the head's own (T = 1)."]
+    if not np.isfinite(logits).all():
+        return Calibration(), ["the head's outputs are not finite: not calibrated. Did the training diverge?"]
+    tau = tune_prior(logits, labels, counts, seed=seed) if tuned_prior else 0.0
+    bias = tuple(prior_bias(counts, tau).tolist()) if tau else None
+    adjustment = Calibration(bias=bias, tau=tau)
+    if not temperature:
+        return adjustment, []
+    fitted = temperature_for(adjustment.adjusted(logits), labels)
+    return Calibration(fitted, bias, tau), _notes(fitted)
+
+
+def _notes(temperature: float) -> list[str]:
+    if temperature == LOWEST:
+        return [
+            f"the temperature is at its lower end, {LOWEST:g}: on validation the head is correct far more often than "
+            "its probabilities say. Train it longer, or at a higher rate."
+        ]
+    if temperature == HIGHEST:
+        return [
+            f"the temperature is at its upper end, {HIGHEST:g}: on validation the head's probabilities say nothing "
+            "about the classes."
+        ]
+    return []
 
 
 def temperature_for(logits: Floats, labels: Integers) -> float:
@@ -33,7 +89,6 @@ def temperature_for(logits: Floats, labels: Integers) -> float:
         The temperature from `LOWEST` to `HIGHEST`: an end where the likelihood still increases there, and 1.0 where no
         temperature changes it, as without rows or where all logits of each row are equal.
     """
-    check_rows(logits, labels)
     z = logits.astype(np.float64)
     z -= z[:, :1]  # changes no probability, and makes rows with equal logits 0
     if not z.any():
@@ -65,9 +120,6 @@ def reliability_bins(probabilities: Floats, labels: Integers, bins: int) -> list
     upper ends: ``(lower, upper]``, as in Guo et al. 2017, equation 2. All ``B`` of them are returned, also those
     without rows.
     """
-    if bins < 1:
-        raise ValueError(f"expected at least 1 bin, found {bins}")
-    _check_probabilities(probabilities, labels)
     confidence = probabilities.max(axis=1, initial=0.0).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels if len(labels) else np.empty(0, dtype=bool)
     edges = np.linspace(0, 1, bins + 1)
@@ -96,7 +148,6 @@ def nll(logits: Floats, labels: Integers) -> float:
 
     It is computed from logits, since probabilities that are rounded to 0 would make it infinite.
     """
-    check_rows(logits, labels)
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum() / max(len(labels), 1))
 
 
@@ -105,29 +156,33 @@ def brier(probabilities: Floats, labels: Integers) -> float:
 
     Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", equation 2, with all classes summed.
     """
-    _check_probabilities(probabilities, labels)
     gaps = probabilities.astype(np.float64)
     gaps[np.arange(len(labels)), labels] -= 1
     return float((gaps**2).sum() / max(len(labels), 1))
 
 
-def check_rows(values: Floats, labels: Integers) -> None:
-    """Check values ``(N, C)`` and labels ``(N,)``.
-
-    Raises:
-        ValueError: The shapes do not fit, a label is no class, or a value is not finite.
-    """
-    if values.ndim != 2 or values.shape[1] < 1 or labels.shape != values.shape[:1]:
-        raise ValueError(f"expected values (N, C) and labels (N,), found {values.shape} and {labels.shape}")
-    classes = values.shape[1]
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(f"expected labels from 0 to {classes - 1}, found {labels.min()} to {labels.max()}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"expected finite values, found {np.count_nonzero(~np.isfinite(values))} that are not")
+def calibration_report(
+    logits: Floats, labels: Integers, calibration: Calibration, bins: int
+) -> CalibrationReport | None:
+    """Return the metrics of a head's probabilities before and after calibration; None if its logits are not finite."""
+    if not np.isfinite(logits).all():
+        return None
+    before, of_the_head = _scores(logits, labels, Calibration(), bins)
+    after, reliability = _scores(logits, labels, calibration, bins)
+    return CalibrationReport(before, after, calibration.temperature, calibration.tau, reliability, of_the_head)
 
 
-def _check_probabilities(probabilities: Floats, labels: Integers) -> None:
-    check_rows(probabilities, labels)
-    if len(labels) and not (probabilities.min() >= 0 and probabilities.max() <= 1):
-        lowest, highest = probabilities.min(), probabilities.max()
-        raise ValueError(f"expected probabilities from 0 to 1, found {lowest:g} to {highest:g}")
+def _scores(
+    logits: Floats, labels: Integers, calibration: Calibration, bins: int
+) -> tuple[CalibrationScores, list[ReliabilityBin]]:
+    probabilities = calibration.probabilities(logits)
+    predicted = calibration.predicted(logits)
+    reliability = reliability_bins(probabilities, labels, bins)
+    scores = CalibrationScores(
+        ece=ece(reliability),
+        nll=nll(calibration.adjusted(logits) / calibration.temperature, labels),
+        brier=brier(probabilities, labels),
+        accuracy=float((predicted == labels).mean()) if len(labels) else 0.0,
+        macro_f1=macro_f1(labels, predicted, logits.shape[1]),
+    )
+    return scores, reliability

@@ -5,7 +5,7 @@ Notation: ``N`` rows, ``C`` classes. Conventions as in scikit-learn with ``label
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,6 @@ Counts = TypeVar("Counts", NDArray[Any], "Tensor")
 Integers = NDArray[np.integer]
 
 
-class ClassCounts(NamedTuple):
-    """Rows of each class, each of shape ``(C,)``: correctly predicted ones, true ones and predicted ones."""
-
-    right: Integers
-    support: Integers
-    predicted: Integers
-
-
-def class_counts(labels: Integers, predicted: Integers, classes: int) -> ClassCounts:
-    """Count the rows of each of ``C`` classes from true and predicted classes ``(N,)``."""
-    parts = (labels[labels == predicted], labels, predicted)
-    return ClassCounts(*(np.bincount(part, minlength=classes) for part in parts))
-
-
 def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> NDArray[np.int64]:
     """Count the rows ``(N,)`` by true class (row) and predicted class (column), ``(C, C)``."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
@@ -39,15 +25,21 @@ def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> NDA
 def f1_scores(right: Counts, total: Counts) -> Counts:
     """Return F1, the harmonic mean of precision and recall, as ``2 TP / (support + predicted)``; 0 without rows.
 
-    Args:
-        right: Correctly predicted rows of each class, of any shape ``(..., C)``; may be sums of weights.
-        total: Its true rows plus the rows predicted as it, of the same shape.
+    ``right`` are the correctly predicted rows of each class ``(..., C)``, ``total`` its true rows plus those that were
+    predicted as it; both may be sums of weights.
     """
     scores: Counts = 2 * right / total.clip(min=1e-12)
     return scores
 
 
+def class_f1(labels: Integers, predicted: Integers, classes: int) -> NDArray[np.float64]:
+    """Return the F1 ``(C,)`` of each class from true and predicted classes ``(N,)``."""
+    right, support, answered = (
+        np.bincount(ids, minlength=classes) for ids in (labels[labels == predicted], labels, predicted)
+    )
+    return f1_scores(right, support + answered)
+
+
 def macro_f1(labels: Integers, predicted: Integers, classes: int) -> float:
     """Return the mean F1 of all ``C`` classes from true and predicted classes ``(N,)``."""
-    counts = class_counts(labels, predicted, classes)
-    return float(f1_scores(counts.right, counts.support + counts.predicted).mean())
+    return float(class_f1(labels, predicted, classes).mean())

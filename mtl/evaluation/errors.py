@@ -84,15 +84,6 @@ class TrainingRows:
     note: str = ""  # which training rows they are, for the reader
 
 
-def surest_mistakes(predictions: Predictions, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` rows with a wrong prediction, by descending probability of the predicted class."""
-    predicted = predictions.ids(predictions.predicted)
-    wrong = np.flatnonzero(predictions.ids(predictions.labels) != predicted)
-    sure = predictions.probabilities[wrong, predicted[wrong]]
-    order: NDArray[np.int64] = wrong[np.argsort(-sure, kind="stable")[:most]]
-    return order
-
-
 def analyse(
     split: str,
     predictions: Predictions,
@@ -103,29 +94,23 @@ def analyse(
 ) -> ErrorAnalysis:
     """Return the error analysis of a task on a split.
 
-    Args:
-        split: The split.
-        predictions: The predictions of the task on it.
-        columns: The user's columns of its rows.
-        rows: The mistakes to list, see `surest_mistakes`; ``(M,)``.
-        embeddings: Embeddings of these mistakes, ``(M, H)``.
-        training: The training rows to search for the nearest ones.
+    ``rows`` are the mistakes to list, the first of `Predictions.mistakes`, ``(M,)``, with their ``embeddings``
+    ``(M, H)``; the user's ``columns`` divide the rows of the split into slices.
     """
-    wrong = sum(label != predicted for label, predicted in zip(predictions.labels, predictions.predicted, strict=True))
     neighbours: list[tuple[Neighbour, ...]] = [()] * len(rows)
     if embeddings is not None and training is not None:
         neighbours = _neighbours(embeddings, training)
-    column = {name: at for at, name in enumerate(predictions.classes)}
+    confidence, true = predictions.confidence(), predictions.ids(predictions.labels)
     mistakes = []
     for row, near in zip(rows.tolist(), neighbours, strict=True):
-        label, predicted = predictions.labels[row], predictions.predicted[row]
-        probability, of_label = (float(predictions.probabilities[row, column[name]]) for name in (predicted, label))
-        text, source = predictions.texts[row], predictions.sources[row]
-        mistakes.append(Mistake(text, label, predicted, probability, probability - of_label, source, near))
+        probability, of_label = float(confidence[row]), float(predictions.probabilities[row, true[row]])
+        text, label, predicted = predictions.texts[row], predictions.labels[row], predictions.predicted[row]
+        margin, source = probability - of_label, predictions.sources[row]
+        mistakes.append(Mistake(text, label, predicted, probability, margin, source, near))
     return ErrorAnalysis(
         split=split,
         rows=len(predictions),
-        wrong=wrong,
+        wrong=len(predictions.mistakes()),
         mistakes=mistakes,
         slices=slice_figures(predictions.texts, predictions.labels, predictions.predicted, columns),
         note="" if training is None else training.note,
@@ -154,7 +139,7 @@ def nearest(
         queries: ``(M, H)``.
         bank: ``(N, H)``.
         count: The number of rows for each query.
-        unit: Whether ``bank`` is what `unit_rows` returns, which need not be computed again.
+        unit: Whether the rows of ``bank`` are those of `unit_rows`.
 
     Returns:
         Row numbers and cosines, ``(M, min(count, N))`` each; the cosine with a vector of zeros is 0.
@@ -194,21 +179,11 @@ def unit_rows(vectors: Floats) -> NDArray[np.float32]:
     return unit
 
 
-def errors_path(run: str | Path, task: str, split: str) -> Path:
-    """Return the path of the mistakes of a task on a split."""
-    return Path(run) / FOLDER / f"{task}_{split}.csv"
-
-
-def slices_path(run: str | Path, task: str, split: str) -> Path:
-    """Return the path of the slices of a task on a split."""
-    return Path(run) / FOLDER / f"{task}_{split}_slices.csv"
-
-
 def write_errors(run: str | Path, task: str, analysis: ErrorAnalysis) -> None:
     """Write the mistakes and the slices of a task into a run folder, each file whole or not at all."""
-    mistakes = map(_mistake_cells, analysis.mistakes)
-    write_csv(errors_path(run, task, analysis.split), [_MISTAKE_HEADER, *mistakes])
-    write_csv(slices_path(run, task, analysis.split), [_SLICE_HEADER, *map(_slice_cells, analysis.slices)])
+    folder, name = Path(run) / FOLDER, f"{task}_{analysis.split}"
+    write_csv(folder / f"{name}.csv", [_MISTAKE_HEADER, *map(_mistake_cells, analysis.mistakes)])
+    write_csv(folder / f"{name}_slices.csv", [_SLICE_HEADER, *map(_slice_cells, analysis.slices)])
 
 
 def _mistake_cells(mistake: Mistake) -> list[str | float]:

@@ -29,12 +29,6 @@ class ClassScores(NamedTuple):
     support: Tensor
 
 
-def accuracy(confusion: Tensor) -> Tensor:
-    """Return the share of correct rows from counts ``(C, C)``, a scalar; 0.0 without rows."""
-    counts = _real(confusion)
-    return _ratio(counts.diagonal().sum(), counts.sum())
-
-
 def class_scores(confusion: Tensor) -> ClassScores:
     """Return precision, recall, F1 and support of every class from counts ``(C, C)``."""
     counts = _real(confusion)
@@ -47,37 +41,20 @@ def class_scores(confusion: Tensor) -> ClassScores:
     )
 
 
-def weighted_average(values: Tensor, support: Tensor) -> Tensor:
-    """Return the mean of the classes' ``values`` ``(C,)`` weighted by their ``support`` ``(C,)``; 0.0 without rows."""
-    return _ratio((values * support).sum(), support.sum())
-
-
 def overall_scores(confusion: Tensor) -> dict[str, Tensor]:
     """Return scalars from counts ``(C, C)``: accuracy, and ``macro_…`` and ``weighted_…`` precision, recall and F1."""
     scores = class_scores(confusion)
+    support, rows = scores.support, scores.support.sum()
     kinds = {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
     return {
-        "accuracy": accuracy(confusion),
+        "accuracy": _ratio(_real(confusion).diagonal().sum(), rows),
         **{f"macro_{kind}": values.mean() for kind, values in kinds.items()},
-        **{f"weighted_{kind}": weighted_average(values, scores.support) for kind, values in kinds.items()},
+        **{f"weighted_{kind}": _ratio((values * support).sum(), rows) for kind, values in kinds.items()},
     }
 
 
 def task_report(confusion: Tensor, labels: Sequence[str]) -> TaskReport:
-    """Return the report of a task from its confusion matrix.
-
-    Args:
-        confusion: Counts ``(C, C)`` on any device.
-        labels: The ``C`` class names, in the order of the rows.
-
-    Raises:
-        ValueError: The matrix is not ``C`` by ``C``, or labels repeat.
-    """
-    if confusion.shape != (len(labels), len(labels)):
-        raise ValueError(f"a confusion matrix of shape {tuple(confusion.shape)} does not fit {len(labels)} labels")
-    if len(set(labels)) != len(labels):
-        raise ValueError(f"labels must differ, found {list(labels)}")
-    confusion = confusion.cpu()
+    """Return the report of a task from counts ``(C, C)`` and the ``C`` class names in the order of their rows."""
     columns = [column.tolist() for column in class_scores(confusion)]
     per_class = {
         label: ClassReport(precision, recall, f1, int(support))
@@ -96,13 +73,6 @@ class TaskMetrics(Metric):
     """Counts the predictions of one task in a confusion matrix and derives all metrics from it.
 
     It lives on the device of its module and is summed over the ranks at `compute`.
-
-    Args:
-        num_classes: ``C``, at least 2.
-        **kwargs: What `torchmetrics.Metric` takes, such as ``dist_sync_fn``.
-
-    Raises:
-        ValueError: ``num_classes`` is below 2.
     """
 
     full_state_update = False
@@ -111,28 +81,13 @@ class TaskMetrics(Metric):
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if num_classes < 2:
-            raise ValueError(f"a task has at least 2 classes, found {num_classes}")
         self.num_classes = num_classes
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum")
         self.add_state("not_finite", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch; the predicted class is the one with the greatest logit, the first of several.
-
-        Args:
-            logits: ``(B, C)``, or any increasing function of them, such as probabilities.
-            labels: The true classes ``(B,)``, integers from 0 to ``C - 1``.
-
-        Raises:
-            ValueError: The shapes do not fit.
-        """
-        if logits.ndim != 2 or logits.shape[1] != self.num_classes or labels.shape != logits.shape[:1]:
-            raise ValueError(
-                f"expected logits (B, {self.num_classes}) and labels (B,), "
-                f"found {tuple(logits.shape)} and {tuple(labels.shape)}"
-            )
+        """Count a batch of logits ``(B, C)`` and labels ``(B,)``; of equal logits the first is the predicted class."""
         self.not_finite += (~logits.detach().isfinite()).any(dim=1).sum()
         # torchmetrics' own validation of the values would wait for the device at every batch.
         self.confusion += multiclass_confusion_matrix(logits.detach(), labels, self.num_classes, validate_args=False)

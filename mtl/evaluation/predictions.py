@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class ConfusionExample:
-    """An example of a confusion."""
+    """A row of one class that was predicted as another one."""
 
     text: str
     source: str  # its file and line
@@ -52,15 +54,6 @@ class Predictions:
     probabilities: NDArray[np.floating]  # ``(N, C)`` floats
     sources: Sequence[str]  # file and line of every sentence
 
-    def __post_init__(self) -> None:
-        lengths = {len(self.texts), len(self.labels), len(self.predicted), len(self.sources)}
-        if lengths != {len(self.texts)} or self.probabilities.shape != (len(self.texts), len(self.classes)):
-            raise ValueError(
-                f"expected {len(self.texts)} texts, labels, predictions and sources with probabilities of "
-                f"{len(self.classes)} classes, found {len(self.labels)} labels, {len(self.predicted)} predictions, "
-                f"{len(self.sources)} sources and probabilities of shape {self.probabilities.shape}"
-            )
-
     def __len__(self) -> int:
         return len(self.texts)
 
@@ -68,6 +61,16 @@ class Predictions:
         """Return the class ids of ``labels`` or ``predicted``, ``(N,)``."""
         column = {name: at for at, name in enumerate(self.classes)}
         return np.array([column[name] for name in names], dtype=np.int64)
+
+    def confidence(self) -> NDArray[np.floating]:
+        """Return the probability of the predicted class of each row, ``(N,)``."""
+        return self.probabilities[np.arange(len(self)), self.ids(self.predicted)]
+
+    def mistakes(self) -> NDArray[np.int64]:
+        """Return the rows with a wrong prediction, the most confident first."""
+        wrong = np.flatnonzero(self.ids(self.labels) != self.ids(self.predicted))
+        order: NDArray[np.int64] = wrong[np.argsort(-self.confidence()[wrong], kind="stable")]
+        return order
 
 
 def predictions_path(run: str | Path, task: str, split: str) -> Path:
@@ -77,14 +80,12 @@ def predictions_path(run: str | Path, task: str, split: str) -> Path:
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write the predictions of one task on one split, whole or not at all."""
-    write_csv(path, _csv_rows(predictions))
-
-
-def _csv_rows(predictions: Predictions) -> Iterator[list[str | float]]:
-    yield list(_header(predictions.classes))
     names = zip(predictions.texts, predictions.labels, predictions.predicted, predictions.sources, strict=True)
-    for (text, label, predicted, source), probabilities in zip(names, predictions.probabilities, strict=True):
-        yield [text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source]
+    rows: Iterator[Sequence[str | float]] = (
+        [text, label, predicted, *(round(float(value), _DECIMALS) for value in probabilities), source]
+        for (text, label, predicted, source), probabilities in zip(names, predictions.probabilities, strict=True)
+    )
+    write_csv(path, chain([_header(predictions.classes)], rows))
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[str | float | None]]) -> None:
@@ -122,13 +123,14 @@ def read_predictions(path: str | Path) -> Predictions:
 
 def confusion_examples(predictions: Predictions, most: int = 3) -> dict[tuple[str, str], list[ConfusionExample]]:
     """Return at most ``most`` wrong rows for each pair (true class, predicted class), the most confident first."""
-    sure = predictions.probabilities[np.arange(len(predictions)), predictions.ids(predictions.predicted)]
-    examples: dict[tuple[str, str], list[ConfusionExample]] = {}
-    for at, pair in enumerate(zip(predictions.labels, predictions.predicted, strict=True)):
-        if pair[0] != pair[1]:
-            example = ConfusionExample(predictions.texts[at], predictions.sources[at], float(sure[at]))
-            examples.setdefault(pair, []).append(example)
-    return {pair: sorted(wrong, key=lambda row: -row.probability)[:most] for pair, wrong in examples.items()}
+    confidence = predictions.confidence()
+    examples: dict[tuple[str, str], list[ConfusionExample]] = defaultdict(list)
+    for row in predictions.mistakes().tolist():
+        of_pair = examples[predictions.labels[row], predictions.predicted[row]]
+        if len(of_pair) < most:
+            example = ConfusionExample(predictions.texts[row], predictions.sources[row], float(confidence[row]))
+            of_pair.append(example)
+    return examples
 
 
 def guarded(cell: str) -> str:

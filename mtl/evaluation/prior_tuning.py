@@ -3,17 +3,14 @@
 A head trained on imbalanced classes learns the prior, and rarely predicts rare classes. Post-hoc logit adjustment
 (Menon et al. 2021, "Long-Tail Learning via Logit Adjustment", section 4.1) subtracts ``tau * log(prior)`` from the
 logits: ``tau = 1`` is optimal for the balanced error, and macro-F1 needs less. A negative ``tau`` makes rare classes
-rarer, which helps a head that was trained with class weights. Notation as in `mtl.evaluation.calibration`.
+rarer, which helps a head that was trained with class weights. Notation: ``N`` rows, ``C`` classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibration import check_rows
 from mtl.evaluation.counts import Integers, f1_scores, macro_f1
 from mtl.model.decision import Floats
 
@@ -35,7 +32,7 @@ def prior_bias(counts: Integers, tau: float) -> NDArray[np.float64]:
     return bias
 
 
-def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int, taus: Sequence[float] = TAUS) -> float:
+def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int) -> float:
     """Return the weakest ``tau`` of the grid whose macro-F1 is not clearly worse than the best one.
 
     Macro-F1 depends on a few rows of the rare classes, so the best of a grid is often the luckiest. The ``tau`` nearest
@@ -48,17 +45,10 @@ def tune_prior(logits: Floats, labels: Integers, counts: Integers, *, seed: int,
         labels: ``(N,)``.
         counts: The training rows of each class, ``(C,)``.
         seed: Of the bootstrap.
-        taus: The grid; it must contain 0.0, no adjustment.
-
-    Raises:
-        ValueError: The shapes do not fit, a value is not finite, a class has no training row, or the grid has no 0.
     """
-    check_rows(logits, labels)
-    if 0.0 not in taus:
-        raise ValueError(f"expected 0.0 among the values of tau, found {list(taus)}")
-    nearest = sorted(taus, key=lambda tau: (abs(tau), -tau))
     if not len(labels):
         return 0.0
+    nearest = sorted(TAUS, key=lambda tau: (abs(tau), -tau))
     predicted = [(logits.astype(np.float64) + prior_bias(counts, tau)).argmax(axis=1) for tau in nearest]
     scores = [round(macro_f1(labels, classes, logits.shape[1]), 12) for classes in predicted]  # rounding is no gain
     best = int(np.argmax(scores))  # of several the nearest to 0

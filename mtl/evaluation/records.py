@@ -5,7 +5,7 @@ They are plain dataclasses. Their annotations are also the schema by which `mtl.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,11 +13,6 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
-
-MEASURES = ("ece", "nll", "brier")
-"""Metrics of probabilities."""
-DECISIONS = ("accuracy", "macro_f1")
-"""Metrics of predicted classes, which only a tuned decision rule changes."""
 
 
 def _check_square(confusion: list[list[int]], info: ValidationInfo) -> list[list[int]]:
@@ -73,6 +68,17 @@ class TaskReport:
     def majority_accuracy(self) -> float:
         """The accuracy of always predicting the most frequent class of this split: the baseline of a model."""
         return max((scores.support for scores in self.per_class.values()), default=0) / max(self.rows, 1)
+
+
+Reports = Mapping[str, Mapping[str, TaskReport]]
+"""The report of each task (outer key) on each split (inner key: ``val``, ``test``)."""
+
+
+def flat(reports: Reports) -> Iterator[tuple[str, str, TaskReport]]:
+    """Yield task, split and report."""
+    for task, splits in reports.items():
+        for split, report in splits.items():
+            yield task, split, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,7 @@ class Retention:
 class EpochFigures:
     """The training loss and validation scores of one epoch."""
 
-    epoch: int  # its number, from 1
+    epoch: int  # from 1
     train_loss: float  # the mean of the combined loss over its steps
     # The macro-F1 of each task in the last validation of the epoch; empty if there was none
     val_macro_f1: Mapping[str, float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 from mtl.base import schema
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import content_checksum, is_sealed, not_pipe, write_sealed_json
-from mtl.evaluation.records import Natural, Real, Retention, TaskReport
+from mtl.evaluation.records import Natural, Real, Reports, Retention
 from mtl.evaluation.task_gradients import GradientFigures
 
 _EXPECTED = "the metrics.json of a finished run"
@@ -49,20 +49,16 @@ class Cost:
 class RunMetrics:
     """The content of ``metrics.json``."""
 
-    # The report of each task (outer key) on each split (inner key: ``val``, ``test``)
-    tasks: Mapping[str, Mapping[str, TaskReport]]
-    cost: Cost = field(default_factory=Cost)  # the time and memory that the run took
-    # Facts about the run, all of them valid JSON: experiment, backbone, seed, data
-    run: Mapping[str, Any] = field(default_factory=dict)
-    # How much of its general ability the encoder kept; None where it was not measured
-    retention: Retention | None = None
-    # Whether the gradients of the tasks agreed; None where it was not measured
-    gradients: GradientFigures | None = None
+    tasks: Reports
+    cost: Cost = field(default_factory=Cost)
+    run: Mapping[str, Any] = field(default_factory=dict)  # facts, all valid JSON: experiment, backbone, seed, data
+    retention: Retention | None = None  # None where it was not measured
+    gradients: GradientFigures | None = None  # None where they were not measured
     # The SHA-256 of each file of predictions and maps beside it, by its path from the run folder; older runs have none
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def validation_score(tasks: Mapping[str, Mapping[str, TaskReport]]) -> float | None:
+def validation_score(tasks: Reports) -> float | None:
     """Return macro-F1 on the validation rows, averaged over the tasks; None unless all tasks have it."""
     scores = [splits["val"].macro_f1 for splits in tasks.values() if "val" in splits]
     return statistics.fmean(scores) if scores and len(scores) == len(tasks) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl.base import formatting
-from mtl.evaluation.records import CalibrationReport, ClassReport, Retention, TaskReport
+from mtl.evaluation.records import CalibrationReport, ClassReport, Reports, Retention, TaskReport, flat
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.task_gradients import GradientFigures
 
@@ -38,11 +38,10 @@ def others_in_words(per_class: Mapping[str, ClassReport], shown: Collection[str]
 class JobRow:
     """One job of a sweep."""
 
-    number: int  # its number in the sweep
+    number: int
     overrides: str  # its value of each swept key: ``freeze=none seed=1``
-    folder: Path  # its run folder
-    # The report of each task and split; empty where it failed
-    reports: Mapping[str, Mapping[str, TaskReport]] = field(default_factory=dict)
+    folder: Path
+    reports: Reports = field(default_factory=dict)  # empty where it failed
     error: str = ""  # why it failed; empty if it did not
 
 
@@ -87,9 +86,9 @@ class Confusion:
     """Rows of one class that were predicted as one other class."""
 
     label: str  # the true class
-    predicted: str  # the predicted class
-    count: int  # the number of these rows
-    support: int  # the number of rows of the true class
+    predicted: str
+    count: int
+    support: int  # all rows of the true class
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,36 +100,22 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class RunPictures:
-    """The pictures of a run."""
-
-    # Those of each task on the reported split, by kind: ``classes``, ``confusion``, ``reliability``
-    tasks: Mapping[str, Mapping[str, Picture]] = field(default_factory=dict)
-    training: Picture | None = None  # that of the training curves; None where nothing was trained
-
-
-@dataclass(frozen=True, slots=True)
 class RunSummary:
     """Everything that a run's report shows."""
 
-    title: str  # the heading: what was run
-    tasks: Mapping[str, Mapping[str, TaskReport]]  # the report of each task (outer key) on each split (inner key)
-    # Short facts by name, in the order to show: experiment, backbone, data, seed
-    facts: Mapping[str, str] = field(default_factory=dict)
+    title: str
+    tasks: Reports
+    facts: Mapping[str, str] = field(default_factory=dict)  # by name, in the order to show
     warnings: Sequence[str] = ()  # what a reader must know before relying on the metrics
-    groups: Sequence[GroupRow] = ()  # the parameter groups from the bottom layer to the heads
-    # The stages of gradual unfreezing; empty where everything is trained from the start
-    unfreezing: Sequence[StageRow] = ()
-    cost: Cost = field(default_factory=Cost)  # the time and memory that the run took
-    # For each task and split, example sentences of its confusions
-    examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)
-    # What each file contains, by its path relative to the report
-    files: Mapping[str, str] = field(default_factory=dict)
-    retention: Retention | None = None  # how much of its general ability the encoder kept, if it was measured
-    # The error analysis of each task on the reported split
-    errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)
-    pictures: RunPictures = field(default_factory=RunPictures)  # the pictures beside the report
-    gradients: GradientFigures | None = None  # whether the gradients of the tasks agreed, if it was measured
+    groups: Sequence[GroupRow] = ()  # from the bottom layer to the heads
+    unfreezing: Sequence[StageRow] = ()  # empty where everything is trained from the start
+    cost: Cost = field(default_factory=Cost)
+    examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)  # by task and split
+    files: Mapping[str, str] = field(default_factory=dict)  # what each contains, by its path relative to the report
+    retention: Retention | None = None
+    errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)  # by task, on the reported split
+    pictures: Mapping[str, Picture] = field(default_factory=dict)  # by the names of `run_charts.draw_run`
+    gradients: GradientFigures | None = None
 
 
 def reported_split(splits: Mapping[str, Any]) -> str | None:
@@ -158,21 +143,14 @@ def retention_row(retention: Retention) -> tuple[str, str]:
     return "retention", f"{before} before, {after} after: {retention.change:+.3f} ({pairs})"
 
 
-def calibrations(tasks: Mapping[str, Mapping[str, TaskReport]]) -> list[tuple[str, str, CalibrationReport]]:
+def calibrations(tasks: Reports) -> list[tuple[str, str, CalibrationReport]]:
     """Return task, split and calibration of each report that has one."""
-    return [
-        (task, split, report.calibration)
-        for task, splits in tasks.items()
-        for split, report in splits.items()
-        if report.calibration is not None
-    ]
+    return [(task, split, report.calibration) for task, split, report in flat(tasks) if report.calibration is not None]
 
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:
     """Return the rows of a table of a run's cost: what was measured, and the value with its unit."""
-    rows = []
-    if cost.train_seconds is not None:
-        rows += _time_rows(cost.train_seconds, cost.encoding_seconds)
+    rows = [] if cost.train_seconds is None else _time_rows(cost.train_seconds, cost.encoding_seconds)
     if cost.sentences_per_second is not None:
         rows.append(("throughput", f"{formatting.count(cost.sentences_per_second)} sentences/s"))
     if cost.trainable_parameters is not None and cost.total_parameters is not None:

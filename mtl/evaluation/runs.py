@@ -7,14 +7,11 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mtl.base import schema
 from mtl.base.errors import DataError, Problem
@@ -23,6 +20,7 @@ from mtl.base.run_folder import CONFIG, METRICS
 from mtl.evaluation.predictions import Predictions, predictions_path, read_predictions
 from mtl.evaluation.records import Natural, TaskReport
 from mtl.evaluation.run_metrics import RunMetrics, check_file, read_metrics
+from mtl.evaluation.run_summary import reported_split
 
 LOG = "train.log"
 CURVES = Path("logs") / "metrics.csv"
@@ -43,9 +41,6 @@ def find(folders: Iterable[str | Path]) -> tuple[list[Path], list[Unfinished]]:
 
     A run has ``metrics.json`` and ``config.yaml``. A folder that only has ``.hydra``, ``config.yaml`` or ``train.log``
     is a job that has not finished. Folders below a run or a job are not searched.
-
-    Args:
-        folders: Run folders, multirun folders, or folders above them.
 
     Raises:
         DataError: Folders that do not exist (all named), or there is no run at all.
@@ -109,17 +104,7 @@ class Outcomes:
     """One run's predictions of one task on its test rows."""
 
     split: str  # ``test``, or ``val`` where there are no test rows
-    predictions: Predictions  # ``N`` rows and ``C`` classes
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """The true classes as indices into the sorted class names, shape ``(N,)``."""
-        return self._indices(self.predictions.labels)
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The predicted classes as indices into the sorted class names, shape ``(N,)``."""
-        return self._indices(self.predictions.predicted)
+    predictions: Predictions
 
     @cached_property
     def rows(self) -> str:
@@ -127,18 +112,14 @@ class Outcomes:
         content = json.dumps([list(self.predictions.texts), list(self.predictions.labels)])
         return hashlib.sha256(content.encode() + json.dumps(sorted(self.predictions.classes)).encode()).hexdigest()
 
-    def _indices(self, names: Sequence[str]) -> NDArray[np.int64]:
-        index = {name: at for at, name in enumerate(sorted(self.predictions.classes))}
-        return np.array([index[name] for name in names], dtype=np.int64)
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The facts of `RunMetrics.run` that a comparison uses; runs of older versions may lack them."""
 
     name: str = ""  # what was run: the experiment or the freeze scenario
-    choices: Mapping[str, str] = field(default_factory=dict)  # the choice made in each configuration group
-    # For each task the training rows of each label
+    choices: Mapping[str, str] = field(default_factory=dict)  # by configuration group
+    # By task and label
     training_rows: Mapping[str, Mapping[str, Natural]] = field(default_factory=dict)
 
 
@@ -148,9 +129,9 @@ class Record:
 
     folder: Path
     config: Mapping[str, Any]  # its configuration, plain
-    metrics: RunMetrics  # the content of its ``metrics.json``
-    outcomes: Mapping[str, Outcomes]  # for each task its predictions on the test rows
-    facts: Facts = field(default_factory=Facts)  # what it trained, and on how many rows
+    metrics: RunMetrics
+    outcomes: Mapping[str, Outcomes]  # for each task
+    facts: Facts = field(default_factory=Facts)
 
     @property
     def name(self) -> str:
@@ -164,31 +145,9 @@ class Record:
         return seed if isinstance(seed, int) else None
 
     @property
-    def choices(self) -> Mapping[str, str]:
-        """The choice made in each configuration group."""
-        return self.facts.choices
-
-    @property
-    def training_rows(self) -> Mapping[str, Mapping[str, int]]:
-        """For each task the training rows of each label; empty where the run does not record it."""
-        return self.facts.training_rows
-
-    @property
     def size(self) -> int | None:
         """The training rows of all tasks together, or None where the run does not record them."""
-        return sum(sum(counts.values()) for counts in self.training_rows.values()) or None
-
-    @property
-    def retention(self) -> tuple[float, float] | None:
-        """Spearman correlation on sentence pairs before and after training, if it was measured."""
-        retention = self.metrics.retention
-        return None if retention is None else (retention.before, retention.after)
-
-    @property
-    def calibration(self) -> dict[str, float]:
-        """The expected calibration error of each task that was calibrated, after calibration."""
-        reports = {task: self.report(task).calibration for task in self.outcomes}
-        return {task: report.after.ece for task, report in reports.items() if report is not None}
+        return sum(sum(counts.values()) for counts in self.facts.training_rows.values()) or None
 
     def report(self, task: str) -> TaskReport:
         """Return the report of a task on its test rows."""
@@ -202,11 +161,7 @@ class Record:
 
 
 def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
-    """Read a finished run.
-
-    Args:
-        folder: Its folder.
-        metrics: Its metrics if they are known; by default they are read from its ``metrics.json``.
+    """Read a finished run; its ``metrics.json`` only where ``metrics`` are not given.
 
     Raises:
         DataError: Its configuration, its metrics or its predictions cannot be read (all problems of a file).
@@ -215,8 +170,7 @@ def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
     facts = schema.read_record(Facts, dict(metrics.run), f"{folder / METRICS}: run")
     outcomes = {}
     for task, splits in metrics.tasks.items():
-        if splits:
-            split = "test" if "test" in splits else next(iter(splits))
+        if (split := reported_split(splits)) is not None:
             path = predictions_path(folder, task, split)
             check_file(folder, path, metrics.files)
             outcomes[task] = Outcomes(split, read_predictions(path))

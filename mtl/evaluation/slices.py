@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from mtl.evaluation.counts import Integers, class_counts, f1_scores
+from mtl.evaluation.counts import Integers, class_f1
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,12 +109,6 @@ def slice_figures(
 
     First come slices where the task does worse beyond chance, then those without a difference beyond chance, then those
     where it does better; within these, slices with more extra mistakes come first. A slice of all rows is left out.
-
-    Args:
-        texts: The ``N`` sentences.
-        labels: Their true classes.
-        predicted: Their predicted classes.
-        columns: The user's columns, ``N`` values each.
     """
     index = {name: at for at, name in enumerate(dict.fromkeys([*labels, *predicted]))}
     truth, answers = (np.array([index[name] for name in names], dtype=np.int64) for names in (labels, predicted))
@@ -157,10 +151,6 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927, doi:10.2307/2276774, in the form of Agresti and Coull).
 
     Unlike the normal approximation it stays within 0 and 1, and it is usable with few rows and shares near 0 or 1.
-
-    Args:
-        right: The counted rows.
-        rows: All rows, at least 1.
     """
     share, z2 = right / rows, _Z * _Z
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
@@ -169,16 +159,15 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def _figures(kind: str, value: str, truth: Integers, predicted: Integers, overall: float) -> SliceFigures:
-    counts = class_counts(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
-    right, rows = int(counts.right.sum()), len(truth)
+    right, rows = int((truth == predicted).sum()), len(truth)
     low, high = wilson(right, rows)
-    scores = f1_scores(counts.right, counts.support + counts.predicted)
+    f1 = class_f1(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
     return SliceFigures(
         kind=kind,
         value=value,
         support=rows,
         accuracy=right / rows,
-        macro_f1=float(scores[counts.support > 0].mean()),
+        macro_f1=float(f1[np.unique(truth)].mean()),
         difference=right / rows - overall,
         low=low,
         high=high,

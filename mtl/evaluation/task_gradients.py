@@ -77,18 +77,13 @@ def summarised(
         layer,
         steps,
         {task: Norm(statistics.fmean(values), _deviation(values)) for task, values in norms.items() if values},
-        [
-            Agreement(
-                *pair,
-                steps=len(values),
-                mean=statistics.fmean(values),
-                deviation=_deviation(values),
-                negative=sum(value < 0 for value in values) / len(values),
-            )
-            for pair, values in cosines.items()
-            if values
-        ],
+        [_agreement(*pair, values) for pair, values in cosines.items() if values],
     )
+
+
+def _agreement(first: str, second: str, cosines: Sequence[float]) -> Agreement:
+    negative = sum(value < 0 for value in cosines) / len(cosines)
+    return Agreement(first, second, len(cosines), statistics.fmean(cosines), _deviation(cosines), negative)
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -19,36 +19,26 @@ BINS = 15
 
 
 def pooled_bins(predictions: Sequence[Predictions]) -> list[ReliabilityBin]:
-    """Return the bins of all predictions together, of equal width from 0 to 1.
-
-    Args:
-        predictions: Of one task, by one run or by several, at least one.
-    """
-    classes = list(predictions[0].classes)
-    place = {name: at for at, name in enumerate(classes)}
-    columns = [[each.classes.index(name) for name in classes] for each in predictions]
-    probabilities = [each.probabilities[:, own] for each, own in zip(predictions, columns, strict=True)]
-    labels = [place[label] for each in predictions for label in each.labels]
-    return reliability_bins(np.concatenate(probabilities), np.array(labels, dtype=np.int64), BINS)
+    """Return the bins of all predictions of a task together, of one run or of several, which may order classes anew."""
+    classes = predictions[0].classes
+    columns = [[run.classes.index(name) for name in classes] for run in predictions]
+    probabilities = [run.probabilities[:, own] for run, own in zip(predictions, columns, strict=True)]
+    labels = [predictions[0].ids(run.labels) for run in predictions]
+    return reliability_bins(np.concatenate(probabilities), np.concatenate(labels), BINS)
 
 
 def points(name: str, bins: Iterable[ReliabilityBin]) -> list[dict[str, str | float | bool]]:
-    """Return the points of one line of a reliability chart; bins without rows have none.
-
-    Args:
-        name: The line's.
-        bins: Of `reliability_bins`.
-    """
+    """Return the points of the line ``name`` of a reliability chart; bins without rows have none."""
     return [
         {
             "name": name,
-            "confidence": each.confidence,
-            "accuracy": each.accuracy,
-            "count": each.count,
-            "few": each.count < RARE_SUPPORT,
+            "confidence": group.confidence,
+            "accuracy": group.accuracy,
+            "count": group.count,
+            "few": group.count < RARE_SUPPORT,
         }
-        for each in bins
-        if each.count
+        for group in bins
+        if group.count
     ]
 
 
@@ -59,11 +49,7 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 
 
 def scales(names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return Vega-Lite scales of colour and of shape that give each name its own pair.
-
-    Args:
-        names: In the order of the page; the same list gives the same pairs in every chart.
-    """
+    """Return Vega-Lite scales of colour and of shape: each name has its own pair, the same one in every chart."""
     count = len(COLOURS)
     colours = [COLOURS[at % count] for at in range(len(names))]
     shapes = [SHAPES[(at + at // count) % count] for at in range(len(names))]
@@ -108,18 +94,25 @@ def _number(field: str, title: str, **more: Any) -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
+def _name(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": "nominal", "title": title, **more}
+
+
+def _layer(mark: Mapping[str, Any], encoding: Mapping[str, Any], where: Any = None) -> dict[str, Any]:
+    """Return a layer of all rows, or of those that a filter of Vega-Lite chooses."""
+    chosen = {} if where is None else {"transform": [{"filter": where}]}
+    return {**chosen, "mark": mark, "encoding": encoding}
+
+
 def _tooltip(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
-    return [{"field": field, "title": title, "type": "nominal"} for field, title in pairs]
+    return [_name(field, title) for field, title in pairs]
 
 
 def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
     """Return scores against training time, with a line through those that nothing cheaper beats.
 
-    Args:
-        identity: The id on the page.
-        rows: ``name``, ``label`` (the name as short as it has to be), ``seconds``, ``time`` (written), ``score``,
-            ``shown`` (written) and ``front`` (true or false).
-        summary: What to see.
+    Each row has ``name``, ``label`` (the name as short as it has to be), ``seconds``, ``time`` (written), ``score``,
+    ``shown`` (written) and ``front`` (true or false).
     """
     longest = max((row["seconds"] for row in rows), default=0.0)
     times = {"values": [time for time in _TIMES if time <= longest * 1.1], "labelExpr": _TIME}
@@ -127,20 +120,13 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
     y = _number("score", "score", scale={"zero": False, "padding": _PADDING})
     tip = _tooltip(("name", "scenario"), ("shown", "score"), ("time", "training time"))
     point = {"x": x, "y": y, "tooltip": tip}
-    layers: list[dict[str, Any]] = [
-        {
-            "transform": [{"filter": "datum.front"}],
-            "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY},
-            "encoding": {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
-            "encoding": {
-                **point,
-                "color": {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY},
-                "shape": {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"},
-            },
-        },
+    line = {"type": "line", "interpolate": "step-after", "strokeDash": [5, 4], "color": GREY}
+    dot = {"type": "point", "filled": True, "size": 110, "opacity": 1}
+    colour = {"condition": {"test": "datum.front", "value": "#0072b2"}, "value": GREY}
+    shape = {"condition": {"test": "datum.front", "value": "circle"}, "value": "square"}
+    layers = [
+        _layer(line, {"x": x, "y": y, "order": {"field": "seconds", "type": "quantitative"}}, "datum.front"),
+        _layer(dot, {**point, "color": colour, "shape": shape}),
     ]
     named: dict[_Place, list[str]] = {}
     for row, place in zip(rows, label_places(rows), strict=True):
@@ -148,9 +134,7 @@ def quality_and_cost(identity: str, rows: Sequence[Row], summary: str) -> Chart:
             named.setdefault(place, []).append(row["name"])
     for (align, dx, dy), names in named.items():
         mark = {"type": "text", "fontSize": 12, "style": "plain", "align": align, "dx": dx, "dy": dy}
-        encoding = {**point, "text": {"field": "label"}}
-        chosen = [{"filter": {"field": "name", "oneOf": names}}]
-        layers.append({"transform": chosen, "mark": mark, "encoding": encoding})
+        layers.append(_layer(mark, {**point, "text": {"field": "label"}}, {"field": "name", "oneOf": names}))
     if sum(map(len, named.values())) < len(rows):
         summary += " Points without a name, for which there is no room, tell it when pointed at."
     return Chart(identity, "Quality against cost", summary, {"height": _TALL, "data": _values(rows), "layer": layers})
@@ -161,9 +145,6 @@ def label_places(rows: Sequence[Row]) -> list[_Place | None]:
 
     The places are found for the narrowest chart of a page with two charts in a row, with names side by side in the
     order of their points. In a wider chart the points lie further apart, so no name meets another one there either.
-
-    Args:
-        rows: ``label``, ``seconds``, ``score`` and ``front`` of each point.
     """
     longest = math.log1p(max(row["seconds"] for row in rows)) or 1.0
     least, most = (pick(row["score"] for row in rows) for pick in (min, max))
@@ -206,32 +187,21 @@ def _stay_apart(one: tuple[float, _Box], other: tuple[float, _Box]) -> bool:
 
 
 def intervals(identity: str, title: str, rows: Sequence[Row], order: Sequence[str], summary: str) -> Chart:
-    """Return differences with their intervals around zero.
+    """Return differences with their intervals around zero, the names of ``order`` from the top.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        rows: ``name``, ``value``, ``low``, ``high``, ``told`` (written) and ``verdict``.
-        order: The names from the top.
-        summary: What to see.
+    Each row has ``name``, ``value``, ``low``, ``high``, ``told`` (written) and ``verdict``.
     """
-    y = {"field": "name", "type": "nominal", "title": None, "sort": list(order)}
+    y = _name("name", sort=list(order))
     shades = {"real": "#d55e00", "real for these runs": "#e69f00", "within noise": GREY}
     shown = [verdict for verdict in shades if any(row["verdict"] == verdict for row in rows)]
     verdicts = {"domain": shown, "range": [shades[verdict] for verdict in shown]}
-    colour = {"field": "verdict", "type": "nominal", "title": None, "scale": verdicts}
     tip = _tooltip(("name", "scenario"), ("told", "difference"), ("verdict", "verdict"))
+    row = {"y": y, "color": _name("verdict", scale=verdicts), "tooltip": tip}
     x = _number("low", "difference, 95 % interval")
     layers = [
-        {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0, "type": "quantitative"}}},
-        {
-            "mark": {"type": "rule", "strokeWidth": 3},
-            "encoding": {"y": y, "x": x, "x2": {"field": "high"}, "color": colour, "tooltip": tip},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-            "encoding": {"y": y, "x": _number("value", x["title"]), "color": colour, "tooltip": tip},
-        },
+        _layer({"type": "rule", "strokeDash": [4, 3]}, {"x": {"datum": 0, "type": "quantitative"}}),
+        _layer({"type": "rule", "strokeWidth": 3}, {**row, "x": x, "x2": {"field": "high"}}),
+        _layer({"type": "point", "filled": True, "size": 90, "opacity": 1}, {**row, "x": _number("value", x["title"])}),
     ]
     return Chart(identity, title, summary, {"height": 34 * len(rows), "data": _values(rows), "layer": layers})
 
@@ -246,55 +216,31 @@ def class_bars(
     axis: str = "F1",
     counts: Mapping[str, int] | None = None,
 ) -> Chart:
-    """Return a bar for each class and each name.
+    """Return a bar for each class, from the top, and each name, such as scenarios, or precision, recall and F1.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        rows: ``class``, ``name``, ``value`` and ``shown`` (written).
-        classes: The classes from the top.
-        names: What has bars in each class, in order: scenarios, or precision, recall and F1.
-        summary: What to see.
-        axis: What the bars measure.
-        counts: A number to show behind the name of each class, such as its rows.
+    Each row has ``class``, ``name``, ``value`` and ``shown`` (written); ``axis`` is what the bars measure, and
+    ``counts`` are numbers to show behind the names of the classes.
     """
     rows, names = _short(rows, "name", names, _IN_LEGEND)
     rows, classes = _short(rows, "class", classes, _ON_AXIS, counts)
     colour, _ = scales(names)
     encoding = {
-        "y": {
-            "field": "class",
-            "type": "nominal",
-            "title": None,
-            "sort": list(classes),
-            "scale": {"paddingInner": 0.3},
-        },
+        "y": _name("class", sort=list(classes), scale={"paddingInner": 0.3}),
         "yOffset": {"field": "name", "type": "nominal", "sort": list(names)},
         "x": _number("value", axis, scale={"domain": [0, 1]}, axis={"tickCount": 5}),
-        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour, "sort": list(names)},
+        "color": _name("name", scale=colour, sort=list(names)),
         "tooltip": _tooltip(("whole", "class"), ("name", "what"), ("shown", "value")),
     }
     height = len(classes) * (len(names) * (11 if len(names) > 2 else 15) + 12)
-    return Chart(
-        identity, title, summary, {"height": height, "data": _values(rows), "mark": "bar", "encoding": encoding}
-    )
+    spec = {"height": height, "data": _values(rows), "mark": "bar", "encoding": encoding}
+    return Chart(identity, title, summary, spec)
 
 
 _MOST_TICKS = 8
 
 
 def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], x: str, y: str, summary: str) -> Chart:
-    """Return a line with points for each name.
-
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        rows: ``name``, ``x``, ``y``.
-        names: The lines, in order.
-        x: What runs to the right.
-        y: What runs up.
-        summary: What to see.
-    """
+    """Return a line with points for each name; each row has ``name``, ``x`` and ``y``."""
     rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
     axis: dict[str, Any] = {"format": ",d"}
@@ -304,8 +250,8 @@ def curves(identity: str, title: str, rows: Sequence[Row], names: Sequence[str],
     encoding = {
         "x": _number("x", x, axis=axis),
         "y": _number("y", y, scale={"zero": False}, axis={"format": ".3~g"}),
-        "color": {"field": "name", "type": "nominal", "title": None, "scale": colour},
-        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "color": _name("name", scale=colour),
+        "shape": _name("name", scale=shape),
         "tooltip": [*_tooltip(("whole", "what"), ("x", x)), _number("y", y, format=".3f")],
     }
     mark = {"type": "line", "point": {"filled": True, "size": 50}}
@@ -322,13 +268,7 @@ def heat_map(
 ) -> Chart:
     """Return a confusion matrix: colours by the share of the true class, counts in the cells that are not 0.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        labels: The ``C`` classes.
-        cells: Counts ``(C, C)``, a row for each true class.
-        supports: The rows of each true class, which may be more than the sum of its cells.
-        summary: What to see.
+    ``supports`` are the rows of each true class, which may be more than the sum of its cells, a row of counts.
     """
     names = list(told_apart(labels, _ON_AXIS).values())
     true = [f"{name} ({support:,})" for name, support in zip(names, supports, strict=True)]
@@ -341,50 +281,39 @@ def heat_map(
     empty = [{"true": name, "shown": "no rows"} for name, support in zip(true, supports, strict=True) if not support]
     side = 64 if len(names) <= 4 else 48 if len(names) <= 12 else 34
     axis = {"labelPadding": 6, "domain": False, "ticks": False, "grid": False}
-    y = {"field": "true", "type": "nominal", "title": "true class (rows)", "sort": true, "axis": axis}
-    slanted = {**axis, "orient": "bottom", "labelAngle": -40}
-    x = {"field": "predicted", "type": "nominal", "title": "predicted", "sort": names, "axis": slanted}
+    y = _name("true", "true class (rows)", sort=true, axis=axis)
+    x = _name("predicted", "predicted", sort=names, axis={**axis, "orient": "bottom", "labelAngle": -40})
     colour = {"range": ["#f3f6f9", "#08519c"], "domain": [0, 1]}
     # A gradient's id in the file would depend on the files that the process has written before.
     shares = {"type": "symbol", "orient": "right", "title": "of the class", "format": ".0%", "values": [0, 0.5, 1]}
     dark = {"condition": {"test": "datum.share > 0.55", "value": "white"}, "value": "#1b2329"}
-    layers: list[dict[str, Any]] = [
-        {
-            "mark": {"type": "rect", "stroke": "white"},
-            "encoding": {"x": x, "y": y, "color": _number("share", "of the class", scale=colour, legend=shares)},
-        },
-        {
-            "transform": [{"filter": "datum.count > 0"}],
-            "mark": {"type": "text", "fontSize": 12 if side > 40 else 10, "aria": False},
-            "encoding": {"x": x, "y": y, "text": {"field": "shown"}, "color": dark},
-        },
+    text = {"type": "text", "fontSize": 12 if side > 40 else 10, "aria": False}
+    shade = _number("share", "of the class", scale=colour, legend=shares)
+    layers = [
+        _layer({"type": "rect", "stroke": "white"}, {"x": x, "y": y, "color": shade}),
+        _layer(text, {"x": x, "y": y, "text": {"field": "shown"}, "color": dark}, "datum.count > 0"),
     ]
     if empty:
         grey = {"type": "text", "color": GREY, "fontSize": 11}
-        text = {"y": y, "x": {"value": side * len(names) / 2}, "text": {"field": "shown"}}
-        layers.append({"data": _values(empty), "mark": grey, "encoding": text})
+        middle = {"value": side * len(names) / 2}
+        layers.append({"data": _values(empty), **_layer(grey, {"y": y, "x": middle, "text": {"field": "shown"}})})
     size = {"width": side * len(names), "height": side * len(names)}
     return Chart(identity, title, summary, {**size, "data": _values(rows), "layer": layers})
 
 
 def learning_curve(name: str, rows: Sequence[Row], x: str, y: str, summary: str) -> Chart:
-    """Return a score over the number of training rows, with an interval around it.
+    """Return a score from 0 to 1 over the number of training rows, with an interval around it.
 
-    Args:
-        name: What was trained on them, such as a class.
-        rows: ``x``, ``y``, ``low`` and ``high``, in order; without any the chart says so.
-        x: What the rows are.
-        y: What the score is, from 0 to 1.
-        summary: What to see.
+    Each row has ``x``, ``y``, ``low`` and ``high``; without any the chart says so.
     """
     score = _number("y", y, scale={"domain": [0, 1]}, axis={"tickCount": 5})
     longest = max((row["x"] for row in rows), default=1)
     scale, axis = {"domain": [0, 1.06 * longest]}, {"tickCount": 4, "tickMinStep": 1, "format": ",d"}
     across = _number("x", x, scale=scale, axis=axis)
     ends = {"x": across, "y": {**score, "field": "low"}, "y2": {"field": "high"}}
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "area", "opacity": 0.18, "color": COLOURS[0]}, "encoding": ends},
-        {"mark": {"type": "line", "point": True, "color": COLOURS[0]}, "encoding": {"x": across, "y": score}},
+    layers = [
+        _layer({"type": "area", "opacity": 0.18, "color": COLOURS[0]}, ends),
+        _layer({"type": "line", "point": True, "color": COLOURS[0]}, {"x": across, "y": score}),
     ]
     if not rows:
         layers = [{"mark": {"type": "text", "text": "no figures", "color": GREY}}]
@@ -394,64 +323,49 @@ def learning_curve(name: str, rows: Sequence[Row], x: str, y: str, summary: str)
 def reliability(identity: str, title: str, rows: Sequence[Row], names: Sequence[str], summary: str) -> Chart:
     """Return how often predictions are right against how sure they are, and the diagonal on which both agree.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        rows: ``name``, ``confidence``, ``accuracy``, ``count`` and ``few`` (whether so few that the point means
-            little: it is drawn faint, with its count beside it).
-        names: The lines, in order.
-        summary: What to see.
+    Each row is one of `points`: if it has ``few`` predictions it means little, and is faint with its count beside it.
     """
     rows, names = _short(rows, "name", names, _IN_LEGEND)
     colour, shape = scales(names)
-    line = {
-        "data": _values([{"at": 0}, {"at": 1}]),
-        "mark": {"type": "line", "strokeDash": [5, 4], "color": GREY},
-        "encoding": {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")},
-    }
+    ends = {"x": _number("at", "probability of the predicted class"), "y": _number("at", "share right")}
+    diagonal = _layer({"type": "line", "strokeDash": [5, 4], "color": GREY}, ends)
     tip = [
         *_tooltip(("whole", "what")),
         _number("confidence", "mean probability", format=".3f"),
         _number("accuracy", "share right", format=".3f"),
         _number("count", "predictions"),
     ]
+    share = {"scale": {"domain": [0, 1]}, "axis": {"tickCount": 5}}
     places = {
-        "x": _number(
-            "confidence", "probability of the predicted class", scale={"domain": [0, 1]}, axis={"tickCount": 5}
-        ),
-        "y": _number("accuracy", "share right", scale={"domain": [0, 1]}, axis={"tickCount": 5}),
+        "x": _number("confidence", "probability of the predicted class", **share),
+        "y": _number("accuracy", "share right", **share),
     }
-    coloured = {**places, "color": {"field": "name", "type": "nominal", "title": None, "scale": colour}}
+    coloured = {**places, "color": _name("name", scale=colour)}
     points = {
         **coloured,
-        "shape": {"field": "name", "type": "nominal", "title": None, "scale": shape},
+        "shape": _name("name", scale=shape),
         "opacity": {"condition": {"test": "datum.few", "value": 0.3}, "value": 1},
         "tooltip": tip,
     }
-    layers: list[dict[str, Any]] = [
-        line,
-        {"mark": {"type": "line", "opacity": 0.4}, "encoding": coloured},
-        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": points},
+    layers = [
+        {"data": _values([{"at": 0}, {"at": 1}]), **diagonal},
+        _layer({"type": "line", "opacity": 0.4}, coloured),
+        _layer({"type": "point", "filled": True, "size": 60}, points),
     ]
     if any(row["few"] for row in rows):  # without a row a layer has no extent, and Vega warns
         counts = {**places, "text": {"field": "count", "type": "quantitative"}}
         mark = {"type": "text", "fontSize": 10, "dy": -9, "color": GREY}
-        layers.append({"transform": [{"filter": "datum.few"}], "mark": mark, "encoding": counts})
+        layers.append(_layer(mark, counts, "datum.few"))
     return Chart(identity, title, summary, {"height": 280, "data": _values(rows), "layer": layers})
 
 
 def sentence_map(
     identity: str, title: str, rows: Sequence[Row], classes: Sequence[str], summary: str, others: int = 0
 ) -> Chart:
-    """Return sentences as points in a plane, coloured by class, the mistakes set off as crosses with a rim.
+    """Return sentences as points in a plane, the mistakes set off as crosses with a rim.
 
-    Args:
-        identity: The id on the page.
-        title: Of the chart.
-        rows: ``x``, ``y``, ``class``, ``predicted``, ``text`` and ``right`` (true or false).
-        classes: The classes that have a colour, in order.
-        summary: What to see.
-        others: How many further classes there are: their sentences are grey.
+    Each row has ``x``, ``y``, ``class``, ``predicted``, ``text`` and ``right`` (true or false). The ``classes`` have a
+    colour each; the sentences of ``others``, so many further classes, are grey.
     """
     short = told_apart(classes, _IN_LEGEND)
     rest = f"{others} other {'class' if others == 1 else 'classes'}"
@@ -466,22 +380,18 @@ def sentence_map(
     encoding = {
         "x": _number("x", "first principal component", **bare),
         "y": _number("y", "second principal component", **bare),
-        "color": {"field": "colour", "type": "nominal", "title": "true class", "scale": colour},
+        "color": _name("colour", "true class", scale=colour),
         "tooltip": _tooltip(("text", "sentence"), ("class", "label"), ("predicted", "predicted")),
     }
     sizes = {"condition": {"test": "datum.grey", "value": 40}, "value": 110}
-    marks: dict[bool, tuple[dict[str, Any], dict[str, Any]]] = {
-        True: ({"type": "point", "filled": True, "size": 32}, {**encoding, "opacity": _if_grey(0.25, 0.55)}),
-        False: (
-            {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1},
-            {**encoding, "size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)},
-        ),
-    }
-    layers = [
-        {"transform": [{"filter": test}], "mark": marks[kind][0], "encoding": marks[kind][1]}
-        for kind, test in ((True, "datum.right"), (False, "!datum.right"))
-        if any(row["right"] == kind for row in rows)
-    ]
+    layers = []
+    if any(row["right"] for row in rows):
+        point = {"type": "point", "filled": True, "size": 32}
+        layers.append(_layer(point, {**encoding, "opacity": _if_grey(0.25, 0.55)}, "datum.right"))
+    if not all(row["right"] for row in rows):
+        cross = {"type": "point", "shape": "cross", "filled": True, "strokeWidth": 1}
+        rim = {"size": sizes, "stroke": _if_grey(None, "#777"), "opacity": _if_grey(0.35, 1.0)}
+        layers.append(_layer(cross, {**encoding, **rim}, "!datum.right"))
     return Chart(identity, title, summary, {"height": 380, "data": _values(rows), "layer": layers})
 
 

@@ -26,19 +26,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SentenceMap:
-    """Where the ``N`` rows of a task lie.
+    """Where the ``N`` rows of a task lie."""
 
-    Attributes:
-        before: In the plane of the embeddings before training, ``(N, 2)``.
-        after: In that after training, turned to lie as near to ``before`` as it can, ``(N, 2)``.
-        explained: The share of the variance that each plane shows.
-        rows: The place of each among the rows of its split, ascending, int64, ``(N,)``.
-    """
-
-    before: Floats
-    after: Floats
-    explained: tuple[float, float]
-    rows: NDArray[np.int64]
+    before: Floats  # in the plane of the embeddings before training, ``(N, 2)``
+    after: Floats  # in that after training, turned to lie as near to ``before`` as it can, ``(N, 2)``
+    explained: tuple[float, float]  # the share of the variance that each plane shows
+    rows: NDArray[np.int64]  # the place of each among the rows of its split, ascending, ``(N,)``
 
     @property
     def moved(self) -> bool:
@@ -47,12 +40,9 @@ class SentenceMap:
 
 
 def plane(embeddings: NDArray[np.floating]) -> tuple[Floats, float]:
-    """Return the first two principal components of the rows, and the share of the variance that they explain.
+    """Return the first two principal components of rows ``(N, H)``, and the share of the variance that they explain.
 
     Signs are fixed (the largest loading is positive), so that the same embeddings always give the same plane.
-
-    Args:
-        embeddings: ``(N, H)``, with at least one row.
     """
     centred = np.asarray(embeddings, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
@@ -68,21 +58,11 @@ def plane(embeddings: NDArray[np.floating]) -> tuple[Floats, float]:
 def sentence_map(
     before: NDArray[np.floating], after: NDArray[np.floating], rows: NDArray[np.int64] | None = None
 ) -> SentenceMap:
-    """Return the map of the same rows before and after training.
+    """Return the map of rows from their embeddings ``(N, H)`` before and after training; by default of a whole split.
 
     Each has its own plane; that after training is only rotated or mirrored onto the one before (orthogonal Procrustes:
     Schönemann, Psychometrika 1966), which changes no distance in it.
-
-    Args:
-        before: Embeddings ``(N, H)``.
-        after: Embeddings ``(N, H)`` of the same rows.
-        rows: The place of each among the rows of its split, ``(N,)``; all of them in their order if it is left out.
-
-    Raises:
-        ValueError: The rows are not the same in number, or there are none.
     """
-    if len(before) != len(after) or not len(before):
-        raise ValueError(f"expected the same rows before and after, found {len(before)} and {len(after)}")
     places = np.arange(len(before)) if rows is None else rows
     first, shown_first = plane(before)
     if np.array_equal(before, after):
@@ -98,12 +78,7 @@ def map_path(run: str | Path, task: str, split: str) -> Path:
 
 
 def write_map(path: str | Path, found: SentenceMap) -> None:
-    """Write a map, whole or not at all.
-
-    Args:
-        path: See `map_path`.
-        found: What to write.
-    """
+    """Write a map, whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
@@ -145,13 +120,7 @@ def read_map(path: str | Path) -> SentenceMap | None:
 def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
     """Yield the maps of a run's tested rows, one alone where training has moved nothing, none where it kept none.
 
-    Args:
-        record: The run.
-        task: The task.
-        identity: The beginning of the charts' ids.
-
-    Raises:
-        DataError: The file of the map cannot be read.
+    The ids of the charts begin with ``identity``.
     """
     outcomes = record.outcomes[task]
     path = map_path(record.folder, task, outcomes.split)
@@ -164,22 +133,14 @@ def maps(record: Record, task: str, identity: str) -> Iterator[Chart]:
     if len(classes) > len(COLOURS):
         classes = weakest(record.report(task).per_class, len(COLOURS))
         sample = f"in colour the {len(COLOURS)} classes with the lowest F1; {sample}"
-    titles = ["Embeddings before training", "Embeddings after training"]
+    others = len(outcomes.predictions.classes) - len(classes)
+    titles = {"before": "Embeddings before training", "after": "Embeddings after training"}
     if not found.moved:
-        titles = ["Embeddings, which training has left as they were"]
-    for name, heading, points, share in zip(
-        ("before", "after"), titles, (found.before, found.after), found.explained, strict=False
-    ):
-        rows = _rows(outcomes.predictions, found, points)
-        others = len(outcomes.predictions.classes) - len(classes)
-        yield charts.sentence_map(f"{identity}-{name}", heading, rows, classes, _told(share, sample), others)
-
-
-def _told(explained: float, sample: str) -> str:
-    return (
-        f"Two principal components, {100 * explained:.0f} % of the variance; {sample}crosses are mistakes of the "
-        "trained model."
-    )
+        titles = {"before": "Embeddings, which training has left as they were"}
+    for (when, title), share in zip(titles.items(), found.explained, strict=False):
+        rows = _rows(outcomes.predictions, found, getattr(found, when))
+        told = f"Two principal components, {100 * share:.0f} % of the variance; {sample}crosses are mistakes of the "
+        yield charts.sentence_map(f"{identity}-{when}", title, rows, classes, f"{told}trained model.", others)
 
 
 def _rows(predictions: Predictions, found: SentenceMap, points: Floats) -> list[dict[str, Any]]:

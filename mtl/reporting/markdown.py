@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from mtl.base.formatting import one_line
+from mtl.base.formatting import one_line, shortened
+from mtl.evaluation.run_summary import Picture
 
 # An underscore between letters or digits is none, and very_good stays readable in the source.
 _MARKUP = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
@@ -37,18 +38,20 @@ def link(path: str) -> str:
     return f"[{code(path)}](<{quote(path)}>)"
 
 
-def image(path: str, caption: str) -> str:
-    """Return an image from a file beside the document, with a caption for who cannot see it."""
-    return f"![{escaped(caption)}](<{quote(path)}>)"
+def image(picture: Picture) -> str:
+    """Return a picture, with its caption for who cannot see it."""
+    return f"![{escaped(picture.caption)}](<{quote(picture.path)}>)"
+
+
+def quoted(sentence: str, most: int = 160) -> str:
+    """Return a sentence of the data in quotation marks, shortened to ``most`` characters."""
+    return f"“{escaped(shortened(sentence, most))}”"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return a table of finished Markdown cells, its columns padded so that the source reads as a table too.
 
-    Args:
-        header: The cells of the heading.
-        rows: The cells of every row, as many as in the heading.
-        left: How many of the first columns are aligned left; those after hold figures, aligned right.
+    The first ``left`` columns are aligned left; those after hold figures, aligned right.
     """
     widths = [max(3, *(len(cell) for cell in column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width if at < left else "-" * (width - 1) + ":" for at, width in enumerate(widths)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from mtl.base.errors import listed
-from mtl.evaluation.records import TaskReport
+from mtl.evaluation.records import Reports, flat
+from mtl.evaluation.run_summary import reported_split
 from mtl.model.saved import TaskHead
 from mtl.reporting.markdown import escaped
 
@@ -29,73 +30,41 @@ load with `transformers.pipeline("text-classification")`: it would answer from a
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model came about, for its card; a card is published, so it names no local files.
+    """How a model came about, for its card; a card is published, so it names no local files."""
 
-    Attributes:
-        rows: For each trained task the training rows of each label.
-        facts: Short facts by name: the encoder, what was frozen, the learning rates.
-        max_length: Tokens of a text, special tokens included; longer texts are truncated.
-    """
-
-    rows: Mapping[str, Mapping[str, int]]
-    facts: Mapping[str, str]
-    max_length: int | None
+    rows: Mapping[str, Mapping[str, int]]  # for each trained task the training rows of each label
+    facts: Mapping[str, str]  # short facts by name: the encoder, what was frozen, the learning rates
+    max_length: int | None  # tokens of a text, special tokens included; longer texts are truncated
 
 
-def model_card(
-    name: str,
-    heads: Mapping[str, TaskHead],
-    reports: Mapping[str, Mapping[str, TaskReport]],
-    training: Training | None = None,
-) -> str:
-    """Return the card as Markdown, with a ``model-index`` from which the hub shows the figures.
-
-    Args:
-        name: What was run.
-        heads: The tasks with their labels.
-        reports: The figures of each task and split.
-        training: Data and settings of the training, where they are known.
-    """
-    rows = [
-        f"| {task} | {split} | {report.rows:,} | {report.accuracy:.3f} | {report.macro_f1:.3f} |"
-        for task, splits in reports.items()
-        for split, report in splits.items()
-    ]
+def model_card(name: str, heads: Mapping[str, TaskHead], reports: Reports, training: Training | None = None) -> str:
+    """Return the card as Markdown, with a ``model-index`` from which the hub shows the figures."""
+    figures = ["| task | split | rows | accuracy | macro-F1 |", "|---|---|---:|---:|---:|"]
+    for task, split, report in flat(reports):
+        figures.append(f"| {task} | {split} | {report.rows:,} | {report.accuracy:.3f} | {report.macro_f1:.3f} |")
     labels = [
         f"- **{task}**: {', '.join(escaped(label) for label in head.labels)}{_kept(head, kept=task not in reports)}"
         for task, head in heads.items()
     ]
-    return "\n".join(
-        [
-            "---",
-            *_front_matter(name, reports),
-            "---",
-            "",
-            f"# Multi-task sentence encoder: {escaped(name)}",
-            "",
-            "One sentence encoder with a head for each task. Labels, in the order of the heads' outputs:",
-            "",
-            *labels,
-            "",
-            *_calibration(heads),
-            "## Use",
-            "",
-            _USE,
-            "",
-            "## Figures",
-            "",
-            "| task | split | rows | accuracy | macro-F1 |",
-            "|---|---|---:|---:|---:|",
-            *rows,
-            "",
-            *(() if training is None else _training(training)),
-            *_limits(reports, training),
-        ]
-    )
+    blocks = [
+        f"---\n{_front_matter(name, reports)}---",
+        f"# Multi-task sentence encoder: {escaped(name)}",
+        "One sentence encoder with a head for each task. Labels, in the order of the heads' outputs:",
+        "\n".join(labels),
+        *_calibration(heads),
+        "## Use",
+        _USE,
+        "## Figures",
+        "\n".join(figures),
+        *(() if training is None else _training(training)),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(reports, training)),
+    ]
+    return "\n\n".join(blocks) + "\n"
 
 
-def _front_matter(name: str, reports: Mapping[str, Mapping[str, TaskReport]]) -> list[str]:
-    """Return the lines of YAML; the tag text-classification would offer a pipeline that answers from random weights."""
+def _front_matter(name: str, reports: Reports) -> str:
+    """Return YAML; the tag text-classification would offer a pipeline that answers from random weights."""
     content: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
@@ -110,26 +79,22 @@ def _front_matter(name: str, reports: Mapping[str, Mapping[str, TaskReport]]) ->
                 {"type": "f1", "name": "macro-F1", "value": round(report.macro_f1, 4)},
             ],
         }
-        for task, splits in reports.items()
-        for split, report in splits.items()
+        for task, split, report in flat(reports)
     ]
     if results:
         content["model-index"] = [{"name": name, "results": results}]
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip().splitlines()
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _training(training: Training) -> list[str]:
-    counts = [
-        f"| {task} | {escaped(label)} | {count:,} |"
-        for task, rows in training.rows.items()
-        for label, count in rows.items()
-    ]
-    facts = [f"- {name}: {escaped(value)}" for name, value in training.facts.items()]
-    header = ["| task | label | training rows |", "|---|---|---:|"]
-    return ["## Training data", "", *header, *counts, "", "## Training", "", *facts, ""]
+def _training(training: Training) -> Iterator[str]:
+    rows = ["| task | label | training rows |", "|---|---|---:|"]
+    for task, counts in training.rows.items():
+        rows += [f"| {task} | {escaped(label)} | {count:,} |" for label, count in counts.items()]
+    yield from ("## Training data", "\n".join(rows))
+    yield from ("## Training", "\n".join(f"- {name}: {escaped(value)}" for name, value in training.facts.items()))
 
 
-def _limits(reports: Mapping[str, Mapping[str, TaskReport]], training: Training | None) -> list[str]:
+def _limits(reports: Reports, training: Training | None) -> list[str]:
     """Return what the figures do not promise: unlike data, long texts, and the labels that are known to be weak."""
     limits = [
         "The figures are of rows like the training rows; for other sources, domains or languages they promise nothing.",
@@ -138,19 +103,16 @@ def _limits(reports: Mapping[str, Mapping[str, TaskReport]], training: Training 
     if training is not None and training.max_length is not None:
         limits.append(f"Texts are truncated at {training.max_length} tokens.")
     for task, splits in reports.items():
-        split = "test" if "test" in splits else next(iter(splits), None)
+        split = reported_split(splits)
         classes = splits[split].per_class if split is not None else {}
         weak = [f"{escaped(label)} ({report.f1:.2f})" for label, report in classes.items() if report.f1 < _WEAK_F1]
         if weak:
             limits.append(f"{task}: F1 on {split} is below {_WEAK_F1:g} for {listed(weak)}.")
-        rare = [
-            f"{escaped(label)} ({count:,})"
-            for label, count in (training.rows.get(task, {}) if training is not None else {}).items()
-            if count < _FEW_ROWS
-        ]
+        counts = training.rows.get(task, {}) if training is not None else {}
+        rare = [f"{escaped(label)} ({count:,})" for label, count in counts.items() if count < _FEW_ROWS]
         if rare:
             limits.append(f"{task}: fewer than {_FEW_ROWS} training rows for {listed(rare)}.")
-    return ["## Limits", "", *(f"- {limit}" for limit in limits), ""]
+    return limits
 
 
 def _kept(head: TaskHead, *, kept: bool) -> str:
@@ -160,18 +122,16 @@ def _kept(head: TaskHead, *, kept: bool) -> str:
     return ". Kept as it was in the model that training started from, and not measured again." if kept else ""
 
 
-def _calibration(heads: Mapping[str, TaskHead]) -> list[str]:
-    """Return what was fitted on validation rows; nothing where nothing was."""
+def _calibration(heads: Mapping[str, TaskHead]) -> Iterator[str]:
+    """Yield what was fitted on validation rows; nothing where nothing was."""
     fitted = [
         f"{task} T = {head.temperature:.3f}" + (f" after tau = {head.tau:g}" if head.tau else "")
         for task, head in heads.items()
         if head.temperature != 1 or head.tau
     ]
-    if not fitted:
-        return []
-    return [
-        "Probabilities are calibrated on validation rows: the logits are divided by a temperature T"
-        + (", after tau times the log-prior was taken out" if any(head.tau for head in heads.values()) else "")
-        + f" ({', '.join(fitted)}). `calibrated=False` gives the heads' own.",
-        "",
-    ]
+    if fitted:
+        prior = ", after tau times the log-prior was taken out" if any(head.tau for head in heads.values()) else ""
+        yield (
+            f"Probabilities are calibrated on validation rows: the logits are divided by a temperature T{prior} "
+            f"({', '.join(fitted)}). `calibrated=False` gives the heads' own."
+        )

@@ -79,36 +79,22 @@ def _finite(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart, which the page's script draws.
+    """A chart, which the page's script draws."""
 
-    Attributes:
-        identity: The id of its element.
-        title: What it shows; its caption and its name for screen readers.
-        summary: What a reader should see in it, in a sentence or two: it stands below, and for those who see nothing.
-        spec: Vega-Lite, without size and colours of the frame.
-    """
-
-    identity: str
-    title: str
-    summary: str
-    spec: Mapping[str, Any]
+    identity: str  # the id of its element
+    title: str  # what it shows; its caption and its name for screen readers
+    summary: str  # what a reader should see in it: it stands below, and for those who see nothing
+    spec: Mapping[str, Any]  # Vega-Lite, without size and colours of the frame
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A confusion matrix.
-
-    Attributes:
-        caption: Whose.
-        columns: The predicted classes, in the order of the true ones; others may follow.
-        rows: The counts of each true class, one for each column.
-        dense: Whether to save room: upright headings, and empty cells in place of zeros.
-    """
+    """A confusion matrix."""
 
     caption: str
-    columns: Sequence[str]
-    rows: Mapping[str, Sequence[int]]
-    dense: bool = False
+    columns: Sequence[str]  # the predicted classes, in the order of the true ones; others may follow
+    rows: Mapping[str, Sequence[int]]  # the counts of each true class, one for each column
+    dense: bool = False  # whether to save room: upright headings, and empty cells in place of zeros
 
 
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|%|±)(?!\w))|(?<=\bp) (?==)|(?<==) (?=\d)|(?<=±) ")
@@ -136,14 +122,7 @@ environment.filters |= {"as_cell": as_cell, "prose": _prose}
 
 
 def render(template: str, title: str, charts: Sequence[Chart], **values: object) -> str:
-    """Return a whole page.
-
-    Args:
-        template: Its file in `templates`, which extends ``page.html``.
-        title: Its heading.
-        charts: All charts on it.
-        **values: What the template shows.
-    """
+    """Return a whole page from a file in `templates`, which extends ``page.html``, and the values that it shows."""
     scripts = [charts_script(), _resource("page.js")] if charts else [_resource("page.js")]
     return environment.get_template(template).render(
         title=title,
@@ -160,15 +139,12 @@ def _policy(scripts: Sequence[str]) -> str:
 
     Styles may stand in attributes: Vega sets them on its marks, and without a network they can carry nothing away.
     """
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    digests = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
 
 
 def _resource(name: str) -> str:

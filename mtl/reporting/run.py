@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtl.base import formatting
 from mtl.base.files import write_text_atomically
-from mtl.evaluation.predictions import ConfusionExample, ConfusionExamples
+from mtl.evaluation.predictions import ConfusionExample
 from mtl.evaluation.records import Retention, TaskReport
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (
@@ -21,32 +21,21 @@ from mtl.evaluation.run_summary import (
     retention_row,
 )
 from mtl.evaluation.task_gradients import GradientFigures, method, sentences
-from mtl.reporting.markdown import code, escaped, folded, image, link
+from mtl.reporting.markdown import code, escaped, folded, image, link, quoted
 from mtl.reporting.sections import answering_section, calibration_section, confusion_table, error_blocks, stage_blocks
 from mtl.reporting.tables import class_table, group_table, results_table, unfreezing_table
 
 MATRIX_CLASSES = 12
 """With more classes a confusion matrix is too wide to read; the most frequent confusions stand for it."""
 
-_SENTENCE = 160  # characters of an example
-
 
 def write_report(path: str | Path, summary: RunSummary) -> None:
-    """Write the report of a run as Markdown, whole or not at all.
-
-    Args:
-        path: The file to write or to replace.
-        summary: What the report shows.
-    """
+    """Write the report of a run as Markdown, whole or not at all."""
     write_text_atomically(path, render_report(summary))
 
 
 def render_report(summary: RunSummary) -> str:
-    """Return the report of a run as Markdown.
-
-    Args:
-        summary: What the report shows.
-    """
+    """Return the report of a run as Markdown."""
     return "\n\n".join(_blocks(summary)) + "\n"
 
 
@@ -60,8 +49,8 @@ def _blocks(summary: RunSummary) -> Iterator[str]:
         yield from _task(task, splits, summary)
     yield from calibration_section(summary.tasks)
     yield from answering_section(summary.tasks)
-    if summary.pictures.training:
-        yield from ("## Training", _image(summary.pictures.training))
+    if "training" in summary.pictures:
+        yield from ("## Training", image(summary.pictures["training"]))
     if summary.groups:
         yield from _groups(summary)
     if summary.cost != Cost():
@@ -103,8 +92,7 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
     for split in sorted(splits, key=lambda split: split != shown):
         report = splits[split]
         heading = f"{split}: {formatting.count(report.rows)} rows, accuracy {formatting.score(report.accuracy)}"
-        pictures = summary.pictures.tasks.get(task, {}) if split == shown else {}
-        blocks = list(_split(task, report, summary.examples.get((task, split), {}), pictures))
+        blocks = list(_split(task, split, summary))
         if split == shown:
             yield from (f"## Task {escaped(task)}", f"On {escaped(heading)}.", *blocks)
             if task in summary.errors:
@@ -113,14 +101,15 @@ def _task(task: str, splits: Mapping[str, TaskReport], summary: RunSummary) -> I
             yield folded(f"On {heading}", *blocks)
 
 
-def _split(
-    task: str, report: TaskReport, examples: ConfusionExamples, pictures: Mapping[str, Picture]
-) -> Iterator[str]:
+def _split(task: str, split: str, summary: RunSummary) -> Iterator[str]:
+    report, examples = summary.tasks[task][split], summary.examples.get((task, split), {})
+    kinds = ("classes", "confusion", "reliability")
+    classes, matrix, reliability = (summary.pictures.get(f"{task}_{split}_{kind}") for kind in kinds)
     yield class_table(task, report, most=None).to_markdown()
     if any(scores.support < RARE_SUPPORT for scores in report.per_class.values()):
         yield f"\\* Fewer than {RARE_SUPPORT} rows: the figures of this class are uncertain."
-    if "classes" in pictures:
-        yield _image(pictures["classes"])
+    if classes is not None:
+        yield image(classes)
     confusions = frequent_confusions(report, most=5 if len(report.labels) <= MATRIX_CLASSES else 10)
     if confusions:
         lines = [
@@ -130,11 +119,11 @@ def _split(
         yield from ("**Most frequent confusions**", "\n".join(lines))
     else:
         yield "No row was taken for another class."
-    yield from _matrix(report, pictures.get("confusion"))
+    yield from _matrix(report, matrix)
     if report.stages is not None:
         yield from stage_blocks(report.stages, most=MATRIX_CLASSES)
-    if "reliability" in pictures:
-        yield from ("**Reliability**: accuracy over confidence", _image(pictures["reliability"]))
+    if reliability is not None:
+        yield from ("**Reliability**: accuracy over confidence", image(reliability))
 
 
 def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExample]) -> str:
@@ -143,23 +132,19 @@ def _in_words(task: str, confusion: Confusion, examples: Sequence[ConfusionExamp
         f"{formatting.count(confusion.count)} of {formatting.count(confusion.support)} rows "
         f"({formatting.share(confusion.count, confusion.support)})"
     )
-    return "\n".join([words, *(f"  - {_sentence(task, example)}" for example in examples)])
-
-
-def _sentence(task: str, example: ConfusionExample) -> str:
-    sentence = escaped(formatting.shortened(example.text, _SENTENCE))
-    return f"“{sentence}” ({escaped(task)}, {code(example.source)}, p = {formatting.score(example.probability)})"
-
-
-def _image(picture: Picture) -> str:
-    return image(picture.path, picture.caption)
+    sentences = [
+        f"  - {quoted(example.text)} ({escaped(task)}, {code(example.source)}, "
+        f"p = {formatting.score(example.probability)})"
+        for example in examples
+    ]
+    return "\n".join([words, *sentences])
 
 
 def _matrix(report: TaskReport, picture: Picture | None) -> Iterator[str]:
     """Yield the confusion matrix: its picture with the table folded below, or the table."""
     classes = len(report.labels)
     if picture is not None:
-        yield from ("**Confusion matrix**", _image(picture))
+        yield from ("**Confusion matrix**", image(picture))
     if classes > MATRIX_CLASSES:
         yield f"The whole confusion matrix of the {classes} classes stands in `metrics.json`."
         return

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mtl.base import formatting
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.records import CalibrationReport, EpochFigures, ReliabilityBin, TaskReport
-from mtl.evaluation.run_summary import RARE_SUPPORT, Picture, RunPictures, others_in_words, reported_split, weakest
+from mtl.evaluation.records import CalibrationReport, EpochFigures, ReliabilityBin, Reports, TaskReport
+from mtl.evaluation.run_summary import RARE_SUPPORT, Picture, others_in_words, reported_split, weakest
 from mtl.reporting import charts
 from mtl.reporting.page import Chart
 from mtl.reporting.svg import write_svg
@@ -25,32 +25,27 @@ MOST_IN_MATRIX = 30
 _SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
-def draw_run(
-    folder: Path, reports: Mapping[str, Mapping[str, TaskReport]], epochs: Sequence[EpochFigures]
-) -> RunPictures:
-    """Write the SVG files of each task, for the split that the report shows, and of the training.
+def draw_run(folder: Path, reports: Reports, epochs: Sequence[EpochFigures]) -> dict[str, Picture]:
+    """Write the SVG files of each task, for the split that the report shows, and of the training, into a run folder.
 
-    Args:
-        folder: The run folder.
-        reports: The figures of each task and split.
-        epochs: The figures of each epoch.
-
-    Returns:
-        The pictures, with paths relative to the run folder.
+    The pictures are called ``training`` and ``<task>_<split>_<kind>``: ``classes``, ``confusion`` and ``reliability``.
     """
-    tasks = {
-        task: _draw_task(folder, f"{task}_{split}", splits[split])
-        for task, splits in reports.items()
-        if (split := reported_split(splits)) is not None
-    }
-    if not epochs:
-        return RunPictures(tasks)
-    path = f"{FOLDER}/training.svg"
-    write_svg(folder / path, list(training(epochs)), columns=2, width=400)
-    return RunPictures(tasks, Picture(path, "Training loss, and macro-F1 on validation, after each epoch"))
+    pictures = {}
+    for task, splits in reports.items():
+        if (split := reported_split(splits)) is not None:
+            for kind, (chart, caption) in _of_task(splits[split]).items():
+                picture = Picture(f"{FOLDER}/{task}_{split}_{kind}.svg", caption)
+                write_svg(folder / picture.path, [chart])
+                pictures[f"{task}_{split}_{kind}"] = picture
+    if epochs:
+        picture = Picture(f"{FOLDER}/training.svg", "Training loss, and macro-F1 on validation, after each epoch")
+        write_svg(folder / picture.path, list(training(epochs)), columns=2, width=400)
+        pictures["training"] = picture
+    return pictures
 
 
-def _draw_task(folder: Path, name: str, report: TaskReport) -> dict[str, Picture]:
+def _of_task(report: TaskReport) -> dict[str, tuple[Chart, str]]:
+    """Return chart and caption of each kind."""
     drawn = {
         "classes": (class_bars(report, MOST_IN_PICTURE), "F1, precision, recall and support of each class"),
         "confusion": (confusion(report), "Confusion matrix: colours by the share of the true class, counts"),
@@ -58,11 +53,7 @@ def _draw_task(folder: Path, name: str, report: TaskReport) -> dict[str, Picture
     if report.calibration is not None:
         caption = "Share of rows predicted right over the confidence of the model"
         drawn["reliability"] = (reliability(calibration_bins(report.calibration)), caption)
-    pictures = {}
-    for kind, (chart, caption) in drawn.items():
-        pictures[kind] = Picture(f"{FOLDER}/{name}_{kind}.svg", caption)
-        write_svg(folder / pictures[kind].path, [chart])
-    return pictures
+    return drawn
 
 
 def class_bars(report: TaskReport, most: int = MOST_CLASSES, identity: str = "classes") -> Chart:
@@ -94,11 +85,9 @@ def confusion(report: TaskReport) -> Chart:
 
 
 def most_confused(counts: NDArray[np.int64], most: int = MOST_IN_MATRIX) -> NDArray[np.int64]:
-    """Return the classes to show, ascending: all, or those with the most wrong rows, both taken for and taken as.
+    """Return the classes of a confusion matrix ``(C, C)`` to show, ascending: all, or those with the most wrong rows.
 
-    Args:
-        counts: The confusion matrix ``(C, C)``.
-        most: How many classes at most.
+    Wrong are the rows of a class that were taken for another one, and those of others that were taken for it.
     """
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     return np.sort(np.argsort(-wrong, kind="stable")[:most])
@@ -126,12 +115,12 @@ def calibration_bins(calibration: CalibrationReport) -> dict[str, list[Reliabili
 
 def training(epochs: Sequence[EpochFigures]) -> Iterator[Chart]:
     """Yield the training loss and, where there was validation, the macro-F1 of each task with its best epoch."""
-    losses = [{"name": "all tasks", "x": each.epoch, "y": each.train_loss} for each in epochs]
+    losses = [{"name": "all tasks", "x": figures.epoch, "y": figures.train_loss} for figures in epochs]
     yield charts.curves("loss", "Training loss", losses, ["all tasks"], "epoch", "loss", "")
     scores: dict[str, list[tuple[int, float]]] = {}
-    for each in epochs:
-        for task, score in each.val_macro_f1.items():
-            scores.setdefault(task, []).append((each.epoch, score))
+    for figures in epochs:
+        for task, score in figures.val_macro_f1.items():
+            scores.setdefault(task, []).append((figures.epoch, score))
     if not scores:
         return
     best = {task: max(points, key=lambda point: point[1]) for task, points in scores.items()}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,28 +29,21 @@ _SENTENCE = 400  # characters
 
 
 def errors_table(
-    tasks: Mapping[str, Predictions], others: Mapping[str, Sequence[Predictions]] | None = None, most: int = MOST
+    tasks: Mapping[str, Predictions], others: Mapping[str, Sequence[Predictions]] | None = None
 ) -> Table | None:
     """Return the mistakes of all tasks, the most confident first; None where there are none.
 
-    Args:
-        tasks: The predictions of each task.
-        others: For each task, predictions of other runs over the same rows: the table counts those that are right.
-        most: How many to list at most.
+    Of each task ``others`` are the predictions of other runs over the same rows: the table counts those that are right.
     """
-    mistakes = sorted(
-        (
-            (float(predictions.probabilities[row, predictions.classes.index(predicted)]), task, row)
-            for task, predictions in tasks.items()
-            for row, (label, predicted) in enumerate(zip(predictions.labels, predictions.predicted, strict=True))
-            if label != predicted
-        ),
-        key=lambda mistake: -mistake[0],
-    )
+    mistakes: list[tuple[float, str, int]] = []
+    for task, predictions in tasks.items():
+        confidence = predictions.confidence()
+        mistakes += [(float(confidence[row]), task, row) for row in predictions.mistakes().tolist()]
+    mistakes.sort(key=lambda mistake: -mistake[0])
     if not mistakes:
         return None
     rows: list[list[Cell | str]] = []
-    for probability, task, row in mistakes[:most]:
+    for probability, task, row in mistakes[:MOST]:
         predictions = tasks[task]
         rows.append(
             [
@@ -66,7 +59,7 @@ def errors_table(
             right = [other.predicted[row] == predictions.labels[row] for other in others.get(task, [])]
             rows[-1].append(Cell(f"{sum(right)} of {len(right)}", sum(right)))
     columns = ["sentence", "label", "predicted", "task", "row", "probability", *(["right elsewhere"] if others else [])]
-    left_out = f" (the {most:,} most confident; the files of predictions hold all)" if len(mistakes) > most else ""
+    left_out = f" (the {MOST:,} most confident; the files of predictions hold all)" if len(mistakes) > MOST else ""
     return Table(f"{len(mistakes):,} mistakes{left_out}, the most confident first", columns, rows, texts=5)
 
 
@@ -77,9 +70,7 @@ _IN_MATRIX = 26  # characters of a class name
 def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Path:
     """Write ``report.html`` into a run's folder, whole or not at all, and return its path.
 
-    Args:
-        folder: The folder of a finished run, or of one that is about to write its ``metrics.json``.
-        metrics: What that file will hold; by default it is read.
+    A run that is about to write its ``metrics.json`` gives ``metrics``, what that file will hold.
 
     Raises:
         DataError: A file of the run cannot be read.
@@ -89,32 +80,11 @@ def write_run_page(folder: str | Path, metrics: RunMetrics | None = None) -> Pat
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What the page shows of a task."""
-
-    name: str
-    split: str
-    rows: int
-    report: TaskReport
-    judged: str
-    charts: Sequence[Chart]
-    classes: Table
-    matrix: Matrix
-    maps: Sequence[Chart]
-
-
 def run_page(record: Record) -> str:
-    """Return the page.
-
-    Args:
-        record: The run.
-
-    Raises:
-        DataError: A map of its sentences cannot be read.
-    """
+    """Return the page of a run."""
     run, metrics = record.metrics.run, record.metrics
-    choices = [f"{group}={choice}" for group, choice in record.choices.items() if group in ("freeze", "learning_rates")]
+    shown = ("freeze", "learning_rates")
+    choices = [f"{group}={choice}" for group, choice in record.facts.choices.items() if group in shown]
     warnings = run.get("warnings")
     tasks = [_task(record, task, number) for number, task in enumerate(record.outcomes)]
     curves = list(_curves(record))
@@ -123,7 +93,7 @@ def run_page(record: Record) -> str:
     return render(
         "run.html",
         f"Run: {record.name}",
-        [*(chart for task in tasks for chart in (*task.charts, *task.maps)), *curves],
+        [*(chart for task in tasks for chart in (*task["charts"], *task["maps"])), *curves],
         facts=[f"backbone {run.get('backbone', '?')}", f"seed {record.seed}", *choices],
         warnings=warnings if isinstance(warnings, list) else [],
         tasks=tasks,
@@ -137,29 +107,30 @@ def run_page(record: Record) -> str:
     )
 
 
-def _task(record: Record, task: str, number: int) -> _Task:
+def _task(record: Record, task: str, number: int) -> dict[str, Any]:
+    """Return what the page shows of a task."""
     outcomes, report = record.outcomes[task], record.report(task)
     weakest_class = weakest(report.per_class, 1)[0]
     if report.calibration is None:
         bins = {"this run": pooled_bins([outcomes.predictions])}
     else:
         bins = run_charts.calibration_bins(report.calibration)
-    return _Task(
-        name=task,
-        split=outcomes.split,
-        rows=len(outcomes.predictions),
-        report=report,
-        judged=f"Accuracy {report.accuracy:.3f}; always predicting the most frequent class would reach "
+    return {
+        "name": task,
+        "split": outcomes.split,
+        "rows": len(outcomes.predictions),
+        "report": report,
+        "judged": f"Accuracy {report.accuracy:.3f}; always predicting the most frequent class would reach "
         f"{report.majority_accuracy:.3f}. Weakest class: {weakest_class}, "
         f"F1 {report.per_class[weakest_class].f1:.3f}.",
-        charts=[
+        "charts": [
             run_charts.class_bars(report, identity=f"chart-classes-{number}"),
             run_charts.reliability(bins, f"chart-reliability-{number}"),
         ],
-        classes=class_table("Each class", report, most=None),
-        matrix=confusion_matrix(task, report),
-        maps=list(maps(record, task, f"chart-map-{number}")),
-    )
+        "classes": class_table("Each class", report, most=None),
+        "matrix": confusion_matrix(task, report),
+        "maps": list(maps(record, task, f"chart-map-{number}")),
+    }
 
 
 def confusion_matrix(task: str, report: TaskReport) -> Matrix:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from mtl.base import formatting
 from mtl.evaluation.errors import FOLDER, ErrorAnalysis, Mistake
-from mtl.evaluation.records import CalibrationReport, StageReports, TaskReport
+from mtl.evaluation.records import CalibrationReport, Reports, StageReports, TaskReport
 from mtl.evaluation.run_summary import calibrations
 from mtl.evaluation.slices import SliceFigures
-from mtl.reporting.markdown import code, escaped, folded, link, table
+from mtl.reporting.markdown import code, escaped, folded, link, quoted, table
 from mtl.reporting.tables import Table, answer_table, calibration_table, decision_table, set_table, stage_table
 
 
-def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
-    """Yield the Markdown blocks; nothing where no report has a calibration.
-
-    Args:
-        tasks: The report of each task (outer key) on each split (inner key).
-    """
+def calibration_section(tasks: Reports) -> Iterator[str]:
+    """Yield the Markdown blocks; nothing where no report has a calibration."""
     reports = calibrations(tasks)
     if not reports:
         return
@@ -30,16 +26,12 @@ def calibration_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterat
             yield folded(f"Reliability of {task} on {split}", _bins(report))
 
 
-def answering_section(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Iterator[str]:
-    """Yield the Markdown blocks of prediction sets and abstention; nothing where no report has them.
-
-    Args:
-        tasks: The report of each task (outer key) on each split (inner key).
-    """
+def answering_section(tasks: Reports) -> Iterator[str]:
+    """Yield the Markdown blocks of prediction sets and abstention; nothing where no report has them."""
     sets, answers = set_table(tasks), answer_table(tasks)
     if sets is not None and answers is not None:
-        yield from ("## When not to answer", sets.to_markdown(), _SETS_EXPLAINED, answers.to_markdown())
-        yield _ANSWERS_EXPLAINED
+        yield from ("## When not to answer", sets.to_markdown(), _SETS_EXPLAINED)
+        yield from (answers.to_markdown(), _ANSWERS_EXPLAINED)
 
 
 _SETS_EXPLAINED = (
@@ -67,31 +59,21 @@ _RULE_EXPLAINED = (
 
 
 def _bins(report: CalibrationReport) -> str:
+    score = formatting.score
     rows = [
-        [
-            f"{each.lower:.3f}–{each.upper:.3f}",
-            formatting.count(each.count),
-            formatting.score(each.confidence),
-            formatting.score(each.accuracy),
-        ]
-        for each in report.bins
-        if each.count
+        [f"{group.lower:.3f}–{group.upper:.3f}", f"{group.count:,}", score(group.confidence), score(group.accuracy)]
+        for group in report.bins
+        if group.count
     ]
     return Table("", ["probability of the predicted class", "rows", "mean", "share right"], rows).to_markdown()
 
 
 _MISTAKES = 8
 _SLICES = 12
-_SENTENCE = 160  # characters
 
 
 def error_blocks(task: str, analysis: ErrorAnalysis) -> Iterator[str]:
-    """Yield the blocks.
-
-    Args:
-        task: The task.
-        analysis: What goes wrong with it.
-    """
+    """Yield the Markdown blocks of the slices and mistakes of a task."""
     yield from _slices(task, analysis)
     if not analysis.mistakes:
         return
@@ -148,18 +130,18 @@ def _value(figures: SliceFigures) -> str:
 
 def _mistake(task: str, mistake: Mistake) -> str:
     head = (
-        f"- “{_sentence(mistake.text)}” ({escaped(task)}, {code(mistake.source)})  \n"
+        f"- {quoted(mistake.text)} ({escaped(task)}, {code(mistake.source)})  \n"
         f"  is **{escaped(mistake.label)}**, taken for **{escaped(mistake.predicted)}** "
         f"(p = {formatting.score(mistake.probability)})"
     )
     if not mistake.nearest:
         return head
     doubt = ", the label of most of the nearest training rows" if mistake.contradicts else ""
-    near = [
-        f"  - {each.similarity:.2f} **{escaped(each.label)}**: “{_sentence(each.text)}” ({code(each.source)})"
-        for each in mistake.nearest
+    neighbours = [
+        f"  - {near.similarity:.2f} **{escaped(near.label)}**: {quoted(near.text)} ({code(near.source)})"
+        for near in mistake.nearest
     ]
-    return "\n".join([f"{head}{doubt}", *near])
+    return "\n".join([f"{head}{doubt}", *neighbours])
 
 
 def _explained(task: str, analysis: ErrorAnalysis) -> str:
@@ -176,10 +158,6 @@ def _explained(task: str, analysis: ErrorAnalysis) -> str:
     )
 
 
-def _sentence(text: str) -> str:
-    return escaped(formatting.shortened(text, _SENTENCE))
-
-
 _MEANING = (
     "First stage: which coarse class, by the sum of the probabilities of its labels. Second stage: which label, among "
     "the rows of a coarse class and with that class given."
@@ -187,12 +165,7 @@ _MEANING = (
 
 
 def stage_blocks(stages: StageReports, most: int) -> Iterator[str]:
-    """Yield the Markdown blocks.
-
-    Args:
-        stages: The figures.
-        most: The most coarse classes of which the confusion matrix is shown.
-    """
+    """Yield the Markdown blocks; the confusion matrix only of at most ``most`` coarse classes."""
     yield from ("**Stages**", stage_table("Stages", stages).to_markdown())
     losses = (stages.first_loss, stages.second_loss, stages.first_loss + stages.second_loss)
     first, second, both = map(formatting.score, losses)

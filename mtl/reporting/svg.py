@@ -38,13 +38,9 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def write_svg(path: str | Path, charts: Sequence[Chart], *, columns: int = 1, width: int = 640) -> None:
-    """Write charts into one SVG file, whole or not at all.
+    """Write charts into one SVG file, ``columns`` in a row, whole or not at all.
 
-    Args:
-        path: The file to write or to replace.
-        charts: At least one.
-        columns: Charts in a row.
-        width: Pixels of a chart without its axes, unless its specification has a width of its own.
+    ``width`` are the pixels of a chart without its axes, unless its specification has a width of its own.
     """
     import vl_convert  # takes a second to start: only when it is needed
 

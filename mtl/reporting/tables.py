@@ -12,7 +12,7 @@ from rich import box
 from rich.text import Text
 
 from mtl.base import formatting
-from mtl.evaluation.records import DECISIONS, MEASURES, Retention, StageReports, TaskReport
+from mtl.evaluation.records import CalibrationReport, Reports, Retention, StageReports, TaskReport, flat
 from mtl.evaluation.run_metrics import Cost
 from mtl.evaluation.run_summary import (
     RARE_SUPPORT,
@@ -35,19 +35,12 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell with more than its text.
+    """A cell with more than its text."""
 
-    Attributes:
-        text: The text to show; several texts are lines in the terminal and one line elsewhere.
-        value: The number by which a page sorts the cell.
-        kind: Its class in the style sheet of pages.
-        separator: What stands between several texts in one line.
-    """
-
-    text: str | Sequence[str]
-    value: float | None = None
-    kind: str = ""
-    separator: str = " "
+    text: str | Sequence[str]  # several texts are lines in the terminal and one line elsewhere
+    value: float | None = None  # the number by which a page sorts the cell
+    kind: str = ""  # its class in the style sheet of pages
+    separator: str = " "  # between several texts in one line
 
     @property
     def line(self) -> str:
@@ -60,25 +53,15 @@ Rows = Sequence[Sequence[Cell | str]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; a console prints it as it is, because it has ``__rich__``.
-
-    Attributes:
-        title: The heading.
-        columns: The names of the columns; without any the table has no head.
-        rows: The cells of each row, as many as there are columns.
-        note: What a reader has to know, below the table in the terminal.
-        texts: The number of columns that hold texts, from the left; the others hold figures, aligned right.
-        footer: Rows below the others, such as averages.
-        styles: ``best``, ``failed`` or ``frozen`` by the number of a row.
-    """
+    """A table; a console prints it as it is, because it has ``__rich__``."""
 
     title: str
-    columns: Sequence[str]
+    columns: Sequence[str]  # without any the table has no head
     rows: Rows
-    note: str = ""
-    texts: int = 1
-    footer: Rows = ()
-    styles: Mapping[int, str] = field(default_factory=dict)
+    note: str = ""  # below the table in the terminal
+    texts: int = 1  # so many columns from the left hold texts; the others hold figures, aligned right
+    footer: Rows = ()  # rows below the others, such as averages
+    styles: Mapping[int, str] = field(default_factory=dict)  # ``best``, ``failed`` or ``frozen`` by the row's number
 
     def __rich__(self) -> rich.table.Table:
         """Return the table for the terminal; no text in it is markup, and no control character gets through."""
@@ -152,49 +135,34 @@ def _listed(texts: Sequence[str]) -> Cell:
     return Cell(texts, separator=", ")
 
 
-def results_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
-    """Return one row for each task and split: rows, accuracy, macro-F1, weighted-F1, and the majority class.
-
-    Args:
-        tasks: The report of each task (outer key) on each split (inner key).
-    """
+def results_table(tasks: Reports) -> Table:
+    """Return one row for each task and split: rows, accuracy, macro-F1, weighted-F1, and the majority class."""
     rows: Rows = [
         [
             *(task, split, _count(report.rows), _score(report.accuracy), _score(report.macro_f1)),
             *(_score(report.weighted_f1), _score(report.majority_accuracy)),
         ]
-        for task, splits in tasks.items()
-        for split, report in splits.items()
+        for task, split, report in flat(tasks)
     ]
     columns = ["task", "split", "rows", "accuracy", "macro-F1", "weighted-F1", "majority class"]
     note = "majority class: accuracy of always predicting the most frequent class"
     return Table("Results", columns, rows, note, texts=2)
 
 
-def calibration_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table:
-    """Return for each task and split its temperature, and ECE, NLL and Brier score without and with it.
-
-    Args:
-        tasks: The report of each task (outer key) on each split (inner key).
-    """
+def calibration_table(tasks: Reports) -> Table:
+    """Return for each task and split its temperature, and ECE, NLL and Brier score without and with it."""
     rows: Rows = [
-        [task, split, f"{report.temperature:.3f}"]
-        + [formatting.change(getattr(report.before, name), getattr(report.after, name)) for name in MEASURES]
+        [task, split, f"{report.temperature:.3f}", *_changes(report, "ece", "nll", "brier")]
         for task, split, report in calibrations(tasks)
     ]
     columns = ["task", "split", "temperature", "ECE", "NLL", "Brier score"]
     return Table("Calibration", columns, rows, "without → with what was fitted on val; lower is better", texts=2)
 
 
-def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
-    """Return what the tuned decision rule changes; None where no task has one.
-
-    Args:
-        tasks: The report of each task (outer key) on each split (inner key).
-    """
+def decision_table(tasks: Reports) -> Table | None:
+    """Return what the tuned decision rule changes; None where no task has one."""
     rows: Rows = [
-        [task, split, f"{report.tau:g}"]
-        + [formatting.change(getattr(report.before, name), getattr(report.after, name)) for name in DECISIONS]
+        [task, split, f"{report.tau:g}", *_changes(report, "accuracy", "macro_f1")]
         for task, split, report in calibrations(tasks)
         if report.tau
     ]
@@ -203,15 +171,18 @@ def decision_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | Non
     return Table("Decision rule", columns, rows, note, texts=2) if rows else None
 
 
-def set_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
+def _changes(report: CalibrationReport, *names: str) -> list[str]:
+    return [formatting.change(getattr(report.before, name), getattr(report.after, name)) for name in names]
+
+
+def set_table(tasks: Reports) -> Table | None:
     """Return the figures of prediction sets of each task and split; None where no report has any."""
     rows: Rows = [
         [
             *(task, split, f"{row.coverage:g}", _score(row.covered), _score(row.lowest)),
             *(f"{row.size:.2f}", _score(row.single), _score(row.empty)),
         ]
-        for task, splits in tasks.items()
-        for split, report in splits.items()
+        for task, split, report in flat(tasks)
         for row in (report.answering.sets if report.answering else ())
     ]
     columns = ["task", "split", "coverage", "reached", "lowest class", "labels in a set", "one label", "none"]
@@ -219,12 +190,11 @@ def set_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
     return Table("Prediction sets", columns, rows, note, texts=2) if rows else None
 
 
-def answer_table(tasks: Mapping[str, Mapping[str, TaskReport]]) -> Table | None:
+def answer_table(tasks: Reports) -> Table | None:
     """Return how many rows of each task and split are answered at some risks; None where no report has any."""
     rows: Rows = [
         [task, split, f"{row.max_risk:g}", _score(row.answered), _score(row.wrong), _score(row.threshold)]
-        for task, splits in tasks.items()
-        for split, report in splits.items()
+        for task, split, report in flat(tasks)
         for row in (report.answering.answers if report.answering else ())
     ]
     columns = ["task", "split", "risk", "answered", "wrong", "least probability"]
@@ -236,17 +206,15 @@ def class_table(title: str, report: TaskReport, most: int | None = MOST_CLASSES)
     """Return precision, recall, F1 and support of each class, with both averages and the accuracy in the footer.
 
     Classes with fewer than `RARE_SUPPORT` rows are marked. Of more than ``most`` classes those with the lowest F1 are
-    shown, in the order of the task.
-
-    Args:
-        title: What is evaluated: the task and the split.
-        report: Its figures.
-        most: How many classes to show at most; None shows all.
+    shown, in the order of the task; None shows all.
     """
     lowest = set(weakest(report.per_class, len(report.per_class) if most is None else most))
     shown = {label: scores for label, scores in report.per_class.items() if label in lowest}
     rows: Rows = [
-        [label, _score(scores.precision), _score(scores.recall), _score(scores.f1), _support(scores.support)]
+        [
+            *(label, _score(scores.precision), _score(scores.recall), _score(scores.f1)),
+            Cell(("* " if scores.support < RARE_SUPPORT else "") + formatting.count(scores.support), scores.support),
+        ]
         for label, scores in shown.items()
     ]
     macro = (report.macro_precision, report.macro_recall, report.macro_f1)
@@ -265,17 +233,8 @@ def class_table(title: str, report: TaskReport, most: int | None = MOST_CLASSES)
     return Table(title, ["class", "precision", "recall", "F1", "support"], rows, "\n".join(notes), footer=footer)
 
 
-def _support(support: int) -> Cell:
-    return Cell(("* " if support < RARE_SUPPORT else "") + formatting.count(support), support)
-
-
 def stage_table(title: str, stages: StageReports) -> Table:
-    """Return rows, accuracy and macro-F1 of each stage of a multi-stage head.
-
-    Args:
-        title: What is evaluated: the task and the split.
-        stages: The figures.
-    """
+    """Return rows, accuracy and macro-F1 of each stage of a multi-stage head."""
     reports = [("first", " / ".join(stages.first.labels), stages.first)]
     reports += [("second", name, report) for name, report in stages.second.items()]
     rows: list[Sequence[Cell | str]] = [
@@ -289,11 +248,7 @@ def stage_table(title: str, stages: StageReports) -> Table:
 
 
 def group_table(groups: Sequence[GroupRow]) -> Table:
-    """Return the parameter groups from the bottom layer to the heads, with their rates and sizes.
-
-    Args:
-        groups: The groups in the order to show.
-    """
+    """Return the parameter groups from the bottom layer to the heads, with their rates and sizes."""
     rows: Rows = [  # names and states in two lines leave the layers their width
         [
             Cell(group.name.replace("/no_decay", "\n/no_decay").splitlines(), separator=""),
@@ -311,11 +266,7 @@ def group_table(groups: Sequence[GroupRow]) -> Table:
 
 
 def unfreezing_table(stages: Sequence[StageRow]) -> Table:
-    """Return when which layers begin to train, and how many parameters are trained from then on.
-
-    Args:
-        stages: The stages in order.
-    """
+    """Return when which layers begin to train, and how many parameters are trained from then on."""
     rows: Rows = [
         [
             str(number),
@@ -327,17 +278,12 @@ def unfreezing_table(stages: Sequence[StageRow]) -> Table:
         for number, stage in enumerate(stages, 1)
     ]
     note = "peak rates and parameters: of all layers that are trained from then on"
-    return Table(
-        "Gradual unfreezing", ["stage", "from", "begins to train", "peak rates", "parameters"], rows, note, texts=4
-    )
+    columns = ["stage", "from", "begins to train", "peak rates", "parameters"]
+    return Table("Gradual unfreezing", columns, rows, note, texts=4)
 
 
 def jobs_table(jobs: Sequence[JobRow]) -> Table:
-    """Return a row for each job of a sweep with the macro-F1 of each task.
-
-    Args:
-        jobs: The jobs in order.
-    """
+    """Return a row for each job of a sweep with the macro-F1 of each task."""
     tasks = list(dict.fromkeys(task for job in jobs for task in job.reports))
     rows: list[list[Cell | str]] = []
     for job in jobs:
@@ -358,11 +304,7 @@ def jobs_table(jobs: Sequence[JobRow]) -> Table:
 
 
 def plan_table(plan: Sequence[PlanRow]) -> Table:
-    """Return what an epoch does with each task: its rows, its batches, and how often it goes through the rows.
-
-    Args:
-        plan: One entry for each task.
-    """
+    """Return what an epoch does with each task: its rows, its batches, and how often it goes through the rows."""
     rows: list[list[Cell | str]] = []
     for row in plan:
         repeated = (row.slots or row.rows) - row.rows
@@ -372,10 +314,5 @@ def plan_table(plan: Sequence[PlanRow]) -> Table:
 
 
 def cost_table(cost: Cost, retention: Retention | None = None) -> Table:
-    """Return what a run took, as far as it was measured.
-
-    Args:
-        cost: What was measured.
-        retention: What it took from the encoder's general ability.
-    """
+    """Return what a run took, as far as it was measured, and what it took from the encoder's general ability."""
     return Table("Cost", (), [*cost_rows(cost), *([] if retention is None else [retention_row(retention)])])

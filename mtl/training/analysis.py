@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl.activations.encoding import encode_table
 from mtl.data.datamodule import Splits
-from mtl.evaluation.errors import ErrorAnalysis, TrainingRows, analyse, surest_mistakes
+from mtl.evaluation.errors import ErrorAnalysis, TrainingRows, analyse
 from mtl.evaluation.run_summary import reported_split
 from mtl.evaluation.scoring import Scored
 from mtl.reporting.maps import SentenceMap, sentence_map
@@ -54,7 +54,7 @@ def analyse_errors(
 def _analyse(plan: RunPlan, splits: Splits, place: Place, scored: Scored, frozen: Frozen | None) -> ErrorAnalysis:
     settings, (task, split) = plan.config.evaluation, place
     columns = plan.tasks[task].splits[split].extra
-    rows = surest_mistakes(scored.predictions, settings.most_mistakes)
+    rows = scored.predictions.mistakes()[: settings.most_mistakes]
     if not len(rows) or not settings.nearest_rows:
         return analyse(split, scored.predictions, columns, rows)
     examples = plan.tasks[task].train

@@ -17,7 +17,7 @@ from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog
 from mtl.data.tasks import load_tasks
-from mtl.evaluation.calibrate import BINS
+from mtl.evaluation.calibration import BINS
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
 from mtl.evaluation.scoring import Scored, logits_of, score

@@ -20,12 +20,12 @@ from mtl.base.terminal import console
 from mtl.config.fields import Config
 from mtl.data.datamodule import Splits
 from mtl.data.tasks import TaskData
-from mtl.evaluation.calibrate import calibrate
+from mtl.evaluation.calibration import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.records import Retention, TaskReport
 from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
-from mtl.evaluation.run_summary import RunPictures, RunSummary, reported_split
+from mtl.evaluation.run_summary import Picture, RunSummary, reported_split
 from mtl.evaluation.scoring import Scored, logits_of, score
 from mtl.evaluation.stages import with_stages
 from mtl.evaluation.task_gradients import sentences
@@ -212,7 +212,7 @@ def write(run: Results) -> None:
     for task, drawn in run.maps.items():
         write_map(map_path(folder, task, reported_split(run.scored[task]) or ""), drawn)
     figures = run.plan.config.evaluation.figures
-    pictures = draw_run(folder, run.reports, run.trained.epochs) if figures else RunPictures()
+    pictures = draw_run(folder, run.reports, run.trained.epochs) if figures else {}
     write_report(folder / "report.md", _summary(run, pictures))
     metrics = RunMetrics(
         run.reports, run.trained.cost, _run_facts(run), run.retention, run.trained.gradients, checksums(folder)
@@ -262,7 +262,7 @@ def backbone_name(config: Config) -> str:
     return backbone.path or backbone.package or backbone.name or "random weights"
 
 
-def _summary(run: Results, pictures: RunPictures) -> RunSummary:
+def _summary(run: Results, pictures: Mapping[str, Picture]) -> RunSummary:
     choices = {group: choice for group, choice in run.choices.items() if group in ("data", "freeze", "learning_rates")}
     examples = {
         (task, split): confusion_examples(scores.predictions)

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from mtl.evaluation.calibrate import MIN_ROWS, calibrate, calibration_report
-from mtl.evaluation.calibration import ece, reliability_bins, temperature_for
+from mtl.evaluation.calibration import (
+    MIN_ROWS,
+    calibrate,
+    calibration_report,
+    ece,
+    reliability_bins,
+    temperature_for,
+)
 from mtl.model.decision import HIGHEST, LOWEST, Calibration, log_softmax
 
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]

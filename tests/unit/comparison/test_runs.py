@@ -12,9 +12,10 @@ import pytest
 from mtl.base.errors import DataError
 from mtl.base.files import write_sealed_json
 from mtl.comparison.recipes import IDLE, MEASURED, without
-from mtl.comparison.scenario_metrics import rare_classes
+from mtl.comparison.scenario_metrics import Spread, rare_classes, summarize
 from mtl.comparison.scenarios import scenarios
 from mtl.config.command_line import compose_config
+from mtl.evaluation.records import Retention
 from mtl.evaluation.runs import find, read_record
 from tests import support
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
@@ -212,10 +213,10 @@ def test_without_training_rows_the_tested_rows_tell_what_is_rare(tmp_path: Path)
 
 def test_a_run_of_an_earlier_version_is_read() -> None:
     run = read_record(Path(support.__file__).parent / "earlier_run")
-    assert (run.name, run.seed, run.size, run.choices["freeze"]) == ("freeze=none", 42, 60, "none")
+    assert (run.name, run.seed, run.size, run.facts.choices["freeze"]) == ("freeze=none", 42, 60, "none")
     assert {task: len(each.predictions) for task, each in run.outcomes.items()} == {"classification": 9, "sentiment": 8}
-    assert run.retention == (0.3076423704624176, 0.309555321931839)
-    assert run.calibration.keys() == {"classification", "sentiment"}
+    assert run.metrics.retention == Retention(0.3076423704624176, 0.309555321931839, 108)
+    assert all(run.report(task).calibration is not None for task in run.outcomes)
 
 
 def test_facts_that_are_broken_are_named(tmp_path: Path) -> None:
@@ -234,14 +235,18 @@ def test_retention_and_calibration_are_read_where_a_run_has_them(tmp_path: Path)
     import json
 
     folder = write_run(tmp_path / "0", TASKS)
-    assert (read_record(folder).retention, read_record(folder).calibration) == (None, {})
+    (plain,), _ = scenarios([read_record(folder)])
+    assert summarize(plain, ["sentiment"], {"sentiment": []}).tasks["sentiment"].calibration_error is None
     values = json.loads((folder / "metrics.json").read_text())
     values["retention"] = {"before": 0.82, "after": 0.79, "pairs": 200}
     scores = {"ece": 0.1, "nll": 0.5, "brier": 0.3, "accuracy": 0.8, "macro_f1": 0.8}
     calibration = {"before": scores, "after": {**scores, "ece": 0.02}, "temperature": 1.2, "tau": 0.0}
     values["tasks"]["sentiment"]["test"]["calibration"] = {**calibration, "bins": [], "bins_before": []}
     write_sealed_json(folder / "metrics.json", values)
-    assert (read_record(folder).retention, read_record(folder).calibration) == ((0.82, 0.79), {"sentiment": 0.02})
+    (measured,), _ = scenarios([read_record(folder)])
+    figures = summarize(measured, ["sentiment"], {"sentiment": []})
+    assert figures.tasks["sentiment"].calibration_error == Spread(0.02, None, (0.02,))
+    assert (figures.retention_before, figures.retention) == (Spread(0.82, None, (0.82,)), Spread(0.79, None, (0.79,)))
 
 
 @pytest.mark.parametrize("model", [[1], "text", 3, {"init_from": ["a"]}, {"init_from": 5}])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from mtl.evaluation.counts import class_counts, confusion_matrix, f1_scores, macro_f1
+from mtl.evaluation.counts import class_f1, confusion_matrix, f1_scores, macro_f1
 
 CLASSES = 6
 """Of which rows have the first four, and predictions the first five."""
@@ -27,10 +27,6 @@ def test_counts_are_those_of_scikit_learn() -> None:
     labels, predicted = rows(0)
     expected = metrics.confusion_matrix(labels, predicted, labels=range(CLASSES))
     assert (confusion_matrix(labels, predicted, CLASSES) == expected).all()
-    counts = class_counts(labels, predicted, CLASSES)
-    assert (counts.right == expected.diagonal()).all()
-    assert (counts.support == expected.sum(axis=1)).all()
-    assert (counts.predicted == expected.sum(axis=0)).all()
 
 
 def test_f1_is_that_of_scikit_learn_for_any_leading_shape() -> None:
@@ -45,6 +41,7 @@ def test_f1_is_that_of_scikit_learn_for_any_leading_shape() -> None:
 
 def test_macro_f1_is_that_of_scikit_learn() -> None:
     labels, predicted = rows(0)
+    np.testing.assert_allclose(class_f1(labels, predicted, CLASSES), expected_f1(labels, predicted), rtol=1e-15)
     assert macro_f1(labels, predicted, CLASSES) == pytest.approx(expected_f1(labels, predicted).mean(), rel=1e-15)
 
 

@@ -18,10 +18,7 @@ from mtl.evaluation.errors import (
     Neighbour,
     TrainingRows,
     analyse,
-    errors_path,
     nearest,
-    slices_path,
-    surest_mistakes,
     unit_rows,
     write_errors,
 )
@@ -49,14 +46,14 @@ def predictions() -> Predictions:
 
 
 def analysis(most: int = 9) -> errors.ErrorAnalysis:
-    rows = surest_mistakes(predictions(), most)
+    rows = predictions().mistakes()[:most]
     embeddings = np.array([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     return analyse("test", predictions(), {"c": ["1", "1", "2", "2"]}, rows, embeddings[rows], TRAINING)
 
 
 def test_the_surest_mistake_comes_first() -> None:
-    assert surest_mistakes(predictions(), most=9).tolist() == [2, 3, 1]
-    assert surest_mistakes(predictions(), most=2).tolist() == [2, 3]
+    assert predictions().mistakes().tolist() == [2, 3, 1]
+    assert predictions().confidence().tolist() == [0.9, 0.6, 0.9, 0.7]
 
 
 def test_a_mistake_with_its_neighbours() -> None:
@@ -109,9 +106,7 @@ def test_few_training_rows_give_few_neighbours() -> None:
 
 def test_the_file_of_mistakes_starts_no_formula(tmp_path: Path) -> None:
     write_errors(tmp_path, "topic", analysis())
-    path = errors_path(tmp_path, "topic", "test")
-    assert path == tmp_path / "errors" / "topic_test.csv"
-    with path.open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "errors" / "topic_test.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["source"] for row in rows] == ["x.csv:3", "x.csv:4", "x.csv:2"]
     assert {key: rows[0][key] for key in list(rows[0])[:10]} == {
@@ -130,16 +125,16 @@ def test_the_file_of_mistakes_starts_no_formula(tmp_path: Path) -> None:
 
 
 def test_mistakes_without_neighbours_have_empty_cells(tmp_path: Path) -> None:
-    rows = surest_mistakes(predictions(), 1)
+    rows = predictions().mistakes()[:1]
     write_errors(tmp_path, "topic", analyse("val", predictions(), {}, rows))
-    with errors_path(tmp_path, "topic", "val").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "errors" / "topic_val.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert set(list(row.values())[6:]) == {""}
 
 
 def test_the_file_of_slices(tmp_path: Path) -> None:
     write_errors(tmp_path, "topic", analysis())
-    assert slices_path(tmp_path, "topic", "test").read_bytes().decode() == (
+    assert (tmp_path / "errors" / "topic_test_slices.csv").read_bytes().decode() == (
         '"slice","value","rows","accuracy","accuracy_low","accuracy_high","macro_f1","difference","extra_errors",'
         '"beyond_noise"\r\n'
         '"c","2",2,0.0,0.0,0.65762,0.0,-0.25,0.5,"no"\r\n'
@@ -186,5 +181,5 @@ def test_texts_change_nothing_but_themselves() -> None:
 
 def test_a_perfect_task_has_no_mistakes() -> None:
     perfect = Predictions(["a", "b"], ["x"], ["a"], ["a"], np.array([[0.9, 0.1]]), ["x:1"])
-    rows = surest_mistakes(perfect, 5)
+    rows = perfect.mistakes()
     assert list(error_blocks("t", analyse("test", perfect, {}, rows))) == []

@@ -181,15 +181,6 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
     assert error.value.problems[0].repair == "save the file as UTF-8"
 
 
-def test_columns_of_different_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected 1 texts") as error:
-        Predictions(["a", "b"], ["text"], ["a"], [], np.zeros((1, 3)), ["x:1"])
-    assert str(error.value) == (
-        "expected 1 texts, labels, predictions and sources with probabilities of 2 classes, "
-        "found 1 labels, 0 predictions, 1 sources and probabilities of shape (1, 3)"
-    )
-
-
 def test_the_surest_wrong_rows_stand_for_a_confusion() -> None:
     rows = Predictions(
         classes=["a", "b"],

@@ -146,11 +146,6 @@ def test_the_map_turns_the_plane_after_training_and_changes_no_distance() -> Non
     assert _distances(found.after) == pytest.approx(_distances(plane(turned)[0]))
 
 
-def test_a_map_needs_the_same_rows() -> None:
-    with pytest.raises(ValueError, match=r"^expected the same rows before and after, found 3 and 2$"):
-        sentence_map(np.ones((3, 4)), np.ones((2, 4)))
-
-
 def test_a_map_is_read_as_it_was_written(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     places = np.array([0, 2, 3, 4, 7, 8, 20, 21, 40])

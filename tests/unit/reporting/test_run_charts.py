@@ -23,7 +23,6 @@ from mtl.evaluation.records import (
     ReliabilityBin,
     TaskReport,
 )
-from mtl.evaluation.run_summary import Picture
 from mtl.reporting.charts import learning_curve
 from mtl.reporting.page import Chart
 from mtl.reporting.run_charts import (
@@ -166,24 +165,24 @@ def test_all_pictures_of_a_run(tmp_path: Path) -> None:
     mended = replace(counted, calibration=CalibrationReport(scores, scores, 1.4, 0.0, calibrated, sure))
     reports = {"topic": {"val": figures, "test": mended}, "mood": {"val": figures}, "none": {}}
     pictures = draw_run(tmp_path, reports, [EpochFigures(1, 0.5)])
-    assert {task: [each.path for each in kinds.values()] for task, kinds in pictures.tasks.items()} == {
-        task: [f"figures/{task}_{split}_{kind}.svg" for kind in ("classes", "confusion", "reliability")]
-        for task, split in (("topic", "test"), ("mood", "val"))
+    kinds = ("classes", "confusion", "reliability")
+    names = [f"{task}_{kind}" for task in ("topic_test", "mood_val") for kind in kinds]
+    assert {name: picture.path for name, picture in pictures.items()} == {
+        name: f"figures/{name}.svg" for name in (*names, "training")
     }
-    assert isinstance(pictures.training, Picture)
-    paths = [each.path for kinds in pictures.tasks.values() for each in kinds.values()] + [pictures.training.path]
+    paths = [picture.path for picture in pictures.values()]
     assert sorted(paths) == sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.svg"))
     assert "Expected calibration error: 0.350." in " ".join(texts(tmp_path / "figures" / "mood_val_reliability.svg"))
     topic = texts(tmp_path / "figures" / "topic_test_reliability.svg")
     assert "Expected calibration error: 0.350 before calibration," in " ".join(topic)
     assert "0.100 calibrated." in " ".join(topic)
     assert {"before calibration", "calibrated"} <= set(topic)
-    assert draw_run(tmp_path, {}, []).training is None
+    assert draw_run(tmp_path, {}, []) == {}
 
 
 def test_without_probabilities_there_is_no_reliability_diagram(tmp_path: Path) -> None:
     counted = TaskReport(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, {"a": ClassReport(1.0, 1.0, 1.0, 1)}, [[1]])
-    assert set(draw_run(tmp_path, {"mood": {"val": counted}}, []).tasks["mood"]) == {"classes", "confusion"}
+    assert set(draw_run(tmp_path, {"mood": {"val": counted}}, [])) == {"mood_val_classes", "mood_val_confusion"}
 
 
 labels = st.text(min_size=1, max_size=25).filter(str.strip) | st.text(st.sampled_from("$\\{}_^<>&\"'a%# "), min_size=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl.evaluation.answering import COVERAGES, RISKS, answering_report
+from mtl.evaluation.scoring import COVERAGES, RISKS, answering_report
 from mtl.model.conformal import Outcomes
 
 PROBABILITIES = np.array([[0.95, 0.05], [0.6, 0.4], [0.3, 0.7], [0.45, 0.55]])
