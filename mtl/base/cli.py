@@ -24,14 +24,10 @@ from mtl.base.memory import keep_few_kernels
 _MOST_SHOWN = 200
 T = TypeVar("T")
 _KEY_VALUE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
-FAILED = 2
-"""Exit code of everything that a user can repair."""
-CUT_OFF = 141
-"""Exit code after the reader of the output closed it, as in shells: 128 + SIGPIPE."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
-TERMINATED = 143
-"""Exit code after SIGTERM: 128 + SIGTERM."""
+FAILED = 2  # the exit code of everything that a user can repair; the others are those of shells, 128 + the signal
+INTERRUPTED = 130  # Ctrl-C
+CUT_OFF = 141  # the reader of the output closed it
+TERMINATED = 143  # SIGTERM
 
 
 class _PrintableRecord(logging.LogRecord):
@@ -144,13 +140,9 @@ def of_system(error: OSError) -> MtlError:
 
 
 def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None = None) -> T:
-    """Build the options ``kind`` from ``key=value`` arguments.
+    """Build the options ``kind``, a pydantic dataclass, from ``key=value`` arguments; ``--help`` prints ``usage``.
 
-    Args:
-        kind: A pydantic dataclass; its fields are the keys.
-        arguments: The arguments; ``--help`` prints ``usage`` and exits.
-        usage: The text of ``--help``.
-        rest: The field for the arguments that are not ``key=value``, and all after ``--``; ``None`` to refuse them.
+    ``rest`` is the field for the arguments that are not ``key=value``, and all after ``--``; ``None`` refuses them.
 
     Raises:
         ConfigError: All problems together.
@@ -162,13 +154,13 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
         sys.exit(0)
     values, free, problems = _split(before, kind, rest)
     free += behind
-    if rest is not None and free:
-        values[rest] = free
     if rest is None:
         names = listed(f"{name}=…" for name in schema.keys(kind))
         problems += [Problem(argument, "no key=value", names) for argument in free]
+    elif free:
+        values[rest] = free
     options, invalid = schema.check(kind, values)
-    if problems or invalid or options is None:
+    if problems or options is None:
         raise ConfigError([*problems, *invalid])
     return options
 

@@ -134,27 +134,21 @@ def _quoted(key: str, value: str) -> str:
 def problems_of(argument: Argument, groups: Groups, multirun: bool) -> Iterator[Problem]:
     """Yield what is wrong with an argument by itself: a choice that its group does not have, a sweep that is none."""
     key, options = argument.key, groups.get(argument.key)
-    kind = argument.override.type
-    if options and kind is not OverrideType.DEL:
+    if options and argument.override.type is not OverrideType.DEL:
         for value in argument.values:
             plain = value.strip("'\"")
             if plain == "null":
                 yield Problem(key, "null", listed(options, most=40), f"leave {key} out for its default")
             elif plain not in (*options, "base"):
                 yield Problem(key, repr(plain), listed(options, most=40), did_you_mean(plain, options))
+    found = argument.line.partition("=")[2]
     if argument.sweeps and not argument.values:
-        found = argument.line.partition("=")[2]
-        yield Problem(key, f"{found}, which gives no value", "values to sweep over", "")
+        yield Problem(key, f"{found}, which gives no value", "values to sweep over")
     elif argument.sweeps and not multirun:
-        yield _unexpected_sweep(argument, bool(options))
-
-
-def _unexpected_sweep(argument: Argument, is_group: bool) -> Problem:
-    key, found = argument.key, argument.line.partition("=")[2]
-    repair = "add -m for a sweep"
-    if "," in found and "(" not in found and not is_group:
-        repair += f"; for a text with a comma: {_quoted(key, found)}; for a list: {key}=[{found}]"
-    return Problem(key, found, "one value", repair)
+        repair = "add -m for a sweep"
+        if "," in found and "(" not in found and not options:
+            repair += f"; for a text with a comma: {_quoted(key, found)}; for a list: {key}=[{found}]"
+        yield Problem(key, found, "one value", repair)
 
 
 def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
@@ -162,12 +156,8 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
 
     Whether they exist is checked afterwards. Our groups need no ``+``, each has a choice already. Groups of the user
     and Hydra's own keys stay as they are. A word that stands for the kind (``heads.sentiment=mlp``) gets its full key,
-    so that it can stand beside others (``heads.sentiment.dropout=0.2``), which would replace it.
-
-    Args:
-        argument: The argument.
-        groups: The options of each group.
-        value: One value in place of its own.
+    so that it can stand beside others (``heads.sentiment.dropout=0.2``), which would replace it. ``value`` is one value
+    of a sweep, in place of all.
     """
     key, _, own = argument.line.partition("=")
     if argument.is_word_for_kind:
@@ -186,10 +176,9 @@ def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
 def lines_of(settings: Mapping[str, Any], above: str = "") -> list[str]:
     """Return the arguments for settings with Python values.
 
-    Args:
-        settings: Values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings of
-            the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``.
-        above: The key of these settings, with a dot at its end.
+    The settings have values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings
+    of the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``. ``above`` is their own key, with
+    a dot at its end.
 
     Raises:
         ConfigError: A value is none of these; all problems together.
