@@ -143,9 +143,7 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
     """Build the options ``kind``, a pydantic dataclass, from ``key=value`` arguments; ``--help`` prints ``usage``.
 
     ``rest`` is the field for the arguments that are not ``key=value``, and all after ``--``; ``None`` refuses them.
-
-    Raises:
-        ConfigError: All problems together.
+    All problems raise a `ConfigError` together.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before, behind = arguments[:end], arguments[end + 1 :]

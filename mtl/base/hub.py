@@ -15,10 +15,7 @@ def answer(call: Callable[[], T]) -> T:
     """Return the result of a call to the hub within `PROBE_SECONDS`, or raise what the call raises.
 
     A thread makes the call, because no timeout covers the name look-up of the operating system; as a daemon, so that
-    the program can end before it.
-
-    Raises:
-        TimeoutError: No answer in time.
+    the program can end before it. No answer in time is a `TimeoutError`.
     """
     answered: Future[T] = Future()
 

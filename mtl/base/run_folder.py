@@ -70,7 +70,7 @@ def problem_with(folder: Path) -> str:
         return "its path is not UTF-8, as the files of a run must be"
     if not folder.is_dir():
         return ""
-    if reason := link_out(folder):
+    if reason := _link_out(folder):
         return reason
     if _is_run(folder):
         return ""
@@ -83,7 +83,7 @@ def check(folder: Path, *, only_links: bool = False) -> None:
 
     With ``only_links``, to add something to a run that is there, only links out of the folder are refused.
     """
-    if reason := link_out(folder) if only_links else problem_with(folder):
+    if reason := _link_out(folder) if only_links else problem_with(folder):
         raise ConfigError(Problem("run folder", f"{folder}, but {reason}", FREE, "choose another folder"))
 
 
@@ -100,7 +100,7 @@ def _noted_choices(folder: Path) -> dict[str, Any] | None:
     return choices if isinstance(choices, dict) else None
 
 
-def link_out(folder: Path) -> str:
+def _link_out(folder: Path) -> str:
     """Return which file of a run is a link to a place outside of its folder; empty if none is."""
     home = folder.resolve()
     for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(result.partition("/")[0] for result in RESULTS)):

@@ -125,10 +125,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def read_record(kind: type[T], values: Any, source: str) -> T:
     """Build a record from the content of the JSON file ``source``; unknown keys are ignored.
 
-    ``kind`` is a dataclass, plain or of pydantic; its numbers have to be annotated as strict.
-
-    Raises:
-        DataError: Fields are missing or wrong: all of them, each with its path in the file.
+    ``kind`` is a dataclass, plain or of pydantic; its numbers have to be annotated as strict. All fields that are
+    missing or wrong raise a `DataError` together.
     """
     try:
         return cast("T", _validator(kind).validate_python(values))

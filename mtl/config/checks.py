@@ -31,11 +31,7 @@ VALIDATION_METRICS = ("accuracy", "macro_f1", "weighted_f1")
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
-    """Check what Hydra composed, or the same as plain mappings, and return it typed.
-
-    Raises:
-        ConfigError: All problems together, each with its full key.
-    """
+    """Return what Hydra composed, or the same as plain mappings, typed; raise all problems together."""
     unresolved: list[Problem] = []
     values, unknown_task = alone(split_alike(_plain(cfg, (), unresolved)))
     settled = settle_tasks(values)

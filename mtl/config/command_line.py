@@ -33,6 +33,7 @@ from mtl.config.own_files import code_problems, folder_problems
 from mtl.config.short_forms import section, task_of
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
+_PRIMARY = "train"
 _NO_SWEEP = ("run", "cfg", "info", "shell_completion")
 
 
@@ -60,11 +61,7 @@ class CommandLine:
     folder: Path | None = None
 
     def job(self, values: Mapping[str, str]) -> tuple[Config, dict[str, str]]:
-        """Return the configuration of the job with these values of the swept keys, and its choice in each group.
-
-        Raises:
-            ConfigError: It cannot be composed, or has invalid values.
-        """
+        """Return the configuration of the job with these values of the swept keys, and its choice in each group."""
         composed, choices = self.composed(values)
         return _checked(composed), choices
 
@@ -74,22 +71,15 @@ class CommandLine:
         return composed, choices_in(composed["hydra"])
 
     def run(self) -> tuple[Path, dict[str, str]]:
-        """Return the folder of the only job, and its choice in each configuration group.
-
-        A folder with a new name is made within `mtl.config.composing.making_folders`.
-        """
+        """Return the folder of the only job, made within `making_folders` if its name is new, and its choices."""
         composed, choices = self.composed({})
         return Path(composed["hydra"].run.dir).absolute(), choices
 
 
-def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
-    """Parse the arguments, compose what they ask for, and check it.
+def check_command_line(arguments: Sequence[str]) -> CommandLine:
+    """Parse the arguments, compose what they ask for, and check it; raise all problems of all jobs together.
 
-    A sweep is checked along each swept key, the others at their first value. ``config_name`` is the primary
-    configuration in ``conf/``.
-
-    Raises:
-        ConfigError: All problems of all jobs together.
+    A sweep is checked along each swept key, the others at their first value.
     """
     flags = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
     for flag in _NO_SWEEP:
@@ -97,8 +87,8 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
             option = f"--{flag.replace('_', '-')}"
             raise ConfigError(Problem("-m", f"beside {option}", f"a sweep or {option}", "leave out -m"))
     if any(getattr(flags, flag, None) for flag in _SHOWS_ONLY):
-        return CommandLine(list(arguments), multirun=False, source=Source((CONF,), config_name))
-    parsed = _parse(flags, config_name)
+        return CommandLine(list(arguments), multirun=False, source=Source((CONF,), _PRIMARY))
+    parsed = _parse(flags)
     first, swept_in_files, problems = _first_job(parsed)
     configs, of_jobs = _check_jobs(parsed, first, swept_in_files)
     problems = [*parsed.problems, *problems, *of_jobs]
@@ -142,8 +132,8 @@ class _Parsed:
         return "sweep" if self.multirun else "run"
 
 
-def _parse(flags: Namespace, config_name: str) -> _Parsed:
-    source = _source(flags, config_name)
+def _parse(flags: Namespace) -> _Parsed:
+    source = _source(flags)
     groups = overrides.groups_in(source.folders)
     arguments, problems = overrides.parse(flags.overrides, groups)
     groups["freeze"] += _register_frozen_heads(arguments, groups["freeze"])
@@ -158,11 +148,9 @@ def _parse(flags: Namespace, config_name: str) -> _Parsed:
 
 
 def _first_job(parsed: _Parsed) -> tuple[DictConfig | None, list[Argument], list[Problem]]:
-    """Compose the first job, without what a file sweeps, and check Hydra's own settings.
+    """Compose the first job, None if that fails (`_check_jobs` tells why), and check Hydra's own settings.
 
-    Returns:
-        The job, None if it cannot be composed (`_check_jobs` tells why); the keys that a file sweeps
-        (`hparams_search`); and the problems of the settings.
+    Returned with it are the keys that a file sweeps (`hparams_search`) and the problems of the settings.
     """
     try:
         first = compose(next(_jobs(parsed.valid, parsed.groups)), parsed.source)
@@ -216,10 +204,7 @@ def choices_in(settings: DictConfig | HydraConf) -> dict[str, str]:
 
 
 def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
-    """Return the values of each swept key as Hydra's sweeper takes them.
-
-    Those of files come first; arguments with the same key replace them.
-    """
+    """Return the values of each swept key as Hydra's sweeper takes them: those of files first, unless replaced."""
     swept: dict[str, Sequence[str]] = {argument.key: argument.values for argument in in_files}
     for argument in given:
         key = overrides.forced(argument, groups).partition("=")[0]
@@ -230,7 +215,7 @@ def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups:
     return swept
 
 
-def _source(flags: Namespace, config_name: str) -> Source:
+def _source(flags: Namespace) -> Source:
     problems = []
     if flags.config_path:
         repair = "--config-dir adds a folder of yours to conf/"
@@ -243,7 +228,7 @@ def _source(flags: Namespace, config_name: str) -> Source:
         own = Path(flags.config_dir).resolve()
         folders.append(own)
         problems += folder_problems(own, flags.config_dir)
-    name = (flags.config_name or config_name).removesuffix(".yaml")
+    name = (flags.config_name or _PRIMARY).removesuffix(".yaml")
     names = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
     if name not in names:
         problems.append(Problem("--config-name", repr(name), listed(names), did_you_mean(name, names)))
@@ -259,11 +244,11 @@ def _register_frozen_heads(given: Iterable[Argument], options: Sequence[str]) ->
     """
     values = [value.strip("'\"") for argument in given if argument.key == "freeze" for value in argument.values]
     names = [name for name in dict.fromkeys(values) if name not in options and name.endswith("_head")]
-    tasks = {name: name.removesuffix("_head") for name in names}
-    own = {name: task for name, task in tasks.items() if task.isidentifier()}
-    for name, task in own.items():
-        ConfigStore.instance().store(name, {"defaults": ["base", "_self_"], "heads": [task]}, group="freeze")
-    return list(own)
+    own = [name for name in names if name.removesuffix("_head").isidentifier()]
+    for name in own:
+        content = {"defaults": ["base", "_self_"], "heads": [name.removesuffix("_head")]}
+        ConfigStore.instance().store(name, content, group="freeze")
+    return own
 
 
 def _swept_in_files(settings: DictConfig, parsed: _Parsed) -> tuple[list[Argument], list[Problem]]:
@@ -347,10 +332,7 @@ def _beside_the_demo(lines: Sequence[str], composed: DictConfig) -> Iterator[Pro
 
 
 def _replaced_words(lines: Sequence[str], source: Source) -> Iterator[Problem]:
-    """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
-
-    They would silently replace the word.
-    """
+    """Yield a problem where single keys would silently replace the word by which a file gives a task's kind."""
     keys = {line: line.partition("=")[0].lstrip("+") for line in lines}
     below = {line: place for line, key in keys.items() if (place := task_of(key))}
     if not below:

@@ -177,11 +177,8 @@ def lines_of(settings: Mapping[str, Any], above: str = "") -> list[str]:
     """Return the arguments for settings with Python values.
 
     The settings have values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings
-    of the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``. ``above`` is their own key, with
-    a dot at its end.
-
-    Raises:
-        ConfigError: A value is none of these; all problems together.
+    of the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``; other values raise a
+    `ConfigError`. ``above`` is their own key, with a dot at its end.
     """
     lines, problems = [], []
     for name, value in settings.items():
