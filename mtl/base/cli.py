@@ -84,23 +84,9 @@ def large_imports() -> Iterator[None]:
     Later collections skip the imported objects. Ctrl-C ends the block even if a library catches every exception of an
     import.
     """
-    gc.disable()
-    try:
-        with _interrupts_heard():
-            yield
-    finally:
-        gc.enable()
-        gc.freeze()
-
-
-@contextmanager
-def _interrupts_heard() -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` at the end of the block if one was swallowed inside."""
     usual = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
-    if usual is not signal.default_int_handler or not in_main:  # another handler is installed, or none can be
-        yield
-        return
+    listens = usual is signal.default_int_handler and in_main  # otherwise another handler is installed, or none can be
     heard = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -108,11 +94,16 @@ def _interrupts_heard() -> Iterator[None]:
         heard = True
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    gc.disable()
+    if listens:
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if listens:
+            signal.signal(signal.SIGINT, usual)
+        gc.enable()
+        gc.freeze()
     if heard:
         raise KeyboardInterrupt
 

@@ -84,7 +84,8 @@ class MtlError(Exception):
 
 
 def _kinds() -> dict[str, type[MtlError]]:
-    return {kind.__name__: kind for kind in (MtlError, *MtlError.__subclasses__())}
+    kinds: list[type[MtlError]] = [MtlError, *MtlError.__subclasses__()]
+    return {kind.__name__: kind for kind in kinds}
 
 
 class ConfigError(MtlError):

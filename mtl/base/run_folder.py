@@ -155,7 +155,15 @@ def is_finished(folder: Path) -> bool:
 
 def run_to_resume(value: str) -> Path:
     """Return the folder of ``resume=``: a run folder, or with ``auto`` the latest unfinished run in ``outputs``."""
-    if value != "auto":
+    if value == "auto":
+        root = Path(OUTPUTS).absolute()
+        runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
+        unfinished = [run for run in runs if not is_finished(run) and not is_in_use(run)]
+        if not unfinished:
+            found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
+            raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
+        folder = max(unfinished, key=lambda run: ((run / RECORD).stat().st_mtime_ns, run))
+    else:
         folder = Path(value).expanduser().absolute()
         missing = next((name for name in (CONFIG, RECORD) if not (folder / name).is_file()), None)
         if missing is not None:
@@ -164,17 +172,8 @@ def run_to_resume(value: str) -> Path:
             if (folder / RECORD).is_file():
                 found, repair = f"{folder}: a run that ended before its first step", "start it again with its command"
             raise ConfigError(Problem("resume", found, "the folder of a run, or auto", repair))
-        check(folder)
-        return folder
-    root = Path(OUTPUTS).absolute()
-    runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
-    unfinished = [run for run in runs if not is_finished(run) and not is_in_use(run)]
-    if not unfinished:
-        found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
-        raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
-    latest = max(unfinished, key=lambda run: ((run / RECORD).stat().st_mtime_ns, run))
-    check(latest)
-    return latest
+    check(folder)
+    return folder
 
 
 _kept: set[Path] = set()  # the folders that this process has locked

@@ -128,8 +128,7 @@ def _files(task: TaskConfig, place: str) -> Iterator[Problem]:
     if task.path is None and task.train is None and task.dataset is None:
         expected = "train= (with or without val= and test=), path= or dataset="
         yield Problem(place, "no file", expected, f"give {place}.path=…")
-    splits = {"train": task.train, "val": task.val, "test": task.test}
-    given = [split for split, file in splits.items() if file is not None]
+    given = [split for split in ("train", "val", "test") if getattr(task, split) is not None]
     if task.path is not None and given:
         expected = "one file to be split, or files for the splits"
         yield Problem(place, f"path beside {' and '.join(given)}", expected, f"give {place}.path=null, or path alone")

@@ -96,8 +96,7 @@ def check_command_line(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError(dict.fromkeys(problems))
     in_files = {argument.key for argument in swept_in_files}  # the sweeper must see one key, not one with ++ beside it
     lines = {
-        argument.line: argument.line if argument.key in in_files else overrides.forced(argument, parsed.groups)
-        for argument in parsed.arguments
+        argument.line: argument.line if argument.key in in_files else argument.forced() for argument in parsed.arguments
     }
     flags_only = [argument for argument in arguments if argument not in lines]
     return CommandLine(
@@ -109,7 +108,7 @@ def check_command_line(arguments: Sequence[str]) -> CommandLine:
             for argument in parsed.arguments
             if not argument.sweeps and argument.key not in in_files
         ),
-        swept=_multiplied(swept_in_files, parsed.arguments, parsed.groups),
+        swept=_multiplied(swept_in_files, parsed.arguments),
         first=configs[0],
         folder=_named_folder(parsed.arguments, parsed.folder_kind),
     )
@@ -137,7 +136,7 @@ def _parse(flags: Namespace) -> _Parsed:
     groups = overrides.groups_in(source.folders)
     arguments, problems = overrides.parse(flags.overrides, groups)
     groups["freeze"] += _register_frozen_heads(arguments, groups["freeze"])
-    invalid = [problem for argument in arguments for problem in overrides.problems_of(argument, groups, flags.multirun)]
+    invalid = [problem for argument in arguments for problem in overrides.problems_of(argument, flags.multirun)]
     wrong = {problem.place for problem in invalid}  # nothing can be said about keys below a wrong choice
     valid = [
         argument
@@ -153,7 +152,7 @@ def _first_job(parsed: _Parsed) -> tuple[DictConfig | None, list[Argument], list
     Returned with it are the keys that a file sweeps (`hparams_search`) and the problems of the settings.
     """
     try:
-        first = compose(next(_jobs(parsed.valid, parsed.groups)), parsed.source)
+        first = compose(next(_jobs(parsed.valid)), parsed.source)
     except ConfigError:
         return None, [], []
     settings = first["hydra"]
@@ -175,7 +174,7 @@ def _check_jobs(
     words = {f"{argument.key}.kind": argument.key for argument in parsed.valid if argument.is_word_for_kind}
     configs: list[Config] = []
     problems: list[Problem] = []
-    for lines in _jobs([*added, *parsed.valid], parsed.groups):
+    for lines in _jobs([*added, *parsed.valid]):
         of_job: list[Problem] = []
         try:
             composed = known or compose(lines, parsed.source)
@@ -203,15 +202,14 @@ def choices_in(settings: DictConfig | HydraConf) -> dict[str, str]:
     return {group: choice for group, choice in choices if "hydra" not in group and choice}
 
 
-def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
+def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument]) -> dict[str, Sequence[str]]:
     """Return the values of each swept key as Hydra's sweeper takes them: those of files first, unless replaced."""
     swept: dict[str, Sequence[str]] = {argument.key: argument.values for argument in in_files}
     for argument in given:
-        key = overrides.forced(argument, groups).partition("=")[0]
         if argument.key in swept:
             swept[argument.key] = argument.values  # also a single one
         elif argument.sweeps:
-            swept[key] = argument.values
+            swept[argument.forced().partition("=")[0]] = argument.values
     return swept
 
 
@@ -345,15 +343,13 @@ def _replaced_words(lines: Sequence[str], source: Source) -> Iterator[Problem]:
             yield Problem(place, found, "the kind as a key beside them", f"add {place}.kind={word}")
 
 
-def _jobs(arguments: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
+def _jobs(arguments: Sequence[Argument]) -> Iterator[list[str]]:
     """Yield the arguments of each job to check: the first, and each other value of each swept key."""
-    first = [
-        overrides.forced(argument, groups, argument.values[0] if argument.sweeps else None) for argument in arguments
-    ]
+    first = [argument.forced(argument.values[0] if argument.sweeps else None) for argument in arguments]
     yield first
     for at, argument in enumerate(arguments):
         for value in argument.values[1:] if argument.sweeps else ():
-            yield [*first[:at], overrides.forced(argument, groups, value), *first[at + 1 :]]
+            yield [*first[:at], argument.forced(value), *first[at + 1 :]]
 
 
 def _checked(composed: DictConfig) -> Config:

@@ -104,8 +104,7 @@ class TaskSettings:
 def takes_a_word(key: str) -> bool:
     """Tell whether one word may stand at a key of the command line, for the kind: ``heads.sentiment=mlp``."""
     group, _, name = key.partition(".")
-    words = {*SECTIONS.get(group, ())} - {"default"}
-    return group in SECTIONS and name.isidentifier() and name not in words
+    return group in SECTIONS and name.isidentifier() and (name == "default" or name not in SECTIONS[group])
 
 
 def task_of(key: str) -> str | None:
