@@ -170,9 +170,8 @@ def _problem(kind: Any, values: Any, detail: ErrorDetails) -> Problem:
     if detail["type"] in _MISSING:
         return Problem(place, "nothing", "a value", f"give {place}=…")
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tag = str(detail["ctx"]["discriminator"]).strip("'")
         allowed = [name for candidate in _types_at(kind, path) for name in _tags(candidate)]
-        return _unknown_word(key((*path, tag)), detail["input"].get(tag), allowed)
+        return _unknown_word(key((*path, "kind")), detail["input"].get("kind"), allowed)
     if detail["type"] == "literal_error":
         return _unknown_word(place, detail["input"], _literals(detail["ctx"]["expected"]))
     scalar = isinstance(detail["input"], str | int | float)

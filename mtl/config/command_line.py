@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
@@ -101,7 +101,7 @@ def check_command_line(arguments: Sequence[str]) -> CommandLine:
     flags_only = [argument for argument in arguments if argument not in lines]
     return CommandLine(
         [*flags_only, *(lines[argument] for argument in arguments if argument in lines)],
-        multirun=parsed.multirun,
+        multirun=parsed.kind == "sweep",
         source=parsed.source,
         fixed=tuple(
             lines[argument.line]
@@ -110,7 +110,7 @@ def check_command_line(arguments: Sequence[str]) -> CommandLine:
         ),
         swept=_multiplied(swept_in_files, parsed.arguments),
         first=configs[0],
-        folder=_named_folder(parsed.arguments, parsed.folder_kind),
+        folder=_named_folder(parsed.arguments, parsed.kind),
     )
 
 
@@ -118,17 +118,12 @@ def check_command_line(arguments: Sequence[str]) -> CommandLine:
 class _Parsed:
     """A command line before anything is composed: all arguments that could be read, and the valid ones of them."""
 
-    multirun: bool
+    kind: Literal["run", "sweep"]
     source: Source
     groups: Groups
     arguments: Sequence[Argument]
     valid: Sequence[Argument]
     problems: Sequence[Problem]
-
-    @property
-    def folder_kind(self) -> str:
-        """The key of Hydra's settings that has the run folder."""
-        return "sweep" if self.multirun else "run"
 
 
 def _parse(flags: Namespace) -> _Parsed:
@@ -143,7 +138,7 @@ def _parse(flags: Namespace) -> _Parsed:
         for argument in arguments
         if not any(argument.key == key or argument.key.startswith(f"{key}.") for key in wrong)
     ]
-    return _Parsed(bool(flags.multirun), source, groups, arguments, valid, [*problems, *invalid])
+    return _Parsed("sweep" if flags.multirun else "run", source, groups, arguments, valid, [*problems, *invalid])
 
 
 def _first_job(parsed: _Parsed) -> tuple[DictConfig | None, list[Argument], list[Problem]]:
@@ -157,7 +152,7 @@ def _first_job(parsed: _Parsed) -> tuple[DictConfig | None, list[Argument], list
         return None, [], []
     settings = first["hydra"]
     swept, of_files = _swept_in_files(settings, parsed)
-    problems = [*_run_folder_problems(settings, parsed.folder_kind), *of_files]
+    problems = [*_run_folder_problems(settings, parsed.kind), *of_files]
     problems += [*_sweeper_problems(first, [*swept, *parsed.valid]), *_launcher_problems(settings)]
     if len(parsed.source.folders) > 1:
         problems += code_problems(settings)
@@ -252,7 +247,7 @@ def _register_frozen_heads(given: Iterable[Argument], options: Sequence[str]) ->
 def _swept_in_files(settings: DictConfig, parsed: _Parsed) -> tuple[list[Argument], list[Problem]]:
     """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it."""
     params: Mapping[str, Any] = OmegaConf.select(settings, "sweeper.params") or {}
-    if params and not parsed.multirun:
+    if params and parsed.kind == "run":
         repair = "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs"
         found = f"a sweep over {listed(params)}"
         return [], [Problem("hydra.sweeper.params", found, "-m with a sweep", repair)]
