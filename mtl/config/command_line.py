@@ -165,7 +165,7 @@ def _check_jobs(
     """Return the configurations of the valid jobs, and the problems of all jobs; each is composed once."""
     own = {argument.key for argument in parsed.valid}
     added = [argument for argument in swept_in_files if argument.key not in own]
-    known = None if added else first
+    known = None if added else first  # the first job is composed already, unless a file sweeps other keys
     words = {f"{argument.key}.kind": argument.key for argument in parsed.valid if argument.is_word_for_kind}
     configs: list[Config] = []
     problems: list[Problem] = []
