@@ -33,11 +33,7 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command that the first argument names with the other arguments, or list the commands.
-
-    Raises:
-        ConfigError: There is no such command.
-    """
+    """Run the command that the first argument names with the other arguments, or list the commands."""
     known = commands()
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):

@@ -34,9 +34,9 @@ from mtl.base.run_folder import (
     remove_leftovers,
     run_to_resume,
 )
-from mtl.config import run_folders
 from mtl.config.checks import load
 from mtl.config.command_line import check_command_line, choices_in
+from mtl.config.composing import making_folders
 from mtl.config.fields import Config
 from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
@@ -96,7 +96,7 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
     folder = command.folder if study is None else study.folder
     try:
         # before Hydra writes into it: a second run there must not change the first one
-        with nullcontext() if folder is None else in_use(folder), run_folders.making() as made:
+        with nullcontext() if folder is None else in_use(folder), making_folders() as made:
             run()
     except (HydraException, ValueError) as error:
         if not jobs or not all(row.error for row in jobs):  # otherwise a sweeper had no score to optimize

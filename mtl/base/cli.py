@@ -24,14 +24,10 @@ from mtl.base.memory import keep_few_kernels
 _MOST_SHOWN = 200
 T = TypeVar("T")
 _KEY_VALUE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
-FAILED = 2
-"""Exit code of everything that a user can repair."""
-CUT_OFF = 141
-"""Exit code after the reader of the output closed it, as in shells: 128 + SIGPIPE."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
-TERMINATED = 143
-"""Exit code after SIGTERM: 128 + SIGTERM."""
+FAILED = 2  # the exit code of everything that a user can repair; the others are those of shells, 128 + the signal
+INTERRUPTED = 130  # Ctrl-C
+CUT_OFF = 141  # the reader of the output closed it
+TERMINATED = 143  # SIGTERM
 
 
 class _PrintableRecord(logging.LogRecord):
@@ -88,23 +84,9 @@ def large_imports() -> Iterator[None]:
     Later collections skip the imported objects. Ctrl-C ends the block even if a library catches every exception of an
     import.
     """
-    gc.disable()
-    try:
-        with _interrupts_heard():
-            yield
-    finally:
-        gc.enable()
-        gc.freeze()
-
-
-@contextmanager
-def _interrupts_heard() -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` at the end of the block if one was swallowed inside."""
     usual = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
-    if usual is not signal.default_int_handler or not in_main:  # another handler is installed, or none can be
-        yield
-        return
+    listens = usual is signal.default_int_handler and in_main  # otherwise another handler is installed, or none can be
     heard = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -112,11 +94,16 @@ def _interrupts_heard() -> Iterator[None]:
         heard = True
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    gc.disable()
+    if listens:
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if listens:
+            signal.signal(signal.SIGINT, usual)
+        gc.enable()
+        gc.freeze()
     if heard:
         raise KeyboardInterrupt
 
@@ -144,16 +131,10 @@ def of_system(error: OSError) -> MtlError:
 
 
 def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None = None) -> T:
-    """Build the options ``kind`` from ``key=value`` arguments.
+    """Build the options ``kind``, a pydantic dataclass, from ``key=value`` arguments; ``--help`` prints ``usage``.
 
-    Args:
-        kind: A pydantic dataclass; its fields are the keys.
-        arguments: The arguments; ``--help`` prints ``usage`` and exits.
-        usage: The text of ``--help``.
-        rest: The field for the arguments that are not ``key=value``, and all after ``--``; ``None`` to refuse them.
-
-    Raises:
-        ConfigError: All problems together.
+    ``rest`` is the field for the arguments that are not ``key=value``, and all after ``--``; ``None`` refuses them.
+    All problems raise a `ConfigError` together.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before, behind = arguments[:end], arguments[end + 1 :]
@@ -162,13 +143,13 @@ def parse(kind: type[T], arguments: Sequence[str], usage: str, rest: str | None 
         sys.exit(0)
     values, free, problems = _split(before, kind, rest)
     free += behind
-    if rest is not None and free:
-        values[rest] = free
     if rest is None:
         names = listed(f"{name}=…" for name in schema.keys(kind))
         problems += [Problem(argument, "no key=value", names) for argument in free]
+    elif free:
+        values[rest] = free
     options, invalid = schema.check(kind, values)
-    if problems or invalid or options is None:
+    if problems or options is None:
         raise ConfigError([*problems, *invalid])
     return options
 

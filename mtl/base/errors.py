@@ -62,7 +62,11 @@ class MtlError(Exception):
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__(self._text())
+        count = len(self.problems)
+        head = f"{self.subject}: {count} problem{'s' if count != 1 else ''}"
+        shown = [f"  {line}" for problem in self.problems[:_MOST_PROBLEMS] for line in str(problem).splitlines()]
+        rest = [f"  and {count - _MOST_PROBLEMS:,} more problems"] if count > _MOST_PROBLEMS else []
+        super().__init__("\n".join([head, *shown, *rest]))
 
     def __reduce__(self) -> tuple[type[MtlError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
@@ -77,13 +81,6 @@ class MtlError(Exception):
         """Return the error that `to_json` has made a text of: one of the classes below, with its problems."""
         values = json.loads(text)
         return _kinds()[values["kind"]](Problem(**problem) for problem in values["problems"])
-
-    def _text(self) -> str:
-        count = len(self.problems)
-        head = f"{self.subject}: {count} problem{'s' if count != 1 else ''}"
-        shown = [f"  {line}" for problem in self.problems[:_MOST_PROBLEMS] for line in str(problem).splitlines()]
-        rest = [f"  and {count - _MOST_PROBLEMS:,} more problems"] if count > _MOST_PROBLEMS else []
-        return "\n".join([head, *shown, *rest])
 
 
 def _kinds() -> dict[str, type[MtlError]]:
@@ -122,10 +119,7 @@ class DiskError(MtlError):
 
 
 class Terminated(BaseException):
-    """The process was asked to end, and with it all jobs of a sweep; its text says how to resume.
-
-    The command exits with 143, as in shells.
-    """
+    """The process was asked to end, and with it all jobs of a sweep; its text says how to resume."""
 
 
 def did_you_mean(word: str, candidates: Sequence[str]) -> str:

@@ -54,23 +54,14 @@ class _WithoutAliases(yaml.SafeLoader):
 
 
 def not_pipe(path: Path) -> Path:
-    """Return the path of a file, unless it is a pipe, which would be waited for without end, or another special file.
-
-    Raises:
-        OSError: It is a pipe, a socket or a device, or there is nothing.
-    """
+    """Return the path; raise an `OSError` for a pipe, which would be waited for without end, a socket or a device."""
     if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
     return path
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the plain values in a YAML file that a run has written.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It is not UTF-8, or not valid YAML of plain values.
-    """
+    """Return the plain values in a YAML file that a run has written; raise a `ValueError` if it is not valid."""
     text = not_pipe(path).read_text(encoding="utf-8")
     try:
         return yaml.load(text, _WithoutAliases)  # noqa: S506 - a safe loader
@@ -86,12 +77,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A reader of ``path`` sees the old file or the whole new one, also after a crash or a power cut. The temporary file
     is in the same folder (a rename across file systems is not atomic) and has the same suffix, which some writers
-    check. Missing folders are made. A symbolic link stays one: its target is replaced.
-
-    Raises:
-        FileNotFoundError: The block ended without having written the temporary file.
-        OSError: ``path`` is a pipe, a socket or a device, or as raised in the block, with the name of ``path`` if it
-            has none.
+    check. Missing folders are made. A symbolic link stays one: its target is replaced. An `OSError` of the block that
+    names no file gets the name of ``path``.
     """
     target = Path(path).resolve()
     if target.exists():
@@ -114,13 +101,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(path: str | Path) -> Iterator[Path]:
-    """Lend a temporary folder to a writer and rename it to ``path``, new or empty, once the block has ended well.
+    """Yield a temporary folder to fill, and rename it to ``path``, new or empty, if the block ends without an error.
 
-    Args:
-        path: The folder to write.
-
-    Yields:
-        The folder that the block must fill; it lies beside ``path``, and nothing of it stays if the block fails.
+    It lies beside ``path``, and nothing of it stays if the block fails.
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,12 +143,8 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` atomically as strict, indented JSON with a newline at its end.
 
     NaN and infinities, which JSON does not have, become ``null``; NumPy numbers become plain ones.
-
-    Raises:
-        TypeError: ``value`` contains something that JSON cannot express; nothing is written.
     """
-    text = json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2)
-    write_text_atomically(path, text + "\n")
+    write_text_atomically(path, _json(value))
 
 
 def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
@@ -176,17 +155,13 @@ def write_sealed_json(path: str | Path, value: Mapping[str, Any]) -> None:
 def sealed_json(value: Mapping[str, Any]) -> str:
     """Return the text that `write_sealed_json` writes."""
     content = {key: item for key, item in value.items() if key != "checksum"}
-    text = json.dumps(_strict({**content, "checksum": _BLANK}), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
+    text = _json({**content, "checksum": _BLANK})
     checksum = hashlib.sha256(text.encode()).hexdigest()
     return checksum.join(text.rsplit(_BLANK, 1))
 
 
 def is_sealed(path: str | Path) -> bool:
-    """Whether a file is, byte for byte, what `write_sealed_json` wrote.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Whether a file is, byte for byte, what `write_sealed_json` wrote."""
     content = Path(path).read_bytes()
     seal = _SEAL.search(content)
     if seal is None:
@@ -196,13 +171,13 @@ def is_sealed(path: str | Path) -> bool:
 
 
 def content_checksum(path: Path) -> str:
-    """Return the SHA-256 of a file's content, hexadecimal.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return the SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_strict(value), allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
 def _strict(value: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 NOTHING = "–"  # where there is no figure
 _LAYER = re.compile(r"(.*\.)(\d+)")
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a\u202b\u202d\u202e\u2066-\u2068]")
+"""Control characters, lone surrogates, and what overrides the direction of the text after it."""
 
 
 def score(value: float | None) -> str:
@@ -62,12 +63,9 @@ def size(byte_count: float | None) -> str:
 def one_line(text: str) -> str:
     """Return the text in one line: runs of white space as one space, control characters as U+FFFD.
 
-    Control characters could move the cursor or change colours in a terminal, and reorder the text around them.
+    They could move the cursor or change colours in a terminal, and reorder the text around them.
     """
-    line = " ".join(text.split())
-    if line.isprintable():  # then there are none: nearly always, and a page has a million characters
-        return line
-    return "".join("\ufffd" if _controls(character) else character for character in line)
+    return _HIDDEN.sub("\ufffd", " ".join(text.split()))
 
 
 def shortened(text: str, most: int) -> str:
@@ -132,11 +130,6 @@ def layer_spans(layers: Iterable[str]) -> list[str]:
 
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
-
-
-def _controls(character: str) -> bool:
-    """Tell control characters and those that override the direction of the text after them."""
-    return unicodedata.category(character) in {"Cc", "Cs"} or character in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
 
 
 def _follows(before: str, layer: str) -> bool:

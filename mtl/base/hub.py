@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from concurrent.futures import Future, wait
+from typing import Final, TypeVar
 
 PROBE_SECONDS: Final = 7.0
 T = TypeVar("T")
@@ -14,25 +14,18 @@ T = TypeVar("T")
 def answer(call: Callable[[], T]) -> T:
     """Return the result of a call to the hub within `PROBE_SECONDS`, or raise what the call raises.
 
-    A thread makes the call, because no timeout covers the name look-up of the operating system.
-
-    Raises:
-        TimeoutError: No answer in time.
+    A thread makes the call, because no timeout covers the name look-up of the operating system; as a daemon, so that
+    the program can end before it. No answer in time is a `TimeoutError`.
     """
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    answered: Future[T] = Future()
 
     def ask() -> None:
         try:
-            answers.put((call(), None))
+            answered.set_result(call())
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits
-            answers.put((None, error))
+            answered.set_exception(error)
 
     threading.Thread(target=ask, name="hub-probe", daemon=True).start()
-    try:
-        value, error = answers.get(timeout=PROBE_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {PROBE_SECONDS:.0f} seconds") from None
-    if error is not None:
-        raise error
-    result: T = value
-    return result
+    if not wait([answered], timeout=PROBE_SECONDS).done:
+        raise TimeoutError(f"no answer within {PROBE_SECONDS:.0f} seconds")
+    return answered.result()

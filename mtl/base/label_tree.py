@@ -27,11 +27,8 @@ class LabelTree:
     @classmethod
     def over(cls, labels: Sequence[str], branches: Branches) -> LabelTree:
         """Return the tree of ``branches``, in which each label occurs exactly once (see `tree_problems`)."""
-        members = {name: set(leaves) for name, leaves in branches.items()}
-        return cls(
-            tuple(labels),
-            {name: tuple(label for label in labels if label in leaves) for name, leaves in members.items()},
-        )
+        in_order = {name: tuple(label for label in labels if label in leaves) for name, leaves in branches.items()}
+        return cls(tuple(labels), in_order)
 
     @property
     def branch_of(self) -> list[int]:
@@ -59,12 +56,8 @@ def branches_by(separator: str, labels: Sequence[str]) -> dict[str, list[str]]:
 
 def tree_problems(place: str, branches: Branches) -> Iterator[Problem]:
     """Yield the problems of a tree by itself, whatever the labels of its task; ``place`` is the key of the tree."""
-    if len(branches) < 2:
-        found = f"{len(branches)} branch{'es' * (len(branches) != 1)}{_named(branches)}"
-        yield Problem(place, found, "at least two branches, the coarse classes")
-    elif all(len(leaves) == 1 for leaves in branches.values()):
-        found = "a single label in each branch, so that no second stage is left"
-        yield Problem(place, found, "a branch with two labels or more", "choose a head of kind linear or mlp")
+    few = f"{len(branches)} branch{'es' * (len(branches) != 1)}"
+    yield from _shape_problems(place, branches, few, "a single label in each branch, so that no second stage is left")
     for name, leaves in branches.items():
         if not name.strip():
             yield Problem(place, f"a branch named {name!r}", "a name for each coarse class")
@@ -76,6 +69,15 @@ def tree_problems(place: str, branches: Branches) -> Iterator[Problem]:
             where = [name for name, leaves in branches.items() for leaf in leaves if leaf == label]
             yield Problem(place, f"the label {label!r} in {' and '.join(where)}", "each label once, in one branch")
     yield from _ambiguous(place, branches)
+
+
+def _shape_problems(place: str, branches: Branches, few: str, single: str) -> Iterator[Problem]:
+    """Yield a problem if there are fewer than two branches, or if each has a single label, in these words."""
+    if len(branches) < 2:
+        found = f"{few}: {listed(branches)}" if branches else few
+        yield Problem(place, found, "at least two branches, the coarse classes")
+    elif all(len(leaves) == 1 for leaves in branches.values()):
+        yield Problem(place, single, "a branch with two labels or more", "choose a head of kind linear or mlp")
 
 
 def _ambiguous(place: str, branches: Branches) -> Iterator[Problem]:
@@ -110,26 +112,19 @@ def separator_problems(place: str, separator: str, task: str, labels: Sequence[s
     branches = branches_by(separator, labels)
     for label in branches.get("", ()):
         yield Problem(place, f"the label {label!r}, with nothing before {separator!r}", "the name of a coarse class")
-    if len(branches) < 2:
-        found = f"{separator!r}, by which all labels of {task} are in one branch{_named(branches)}"
-        yield Problem(place, found, "at least two branches, the coarse classes")
-    elif all(len(leaves) == 1 for leaves in branches.values()):
-        found = f"{separator!r}, by which each branch has a single label: {listed(branches)}"
-        yield Problem(place, found, "a branch with two labels or more", "choose a head of kind linear or mlp")
+    few = f"{separator!r}, by which all labels of {task} are in one branch"
+    single = f"{separator!r}, by which each branch has a single label: {listed(branches)}"
+    yield from _shape_problems(place, branches, few, single)
     yield from _ambiguous(place, branches)
 
 
 def loan_problems(
     place: str, branches: Sequence[str], names: Mapping[str, str], lender: str, labels: Sequence[str]
 ) -> Iterator[Problem]:
-    """Yield the problems of the head of another task as the first stage.
+    """Yield the problems of the head of the task ``lender``, which has ``labels``, as the first stage.
 
-    Args:
-        place: The key of the first stage.
-        branches: The coarse classes.
-        names: The lender's label for a coarse class, where it is not the same.
-        lender: The task whose head decides the coarse class.
-        labels: The labels of the lender.
+    ``place`` is the key of the first stage, ``branches`` are the coarse classes, and ``names`` the lender's labels for
+    those that are called otherwise there.
     """
     for name, label in names.items():
         if name not in branches:
@@ -154,33 +149,19 @@ def loan_problems(
 def circle_problems(place: str, lenders: Mapping[str, str]) -> list[Problem]:
     """Return a problem for each cycle of tasks that borrow their first stage from each other, or from themselves.
 
-    Args:
-        place: The key of a task's head, with ``{}`` for the task.
-        lenders: For each task that borrows, the task that it borrows from.
+    ``place`` is the key of a task's head, with ``{}`` for the task; ``lenders`` has for each task that borrows the one
+    that it borrows from.
     """
-    return [
-        Problem(
-            f"{place.format(circle[0])}.first_stage.task",
-            f"{circle[1]!r}, the task itself" if len(circle) == 2 else f"a circle: {' → '.join(circle)}",
-            "another task, whose head does not need this one",
-        )
-        for circle in _circles(lenders)
-    ]
-
-
-def _circles(lenders: Mapping[str, str]) -> list[list[str]]:
-    """Return the circles, each once: ``[["a", "b", "a"]]``."""
-    circles: list[list[str]] = []
+    problems: list[Problem] = []
     known: set[str] = set()
     for task in lenders:
         path = [task]
         while path[-1] in lenders and path[-1] not in known and path[-1] not in path[:-1]:
             path.append(lenders[path[-1]])
         if path[-1] in path[:-1]:
-            circles.append(path[path.index(path[-1]) :])
+            circle = path[path.index(path[-1]) :]  # ["a", "b", "a"]
+            found = f"{circle[0]!r}, the task itself" if len(circle) == 2 else f"a circle: {' → '.join(circle)}"
+            expected = "another task, whose head does not need this one"
+            problems.append(Problem(f"{place.format(circle[0])}.first_stage.task", found, expected))
         known.update(path)
-    return circles
-
-
-def _named(branches: Branches) -> str:
-    return f": {listed(branches)}" if branches else ""
+    return problems

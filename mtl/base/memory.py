@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,15 +42,23 @@ def freed_memory_kept() -> Iterator[None]:
     Blocks may be nested and run in several threads: the last one to end returns the memory. Afterwards the thresholds
     of the library stay where a process that runs an encoder would move them: at 32 and 64 MiB.
     """
+    global _blocks
     library = _gnu_library()
     if library is None:
         yield
         return
-    _enter(library)
+    with _changing:
+        _blocks += 1
+        if _blocks == 1:
+            library.mallopt(_MMAP_MAX, 0)
+            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
-        _leave(library)
+        with _changing:
+            _blocks -= 1
+            if _blocks == 0:
+                _restore(library)
 
 
 @contextlib.contextmanager
@@ -68,23 +77,6 @@ def freed_memory_returned() -> Iterator[None]:
         yield
     finally:
         _restore(library)
-
-
-def _enter(library: ctypes.CDLL) -> None:
-    global _blocks
-    with _changing:
-        _blocks += 1
-        if _blocks == 1:
-            library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _leave(library: ctypes.CDLL) -> None:
-    global _blocks
-    with _changing:
-        _blocks -= 1
-        if _blocks == 0:
-            _restore(library)
 
 
 def _restore(library: ctypes.CDLL) -> None:
@@ -125,11 +117,9 @@ def _set_back_peak() -> bool:
 
 
 def _peak_since_set_back() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == "VmHWM":
-            return int(value.split()[0]) * 1024
-    return 0
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    peak = re.search(r"^VmHWM:\s*(\d+)", status, re.MULTILINE)
+    return int(peak[1]) * 1024 if peak else 0
 
 
 def _peak_of_process() -> int:

@@ -40,7 +40,7 @@ def weighted_mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Average the hidden states of the real tokens, the first with weight 1, the second with 2 and so on.
 
     For causal models, whose later tokens have seen more (Muennighoff 2022, https://arxiv.org/abs/2202.08904, equation
-    2); see `mean_pool` for arguments and result.
+    2); see `mean_pool`.
     """
     real = mask.bool()
     weights = real.cumsum(dim=1) * real  # (B, S)
@@ -49,22 +49,19 @@ def weighted_mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def max_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Take the largest value of each dimension over the real tokens; see `mean_pool` for arguments and result."""
+    """Take the largest value of each dimension over the real tokens; see `mean_pool`."""
     real = mask.bool()
     largest = hidden.float().masked_fill(~real.unsqueeze(-1), float("-inf")).max(dim=1).values  # (B, H)
     return largest.masked_fill(~real.any(dim=1, keepdim=True), 0.0)
 
 
 def cls_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Take the hidden state of each row's first real token, which is not at position 0 if padding is on the left.
-
-    See `mean_pool` for arguments and result.
-    """
+    """Take the hidden state of each row's first real token, not at position 0 if padding is on the left."""
     return _at(hidden, mask.int().argmax(dim=1))
 
 
 def last_token_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Take the hidden state of each row's last real token, on whichever side the padding is; see `cls_pool`."""
+    """Take the hidden state of each row's last real token, on whichever side the padding is."""
     return _at(hidden, mask.shape[1] - 1 - mask.int().flip(1).argmax(dim=1))
 
 

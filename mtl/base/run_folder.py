@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,6 +58,7 @@ _BEFORE: Final = (".hydra", "train.log", "job.json", DATA, _LOCK)
 _FOLDERS: Final = tuple(dict.fromkeys(name.partition("/")[0] for name in RESULTS if "/" in name))
 _LEFT: Final = re.compile(r"\.(partial|old)-[0-9a-f]{16}(\.\w+)?")
 """The temporary names of `mtl.base.files.replacing` and of a model that is being replaced."""
+FREE: Final = "a new or empty folder, or that of an earlier run, with files of its own"
 _ENDS_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -68,7 +70,7 @@ def problem_with(folder: Path) -> str:
         return "its path is not UTF-8, as the files of a run must be"
     if not folder.is_dir():
         return ""
-    if reason := link_out(folder):
+    if reason := _link_out(folder):
         return reason
     if _is_run(folder):
         return ""
@@ -81,23 +83,24 @@ def check(folder: Path, *, only_links: bool = False) -> None:
 
     With ``only_links``, to add something to a run that is there, only links out of the folder are refused.
     """
-    if reason := link_out(folder) if only_links else problem_with(folder):
+    if reason := _link_out(folder) if only_links else problem_with(folder):
         raise ConfigError(Problem("run folder", f"{folder}, but {reason}", FREE, "choose another folder"))
 
 
-FREE: Final = "a new or empty folder, or that of an earlier run, with files of its own"
-
-
 def _is_run(folder: Path) -> bool:
-    """Whether `begin` has noted a run in the folder."""
+    return _noted_choices(folder) is not None
+
+
+def _noted_choices(folder: Path) -> dict[str, Any] | None:
+    """Return the choices that `begin` noted in a folder; None if it has noted no run there that can be read."""
     try:
-        record = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and isinstance(record.get("choices"), dict)
+        choices = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))["choices"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return choices if isinstance(choices, dict) else None
 
 
-def link_out(folder: Path) -> str:
+def _link_out(folder: Path) -> str:
     """Return which file of a run is a link to a place outside of its folder; empty if none is."""
     home = folder.resolve()
     for name in (*_BEFORE, CONFIG, RECORD, *dict.fromkeys(result.partition("/")[0] for result in RESULTS)):
@@ -115,12 +118,7 @@ def begin(folder: Path, choices: Mapping[str, str], config: Mapping[str, Any], *
     The results of an earlier run in the folder are removed, since they would be taken for this run's. The earlier
     configuration is removed first and the new one written last, so that a process killed in between leaves a folder
     that cannot be resumed, rather than the earlier run without some of its files.
-
-    Args:
-        folder: The run folder.
-        choices: The choice made in each configuration group.
-        config: The configuration, plain values.
-        keep: A file or folder in it that this run starts from, not to be removed.
+    ``keep`` is a file or folder in it that this run starts from, not to be removed.
     """
     if _is_run(folder):
         (folder / CONFIG).unlink(missing_ok=True)
@@ -147,11 +145,7 @@ def reopen(folder: Path, config: Mapping[str, Any]) -> None:
 
 def choices_of(folder: Path) -> dict[str, str]:
     """Return the choices that `begin` wrote; none if they cannot be read, since they are only shown."""
-    try:
-        choices = json.loads(not_pipe(folder / RECORD).read_text(encoding="utf-8"))["choices"]
-        return {str(group): str(choice) for group, choice in choices.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
+    return {group: str(choice) for group, choice in (_noted_choices(folder) or {}).items()}
 
 
 def is_finished(folder: Path) -> bool:
@@ -160,12 +154,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def run_to_resume(value: str) -> Path:
-    """Return the folder of ``resume=``: a run folder, or with ``auto`` the latest unfinished run in ``outputs``.
-
-    Raises:
-        ConfigError: There is no such run.
-    """
-    if value != "auto":
+    """Return the folder of ``resume=``: a run folder, or with ``auto`` the latest unfinished run in ``outputs``."""
+    if value == "auto":
+        root = Path(OUTPUTS).absolute()
+        runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
+        unfinished = [run for run in runs if not is_finished(run) and not is_in_use(run)]
+        if not unfinished:
+            found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
+            raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
+        folder = max(unfinished, key=lambda run: ((run / RECORD).stat().st_mtime_ns, run))
+    else:
         folder = Path(value).expanduser().absolute()
         missing = next((name for name in (CONFIG, RECORD) if not (folder / name).is_file()), None)
         if missing is not None:
@@ -174,31 +172,18 @@ def run_to_resume(value: str) -> Path:
             if (folder / RECORD).is_file():
                 found, repair = f"{folder}: a run that ended before its first step", "start it again with its command"
             raise ConfigError(Problem("resume", found, "the folder of a run, or auto", repair))
-        check(folder)
-        return folder
-    root = Path(OUTPUTS).absolute()
-    runs = [path.parent for path in root.rglob(CONFIG) if (path.parent / RECORD).is_file()]
-    unfinished = [run for run in runs if not is_finished(run) and not is_in_use(run)]
-    if not unfinished:
-        found = f"auto, and none of the {len(runs)} runs below {root} is unfinished"
-        raise ConfigError(Problem("resume", found, "the folder of a run", f"resume={OUTPUTS}/<date>/<time>"))
-    latest = max(unfinished, key=lambda run: ((run / RECORD).stat().st_mtime_ns, run))
-    check(latest)
-    return latest
+    check(folder)
+    return folder
 
 
-_kept: set[Path] = set()
-"""The folders that this process has locked."""
+_kept: set[Path] = set()  # the folders that this process has locked
 
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
     """Lock a run folder for this process inside the block; the operating system releases it with the process.
 
-    A nested block for the same folder changes nothing.
-
-    Raises:
-        ConfigError: Another process uses the folder.
+    A nested block for the same folder changes nothing; a folder that another process uses is a `ConfigError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
@@ -242,8 +227,6 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    import shutil
-
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -258,7 +241,8 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not _says_full(error):
             raise
-        found = f"no space left{_named(error)}"
+        name = getattr(error, "filename", None)
+        found = f"no space left for {os.fspath(name)}" if name else "no space left"
         expected = "space for the model, and three times that for the checkpoints of a training"
         repair = f"free some, then: python -m mtl.train resume={folder}"
         raise DiskError(Problem(str(folder), found, expected, repair)) from None
@@ -272,17 +256,8 @@ def _says_full(error: BaseException) -> bool:
     )
 
 
-def _named(error: BaseException) -> str:
-    name = getattr(error, "filename", None)
-    return f" for {os.fspath(name)}" if name else ""
-
-
 def find_model(path: Path) -> Path:
-    """Return the folder of the saved model: ``path`` itself, or ``model/`` in it.
-
-    Raises:
-        ModelError: Neither is a saved model.
-    """
+    """Return the folder of the saved model: ``path`` itself, or ``model/`` in it; otherwise raise a `ModelError`."""
     for folder in (path, path / "model"):
         if (folder / MANIFEST).is_file():
             return folder

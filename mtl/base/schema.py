@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -55,20 +55,17 @@ _EXPECTED = {
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
+_validator: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def check(kind: type[T], values: Mapping[str, Any]) -> tuple[T | None, list[Problem]]:
-    """Build ``kind``, a pydantic dataclass, from plain nested mappings, lists and scalars.
-
-    Returns:
-        The object and no problems, or ``None`` and all problems together.
-    """
+    """Build ``kind``, a pydantic dataclass, from plain values, or return ``None`` and all problems together."""
     try:
         text = json.dumps(values, default=str)
     except (TypeError, ValueError, RecursionError) as error:  # a date as a key; a list that holds itself
         return None, [Problem("configuration", f"no plain values: {error}", "keys that are texts, with plain values")]
     try:
-        return TypeAdapter(kind).validate_json(text), []  # strict only JSON becomes objects
+        return _validator(kind).validate_json(text), []  # strict only JSON becomes objects
     except ValidationError as error:
         plain = json.loads(text)
         return None, _merged([_problem(kind, plain, detail) for detail in error.errors(include_url=False)])
@@ -91,13 +88,9 @@ class _Invalid:
 def partial(kind: type[T], values: Mapping[str, Any], problems: Iterable[Problem]) -> T:
     """Build ``kind`` from its valid values, so that checks across values can run beside `check`.
 
-    Args:
-        kind: A pydantic dataclass.
-        values: Plain values, as for `check`.
-        problems: Problems of single values. Any use of one of these values raises `InvalidValueError`.
+    The values that have ``problems`` are placeholders, any use of which raises `InvalidValueError`.
     """
-    result: T = _partial(kind, values, "", {problem.place for problem in problems})
-    return result
+    return cast("T", _partial(kind, values, "", {problem.place for problem in problems}))
 
 
 def _partial(hint: Any, value: Any, place: str, wrong: Set[str]) -> Any:
@@ -129,27 +122,16 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return None if field.default is dataclasses.MISSING else field.default
 
 
-@cache
-def _validator(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def read_record(kind: type[T], values: Any, source: str) -> T:
-    """Build a record from the content of a JSON file; unknown keys are ignored.
+    """Build a record from the content of the JSON file ``source``; unknown keys are ignored.
 
-    Args:
-        kind: A dataclass, plain or of pydantic; its numbers have to be annotated as strict.
-        values: The result of ``json.loads``.
-        source: The file, for the error.
-
-    Raises:
-        DataError: Fields are missing or wrong: all of them, each with its path in the file.
+    ``kind`` is a dataclass, plain or of pydantic; its numbers have to be annotated as strict. All fields that are
+    missing or wrong raise a `DataError` together.
     """
     try:
-        record: T = _validator(kind).validate_python(values)  # type: ignore[arg-type] # a class is hashable
+        return cast("T", _validator(kind).validate_python(values))
     except ValidationError as error:
         raise DataError(_problem_in_file(source, detail) for detail in error.errors(include_url=False)) from None
-    return record
 
 
 def _problem_in_file(source: str, detail: ErrorDetails) -> Problem:
@@ -160,10 +142,7 @@ def _problem_in_file(source: str, detail: ErrorDetails) -> Problem:
 
 
 def keys(kind: Any, path: Path = (), branch: str | int | None = None) -> list[str]:
-    """Return the keys that the dataclass ``kind`` allows at ``path``; none if any key is allowed.
-
-    ``branch`` is the tag of the chosen branch if ``path`` leads to a union.
-    """
+    """Return the keys that a dataclass allows at ``path``, in this branch of a union; none if any key is allowed."""
     candidates = [candidate for candidate in _types_at(kind, path) if dataclasses.is_dataclass(candidate)]
     chosen = [candidate for candidate in candidates if branch in _tags(candidate)] or candidates
     return list(dict.fromkeys(field.name for candidate in chosen for field in dataclasses.fields(candidate)))
@@ -191,9 +170,8 @@ def _problem(kind: Any, values: Any, detail: ErrorDetails) -> Problem:
     if detail["type"] in _MISSING:
         return Problem(place, "nothing", "a value", f"give {place}=…")
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        tag = str(detail["ctx"]["discriminator"]).strip("'")
         allowed = [name for candidate in _types_at(kind, path) for name in _tags(candidate)]
-        return _unknown_word(key((*path, tag)), detail["input"].get(tag), allowed)
+        return _unknown_word(key((*path, "kind")), detail["input"].get("kind"), allowed)
     if detail["type"] == "literal_error":
         return _unknown_word(place, detail["input"], _literals(detail["ctx"]["expected"]))
     scalar = isinstance(detail["input"], str | int | float)
@@ -257,16 +235,13 @@ def _merged(problems: list[Problem]) -> list[Problem]:
     for problem in problems:
         known = by_place.get((problem.place, problem.found))
         if known is not None and problem.expected not in known.expected.split(", or "):
-            problem = Problem(
-                place=known.place,
-                found=known.found,
-                expected=f"{known.expected}, or {problem.expected}",
-                repair=known.repair or problem.repair,
-            )
+            expected = f"{known.expected}, or {problem.expected}"
+            problem = dataclasses.replace(known, expected=expected, repair=known.repair or problem.repair)
         by_place[problem.place, problem.found] = problem
-    places = [place for place, _ in by_place]
     return [
-        problem for problem in by_place.values() if not any(other.startswith(f"{problem.place}.") for other in places)
+        problem
+        for problem in by_place.values()
+        if not any(place.startswith(f"{problem.place}.") for place, _ in by_place)
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,7 +20,7 @@ from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.label_tree import circle_problems, tree_problems
 from mtl.base.schema import InvalidValueError, shown
 from mtl.base.task_names import TASK_NAMES, as_task_name, is_task_name
-from mtl.config.fields import Config, MultiStageConfig, TaskConfig, TrainerConfig
+from mtl.config.fields import Config, MultiStageConfig, TaskConfig
 from mtl.config.loss import AGGREGATIONS
 from mtl.config.short_forms import alone, section, settle_tasks, split_alike
 
@@ -30,19 +31,13 @@ VALIDATION_METRICS = ("accuracy", "macro_f1", "weighted_f1")
 
 
 def load(cfg: DictConfig | Mapping[str, Any]) -> Config:
-    """Check a composed configuration and return it typed.
-
-    Args:
-        cfg: What Hydra composed, or the same as plain mappings.
-
-    Raises:
-        ConfigError: All problems together, each with its full key.
-    """
+    """Return what Hydra composed, or the same as plain mappings, typed; raise all problems together."""
     unresolved: list[Problem] = []
     values, unknown_task = alone(split_alike(_plain(cfg, (), unresolved)))
     settled = settle_tasks(values)
     config, invalid = schema.check(Config, settled.values)
-    across = cross_checks(config or schema.partial(Config, settled.values, invalid))
+    typed = config or schema.partial(Config, settled.values, invalid)
+    across = [problem for check in _CHECKS for problem in _until_invalid(check(typed))]
     invalid = [_with_path_of_task(problem, settled.values) for problem in invalid]
     problems = list(unresolved)
     for group in (invalid, [*unknown_task, *settled.problems, *across]):
@@ -80,11 +75,6 @@ def _with_path_of_task(problem: Problem, values: Mapping[str, Any]) -> Problem:
     return replace(problem, repair=f"give {problem.place}.path={file}") if isinstance(file, str) else problem
 
 
-def cross_checks(config: Config) -> list[Problem]:
-    """Return the problems across the values of a configuration, which may be a `mtl.base.schema.partial` one."""
-    return [problem for check in _CHECKS for problem in _until_invalid(check(config))]
-
-
 def _until_invalid(problems: Iterator[Problem]) -> Iterator[Problem]:
     """Yield the problems that a check finds before it uses an invalid value."""
     with suppress(InvalidValueError):
@@ -111,19 +101,19 @@ def _data(config: Config) -> Iterator[Problem]:
     if data.tasks == {}:
         repair = "data.tasks.classification.train=a.csv data.tasks.sentiment.path=b.jsonl"
         yield Problem("data.tasks", "no task", "at least one task with its file", f"give {repair}")
-    yield from _until_invalid(_split(data.split))
+    with suppress(InvalidValueError):
+        if len(data.split) != 3 or abs(sum(data.split) - 1) > 1e-6:
+            yield Problem("data.split", str(data.split), "three shares (train, val, test) that sum to 1")
     for name, task in data.tasks.items():
         place = f"data.tasks.{name}"
         if not is_task_name(name):
             repair = f"call it {near}" if (near := as_task_name(name)) else ""
             yield Problem(place, f"the task name {name!r}", TASK_NAMES, repair)
-        for check in (_files, _columns, _labels):
+        for check in (_files, _columns):
             yield from _until_invalid(check(task, place))
-
-
-def _split(shares: list[float]) -> Iterator[Problem]:
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
-        yield Problem("data.split", str(shares), "three shares (train, val, test) that sum to 1")
+        with suppress(InvalidValueError):
+            if task.labels is not None and (len(task.labels) < 2 or len(set(task.labels)) < len(task.labels)):
+                yield Problem(f"{place}.labels", str(task.labels), "at least two labels, each once")
 
 
 def _files(task: TaskConfig, place: str) -> Iterator[Problem]:
@@ -138,8 +128,7 @@ def _files(task: TaskConfig, place: str) -> Iterator[Problem]:
     if task.path is None and task.train is None and task.dataset is None:
         expected = "train= (with or without val= and test=), path= or dataset="
         yield Problem(place, "no file", expected, f"give {place}.path=…")
-    splits = {"train": task.train, "val": task.val, "test": task.test}
-    given = [split for split, file in splits.items() if file is not None]
+    given = [split for split in ("train", "val", "test") if getattr(task, split) is not None]
     if task.path is not None and given:
         expected = "one file to be split, or files for the splits"
         yield Problem(place, f"path beside {' and '.join(given)}", expected, f"give {place}.path=null, or path alone")
@@ -156,37 +145,25 @@ def _columns(task: TaskConfig, place: str) -> Iterator[Problem]:
             yield Problem(f"{place}.slices", found, "other columns of the files", f"take {column!r} out")
 
 
-def _labels(task: TaskConfig, place: str) -> Iterator[Problem]:
-    labels = task.labels
-    if labels is not None and (len(labels) < 2 or len(set(labels)) < len(labels)):
-        yield Problem(f"{place}.labels", str(labels), "at least two labels, each once")
-
-
-_NAMED: tuple[tuple[str, Callable[[Config], Iterable[str]]], ...] = (
-    ("freeze.heads", lambda config: () if config.freeze.heads == "all" else config.freeze.heads),
-    (HEAD_KEY, lambda config: config.heads.tasks),
-    ("loss.tasks.{}", lambda config: config.loss.tasks),
-    ("loss.weights.{}", lambda config: config.loss.weights),
-)
-"""Where tasks are named, with ``{}`` for the name, and the names."""
-
-
 def _names_of_tasks(config: Config) -> Iterator[Problem]:
     tasks = list(config.data.tasks)
-    for place, names in _NAMED if tasks else ():
+    for path in ("freeze.heads", "heads.tasks", "loss.tasks", "loss.weights") if tasks else ():
         with suppress(InvalidValueError):
-            for name in names(config):
+            names = attrgetter(path)(config)
+            for name in () if names == "all" else names:
                 if name not in tasks:
-                    yield Problem(place.format(name), f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
+                    place = path if isinstance(names, list) else f"{path}.{name}"
+                    yield Problem(place, f"the task {name!r}", listed(tasks), did_you_mean(name, tasks))
 
 
 def _hidden_layers(config: Config) -> Iterator[Problem]:
     heads = [("heads.default", config.heads.default)]
     for place, head in [*heads, *((HEAD_KEY.format(task), head) for task, head in config.heads.tasks.items())]:
         with suppress(InvalidValueError):
-            if head.kind == "linear" and head.hidden is not None:
-                repair = f"give {place}.kind=mlp"
-                yield Problem(f"{place}.hidden", str(head.hidden), "null: a linear head has no hidden layer", repair)
+            what, key = ("stage", "stage_kind") if isinstance(head, MultiStageConfig) else ("head", "kind")
+            if getattr(head, key) == "linear" and head.hidden is not None:
+                expected = f"null: a linear {what} has no hidden layer"
+                yield Problem(f"{place}.hidden", str(head.hidden), expected, f"give {place}.{key}=mlp")
 
 
 def _stages(config: Config) -> Iterator[Problem]:
@@ -195,7 +172,7 @@ def _stages(config: Config) -> Iterator[Problem]:
     lenders: dict[str, str] = {}
     for task, head in heads.items():
         place = HEAD_KEY.format(task)
-        for check in (_tree, _stage_map, _hidden_stage):
+        for check in (_tree, _stage_map):
             yield from _until_invalid(check(head, place))
         with suppress(InvalidValueError):
             if head.first_stage is not None and config.data.tasks:
@@ -228,16 +205,10 @@ def _stage_map(head: MultiStageConfig, place: str) -> Iterator[Problem]:
             yield Problem(where, f"the branch {name!r}", listed(branches), did_you_mean(name, branches))
 
 
-def _hidden_stage(head: MultiStageConfig, place: str) -> Iterator[Problem]:
-    if head.hidden is not None and head.stage_kind == "linear":
-        repair = f"give {place}.stage_kind=mlp"
-        yield Problem(f"{place}.hidden", shown(head.hidden), "null: a linear stage has no hidden layer", repair)
-
-
 def _combine(config: Config) -> Iterator[Problem]:
     if config.task is not None and len(config.data.tasks) == 1:
         return  # of one task every combination is its loss
-    for check in (_weights, _one_task_in_a_step, *_ONE_BACKWARD):
+    for check in (_weights, _one_task_in_a_step, _gradients_of_whole_steps):
         yield from _until_invalid(check(config))
 
 
@@ -256,31 +227,25 @@ def _one_task_in_a_step(config: Config) -> Iterator[Problem]:
         yield Problem("data.interleave", found, "paired", "give data.interleave=paired, or loss.combine=sum")
 
 
-def _accumulated(config: Config) -> Iterator[Problem]:
-    combine, batches = config.loss.combine, config.trainer.accumulate_grad_batches
-    if combine in AGGREGATIONS and batches is not None and batches > 1:
-        found = f"{batches} beside loss.combine={combine}, which combines the gradients of whole steps"
-        repair = "give trainer.accumulate_grad_batches=1 and a larger data.batch_size"
-        yield Problem("trainer.accumulate_grad_batches", found, "1", repair)
-
-
-def _half_precision(config: Config) -> Iterator[Problem]:
-    combine = config.loss.combine
-    if combine in AGGREGATIONS and config.trainer.precision == "16-mixed":
-        found = f"16-mixed beside loss.combine={combine}, whose products of gradients overflow there"
-        yield Problem("trainer.precision", found, "auto, 32-true or bf16-mixed", "give trainer.precision=auto")
-
-
-def _nothing_shared(config: Config) -> Iterator[Problem]:
-    combine = config.loss.combine
-    if combine in AGGREGATIONS and config.freeze.backbone == "all":
-        found = f"all beside loss.combine={combine}: nothing that the tasks share learns, so there are no gradients to "
-        expected = "an encoder that learns, or loss.combine=sum"
-        yield Problem("freeze.backbone", f"{found}combine", expected, "give loss.combine=sum")
-
-
-_ONE_BACKWARD = (_accumulated, _half_precision, _nothing_shared)
-"""What combining the gradients of whole steps excludes."""
+def _gradients_of_whole_steps(config: Config) -> Iterator[Problem]:
+    """Yield what combining the gradients of whole steps excludes."""
+    combine, trainer = config.loss.combine, config.trainer
+    if combine not in AGGREGATIONS:
+        return
+    with suppress(InvalidValueError):
+        if (batches := trainer.accumulate_grad_batches) is not None and batches > 1:
+            found = f"{batches} beside loss.combine={combine}, which combines the gradients of whole steps"
+            repair = "give trainer.accumulate_grad_batches=1 and a larger data.batch_size"
+            yield Problem("trainer.accumulate_grad_batches", found, "1", repair)
+    with suppress(InvalidValueError):
+        if trainer.precision == "16-mixed":
+            found = f"16-mixed beside loss.combine={combine}, whose products of gradients overflow there"
+            yield Problem("trainer.precision", found, "auto, 32-true or bf16-mixed", "give trainer.precision=auto")
+    with suppress(InvalidValueError):
+        if config.freeze.backbone == "all":
+            found = f"all beside loss.combine={combine}: nothing that the tasks share learns, so there are no gradients"
+            expected = "an encoder that learns, or loss.combine=sum"
+            yield Problem("freeze.backbone", f"{found} to combine", expected, "give loss.combine=sum")
 
 
 def _freeze(config: Config) -> Iterator[Problem]:
@@ -321,15 +286,12 @@ def _end_of_training(config: Config) -> Iterator[Problem]:
 
 
 def _limits(config: Config) -> Iterator[Problem]:
-    yield from _until_invalid(_limit(config.trainer, "min_epochs", "max_epochs"))
-    yield from _until_invalid(_limit(config.trainer, "min_steps", "max_steps"))
-    yield from _until_invalid(_limit(config.trainer, "check_val_every_n_epoch", "max_epochs"))
-
-
-def _limit(trainer: TrainerConfig, least: str, most: str) -> Iterator[Problem]:
-    low, high = getattr(trainer, least), getattr(trainer, most)
-    if low is not None and high is not None and low > high:
-        yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
+    pairs = [("min_epochs", "max_epochs"), ("min_steps", "max_steps"), ("check_val_every_n_epoch", "max_epochs")]
+    for least, most in pairs:
+        with suppress(InvalidValueError):
+            low, high = getattr(config.trainer, least), getattr(config.trainer, most)
+            if low is not None and high is not None and low > high:
+                yield Problem(f"trainer.{least}", str(low), f"at most trainer.{most}, which is {high}")
 
 
 def _strategy(config: Config) -> Iterator[Problem]:

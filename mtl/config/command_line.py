@@ -1,7 +1,7 @@
 """Parse, compose and check a command line before Hydra runs it: all jobs of a sweep, all problems at once.
 
-Nothing here needs torch. `check_command_line` has three steps, `_parse`, `_compose_jobs` and `_check`. Each
-collects the problems in its result; wrong flags, which leave nothing to compose, raise at once.
+Nothing here needs torch. `check_command_line` has three steps, `_parse`, `_first_job` and `_check_jobs`. Each collects
+the problems in its result; wrong flags, which leave nothing to compose, raise at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
@@ -33,6 +33,7 @@ from mtl.config.own_files import code_problems, folder_problems
 from mtl.config.short_forms import section, task_of
 
 _SHOWS_ONLY = ("help", "hydra_help", "info", "shell_completion")
+_PRIMARY = "train"
 _NO_SWEEP = ("run", "cfg", "info", "shell_completion")
 
 
@@ -44,65 +45,41 @@ class CommandLine:
         arguments: The arguments for Hydra, each ``key=value`` forced, so that it takes keys that no file mentions;
             whether they exist has been checked here.
         multirun: Whether it is a sweep.
+        source: What is composed.
         fixed: The arguments of every job, forced as above.
         swept: The values of each swept key, in the order in which Hydra's sweeper multiplies them.
-        source: What is composed.
-        first: The configuration of the only or the first job.
+        first: The configuration of the only or the first job; None if the command line only shows something.
         folder: The folder of the run or sweep where the command line itself names it.
     """
 
     arguments: list[str]
     multirun: bool
-    fixed: tuple[str, ...] = field(default=(), compare=False)
-    swept: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
-    source: Source | None = field(default=None, compare=False)
-    first: Config | None = field(default=None, compare=False)
-    folder: Path | None = field(default=None, compare=False)
-
-    def configuration(self, values: Mapping[str, str]) -> Config:
-        """Return the configuration of the job with these values of the swept keys.
-
-        Raises:
-            ConfigError: It cannot be composed, or has invalid values.
-        """
-        return self.job(values)[0]
+    source: Source
+    fixed: tuple[str, ...] = ()
+    swept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    first: Config | None = None
+    folder: Path | None = None
 
     def job(self, values: Mapping[str, str]) -> tuple[Config, dict[str, str]]:
-        """Return as `configuration`, and the job's choice in each configuration group."""
+        """Return the configuration of the job with these values of the swept keys, and its choice in each group."""
         composed, choices = self.composed(values)
         return _checked(composed), choices
 
     def composed(self, values: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
-        """Return what the job with these values is composed of, unchecked, and its choice in each group.
-
-        Raises:
-            ConfigError: It cannot be composed.
-        """
-        assert self.source is not None, "a command line that only shows something has no jobs"  # noqa: S101
+        """Return as `job`, the configuration unchecked."""
         composed = compose([*self.fixed, *(f"{key}={value}" for key, value in values.items())], self.source)
         return composed, choices_in(composed["hydra"])
 
     def run(self) -> tuple[Path, dict[str, str]]:
-        """Return the folder of the only job, and its choice in each configuration group.
-
-        A folder with a new name is made within `mtl.config.run_folders.making`.
-        """
-        assert self.source is not None, "a command line that only shows something has no job"  # noqa: S101
-        settings = compose(self.fixed, self.source)["hydra"]
-        return Path(settings.run.dir).absolute(), choices_in(settings)
+        """Return the folder of the only job, made within `making_folders` if its name is new, and its choices."""
+        composed, choices = self.composed({})
+        return Path(composed["hydra"].run.dir).absolute(), choices
 
 
-def check_command_line(arguments: Sequence[str], config_name: str = "train") -> CommandLine:
-    """Parse the arguments, compose what they ask for, and check it.
+def check_command_line(arguments: Sequence[str]) -> CommandLine:
+    """Parse the arguments, compose what they ask for, and check it; raise all problems of all jobs together.
 
     A sweep is checked along each swept key, the others at their first value.
-
-    Args:
-        arguments: The arguments behind the program's name, as for ``hydra.main``.
-        config_name: The primary configuration in ``conf/``.
-
-    Raises:
-        ConfigError: All problems of all jobs together.
     """
     flags = get_args_parser().parse_intermixed_args(list(arguments))  # flags and overrides in any order
     for flag in _NO_SWEEP:
@@ -110,30 +87,30 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
             option = f"--{flag.replace('_', '-')}"
             raise ConfigError(Problem("-m", f"beside {option}", f"a sweep or {option}", "leave out -m"))
     if any(getattr(flags, flag, None) for flag in _SHOWS_ONLY):
-        return CommandLine(list(arguments), multirun=False)
-    parsed = _parse(flags, config_name)
-    composed = _compose_jobs(parsed)
-    configs, problems = _check(parsed, composed)
+        return CommandLine(list(arguments), multirun=False, source=Source((CONF,), _PRIMARY))
+    parsed = _parse(flags)
+    first, swept_in_files, problems = _first_job(parsed)
+    configs, of_jobs = _check_jobs(parsed, first, swept_in_files)
+    problems = [*parsed.problems, *problems, *of_jobs]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
-    in_files = {argument.key for argument in composed.swept}  # the sweeper must see one key, not one with ++ beside it
+    in_files = {argument.key for argument in swept_in_files}  # the sweeper must see one key, not one with ++ beside it
     lines = {
-        argument.line: argument.line if argument.key in in_files else overrides.forced(argument, parsed.groups)
-        for argument in parsed.arguments
+        argument.line: argument.line if argument.key in in_files else argument.forced() for argument in parsed.arguments
     }
     flags_only = [argument for argument in arguments if argument not in lines]
     return CommandLine(
         [*flags_only, *(lines[argument] for argument in arguments if argument in lines)],
-        multirun=parsed.multirun,
+        multirun=parsed.kind == "sweep",
+        source=parsed.source,
         fixed=tuple(
             lines[argument.line]
             for argument in parsed.arguments
             if not argument.sweeps and argument.key not in in_files
         ),
-        swept=_multiplied(composed.swept, parsed.arguments, parsed.groups),
-        source=parsed.source,
+        swept=_multiplied(swept_in_files, parsed.arguments),
         first=configs[0],
-        folder=_named_folder(parsed.arguments, parsed.folder_kind),
+        folder=_named_folder(parsed.arguments, parsed.kind),
     )
 
 
@@ -141,94 +118,65 @@ def check_command_line(arguments: Sequence[str], config_name: str = "train") -> 
 class _Parsed:
     """A command line before anything is composed: all arguments that could be read, and the valid ones of them."""
 
-    multirun: bool
+    kind: Literal["run", "sweep"]
     source: Source
     groups: Groups
     arguments: Sequence[Argument]
     valid: Sequence[Argument]
     problems: Sequence[Problem]
 
-    @property
-    def folder_kind(self) -> str:
-        """The key of Hydra's settings that has the run folder."""
-        return "sweep" if self.multirun else "run"
 
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """The arguments of a job, and what they compose to, Hydra's own settings included, or why they do not."""
-
-    lines: list[str]
-    config: DictConfig | Sequence[Problem]
-
-
-@dataclass(frozen=True, slots=True)
-class _Composed:
-    """The jobs to check, each composed once: the first, and one for each other value of each swept key.
-
-    Attributes:
-        settings: Hydra's own settings; None if the first job cannot be composed.
-        jobs: The jobs.
-        swept: The keys that a file sweeps (`hparams_search`).
-        problems: What is wrong with the sweep of a file.
-    """
-
-    settings: DictConfig | None
-    jobs: Sequence[_Job]
-    swept: Sequence[Argument]
-    problems: Sequence[Problem]
-
-
-def _parse(flags: Namespace, config_name: str) -> _Parsed:
-    source = _source(flags, config_name)
+def _parse(flags: Namespace) -> _Parsed:
+    source = _source(flags)
     groups = overrides.groups_in(source.folders)
     arguments, problems = overrides.parse(flags.overrides, groups)
     groups["freeze"] += _register_frozen_heads(arguments, groups["freeze"])
-    invalid = [
-        (argument.key, problem)
+    invalid = [problem for argument in arguments for problem in overrides.problems_of(argument, flags.multirun)]
+    wrong = {problem.place for problem in invalid}  # nothing can be said about keys below a wrong choice
+    valid = [
+        argument
         for argument in arguments
-        for problem in overrides.problems_of(argument, groups, flags.multirun)
+        if not any(argument.key == key or argument.key.startswith(f"{key}.") for key in wrong)
     ]
-    valid = [argument for argument in arguments if not _is_below(argument.key, [key for key, _ in invalid])]
-    problems += [problem for _, problem in invalid]
-    return _Parsed(bool(flags.multirun), source, groups, arguments, valid, problems)
+    return _Parsed("sweep" if flags.multirun else "run", source, groups, arguments, valid, [*problems, *invalid])
 
 
-def _compose_jobs(parsed: _Parsed) -> _Composed:
-    first = _composed_job(next(_jobs(parsed.valid, parsed.groups)), parsed.source)
-    settings = first.config["hydra"] if isinstance(first.config, DictConfig) else None
-    swept, problems = ([], []) if settings is None else _swept_in_files(settings, parsed)
-    own = {argument.key for argument in parsed.valid}
-    arguments = [*(argument for argument in swept if argument.key not in own), *parsed.valid]
-    jobs = [
-        first if lines == first.lines else _composed_job(lines, parsed.source)
-        for lines in _jobs(arguments, parsed.groups)
-    ]
-    return _Composed(settings, jobs, swept, problems)
+def _first_job(parsed: _Parsed) -> tuple[DictConfig | None, list[Argument], list[Problem]]:
+    """Compose the first job, None if that fails (`_check_jobs` tells why), and check Hydra's own settings.
 
-
-def _composed_job(lines: list[str], source: Source) -> _Job:
+    Returned with it are the keys that a file sweeps (`hparams_search`) and the problems of the settings.
+    """
     try:
-        return _Job(lines, compose(lines, source))
-    except ConfigError as error:
-        return _Job(lines, error.problems)
+        first = compose(next(_jobs(parsed.valid)), parsed.source)
+    except ConfigError:
+        return None, [], []
+    settings = first["hydra"]
+    swept, of_files = _swept_in_files(settings, parsed)
+    problems = [*_run_folder_problems(settings, parsed.kind), *of_files]
+    problems += [*_sweeper_problems(first, [*swept, *parsed.valid]), *_launcher_problems(settings)]
+    if len(parsed.source.folders) > 1:
+        problems += code_problems(settings)
+    return first, swept, problems
 
 
-def _check(parsed: _Parsed, composed: _Composed) -> tuple[list[Config], list[Problem]]:
-    """Return the configurations of the valid jobs, and the problems of the command line and of all jobs."""
-    problems = [*parsed.problems]
-    if composed.settings is not None:
-        problems += [*_run_folder_problems(composed.settings, parsed.folder_kind), *composed.problems]
-        problems += [*_sweeper_problems(composed, parsed), *_launcher_problems(composed.settings)]
-        if len(parsed.source.folders) > 1:
-            problems += code_problems(composed.settings)
-    configs: list[Config] = []
+def _check_jobs(
+    parsed: _Parsed, first: DictConfig | None, swept_in_files: Sequence[Argument]
+) -> tuple[list[Config], list[Problem]]:
+    """Return the configurations of the valid jobs, and the problems of all jobs; each is composed once."""
+    own = {argument.key for argument in parsed.valid}
+    added = [argument for argument in swept_in_files if argument.key not in own]
+    known = None if added else first  # the first job is composed already, unless a file sweeps other keys
     words = {f"{argument.key}.kind": argument.key for argument in parsed.valid if argument.is_word_for_kind}
-    for job in composed.jobs:
+    configs: list[Config] = []
+    problems: list[Problem] = []
+    for lines in _jobs([*added, *parsed.valid]):
+        of_job: list[Problem] = []
         try:
-            of_job = [*_beside_the_demo(job)]
-            configs.append(_checked(job.config))
-            of_job += _replaced_words(job, parsed.source)
+            composed = known or compose(lines, parsed.source)
+            known = None
+            of_job += _beside_the_demo(lines, composed)
+            configs.append(_checked(composed))
+            of_job += _replaced_words(lines, parsed.source)
         except ConfigError as error:
             of_job += error.problems
         problems += [replace(problem, place=words.get(problem.place, problem.place)) for problem in of_job]
@@ -249,22 +197,18 @@ def choices_in(settings: DictConfig | HydraConf) -> dict[str, str]:
     return {group: choice for group, choice in choices if "hydra" not in group and choice}
 
 
-def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument], groups: Groups) -> dict[str, Sequence[str]]:
-    """Return the values of each swept key as Hydra's sweeper takes them.
-
-    Those of files come first; arguments with the same key replace them.
-    """
+def _multiplied(in_files: Sequence[Argument], given: Sequence[Argument]) -> dict[str, Sequence[str]]:
+    """Return the values of each swept key as Hydra's sweeper takes them: those of files first, unless replaced."""
     swept: dict[str, Sequence[str]] = {argument.key: argument.values for argument in in_files}
     for argument in given:
-        key = overrides.forced(argument, groups).partition("=")[0]
         if argument.key in swept:
             swept[argument.key] = argument.values  # also a single one
         elif argument.sweeps:
-            swept[key] = argument.values
+            swept[argument.forced().partition("=")[0]] = argument.values
     return swept
 
 
-def _source(flags: Namespace, config_name: str) -> Source:
+def _source(flags: Namespace) -> Source:
     problems = []
     if flags.config_path:
         repair = "--config-dir adds a folder of yours to conf/"
@@ -277,7 +221,7 @@ def _source(flags: Namespace, config_name: str) -> Source:
         own = Path(flags.config_dir).resolve()
         folders.append(own)
         problems += folder_problems(own, flags.config_dir)
-    name = (flags.config_name or config_name).removesuffix(".yaml")
+    name = (flags.config_name or _PRIMARY).removesuffix(".yaml")
     names = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
     if name not in names:
         problems.append(Problem("--config-name", repr(name), listed(names), did_you_mean(name, names)))
@@ -287,44 +231,34 @@ def _source(flags: Namespace, config_name: str) -> Source:
 
 
 def _register_frozen_heads(given: Iterable[Argument], options: Sequence[str]) -> list[str]:
-    """Give Hydra a file ``freeze/<task>_head`` for each task that is named so, as conf/ has them for its own tasks.
+    """Give Hydra a file ``freeze/<task>_head`` for each task that is named so, and return the names of these files.
 
     Whether there is such a task is checked with the whole configuration.
-
-    Returns:
-        The names of these files.
     """
     values = [value.strip("'\"") for argument in given if argument.key == "freeze" for value in argument.values]
     names = [name for name in dict.fromkeys(values) if name not in options and name.endswith("_head")]
-    tasks = {name: name.removesuffix("_head") for name in names}
-    own = {name: task for name, task in tasks.items() if task.isidentifier()}
-    for name, task in own.items():
-        ConfigStore.instance().store(name, {"defaults": ["base", "_self_"], "heads": [task]}, group="freeze")
-    return list(own)
-
-
-def _is_below(key: str, wrong: Iterable[str]) -> bool:
-    """Tell whether a key belongs to a group whose choice is wrong, so that nothing can be said about it."""
-    return any(key == group or key.startswith(f"{group}.") for group in wrong)
+    own = [name for name in names if name.removesuffix("_head").isidentifier()]
+    for name in own:
+        content = {"defaults": ["base", "_self_"], "heads": [name.removesuffix("_head")]}
+        ConfigStore.instance().store(name, content, group="freeze")
+    return own
 
 
 def _swept_in_files(settings: DictConfig, parsed: _Parsed) -> tuple[list[Argument], list[Problem]]:
     """Return the sweep of the chosen files (`hparams_search`), and what is wrong with it."""
     params: Mapping[str, Any] = OmegaConf.select(settings, "sweeper.params") or {}
-    if params and not parsed.multirun:
+    if params and parsed.kind == "run":
         repair = "add -m, or leave out what sweeps: hparams_search, or an experiment of several jobs"
         found = f"a sweep over {listed(params)}"
         return [], [Problem("hydra.sweeper.params", found, "-m with a sweep", repair)]
     return overrides.parse([f"{key}={value}" for key, value in params.items()], parsed.groups)
 
 
-def _sweeper_problems(composed: _Composed, parsed: _Parsed) -> Iterator[Problem]:
+def _sweeper_problems(first: DictConfig, arguments: Iterable[Argument]) -> Iterator[Problem]:
     """Yield what the chosen sweeper cannot do."""
-    first = composed.jobs[0].config
-    assert isinstance(first, DictConfig), "settings were composed"  # noqa: S101
     sweeper = first.hydra.runtime.choices["hydra/sweeper"]
     if sweeper == "basic":
-        for argument in [*composed.swept, *parsed.valid]:
+        for argument in arguments:
             if argument.override.is_interval_sweep():
                 expected = "values, or range(first, last, step): Hydra's own sweeper takes no interval"
                 repair = "python -m mtl.tune searches intervals: docs/tune.md"
@@ -374,11 +308,11 @@ def _run_folder_problems(settings: DictConfig, kind: str) -> Iterator[Problem]:
         yield Problem(f"hydra.{kind}.dir", f"{folder}, in use by another process", "a folder in which no other trains")
 
 
-def _beside_the_demo(job: _Job) -> Iterator[Problem]:
+def _beside_the_demo(lines: Sequence[str], composed: DictConfig) -> Iterator[Problem]:
     """Yield a problem for each task with files of the user that would join the shipped tasks, which nobody chose."""
-    if not isinstance(job.config, DictConfig) or any(line.lstrip("+").startswith("data=") for line in job.lines):
+    if any(line.lstrip("+").startswith("data=") for line in lines):
         return
-    plain: Any = OmegaConf.to_container(job.config)
+    plain: Any = OmegaConf.to_container(composed)
     if plain["hydra"]["runtime"]["choices"].get("data") != "reviews" or plain.get("task"):
         return
     for name, task in section(plain, "data", "tasks").items():
@@ -390,16 +324,13 @@ def _beside_the_demo(job: _Job) -> Iterator[Problem]:
             yield Problem(f"data.tasks.{name}", found, expected, "add data=files")
 
 
-def _replaced_words(job: _Job, source: Source) -> Iterator[Problem]:
-    """Yield a problem where a file gives the kind of a task's settings as a word and arguments give single keys.
-
-    They would silently replace the word.
-    """
-    keys = {line: line.partition("=")[0].lstrip("+") for line in job.lines}
+def _replaced_words(lines: Sequence[str], source: Source) -> Iterator[Problem]:
+    """Yield a problem where single keys would silently replace the word by which a file gives a task's kind."""
+    keys = {line: line.partition("=")[0].lstrip("+") for line in lines}
     below = {line: place for line, key in keys.items() if (place := task_of(key))}
     if not below:
         return
-    files = compose([line for line in job.lines if line not in below], source)
+    files = compose([line for line in lines if line not in below], source)
     for place in dict.fromkeys(below.values()):
         word = OmegaConf.select(files, place)
         if isinstance(word, str) and f"{place}.kind" not in keys.values():
@@ -407,32 +338,14 @@ def _replaced_words(job: _Job, source: Source) -> Iterator[Problem]:
             yield Problem(place, found, "the kind as a key beside them", f"add {place}.kind={word}")
 
 
-def _jobs(arguments: Sequence[Argument], groups: Groups) -> Iterator[list[str]]:
+def _jobs(arguments: Sequence[Argument]) -> Iterator[list[str]]:
     """Yield the arguments of each job to check: the first, and each other value of each swept key."""
-    first = [
-        overrides.forced(argument, groups, argument.values[0] if argument.sweeps else None) for argument in arguments
-    ]
+    first = [argument.forced(argument.values[0] if argument.sweeps else None) for argument in arguments]
     yield first
     for at, argument in enumerate(arguments):
         for value in argument.values[1:] if argument.sweeps else ():
-            yield [*first[:at], overrides.forced(argument, groups, value), *first[at + 1 :]]
+            yield [*first[:at], argument.forced(value), *first[at + 1 :]]
 
 
-def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,), config_name: str = "train") -> Config:
-    """Compose a configuration as Hydra would, without running anything, and check it.
-
-    Args:
-        arguments: As on the command line.
-        folders: Where to search: ``conf/``, then the user's own.
-        config_name: The primary configuration.
-
-    Raises:
-        ConfigError: It cannot be composed, or has invalid values.
-    """
-    return _checked(compose(list(arguments), Source(tuple(folders), config_name)))
-
-
-def _checked(composed: DictConfig | Sequence[Problem]) -> Config:
-    if not isinstance(composed, DictConfig):
-        raise ConfigError(composed)
+def _checked(composed: DictConfig) -> Config:
     return load(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))

@@ -1,21 +1,30 @@
-"""Compose a configuration from ``conf/``, the user's own folder and arguments, as Hydra does."""
+"""Compose a configuration from ``conf/``, the user's own folder and arguments, as Hydra does.
+
+Each run and sweep has a folder of its own, also where several start in the same second: in a configuration
+``${mtl.new_folder:path}`` is ``path``, or ``path-2``, ``path-3``, … where that is taken. The folder is made when it is
+asked for, so that no other process can come in between; but only within `making_folders`, since a configuration is also
+composed to be checked or shown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 from yaml import YAMLError
 
 from mtl.base.errors import ConfigError, Problem
-from mtl.config import run_folders  # noqa: F401 - registers the resolver of conf/hydra/default.yaml
+
+_made: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +36,7 @@ class Source:
 
 
 def compose(lines: Sequence[str], source: Source) -> DictConfig:
-    """Return what the arguments of a job compose to, with Hydra's own settings under ``hydra``.
-
-    Raises:
-        ConfigError: It cannot be composed.
-    """
+    """Return what the arguments of a job compose to, with Hydra's own settings under ``hydra``."""
     places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
     caller = GlobalHydra.instance().hydra  # of a program that uses Hydra itself and calls `mtl.train`
@@ -61,3 +66,35 @@ def _not_composed(error: Exception) -> Problem:
         return Problem(group, f"{name!r}, which is not installed", f"basic, or a {kind} that is installed", repair)
     message = " ".join(str(error).split())
     return Problem("configuration", message, "what conf/ and the arguments can be composed of")
+
+
+@contextmanager
+def making_folders() -> Iterator[Mapping[str, str]]:
+    """Make new folders inside the block, each once however often it is asked for; yield what was made for each path."""
+    global _made
+    _made = {}
+    try:
+        yield _made
+    finally:
+        _made = None
+
+
+def _new_folder(path: str) -> str:
+    names = (path if number == 1 else f"{path}-{number}" for number in count(1))
+    if _made is None:
+        return next(name for name in names if not Path(name).exists())
+    if path not in _made:
+        _made[path] = next(name for name in names if _is_made(name))
+    return _made[path]
+
+
+def _is_made(folder: str) -> bool:
+    """Make a folder unless it exists; return whether it was made."""
+    try:
+        Path(folder).mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+OmegaConf.register_new_resolver("mtl.new_folder", _new_folder, use_cache=True, replace=True)

@@ -37,11 +37,13 @@ class Argument:
         line: As it was given.
         override: What Hydra makes of it.
         values: Its values as text: one, those of a sweep (of an interval both ends), or none if it deletes a key.
+        groups: The options of each configuration group.
     """
 
     line: str
     override: Override
     values: tuple[str, ...]
+    groups: Groups
 
     @property
     def key(self) -> str:
@@ -58,6 +60,27 @@ class Argument:
         """Whether it gives the kind of one task's settings as a word, as in ``heads.sentiment=mlp``."""
         words = [value for value in self.values if _WORD.fullmatch(value)]
         return takes_a_word(self.key) and len(words) == len(self.values) > 0
+
+    def forced(self, value: str | None = None) -> str:
+        """Return it for Hydra: ``++`` before a plain key, so that keys that no file mentions can be given.
+
+        Whether they exist is checked afterwards. Our groups need no ``+``, each has a choice already. Groups of the
+        user and Hydra's own keys stay as they are. A word that stands for the kind (``heads.sentiment=mlp``) gets its
+        full key, so that it can stand beside others (``heads.sentiment.dropout=0.2``), which would replace it.
+        ``value`` is one value of a sweep, in place of all.
+        """
+        key, _, own = self.line.partition("=")
+        if self.is_word_for_kind:
+            key = f"{key}.kind"
+        line = f"{key}={own if value is None else value}" if self.values else self.line
+        if self.override.type is OverrideType.DEL:
+            return line
+        if isinstance(self.override.value(), Glob) and value is None:
+            line = f"{self.key}={','.join(self.values)}"
+        if (CONF / self.key).is_dir() and self.override.package is None:
+            return line.lstrip("+")
+        as_it_is = self.key in self.groups or "/" in self.key or self.key.split(".")[0] == "hydra"
+        return line if as_it_is else f"++{line.lstrip('+')}"
 
 
 def groups_in(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -80,7 +103,7 @@ def parse(lines: Sequence[str], groups: Groups) -> tuple[list[Argument], list[Pr
             problems.append(_unreadable(line, groups, str(error).splitlines()[0]))
             continue
         try:
-            found.append(Argument(line, override, tuple(_values(override, groups))))
+            found.append(Argument(line, override, tuple(_values(override, groups)), groups))
         except (HydraException, ValueError) as error:  # a range with a step of 0
             value = f"{line.partition('=')[2]}: {error}"
             problems.append(Problem(override.key_or_group, value, "values to sweep over"))
@@ -131,68 +154,32 @@ def _quoted(key: str, value: str) -> str:
         return ""
 
 
-def problems_of(argument: Argument, groups: Groups, multirun: bool) -> Iterator[Problem]:
+def problems_of(argument: Argument, multirun: bool) -> Iterator[Problem]:
     """Yield what is wrong with an argument by itself: a choice that its group does not have, a sweep that is none."""
-    key, options = argument.key, groups.get(argument.key)
-    kind = argument.override.type
-    if options and kind is not OverrideType.DEL:
+    key, options = argument.key, argument.groups.get(argument.key)
+    if options and argument.override.type is not OverrideType.DEL:
         for value in argument.values:
             plain = value.strip("'\"")
             if plain == "null":
                 yield Problem(key, "null", listed(options, most=40), f"leave {key} out for its default")
             elif plain not in (*options, "base"):
                 yield Problem(key, repr(plain), listed(options, most=40), did_you_mean(plain, options))
+    found = argument.line.partition("=")[2]
     if argument.sweeps and not argument.values:
-        found = argument.line.partition("=")[2]
-        yield Problem(key, f"{found}, which gives no value", "values to sweep over", "")
+        yield Problem(key, f"{found}, which gives no value", "values to sweep over")
     elif argument.sweeps and not multirun:
-        yield _unexpected_sweep(argument, bool(options))
-
-
-def _unexpected_sweep(argument: Argument, is_group: bool) -> Problem:
-    key, found = argument.key, argument.line.partition("=")[2]
-    repair = "add -m for a sweep"
-    if "," in found and "(" not in found and not is_group:
-        repair += f"; for a text with a comma: {_quoted(key, found)}; for a list: {key}=[{found}]"
-    return Problem(key, found, "one value", repair)
-
-
-def forced(argument: Argument, groups: Groups, value: str | None = None) -> str:
-    """Return an argument for Hydra: ``++`` before a plain key, so that keys that no file mentions can be given.
-
-    Whether they exist is checked afterwards. Our groups need no ``+``, each has a choice already. Groups of the user
-    and Hydra's own keys stay as they are. A word that stands for the kind (``heads.sentiment=mlp``) gets its full key,
-    so that it can stand beside others (``heads.sentiment.dropout=0.2``), which would replace it.
-
-    Args:
-        argument: The argument.
-        groups: The options of each group.
-        value: One value in place of its own.
-    """
-    key, _, own = argument.line.partition("=")
-    if argument.is_word_for_kind:
-        key = f"{key}.kind"
-    line = f"{key}={own if value is None else value}" if argument.values else argument.line
-    if argument.override.type is OverrideType.DEL:
-        return line
-    if isinstance(argument.override.value(), Glob) and value is None:
-        line = f"{argument.key}={','.join(argument.values)}"
-    if (CONF / argument.key).is_dir() and argument.override.package is None:
-        return line.lstrip("+")
-    as_it_is = argument.key in groups or "/" in argument.key or argument.key.split(".")[0] == "hydra"
-    return line if as_it_is else f"++{line.lstrip('+')}"
+        repair = "add -m for a sweep"
+        if "," in found and "(" not in found and not options:
+            repair += f"; for a text with a comma: {_quoted(key, found)}; for a list: {key}=[{found}]"
+        yield Problem(key, found, "one value", repair)
 
 
 def lines_of(settings: Mapping[str, Any], above: str = "") -> list[str]:
     """Return the arguments for settings with Python values.
 
-    Args:
-        settings: Values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings of
-            the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``.
-        above: The key of these settings, with a dot at its end.
-
-    Raises:
-        ConfigError: A value is none of these; all problems together.
+    The settings have values by key or group: texts, paths, numbers, truth values, ``None``, lists of them, and mappings
+    of the keys below, ``{"trainer": {"max_epochs": 5}}`` for ``trainer.max_epochs=5``; other values raise a
+    `ConfigError`. ``above`` is their own key, with a dot at its end.
     """
     lines, problems = [], []
     for name, value in settings.items():

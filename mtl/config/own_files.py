@@ -19,12 +19,7 @@ _PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.
 
 
 def folder_problems(folder: Path, written: str) -> Iterator[Problem]:
-    """Yield what is wrong with the folder before anything is composed of it.
-
-    Args:
-        folder: The folder.
-        written: As the user wrote it.
-    """
+    """Yield what is wrong with the folder, which the user wrote as ``written``, before anything is composed of it."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else f"there is no folder {folder}"
         yield Problem("--config-dir", f"{written}: {found}", "a folder with your own files, in groups as in conf/")
@@ -33,15 +28,14 @@ def folder_problems(folder: Path, written: str) -> Iterator[Problem]:
         if (CONF / name).exists():
             yield Problem(str(path), f"a file that conf/ has too: conf/{name} would be taken", "a name of its own")
         try:
-            path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             yield Problem(str(path), f"not readable: {error}", "a YAML file in UTF-8")
         else:
-            yield from _settings_problems(path, name)
+            yield from _settings_problems(path, name, text)
 
 
-def _settings_problems(path: Path, name: Path) -> Iterator[Problem]:
-    text = path.read_text(encoding="utf-8")
+def _settings_problems(path: Path, name: Path, text: str) -> Iterator[Problem]:
     with suppress(YAMLError, RecursionError):  # composing says what is no YAML
         if _has_key(safe_load(text), "searchpath"):
             found = "a search path, which can import Python packages"
@@ -61,10 +55,7 @@ def _has_key(content: Any, key: str) -> bool:
 def code_problems(settings: DictConfig) -> Iterator[Problem]:
     """Yield what files of the user's own would have Hydra run: it calls whatever ``_target_`` names.
 
-    They may choose folders, a launcher, a sweeper, and the parameters of these.
-
-    Args:
-        settings: Hydra's own settings of a job.
+    They may choose folders, a launcher, a sweeper, and the parameters of these. ``settings`` are Hydra's own of a job.
     """
     usual = compose([], Source((CONF,), "train"))["hydra"]
     for key in ("callbacks", "job_logging", "hydra_logging"):

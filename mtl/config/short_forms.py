@@ -4,12 +4,15 @@ In the groups `SECTIONS` each task may have settings of its own, written below t
 ``loss.sentiment.weighting=balanced``, or as one word, which is the kind, ``heads.sentiment=mlp``. The schema has them
 as ``loss.tasks.sentiment`` and ``heads.tasks.sentiment``, complete: missing keys come from the section's ``default``.
 Both forms are accepted. With ``task=NAME`` a configuration of several tasks becomes that of one.
+
+The functions take a composed configuration as plain values, which may be wrong anywhere, and do not change it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -23,7 +26,7 @@ _PLACES = (("data", "tasks"), ("heads",), ("heads", "tasks"), ("loss",), ("loss"
 
 
 def section(values: Any, *path: str) -> Mapping[str, Any]:
-    """Return the keys with values at ``path`` of plain values that may be wrong anywhere; empty if there are none."""
+    """Return the keys with values at ``path``; empty if there are none."""
     for key in path:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values if isinstance(values, Mapping) else {}
@@ -34,9 +37,6 @@ def alone(values: Any) -> tuple[Any, list[Problem]]:
 
     What is configured for other tasks is removed with them: files, heads, losses, weights. So a sweep over ``task`` may
     keep all other arguments. How losses are combined and steps interleaved stays, and means nothing for one task.
-
-    Args:
-        values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
     """
     task = section(values).get("task")
     tasks = [str(name) for name in section(values, "data", "tasks")]
@@ -50,31 +50,17 @@ def alone(values: Any) -> tuple[Any, list[Problem]]:
 
 
 def reduced(values: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """Return a configuration of several tasks as it is for one of them.
-
-    Args:
-        values: Plain values, in the short form of `mtl.config.short_forms` or the schema's.
-        task: One of its tasks.
-    """
+    """Return a configuration of several tasks, in the short form or the schema's, as it is for one of them."""
     others = {str(name) for name in section(values, "data", "tasks")} - {task}
-    result = {**values, "task": task}
+    result = {**deepcopy(dict(values)), "task": task}
     for path in _PLACES:
-        result = _without(result, path, others)
-    freeze = section(result, "freeze")
+        inside: Any = section(result, *path)
+        for name in others & inside.keys():
+            del inside[name]
+    freeze: Any = section(result, "freeze")
     if isinstance(freeze.get("heads"), list):
-        result["freeze"] = {**freeze, "heads": [name for name in freeze["heads"] if name not in others]}
+        freeze["heads"] = [name for name in freeze["heads"] if name not in others]
     return result
-
-
-def _without(values: Mapping[str, Any], path: tuple[str, ...], keys: set[str]) -> dict[str, Any]:
-    """Return values without some keys of the mapping at a path; as they are where there is none."""
-    first, *rest = path
-    inside = values.get(first)
-    if not isinstance(inside, Mapping):
-        return dict(values)
-    if rest:
-        return {**values, first: _without(inside, tuple(rest), keys)}
-    return {**values, first: {key: value for key, value in inside.items() if key not in keys}}
 
 
 SECTIONS = {
@@ -118,8 +104,7 @@ class TaskSettings:
 def takes_a_word(key: str) -> bool:
     """Tell whether one word may stand at a key of the command line, for the kind: ``heads.sentiment=mlp``."""
     group, _, name = key.partition(".")
-    words = {*SECTIONS.get(group, ())} - {"default"}
-    return group in SECTIONS and name.isidentifier() and name not in words
+    return group in SECTIONS and name.isidentifier() and (name == "default" or name not in SECTIONS[group])
 
 
 def task_of(key: str) -> str | None:
@@ -133,9 +118,6 @@ def split_alike(values: Any) -> Any:
 
     So a task is split the same whether it is trained with those tasks or alone. Tasks belong together if their file,
     their text column and the splits that they have files for are the same. What a task gives itself stays.
-
-    Args:
-        values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
     """
     tasks = section(values, "data", "tasks")
     columns: dict[Any, set[str]] = {}
@@ -158,11 +140,7 @@ def _split_of(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def settle_tasks(values: Mapping[str, Any]) -> TaskSettings:
-    """Turn the short form into the schema's.
-
-    Args:
-        values: A composed configuration as plain values; it is not changed, and may be wrong anywhere.
-    """
+    """Turn the short form into the schema's."""
     settled = TaskSettings(dict(values))
     tasks = [str(name) for name in section(values, "data", "tasks")]
     for group, keys in SECTIONS.items():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
 from mtl.config.checks import HEAD_KEY
-from mtl.config.fields import Config, MultiStageConfig
-from mtl.config.learning_rates import Decay, Layerwise
+from mtl.config.fields import Config, Decay, Layerwise, MultiStageConfig
 from mtl.data.tasks import TaskData
 from mtl.model.adapters import add_adapters
 from mtl.model.encoder import Encoder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mtl.base.errors import ConfigError, Problem, listed
-from mtl.config.freezing import GradualConfig
+from mtl.config.fields import GradualConfig
 from mtl.data.batch import Boundary
 from mtl.model.layers import adapter_of
 from mtl.model.network import MultiTaskNetwork

@@ -10,7 +10,7 @@ import torch
 
 from mtl.activations.encoding import native_bf16
 from mtl.base.errors import ConfigError, Problem
-from mtl.config.fields import TrainerConfig
+from mtl.config.trainer import TrainerConfig
 
 
 def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:

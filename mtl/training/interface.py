@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from mtl.base.cli import of_system
 from mtl.base.errors import ConfigError, Problem, printable
 from mtl.base.run_folder import METRICS, in_use
-from mtl.config import run_folders
 from mtl.config.command_line import check_command_line
+from mtl.config.composing import making_folders
 from mtl.config.fields import Config
 from mtl.config.overrides import lines_of
 from mtl.data.in_memory import TaskSources, task_sources, write_all
@@ -183,7 +183,7 @@ def train(
     plan_study(command)
     assert command.first is not None, "flags that only show something are refused"  # noqa: S101
     try:
-        with run_folders.making():
+        with making_folders():
             folder, choices = command.run()
         with in_use(folder), logging_into(folder):
             config = _with_files(command.first, sources, folder)

@@ -153,7 +153,7 @@ def _set_aside(study: Study, command: CommandLine) -> None:
     for job in study.jobs:
         folder = study.folder / job.name
         known = read_record(folder)
-        if known is not None and known.identity != identity_of(command.configuration(job.values)):
+        if known is not None and known.identity != identity_of(command.job(job.values)[0]):
             old = folder.with_name(f"{job.name}{OLD}{known.identity[:6]}")
             if old.exists():
                 raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))

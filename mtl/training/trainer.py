@@ -21,7 +21,7 @@ from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.run_folder import CHECKPOINTS
 from mtl.base.terminal import shows_bars
-from mtl.config.fields import TrainerConfig
+from mtl.config.trainer import TrainerConfig
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
 from mtl.data.order import OptimizerSteps

@@ -92,7 +92,6 @@ def _experiment(search: Search, trial: FrozenTrial) -> str:
     It names what conf/ has and lists what differs from that.
     """
     source = search.space.command.source
-    assert source is not None, "a space has jobs"  # noqa: S101
     composed, choices = search.space.command.composed(search.space.values(trial.params))
     choices = {group: choice for group, choice in choices.items() if (CONF / group / f"{choice}.yaml").is_file()}
     chosen = compose([f"{group}={choice}" for group, choice in choices.items()], source)
@@ -130,7 +129,7 @@ def _command(search: Search) -> str:
     kept = ("data=", "data.tasks.", "seed=")
     words = [word for word in search.space.arguments if word.lstrip("+").startswith(kept)]
     folder, copying, source = search.folder / "configurations", "", search.space.command.source
-    if source is not None and len(source.folders) > 1:  # Hydra takes one folder of the user's own
+    if len(source.folders) > 1:  # Hydra takes one folder of the user's own
         own, file = source.folders[1], folder / "experiment" / f"{TUNED}.yaml"
         copying = f"mkdir -p {shlex.quote(f'{own}/experiment')} && cp {shlex.quote(str(file))} $_ && "
         folder = own

@@ -18,12 +18,12 @@ from unittest import mock
 import lightning.pytorch as pl
 
 from mtl.activations.encoding import native_bf16
-from mtl.config.command_line import compose_config
 from mtl.model.sources import backbone_spec, locate
 from mtl.training import trainer as trainers
 from mtl.training.run import train
 from tests.benchmarks.machine import device
 from tests.benchmarks.timing import synchronise
+from tests.support.configs import compose_config
 
 UNOBSERVED = [
     "callbacks.progress=false",

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 
 from mtl.base import schema
 from mtl.base.files import CONF
-from mtl.config.command_line import compose_config
-from mtl.config.fields import Config, TrainerConfig
+from mtl.config.fields import Config
 from mtl.config.short_forms import SECTIONS
+from mtl.config.trainer import TrainerConfig
 from tests.support.commands import outside
-from tests.support.configs import GROUPS
+from tests.support.configs import GROUPS, compose_config
 
 FILES = sorted(CONF.rglob("*.yaml"))
 OURS = [file for file in FILES if file.parent.name not in ("hydra", "tune")]

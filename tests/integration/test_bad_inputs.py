@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl.config.fields import Config, TrainerConfig
+from mtl.config.fields import Config
+from mtl.config.trainer import TrainerConfig
 from tests.support.commands import Outcome, call, run
 
 TRAINER = ", ".join(field.name for field in fields(TrainerConfig))

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mtl.config.command_line import compose_config
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
 from mtl.diagnosis.run import Embedded, embed, encoder_of
 from mtl.diagnosis.suspects import rank_suspects
 from mtl.training.inputs import load_inputs
 from mtl.training.run import train
 from tests.support import runs
+from tests.support.configs import compose_config
 from tests.support.held_back import HeldBack, diagnosed, realised
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from mtl.activations.frozen import FrozenActivations
-from mtl.config.command_line import compose_config
 from mtl.training.run import train
+from tests.support.configs import compose_config
 
 WORDS = ["good", "bad", "the", "battery", "screen", "love", "hate", "it", "works", "never", "again", "fine"]
 

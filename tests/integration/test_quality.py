@@ -11,11 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 
-from mtl.config.command_line import compose_config
 from mtl.data.tasks import load_tasks
 from mtl.evaluation.records import TaskReport
 from mtl.training.inputs import task_specs
 from mtl.training.run import train
+from tests.support.configs import compose_config
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mtl.base.files import CONF
-from mtl.config.freezing import GradualConfig
+from mtl.config import composing
+from mtl.config.checks import load
+from mtl.config.fields import Config, GradualConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
@@ -45,6 +48,12 @@ def changed(changes: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
             section = section.setdefault(part, {})
         section[last] = value
     return values
+
+
+def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,)) -> Config:
+    """Compose a configuration as Hydra would from ``conf/`` and folders of the user's own, and check it."""
+    values = composing.compose(arguments, composing.Source(tuple(folders), "train"))
+    return load(OmegaConf.masked_copy(values, [str(key) for key in values if key != "hydra"]))
 
 
 def gradual(

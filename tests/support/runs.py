@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
-from mtl.config.command_line import check_command_line, compose_config
+from mtl.config.command_line import check_command_line
 from mtl.training import trainer as trainers
 from mtl.training.run import train
+from tests.support.configs import compose_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

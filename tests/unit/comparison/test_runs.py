@@ -14,11 +14,11 @@ from mtl.base.files import write_sealed_json
 from mtl.comparison.recipes import IDLE, MEASURED, without
 from mtl.comparison.scenario_metrics import Spread, rare_classes, summarize
 from mtl.comparison.scenarios import scenarios
-from mtl.config.command_line import compose_config
 from mtl.evaluation.records import Retention
 from mtl.evaluation.runs import find, read_record
 from tests import support
 from tests.support.comparisons import answers, labels, predictions, write_job, write_run
+from tests.support.configs import compose_config
 
 TRUE = labels(12)
 TASKS = {"sentiment": predictions(TRUE, answers(TRUE, [1]))}

@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import CONF
 from mtl.config import command_line
-from mtl.config.command_line import CommandLine, check_command_line, compose_config
+from mtl.config.command_line import check_command_line
+from tests.support.configs import compose_config
 
 COMPOSED_OF = "what conf/ and the arguments can be composed of"
 FREEZE = "all, backbone, classification_head, gradual, lora, lower_layers, none, sentiment_head"
@@ -29,6 +30,12 @@ def places(*arguments: str) -> list[str]:
     return [problem.place for problem in problems(*arguments)]
 
 
+def handed_on(*arguments: str) -> tuple[list[str], bool]:
+    """Return what Hydra gets of a command line, and whether it is a sweep."""
+    command = check_command_line(arguments)
+    return command.arguments, command.multirun
+
+
 def folder(path: Path, **files: str) -> Path:
     """Return a folder for --config-dir with these files; ``data__mine`` is data/mine.yaml."""
     for name, text in files.items():
@@ -44,18 +51,18 @@ MINE = "# Mine.\ndefaults: [base, _self_]\ntasks: {topic: {path: /tmp/topics.csv
 def test_arguments_are_handed_on_with_their_keys_forced() -> None:
     given = ["backbone=tiny", "trainer.max_epochs=2", "+trainer.profiler=simple", "~trainer.gradient_clip_val"]
     expected = ["backbone=tiny", "++trainer.max_epochs=2", "++trainer.profiler=simple", "~trainer.gradient_clip_val"]
-    assert check_command_line(given) == CommandLine(expected, multirun=False)
+    assert handed_on(*given) == (expected, False)
 
 
 def test_a_sweep_is_handed_on_as_one() -> None:
-    command = check_command_line(["-m", "freeze=glob(*_head)", "seed=1,2"])
-    assert command == CommandLine(["-m", "freeze=classification_head,sentiment_head", "++seed=1,2"], multirun=True)
+    expected = ["-m", "freeze=classification_head,sentiment_head", "++seed=1,2"]
+    assert handed_on("-m", "freeze=glob(*_head)", "seed=1,2") == (expected, True)
 
 
 def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
     own = str(folder(tmp_path, data__mine=MINE))
-    command = check_command_line(["backbone=tiny", "-m", "seed=1,2", "--config-dir", own, "data=mine"])
-    assert command == CommandLine(["-m", "--config-dir", own, "backbone=tiny", "++seed=1,2", "data=mine"], True)
+    expected = ["-m", "--config-dir", own, "backbone=tiny", "++seed=1,2", "data=mine"]
+    assert handed_on("backbone=tiny", "-m", "seed=1,2", "--config-dir", own, "data=mine") == (expected, True)
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["-h"], ["--hydra-help"], ["--info", "all"]])
@@ -326,7 +333,7 @@ def test_the_head_of_any_task_can_be_frozen_by_its_name() -> None:
     assert command.first is not None
     assert command.first.freeze == compose_config(["data=files", f"++{INTENT}", "freeze.heads=[intent]"]).freeze
     sweep = check_command_line(["-m", "data=files", INTENT, "freeze=all,intent_head"])
-    assert sweep.configuration({"freeze": "intent_head"}).freeze.heads == ["intent"]
+    assert sweep.job({"freeze": "intent_head"})[0].freeze.heads == ["intent"]
 
 
 def test_the_head_of_a_task_that_is_not_there() -> None:

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.checks import load
-from mtl.config.fields import Config
-from mtl.config.learning_rates import Decay, Layerwise, Uniform
+from mtl.config.fields import Config, Decay, Layerwise, Uniform
 from mtl.config.loss import Combine
 from tests.support.configs import changed, composed
 

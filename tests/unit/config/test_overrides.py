@@ -37,7 +37,7 @@ def unreadable(line: str) -> Problem:
 
 def wrong(line: str, *, multirun: bool = False) -> list[Problem]:
     """Return what is wrong with an argument that can be parsed."""
-    return list(overrides.problems_of(one(line), OPTIONS, multirun))
+    return list(overrides.problems_of(one(line), multirun))
 
 
 def test_groups_are_the_folders_without_their_base_files() -> None:
@@ -234,19 +234,19 @@ def test_an_endless_sweep_is_cut() -> None:
     ],
 )
 def test_keys_are_forced_and_groups_are_not(line: str, forced: str) -> None:
-    assert overrides.forced(one(line), OPTIONS) == forced
+    assert one(line).forced() == forced
 
 
 def test_one_value_of_a_sweep_is_forced_alike() -> None:
-    assert overrides.forced(one("seed=1,2"), OPTIONS, "2") == "++seed=2"
-    assert overrides.forced(one("heads.mood=mlp,linear"), OPTIONS, "mlp") == "++heads.mood.kind=mlp"
-    assert overrides.forced(one("freeze=glob(*_head)"), OPTIONS, "sentiment_head") == "freeze=sentiment_head"
+    assert one("seed=1,2").forced("2") == "++seed=2"
+    assert one("heads.mood=mlp,linear").forced("mlp") == "++heads.mood.kind=mlp"
+    assert one("freeze=glob(*_head)").forced("sentiment_head") == "freeze=sentiment_head"
 
 
 def test_a_group_of_the_user_stays_as_it_is() -> None:
     groups = {**OPTIONS, "extra": ["mine"]}
     argument = overrides.parse(["+extra=mine"], groups)[0][0]
-    assert overrides.forced(argument, groups) == "+extra=mine"
+    assert argument.forced() == "+extra=mine"
 
 
 def test_a_number_of_too_many_digits_is_no_traceback() -> None:

@@ -10,10 +10,10 @@ import yaml
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.config.checks import load
-from mtl.config.command_line import check_command_line, compose_config
+from mtl.config.command_line import check_command_line
 from mtl.config.fields import Config, HeadConfig
 from mtl.config.short_forms import settle_tasks, split_alike
-from tests.support.configs import changed
+from tests.support.configs import changed, compose_config
 
 if TYPE_CHECKING:
     from pathlib import Path

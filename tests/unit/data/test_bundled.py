@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import mtl
-from mtl.config.command_line import compose_config
 from mtl.data.tasks import SPLITS, load_tasks
 from mtl.training.inputs import task_specs
+from tests.support.configs import compose_config
 
 FOLDER = Path(mtl.__file__).parent / "data" / "bundled" / "reviews"
 ROWS = {"classification": 600, "sentiment": 400}

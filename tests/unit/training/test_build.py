@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mtl.base.errors import ConfigError
-from mtl.config.fields import TrainerConfig
+from mtl.config.trainer import TrainerConfig
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.saved import load_model, save_model
 from mtl.training import build, hardware

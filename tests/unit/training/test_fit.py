@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from mtl.config.command_line import compose_config
-from mtl.config.fields import TrainerConfig
+from mtl.config.trainer import TrainerConfig
 from mtl.data.sampling import StepSampler
 from mtl.training.description import smaller_batches
 from mtl.training.trainer import epoch_batches, total_steps
+from tests.support.configs import compose_config
 
 
 @pytest.mark.parametrize(

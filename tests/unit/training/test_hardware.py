@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mtl.base.errors import ConfigError
-from mtl.config.fields import TrainerConfig
+from mtl.config.trainer import TrainerConfig
 from mtl.inference.models import choose_device
 from mtl.training import hardware
 from mtl.training.inputs import Inputs

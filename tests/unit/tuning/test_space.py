@@ -30,7 +30,7 @@ def problems(path: Path, *arguments: str) -> list[Problem]:
 def test_a_space_that_ships_starts_with_its_experiment(file: Path) -> None:
     found = read_space(file.stem, TINY)
     assert found.start.keys() == found.distributions.keys()
-    config = found.command.configuration(found.values(dict(found.start)))
+    config, _ = found.command.job(found.values(dict(found.start)))
     assert config == found.base.first
 
 

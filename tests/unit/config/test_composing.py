@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mtl.base.files import CONF
-from mtl.config import composing, run_folders
+from mtl.config import composing
 from tests.support.commands import outside
 
 CONFIGURATION = {"dir": "${mtl.new_folder:out/${name}}", "name": "12-30-00"}
@@ -33,7 +33,7 @@ def test_outside_nothing_is_made(here: Path) -> None:
 
 
 def test_inside_one_path_is_one_folder() -> None:
-    with run_folders.making():
+    with composing.making_folders():
         assert asked() == asked() == "out/12-30-00"
     assert Path("out/12-30-00").is_dir()
 
@@ -41,7 +41,7 @@ def test_inside_one_path_is_one_folder() -> None:
 def test_what_is_there_is_not_taken() -> None:
     found = []
     for _ in range(3):
-        with run_folders.making():
+        with composing.making_folders():
             found.append(asked())
     assert found == ["out/12-30-00", "out/12-30-00-2", "out/12-30-00-3"]
 
@@ -49,12 +49,12 @@ def test_what_is_there_is_not_taken() -> None:
 def test_runs_and_sweeps_have_folders_of_their_own() -> None:
     settings = composing.compose([], composing.Source((CONF,), "train"))["hydra"]
     for kind, above in (("run", "outputs"), ("sweep", "outputs/multirun")):
-        with run_folders.making():
+        with composing.making_folders():
             first = settings[kind].dir
-        with run_folders.making():
+        with composing.making_folders():
             second = settings[kind].dir  # as Hydra's own settings are copied: with what was found before
         assert second == first
-        with run_folders.making():
+        with composing.making_folders():
             second = composing.compose([], composing.Source((CONF,), "train"))["hydra"][kind].dir
         assert first.startswith(f"{above}/20")
         assert first != second
@@ -62,9 +62,9 @@ def test_runs_and_sweeps_have_folders_of_their_own() -> None:
 
 
 PROGRAM = """
-from mtl.config import run_folders
-with run_folders.making():
-    print(run_folders._new_folder("out/a"))
+from mtl.config import composing
+with composing.making_folders():
+    print(composing._new_folder("out/a"))
 """
 
 
