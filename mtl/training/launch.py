@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import mtl
 from mtl.base import cli
 from mtl.base.errors import MtlError, Problem, Terminated, TrainingError
 from mtl.training.ranks import ON_THIS_MACHINE, QUIET
-from mtl.training.stopping import SIGNALS
+from mtl.training.stopping import SIGNALS, how_to_resume
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import RunProcsResult
@@ -42,17 +41,11 @@ _LAST_LINES = 20
 
 
 def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
-    """Do a job in several processes, and wait until all have ended.
-
-    Args:
-        job: What `mtl.training.rank` takes.
-        number: How many processes.
-        folder: The run folder.
+    """Do a job of `mtl.training.rank` in several processes, and wait until all have ended.
 
     Raises:
         MtlError: What the first process that failed has reported.
         Terminated: This process, or all others, received a signal to end.
-        KeyboardInterrupt: This process was interrupted.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
@@ -112,7 +105,7 @@ def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> 
     causes = [failure for failure in failures if failure.exitcode not in consequences]
     first = next(iter([*causes, *(failure for failure in failures if failure.exitcode == LOST)]), None)
     if first is None:
-        return Terminated(f"ended by a signal; {_resume(folder)}")
+        return Terminated(f"ended by a signal; {how_to_resume(folder)}")
     if (file := error_file(meeting, first.local_rank)).is_file():
         return MtlError.from_json(file.read_text(encoding="utf-8"))
     return _explained(first.local_rank, first.exitcode, number, result.stderrs[first.local_rank], folder)
@@ -121,7 +114,7 @@ def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> 
 def _explained(rank: int, code: int, number: int, stderr: str, folder: Path) -> TrainingError:
     """Return the error for a process that has ended without a report, with the end of its error output."""
     found = f"it ended with exit code {code}"
-    repair = f"fix what it reports; {_resume(folder)}"
+    repair = f"fix what it reports; {how_to_resume(folder)}"
     if code < 0:
         found = f"it was ended by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
         repair = "find out what ended it; if the system did, for lack of memory: a smaller data.batch_size"
@@ -129,7 +122,3 @@ def _explained(rank: int, code: int, number: int, stderr: str, folder: Path) -> 
         found += ", with the output:\n" + "\n".join(f"      {line}" for line in lines[-_LAST_LINES:])
     place = f"process {rank} of 0 to {number - 1}"
     return TrainingError(Problem(place, found, "all processes running until the end of training", repair))
-
-
-def _resume(folder: Path) -> str:
-    return f"to resume: python -m mtl.train resume={shlex.quote(str(folder))}"

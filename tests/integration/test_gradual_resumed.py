@@ -17,6 +17,7 @@ from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
+from mtl.training.bad_steps import StepGuard
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import parameter_groups, uniform_rates
@@ -58,6 +59,7 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
             starts=[plan.first[group.layers[0]] for group in groups],
             stage_warmup=2,
         ),
+        guard=StepGuard(lambda _: None),
     )
     sampler = StepSampler({task: each.table.lengths for task, each in rows.items()}, batch_size=2, seed=1)
     steps = OptimizerSteps(len(sampler), 2)

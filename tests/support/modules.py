@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtl.training.bad_steps import StepGuard
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import COMBINATION, ParameterGroup, parameter_groups, uniform_rates
@@ -48,6 +49,7 @@ def module(
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-8),
         scheduler=partial(build_schedule, schedule="constant", total_steps=total_steps, warmup=0),
+        guard=StepGuard(lambda _: None),
     )
 
 
