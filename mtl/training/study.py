@@ -44,12 +44,7 @@ OLD = ".old-"
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is about to run.
-
-    Attributes:
-        folder: Its folder.
-        jobs: Its jobs, in order.
-    """
+    """A study that is about to run."""
 
     folder: Path
     jobs: tuple[Job, ...]
@@ -63,12 +58,8 @@ class Study:
         return [f"{_DIR}='{folder}'", subdir]
 
     def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> float | None:
-        """Run a job unless it is completed, log the progress of the study, and record how the job ended.
-
-        Returns:
-            Its validation score; None if it failed.
-        """
-        at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
+        """Run a job unless it is completed, and record how it ended; return its validation score, None if it failed."""
+        at = [job.name for job in self.jobs].index(folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
         if known is not None and known.status == "done":
@@ -92,40 +83,27 @@ class Study:
         return None if error else score_in(folder)
 
     def end(self) -> list[str]:
-        """Compare all completed jobs of the study; print and write the comparison, if there are any.
+        """Compare all completed jobs of the study, if there are any, and return the names of those that are not.
 
-        Returns:
-            The names of the jobs that are not completed.
+        The comparison includes completed jobs in its folder that are not part of this command.
         """
         from mtl.comparison.comparing import compare
         from mtl.comparison.outputs import show, write
 
-        missing = [job.name for job in self.jobs if not _done(self.folder / job.name)]
-        if len(missing) == len(self.jobs) and not self._done_before():
-            return missing
-        own = [self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()]
-        comparison = compare([*own, *self._done_before()])
-        write(self.folder, comparison)
-        show(comparison)
-        print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
+        own = [self.folder / job.name for job in self.jobs]
+        missing = [path.name for path in own if not _done(path)]
+        others = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and path not in own]
+        others = [path for path in others if OLD not in path.name and _done(path)]
+        if others or len(missing) < len(own):
+            comparison = compare([*(path for path in own if path.is_dir()), *others])
+            write(self.folder, comparison)
+            show(comparison)
+            print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
         return missing
-
-    def _done_before(self) -> list[Path]:
-        """Return the folders of completed jobs that are not part of this command."""
-        names = {job.name for job in self.jobs}
-        return [
-            path
-            for path in sorted(self.folder.iterdir())
-            if path.is_dir() and path.name not in names and OLD not in path.name and _done(path)
-        ]
 
 
 def plan_study(command: CommandLine) -> Study | None:
-    """Return the study of a command line, with its folder prepared; None if it is no study.
-
-    Raises:
-        MtlError: The data cannot be read, the command is no sweep, or the folder holds other jobs of the same names.
-    """
+    """Return the study of a command line, with its folder prepared; None if it is no study."""
     config = command.first
     if config is None or config.study.name is None:
         return None
@@ -142,23 +120,22 @@ def plan_study(command: CommandLine) -> Study | None:
     study = Study(Path(folders[-1]) if folders else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
     for job in jobs:
         check(study.folder / job.name)
-    _set_aside(study, command)
+    for job in jobs:
+        _set_aside(study.folder / job.name, job, command)
     done = sum(_done(study.folder / job.name) for job in jobs)
     print(printable(f"study {study.folder}: {len(jobs)} jobs, {done} of them done"))
     return study
 
 
-def _set_aside(study: Study, command: CommandLine) -> None:
-    """Rename the folders of jobs that were completed with another configuration or other data."""
-    for job in study.jobs:
-        folder = study.folder / job.name
-        known = read_record(folder)
-        if known is not None and known.identity != identity_of(command.configuration(job.values)):
-            old = folder.with_name(f"{job.name}{OLD}{known.identity[:6]}")
-            if old.exists():
-                raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
-            folder.rename(old)
-            print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
+def _set_aside(folder: Path, job: Job, command: CommandLine) -> None:
+    """Rename the folder of a job that was completed with another configuration or other data."""
+    known = read_record(folder)
+    if known is not None and known.identity != identity_of(command.configuration(job.values)):
+        old = folder.with_name(f"{job.name}{OLD}{known.identity[:6]}")
+        if old.exists():
+            raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
+        folder.rename(old)
+        print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
 
 
 def _done(folder: Path) -> bool:
