@@ -156,18 +156,27 @@ def unfreezing_line(row: StageRow) -> str:
 
 def facts(plan: RunPlan) -> dict[str, str]:
     """Return short facts by name."""
-    config = plan.config
-    stages = {name: _stages(plan, name, spec) for name, spec in multi_stage_specs(plan.start.heads).items()}
-    return {
+    loss, precision = plan.config.loss, f"{plan.precision} on {plan.device.type}"
+    if plan.freezing.encoder_is_frozen and plan.encoding.precision == "bf16" and plan.precision == "32-true":
+        precision += ", the frozen encoder in bf16"
+    known = {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in plan.tasks.items()),
         "training rows": ", ".join(_rows(plan, name) for name in plan.tasks),
         **_kept(plan),
-        **_combined(plan),
-        **({"stages": "; ".join(stages.values())} if stages else {}),
-        **{f"loss of {task}": text for task, text in loss_texts(plan).items()},
-        "precision": _precision(plan),
-        "seed": str(config.seed),
     }
+    if loss.combine != "sum" and len(plan.combination.tasks) > 1 and plan.groups:
+        weights = ", ".join(f"{task} {loss.weights.get(task, 1.0):g}" for task in plan.combination.tasks)
+        known["losses combined by"] = f"weights: {weights}" if loss.combine == "weighted" else loss.combine
+    if stages := [_stages(plan, name, spec) for name, spec in multi_stage_specs(plan.start.heads).items()]:
+        known["stages"] = "; ".join(stages)
+    losses = {f"loss of {task}": text for task, text in loss_texts(plan).items()}
+    return {**known, **losses, "precision": precision, "seed": str(plan.config.seed)}
+
+
+def _rows(plan: RunPlan, task: str) -> str:
+    rows = len(plan.tasks[task].train)
+    repeated = len(plan.slots[task]) - rows
+    return f"{task} {rows:,}" + (f" (+ {repeated:,} repeated)" if repeated else "")
 
 
 def _kept(plan: RunPlan) -> dict[str, str]:
@@ -187,28 +196,6 @@ def _built(head: HeadSpec | MultiStageSpec) -> str:
     hidden = f" of {head.hidden}" if head.hidden else ""
     scale = f", scale {head.scale:g}" if head.scale != 1 else ""
     return f"{kind}{hidden}, dropout {head.dropout:g}{scale}"
-
-
-def _precision(plan: RunPlan) -> str:
-    heads = f"{plan.precision} on {plan.device.type}"
-    if plan.freezing.encoder_is_frozen and plan.encoding.precision == "bf16" and plan.precision == "32-true":
-        return f"{heads}, the frozen encoder in bf16"
-    return heads
-
-
-def _combined(plan: RunPlan) -> dict[str, str]:
-    """Return how the tasks' losses are combined, unless they are summed."""
-    loss, tasks = plan.config.loss, plan.combination.tasks
-    if loss.combine == "sum" or len(tasks) < 2 or not plan.groups:
-        return {}
-    weights = ", ".join(f"{task} {loss.weights.get(task, 1.0):g}" for task in tasks)
-    return {"losses combined by": f"weights: {weights}" if loss.combine == "weighted" else loss.combine}
-
-
-def _rows(plan: RunPlan, task: str) -> str:
-    rows = len(plan.tasks[task].train)
-    repeated = len(plan.slots[task]) - rows
-    return f"{task} {rows:,}" + (f" (+ {repeated:,} repeated)" if repeated else "")
 
 
 def loss_settings(plan: RunPlan) -> dict[str, dict[str, Any]]:

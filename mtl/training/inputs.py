@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.base.files import expanded
@@ -186,7 +186,7 @@ def absolute(config: Config) -> Config:
     """Return the configuration with absolute paths, so that a run's copy is valid in every folder."""
     tasks = {}
     for name, task in config.data.tasks.items():
-        paths = {key: _absolute(getattr(task, key)) for key in _FILES}
+        paths: dict[str, Any] = {key: _absolute(getattr(task, key)) for key in _FILES}
         if task.dataset and expanded(task.dataset).is_dir():
             paths["dataset"] = _absolute(task.dataset)
         tasks[name] = replace(task, **paths)

@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ import mtl
 from mtl.base import cli
 from mtl.base.errors import MtlError, Problem, Terminated, TrainingError
 from mtl.training.ranks import ON_THIS_MACHINE, QUIET
-from mtl.training.stopping import SIGNALS, how_to_resume
+from mtl.training.stopping import SIGNALS, how_to_resume, install
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import RunProcsResult
@@ -52,7 +51,7 @@ def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="mtl-", ignore_cleanup_errors=True) as meeting:
         (Path(meeting) / JOB).write_text(json.dumps(job), encoding="utf-8")
-        handlers = {name: signal.getsignal(getattr(signal, name)) for name in _HANDLED if hasattr(signal, name)}
+        handlers = {number: signal.getsignal(number) for number in signal.Signals if number.name in _HANDLED}
         processes = start_processes(
             "mtl",
             sys.executable,
@@ -61,9 +60,7 @@ def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
             logs_specs=DefaultLogsSpecs(meeting, redirects=dict.fromkeys(range(1, number), Std.ALL)),
         )
         try:
-            if threading.current_thread() is threading.main_thread():
-                for name, handler in handlers.items():  # which `start_processes` has replaced
-                    signal.signal(getattr(signal, name), handler)
+            install(handlers)  # which `start_processes` has replaced
             result = processes.wait(period=_POLL_SECONDS)
         except (KeyboardInterrupt, Terminated) as stop:
             sent = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM

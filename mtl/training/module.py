@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,10 +18,10 @@ from mtl.data.batch import Batch, Boundary
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
-from mtl.training.combination import GradientAggregation, task_key
-from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
+from mtl.training.combination import Combination, GradientAggregation, task_key
+from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.learning_rates import NO_DECAY
-from mtl.training.losses import Objective
+from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
 from mtl.training.sharding import ShardedEncoder
@@ -40,7 +39,8 @@ class MultiTaskModule(LightningModule):
     Args:
         network: Encoder and heads.
         classes: The number of classes of each validated task.
-        objective: The tasks' losses and their combination.
+        losses: The loss of each task.
+        combination: How they are combined into the loss of a step.
         freezing: When each layer is trained, by optimizer steps.
         optimizer: Makes the optimizer of all parameters that are trained at any time; those of a sharded network, which
             have taken their place, are given by name.
@@ -52,7 +52,8 @@ class MultiTaskModule(LightningModule):
         self,
         network: MultiTaskNetwork,
         classes: Mapping[str, int],
-        objective: Objective,
+        losses: TaskLosses,
+        combination: Combination,
         freezing: FreezePlan,
         optimizer: Callable[[Mapping[str, nn.Parameter] | None], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
@@ -60,8 +61,8 @@ class MultiTaskModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.losses = objective.losses
-        self.combination = objective.combination
+        self.losses = losses
+        self.combination = combination
         self.step: ForwardPass | None = None  # the current training step until the end of its backward pass
         self.freezing = freezing
         self.validation = nn.ModuleDict({task_key(task): TaskMetrics(count) for task, count in classes.items()})
@@ -87,11 +88,8 @@ class MultiTaskModule(LightningModule):
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze or unfreeze layers; otherwise set the modes again, which other callbacks may have changed."""
-        if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
-            self._freeze()
-        else:
-            apply_modes(self.network, self.freezing, self.global_step)
+        """Freeze or unfreeze layers, and set all modes again, which other callbacks may have changed."""
+        self._freeze()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Freeze or unfreeze layers, and refuse activations of a layer that is trained by now: they are out of date."""
@@ -161,24 +159,17 @@ class MultiTaskModule(LightningModule):
 
     def on_after_backward(self) -> None:
         """Release the graph."""
-        if self.step is not None and not self.combination.looks_back:
+        if not self.combination.looks_back:
             self.step = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take an optimizer step, and compute its losses again if the combination learns from their change."""
         super().optimizer_step(*args, **kwargs)
-        if self.step is not None and self.combination.looks_back:
-            self._look_back(self.step)
-            self.step = None
-
-    def _look_back(self, step: ForwardPass) -> None:
-        """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
-        assert step.randomness is not None  # noqa: S101 - narrows for mypy
-        trainer = self._attached()
-        precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
-        with torch.no_grad(), step.randomness.again(), precision:
-            after, _ = self._task_losses(step.batch)
-        self.combination.update(step.losses, after)
+        step, self.step = self.step, None
+        if step is not None and step.randomness is not None:
+            with torch.no_grad(), step.randomness.again(), self.trainer.precision_plugin.train_step_context():
+                after, _ = self._task_losses(step.batch)
+            self.combination.update(step.losses, after)
 
     def _attached(self) -> Trainer | None:
         """Return the trainer; None where the module is used without one."""

@@ -71,9 +71,10 @@ class Group:
     store: Store  # what all processes read and write
     _jobs: int = field(default=0, init=False)
 
-    def send(self, config: Config, folder: Path, *, resume: bool) -> None:
-        """Let the others train with this process, which is the first one; see `receive`."""
-        self._send({"config": asdict(config), "folder": str(folder), "resume": resume})
+    def send(self, job: Mapping[str, Any] | None) -> None:
+        """Let the others do a job with this process, which is the first one; see `receive`."""
+        self._jobs += 1
+        self.store.set(f"job {self._jobs}", json.dumps(job))
 
     @contextmanager
     def leading(self) -> Iterator[None]:
@@ -85,14 +86,10 @@ class Group:
             waits = False
             raise
         finally:
-            self._send(None)
+            self.send(None)
             if waits:
                 with suppress(RuntimeError):
                     self.store.wait([f"left {rank}" for rank in range(1, self.process.world_size)], _FAREWELL)
-
-    def _send(self, job: Mapping[str, Any] | None) -> None:
-        self._jobs += 1
-        self.store.set(f"job {self._jobs}", json.dumps(job))
 
     def receive(self) -> dict[str, Any] | None:
         """Return the next job: configuration, run folder, and whether to resume; None if there is no other."""

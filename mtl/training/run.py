@@ -43,20 +43,12 @@ def train(
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write the report and all other files of a run.
 
-    Args:
-        config: The checked configuration.
-        folder: The run folder.
-        choices: The choice made in each configuration group, for the report.
-        resume: Whether to resume the run in the folder, from its last checkpoint if there is one.
-        brief: Whether to print a single table of results, as for a job of a sweep.
-        group: The processes that train with this one, which is the first; without it they are started here.
-        stops_early: Whether to stop a training, see `mtl.training.callbacks.EarlyEnd`; asked in a single process only.
+    ``group`` is the processes that train with this one, the first; without it they are started here. A ``brief`` run
+    prints a single table of results, as a job of a sweep does. A single process can be stopped early with
+    `mtl.training.callbacks.EarlyEnd`, and then raises `StoppedEarly` and has no results.
 
     Returns:
         The scores and predictions of each task and split; none if they were computed in another process.
-
-    Raises:
-        StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
     _silence_lightning()
     check(folder)
@@ -76,7 +68,7 @@ def train(
         try:
             prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.process, resume=resume)
             if group is not None:
-                group.send(config, folder, resume=resume)
+                group.send({"config": asdict(config), "folder": str(folder), "resume": resume})
             elif stops_early is not None and (training := prepared.training) is not None:
                 training.trainer.callbacks.append(EarlyEnd(training.steps, stops_early))  # type: ignore[attr-defined]
             with tracking(prepared, choices, of_sweep=brief) as trackers:

@@ -18,9 +18,7 @@ from typing import Any, Final
 
 from mtl.base.errors import Problem, Terminated, TrainingError
 
-SIGNALS: Final = tuple(
-    signal.Signals(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
+SIGNALS: Final = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
 """The signals that end a training; Windows has the first one only."""
 
 
@@ -59,7 +57,7 @@ class Stop:
 
     def listen(self) -> None:
         """Install the handler, also over one that was set since."""
-        _install(dict.fromkeys(SIGNALS, self._handle))
+        install(dict.fromkeys(SIGNALS, self._handle))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -87,7 +85,7 @@ def stopping(folder: Path) -> Iterator[Stop]:
     try:
         yield stop
     except Terminated:
-        _install(before)
+        install(before)
         if callable(handler := before[stop.received]):
             try:
                 handler(stop.received, None)
@@ -96,10 +94,10 @@ def stopping(folder: Path) -> Iterator[Stop]:
                 raise TrainingError(Problem("launcher", found, "enough time for the job", stop.advice)) from None
         raise
     finally:
-        _install(before)
+        install(before)
 
 
-def _install(handlers: Mapping[signal.Signals, Any]) -> None:
+def install(handlers: Mapping[signal.Signals, Any]) -> None:
     """Install handlers of signals, which only the main thread can."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():

@@ -32,7 +32,7 @@ from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, Histor
 from mtl.training.checkpoints import CheckpointFiles, CurveLog
 from mtl.training.description import unfreezing_line, unfreezing_rows
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.losses import Objective, TaskLosses, make_loss
+from mtl.training.losses import TaskLosses, make_loss
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SharedRows
@@ -126,7 +126,8 @@ def _make_module(plan: RunPlan, data: MultiTaskDataModule, steps: int) -> MultiT
     module = MultiTaskModule(
         plan.start.network,
         {task: len(plan.tasks[task].labels) for task in data.val},
-        Objective(TaskLosses(losses, config.loss.consistency), plan.combination),
+        TaskLosses(losses, config.loss.consistency),
+        plan.combination,
         freezing,
         optimizer=optimizer,
         scheduler=scheduler,
@@ -163,7 +164,7 @@ def make_training(
         expected = f"at most {batches}, all batches of an epoch, or a share of them"
         raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
     plan.combination.set_epoch(batches)
-    steps = total_steps(flags, len(data.sampler))
+    steps = total_steps(flags, data.steps.per_epoch)
     module = _make_module(plan, data, steps)
     meter, history = CostMeter(activations), History()
     watch = None if is_sharded(plan) else plan.config.callbacks.gradients  # FSDP2 has whole weights only within a pass
@@ -279,23 +280,18 @@ def make_loggers(plan: RunPlan, point: Point | None) -> list[Logger]:
     return loggers
 
 
-def epoch_batches(flags: TrainerConfig, batches: int) -> int:
-    """Return the batches of an epoch, with all flags that shorten it, of ``batches`` in the data."""
-    if flags.fast_dev_run:
-        return min(batches, int(flags.fast_dev_run))
-    limit = flags.limit_train_batches
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-
-
 def optimizer_steps(flags: TrainerConfig, batches: int) -> OptimizerSteps:
-    """Return how the batches of training, ``batches`` per epoch in the data, make up optimizer steps."""
-    return OptimizerSteps(epoch_batches(flags, batches), flags.accumulate_grad_batches or 1)
+    """Return how batches make up optimizer steps, of ``batches`` in an epoch if no flag shortens it."""
+    limit = flags.limit_train_batches
+    if flags.fast_dev_run:
+        batches = min(batches, int(flags.fast_dev_run))
+    elif limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return OptimizerSteps(batches, flags.accumulate_grad_batches or 1)
 
 
-def total_steps(flags: TrainerConfig, batches: int) -> int:
-    """Return the optimizer steps of the whole training, with all flags that shorten it, of ``batches`` per epoch."""
+def total_steps(flags: TrainerConfig, per_epoch: int) -> int:
+    """Return the optimizer steps of the whole training, of which an epoch has ``per_epoch``."""
     epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
-    steps = optimizer_steps(flags, batches).per_epoch * epochs
+    steps = per_epoch * epochs
     return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))

@@ -21,7 +21,7 @@ from mtl.training.bad_steps import StepGuard
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import parameter_groups, uniform_rates
-from mtl.training.losses import Objective, TaskLosses
+from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from tests.support.networks import TASKS, network
@@ -48,7 +48,8 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
     trained = MultiTaskModule(
         net,
         TASKS,
-        Objective(TaskLosses(), Combination(tuple(TASKS))),
+        TaskLosses(),
+        Combination(tuple(TASKS)),
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-5),
         scheduler=partial(
