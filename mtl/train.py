@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -166,7 +167,10 @@ def _resume(arguments: Sequence[str], group: Group | None) -> None:
         if epochs is not None:
             config = _with_more_epochs(config, epochs, folder)
         if devices is not None:
-            config = ranks.for_processes(config, _number_of_processes(devices))
+            if not devices.isdecimal() or not 0 < int(devices[:_DIGITS]) <= MOST_DEVICES:
+                expected = f"a number of processes from 1 to {MOST_DEVICES}"
+                raise ConfigError(Problem("trainer.devices", devices, expected))
+            config = ranks.for_processes(config, int(devices))
         train(config, folder, choices_of(folder), resume=True, group=group)
 
 
@@ -182,32 +186,19 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
     return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
 
 
-def _number_of_processes(text: str) -> int:
-    """Return the number of processes in which a run is resumed."""
-    if not text.isdecimal() or not 0 < int(text[:_DIGITS]) <= MOST_DEVICES:
-        raise ConfigError(Problem("trainer.devices", text, f"a number of processes from 1 to {MOST_DEVICES}"))
-    return int(text)
-
-
 def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bool = False) -> float | None:
     """Run a job and return its validation score; None if it has none, or is a job of a study that failed."""
-    settings = HydraConfig.get()
-    config = load(cfg)
+    settings, config = HydraConfig.get(), load(cfg)
     folder = Path(settings.runtime.output_dir)
-    choices = choices_in(settings)
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.run import train
 
-    if study is None:
-        requeued = brief and was_interrupted(folder, config)  # a launcher starts the job of a sweep again
-        train(config, folder, choices, resume=requeued, brief=brief, group=group)
-        return score_in(folder)
-
-    def work(resume: bool) -> None:
-        train(config, folder, choices, resume=resume, brief=True, group=group)
-
-    return study.attend(folder, config, work)
+    run = partial(train, config, folder, choices_in(settings), brief=brief or study is not None, group=group)
+    if study is not None:
+        return study.attend(folder, config, run)
+    run(resume=brief and was_interrupted(folder, config))  # a launcher starts the job of a sweep again
+    return score_in(folder)
 
 
 @contextmanager

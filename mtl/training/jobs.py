@@ -61,23 +61,10 @@ def score_in(folder: Path) -> float | None:
     return validation_score(read_metrics(folder / METRICS).tasks)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job of a study."""
-
-    name: str  # that of its folder
-    values: Mapping[str, str]  # its value of each swept key
-
-    @property
-    def scenario(self) -> tuple[tuple[str, str], ...]:
-        """Its values apart from the seed."""
-        return tuple((key, value) for key, value in self.values.items() if key.lstrip("+") != "seed")
-
-
-def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
-    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them."""
+def jobs_of(swept: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Return each job's values of the swept keys by its name, in the order in which Hydra's sweeper starts them."""
     combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-    return tuple(Job(job_name(values), values) for values in combinations)
+    return {job_name(values): values for values in combinations}
 
 
 def job_name(values: Mapping[str, str]) -> str:
@@ -99,24 +86,24 @@ def _as_file_name(text: str) -> str:
     return shown if shown == text else f"{shown}.{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, bool]:
+def seconds_left(jobs: Mapping[str, Mapping[str, str]], folder: Path, at: int) -> tuple[float, bool]:
     """Return how long the jobs from index ``at`` on will take, and whether the scenario of each has been timed.
 
-    The estimate is the mean of the completed jobs of the same scenario, otherwise of all completed jobs, which is too
-    low because cheap jobs run first.
+    A scenario is the values apart from the seed. The estimate is the mean of the completed jobs of the same scenario,
+    otherwise of all completed jobs, which is too low because cheap jobs run first.
     """
     timed: dict[tuple[tuple[str, str], ...], list[float]] = {}
     left = []
-    for number, job in enumerate(jobs):
-        record = read_record(folder / job.name)
+    for number, (name, values) in enumerate(jobs.items()):
+        record = read_record(folder / name)
+        scenario = tuple((key, value) for key, value in values.items() if key.lstrip("+") != "seed")
         if record is not None and record.status == "done":
-            timed.setdefault(job.scenario, []).append(record.seconds)
+            timed.setdefault(scenario, []).append(record.seconds)
         elif number >= at:
-            left.append(job.scenario)
+            left.append(scenario)
     usual = statistics.fmean([seconds for alike in timed.values() for seconds in alike] or [0.0])
-    return sum(statistics.fmean(timed.get(scenario, [usual])) for scenario in left), all(
-        scenario in timed for scenario in left
-    )
+    seconds = sum(statistics.fmean(timed.get(scenario, [usual])) for scenario in left)
+    return seconds, all(scenario in timed for scenario in left)
 
 
 def _name_of_hydra_job(overrides: Sequence[str], *keys: str) -> str:
