@@ -53,9 +53,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from mtl.base.terminal import console
     from mtl.evaluation.scoring import reports_of
-    from mtl.reporting.tables import class_table, results_table, stage_table
     from mtl.training.reevaluate import evaluate_file, evaluate_run, write_scored
-    from mtl.training.results import show_calibration
+    from mtl.training.results import score_tables
 
     how: Any = {"precision": options.precision, "device": options.device, "calibrated": options.calibrated}
     if options.input is not None:
@@ -65,15 +64,10 @@ def main(arguments: Sequence[str]) -> None:
         scored = evaluate_run(options.run, options.split, **how)
     reports = reports_of(scored)
     out = console()
-    for task, splits in reports.items():
-        for split, report in splits.items():
-            out.print(class_table(f"{task}, {split}", report))
+    for number, table in enumerate(score_tables(reports, reports)):
+        if number:
             out.print()
-            if report.stages is not None:
-                out.print(stage_table(f"{task}, {split}, by stage", report.stages))
-                out.print()
-    out.print(results_table(reports))
-    show_calibration(out, reports)
+        out.print(table)
     if options.output is not None:
         write_scored(options.output, scored)
         out.print(f"\nwritten to {options.output}", markup=False)

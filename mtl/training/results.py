@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -35,7 +34,15 @@ from mtl.reporting.model_card import Training, model_card
 from mtl.reporting.run import write_report
 from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
-from mtl.reporting.tables import calibration_table, class_table, cost_table, decision_table, results_table, stage_table
+from mtl.reporting.tables import (
+    Table,
+    calibration_table,
+    class_table,
+    cost_table,
+    decision_table,
+    results_table,
+    stage_table,
+)
 from mtl.training.analysis import Frozen, analyse_errors
 from mtl.training.bad_steps import left_out_warnings
 from mtl.training.description import facts, loss_settings
@@ -52,6 +59,9 @@ _FILES = {
     "config.yaml": "the whole configuration",
 }
 _ERROR_FILES = {"errors": "the most confident mistakes with their nearest training rows, and the scores of each slice"}
+
+Reports = Mapping[str, Mapping[str, TaskReport]]
+"""The report of each task and split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,19 +270,11 @@ def show(run: Results, *, brief: bool = False) -> None:
         out.print(results_table(run.reports))
         out.print(f"\nreport   {_shown(run.plan.folder)}/report.md\n", markup=False, soft_wrap=True)
         return
-    for task, splits in run.reports.items():
-        split = "test" if "test" in splits else next(iter(splits), None)
-        if split is not None:
-            out.print()
-            out.print(class_table(f"{task}, {split}", splits[split]))
-            if stages := splits[split].stages:
-                out.print()
-                out.print(stage_table(f"{task}, {split}, by stage", stages))
-    out.print()
-    out.print(results_table(run.reports))
-    show_calibration(out, run.reports)
-    out.print()
-    out.print(cost_table(run.trained.cost, run.retention))
+    reported = {task: reported_split(splits) for task, splits in run.reports.items()}
+    in_full = {task: {split: run.reports[task][split]} for task, split in reported.items() if split is not None}
+    for table in (*score_tables(in_full, run.reports), cost_table(run.trained.cost, run.retention)):
+        out.print()
+        out.print(table)
     if run.trained.gradients is not None and run.trained.gradients.agreements:
         out.print("\nDo the tasks fight?")
         for sentence in sentences(run.trained.gradients):
@@ -286,12 +288,18 @@ def show(run: Results, *, brief: bool = False) -> None:
     out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
 
 
-def show_calibration(out: Console, reports: Mapping[str, Mapping[str, TaskReport]]) -> None:
-    """Print how well the probabilities are calibrated, and what a tuned decision rule changes."""
-    for table in (calibration_table(reports), decision_table(reports)):
-        if table is not None:
-            out.print()
-            out.print(table)
+def score_tables(in_full: Reports, reports: Reports) -> list[Table]:
+    """Return the tables of some reports by class and stage, then of all reports: an overview and their calibration."""
+    tables = []
+    for task, splits in in_full.items():
+        for split, report in splits.items():
+            tables.append(class_table(f"{task}, {split}", report))
+            if report.stages is not None:
+                tables.append(stage_table(f"{task}, {split}, by stage", report.stages))
+    tables += [results_table(reports), calibration_table(reports)]
+    if (decisions := decision_table(reports)) is not None:
+        tables.append(decisions)
+    return tables
 
 
 def _shown(folder: Path) -> Path:
