@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -28,7 +28,6 @@ usage: python -m mtl.evaluate run=FOLDER
   device=NAME         cpu, cuda or mps (default: the GPU if there is one)
   calibrated=true     false: the heads' own labels and probabilities, without what was fitted on validation
 """
-_COLUMNS = {"text_column": "text", "label_column": "label"}
 
 
 @dataclass(config=schema.STRICT)
@@ -53,40 +52,22 @@ def main(arguments: Sequence[str]) -> None:
     _check_together(options)
 
     from mtl.base.terminal import console
-    from mtl.reporting.tables import class_table, results_table, stage_table
+    from mtl.evaluation.scoring import reports_of
     from mtl.training.reevaluate import evaluate_file, evaluate_run, write_scored
-    from mtl.training.results import show_calibration
+    from mtl.training.results import score_tables
 
+    how: Any = {"precision": options.precision, "device": options.device, "calibrated": options.calibrated}
     if options.input is not None:
-        scored = evaluate_file(
-            options.run,
-            options.input,
-            options.task,
-            text_column=options.text_column,
-            label_column=options.label_column,
-            precision=options.precision,
-            device=options.device,
-            calibrated=options.calibrated,
-        )
+        columns: Any = {"text_column": options.text_column, "label_column": options.label_column}
+        scored = evaluate_file(options.run, options.input, options.task, **columns, **how)
     else:
-        scored = evaluate_run(
-            options.run,
-            options.split,
-            precision=options.precision,
-            device=options.device,
-            calibrated=options.calibrated,
-        )
-    reports = {task: {split: each.report for split, each in splits.items()} for task, splits in scored.items()}
+        scored = evaluate_run(options.run, options.split, **how)
+    reports = reports_of(scored)
     out = console()
-    for task, splits in reports.items():
-        for split, report in splits.items():
-            out.print(class_table(f"{task}, {split}", report))
+    for number, table in enumerate(score_tables(reports, reports)):
+        if number:
             out.print()
-            if report.stages is not None:
-                out.print(stage_table(f"{task}, {split}, by stage", report.stages))
-                out.print()
-    out.print(results_table(reports))
-    show_calibration(out, reports)
+        out.print(table)
     if options.output is not None:
         write_scored(options.output, scored)
         out.print(f"\nwritten to {options.output}", markup=False)
@@ -94,12 +75,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def _check_together(options: Options) -> None:
     """Refuse options without effect, a column that is both text and label, and an unusable output folder."""
-    idle = {"split": "all"} if options.input is not None else {"task": None, **_COLUMNS}
+    idle = ["split"] if options.input is not None else ["task", "text_column", "label_column"]
     expected = "only without input=" if options.input is not None else "only with input="
     problems = [
         Problem(name, repr(getattr(options, name)), expected)
-        for name, unset in idle.items()
-        if getattr(options, name) != unset
+        for name in idle
+        if getattr(options, name) != getattr(Options, name)
     ]
     if options.text_column == options.label_column:
         problems.append(Problem("label_column", repr(options.label_column), "another column than text_column"))

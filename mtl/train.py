@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -41,14 +41,11 @@ from mtl.config.fields import Config
 from mtl.config.types import MOST_DEVICES
 from mtl.data.problems import plural
 from mtl.evaluation.run_metrics import validation_score
+from mtl.evaluation.run_summary import JobRow
 from mtl.training import interface, ranks
-from mtl.training.jobs import JobRecord, score_in, was_interrupted
+from mtl.training.jobs import JobRecord, end_of_sweep, job_row, jobs_in, score_in, was_interrupted
 from mtl.training.ranks import Group
 from mtl.training.study import Study, plan_study
-from mtl.training.sweep import end_of_sweep, job_row, jobs_in
-
-if TYPE_CHECKING:
-    from mtl.evaluation.run_summary import JobRow
 
 log = logging.getLogger(__name__)
 _DIGITS = 9
@@ -84,15 +81,16 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
 
     def job(cfg: DictConfig) -> float | None:
         """Run a job and return its validation score, which a sweeper may optimize."""
-        if study is not None or not command.multirun:
-            return _job(cfg, study, group)
-        jobs.append(_job_of_sweep(cfg, command.swept, group))
-        return validation_score(jobs[-1].reports)
+        with _exits():
+            if study is not None or not command.multirun:
+                return _job(cfg, study, group)
+            jobs.append(_job_of_sweep(cfg, command.swept, group))
+            return validation_score(jobs[-1].reports)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of exiting with code 1
     logging.raiseExceptions = False  # otherwise a traceback for each log line on a full disk
     sys.argv[1:] = [*command.arguments, *(study.arguments if study else [])]
-    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(_exits(job))
+    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(job)
     folder = command.folder if study is None else study.folder
     try:
         # before Hydra writes into it: a second run there must not change the first one
@@ -104,7 +102,10 @@ def _run(arguments: Sequence[str], group: Group | None) -> None:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("submitit.", "joblib.")):
             raise
-        raise _of_launcher(error) from None
+        reason = str(error).strip().partition("\n")[0]
+        found, expected = f"a job has ended without a result: {reason}", "jobs that run until their end"
+        repair = "see its log; jobs that still run go on, and then the same command continues a study (study.name=…)"
+        raise TrainingError(Problem("hydra/launcher", found, expected, repair)) from None
     except KeyboardInterrupt:
         if study is not None:
             print("the same command continues the study", file=sys.stderr)
@@ -126,14 +127,6 @@ def _of_hydra(error: Exception) -> Exception:
         message = " ".join(str(error).split())
         return ConfigError(Problem("configuration", message, "what Hydra can run"))
     return error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, which cannot open its file
-
-
-def _of_launcher(error: RuntimeError) -> TrainingError:
-    """Return the error to show where a job was lost by a launcher: killed, or ended by a signal."""
-    reason = str(error).strip().partition("\n")[0]
-    found = f"a job has ended without a result: {reason}"
-    repair = "see its log; jobs that still run go on, and then the same command continues a study (study.name=…)"
-    return TrainingError(Problem("hydra/launcher", found, "jobs that run until their end", repair))
 
 
 def _job_of_sweep(cfg: DictConfig, swept: Iterable[str], group: Group | None) -> JobRow:
@@ -174,7 +167,10 @@ def _resume(arguments: Sequence[str], group: Group | None) -> None:
         if epochs is not None:
             config = _with_more_epochs(config, epochs, folder)
         if devices is not None:
-            config = ranks.for_processes(config, _number_of_processes(devices))
+            if not devices.isdecimal() or not 0 < int(devices[:_DIGITS]) <= MOST_DEVICES:
+                expected = f"a number of processes from 1 to {MOST_DEVICES}"
+                raise ConfigError(Problem("trainer.devices", devices, expected))
+            config = ranks.for_processes(config, int(devices))
         train(config, folder, choices_of(folder), resume=True, group=group)
 
 
@@ -190,51 +186,32 @@ def _with_more_epochs(config: Config, text: str, folder: Path) -> Config:
     return replace(config, trainer=replace(config.trainer, max_epochs=int(text)))
 
 
-def _number_of_processes(text: str) -> int:
-    """Return the number of processes in which a run is resumed."""
-    if not text.isdecimal() or not 0 < int(text[:_DIGITS]) <= MOST_DEVICES:
-        raise ConfigError(Problem("trainer.devices", text, f"a number of processes from 1 to {MOST_DEVICES}"))
-    return int(text)
-
-
 def _job(cfg: DictConfig, study: Study | None, group: Group | None, *, brief: bool = False) -> float | None:
     """Run a job and return its validation score; None if it has none, or is a job of a study that failed."""
-    settings = HydraConfig.get()
-    config = load(cfg)
+    settings, config = HydraConfig.get(), load(cfg)
     folder = Path(settings.runtime.output_dir)
-    choices = choices_in(settings)
 
     with cli.large_imports():  # torch is imported after the checks
         from mtl.training.run import train
 
-    if study is None:
-        requeued = brief and was_interrupted(folder, config)  # a launcher starts the job of a sweep again
-        train(config, folder, choices, resume=requeued, brief=brief, group=group)
-        return score_in(folder)
-
-    def work(resume: bool) -> None:
-        train(config, folder, choices, resume=resume, brief=True, group=group)
-
-    return study.attend(folder, config, work)
+    run = partial(train, config, folder, choices_in(settings), brief=brief or study is not None, group=group)
+    if study is not None:
+        return study.attend(folder, config, run)
+    run(resume=brief and was_interrupted(folder, config))  # a launcher starts the job of a sweep again
+    return score_in(folder)
 
 
-def _exits(job: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
+@contextmanager
+def _exits() -> Iterator[None]:
     """Turn errors into exit codes inside Hydra, which would print a traceback and exit with 1."""
-
-    def wrapped(cfg: DictConfig) -> float | None:
-        try:
-            return job(cfg)
-        except MtlError as error:
-            print(error, file=sys.stderr)
-            sys.exit(cli.FAILED)
-        except Terminated as stop:
-            print(printable(stop), file=sys.stderr)
-            sys.exit(cli.TERMINATED)
-        except OSError as error:
-            print(cli.of_system(error), file=sys.stderr)
-            sys.exit(cli.FAILED)
-
-    return wrapped
+    try:
+        yield
+    except (MtlError, OSError) as error:
+        print(cli.of_system(error) if isinstance(error, OSError) else error, file=sys.stderr)
+        sys.exit(cli.FAILED)
+    except Terminated as stop:
+        print(printable(stop), file=sys.stderr)
+        sys.exit(cli.TERMINATED)
 
 
 class _Callable(ModuleType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,11 @@ class Scored:
 
     report: TaskReport
     predictions: Predictions
+
+
+def reports_of(scored: Mapping[str, Mapping[str, Scored]]) -> dict[str, dict[str, TaskReport]]:
+    """Return the report of each task and split."""
+    return {task: {split: scores.report for split, scores in splits.items()} for task, splits in scored.items()}
 
 
 def score(

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtl.base.errors import ConfigError, Problem, listed
 from mtl.base.label_tree import branches_by, separator_problems
@@ -31,43 +31,23 @@ from mtl.training.learning_rates import (
     parameter_groups,
     uniform_rates,
 )
-from mtl.training.losses import TaskLosses, make_loss
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What training starts from.
-
-    Attributes:
-        network: Encoder and heads.
-        tokenizer: The encoder's tokenizer.
-        heads: Labels and head of each task.
-        trained_heads: The tasks whose heads come from a saved model.
-        kept: Those of them without data in this run: their heads are frozen, and saved again.
-    """
+    """What training starts from."""
 
     network: MultiTaskNetwork
     tokenizer: Any
     heads: dict[str, TaskHead]
-    trained_heads: frozenset[str]
-    kept: frozenset[str] = frozenset()
+    trained_heads: frozenset[str] = frozenset()  # the tasks whose heads come from a saved model
+    kept: frozenset[str] = frozenset()  # those of them without data in this run: they are frozen, and saved again
 
 
 def make_start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> Start:
     """Return the pretrained encoder with new heads, or a saved model.
 
-    Args:
-        config: The run's configuration.
-        tasks: The data of each task, for its labels.
-        weights: The encoder's folder in the hub's layout, or the saved model of ``model.init_from``.
-
-    Raises:
-        ConfigError: The saved model's labels are not those of the data.
-        ModelError: The weights are damaged, or do not fit the configuration.
+    ``weights`` is the encoder's folder in the hub's layout, or the saved model of ``model.init_from``.
     """
     if config.model.init_from is not None:
         return _continued(config, tasks, load_model(weights))
@@ -80,13 +60,12 @@ def make_start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> 
         prompt_name=backbone.prompt_name,
     )
     heads = {name: _head(config, name, task.labels.names) for name, task in tasks.items()}
-    return Start(build_network(encoder, heads), load_tokenizer(weights), heads, frozenset())
+    return Start(build_network(encoder, heads), load_tokenizer(weights), heads)
 
 
 def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel) -> Start:
     """Return a saved model with a head for each task, its own or a new one, followed by its other heads."""
-    problems = []
-    heads = {}
+    problems, heads = [], {}
     for name, task in tasks.items():
         known = saved.tasks.get(name)
         if known is None:
@@ -97,11 +76,12 @@ def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel)
             problems.append(_other_labels(name, task.labels.names, known.labels, saved.folder))
     if problems:
         raise ConfigError(problems)
-    kept = {name: head for name, head in saved.tasks.items() if name not in tasks}
-    network = build_network(saved.network.encoder, {**heads, **kept})
+    kept = frozenset(saved.tasks) - frozenset(tasks)
+    heads |= {name: head for name, head in saved.tasks.items() if name in kept}
+    network = build_network(saved.network.encoder, heads)
     for name in saved.tasks:
         network.head(name).load_state_dict(saved.network.head(name).state_dict())
-    return Start(network, saved.tokenizer, {**heads, **kept}, frozenset(saved.tasks), frozenset(kept))
+    return Start(network, saved.tokenizer, heads, frozenset(saved.tasks), kept)
 
 
 def _other_labels(task: str, labels: Sequence[str], saved: Sequence[str], folder: Path) -> Problem:
@@ -128,13 +108,12 @@ def _quoted(label: str) -> str:
 def _head(config: Config, task: str, labels: Sequence[str]) -> TaskHead:
     head = config.heads.of(task)
     if isinstance(head, MultiStageConfig):
-        return TaskHead(labels=list(labels), head=multi_stage_spec(head, labels))
+        return TaskHead(labels=list(labels), head=_multi_stage_spec(head, labels))
     spec = HeadSpec(kind=head.kind, dropout=head.dropout, hidden=head.hidden, scale=head.scale)
     return TaskHead(labels=list(labels), head=spec)
 
 
-def multi_stage_spec(head: MultiStageConfig, labels: Sequence[str]) -> MultiStageSpec:
-    """Return the description of a multi-stage head over the labels of its task."""
+def _multi_stage_spec(head: MultiStageConfig, labels: Sequence[str]) -> MultiStageSpec:
     tree = head.tree if head.separator is None else branches_by(head.separator, labels)
     return MultiStageSpec(
         kind="multi_stage",
@@ -154,28 +133,23 @@ def check_stages(config: Config, tasks: Mapping[str, TaskData]) -> None:
         ConfigError: Labels without a branch, branches with unknown labels, coarse classes that a borrowed head lacks.
     """
     labels = {name: task.labels.names for name, task in tasks.items()}
-    heads = {name: head for name, head in config.heads.tasks.items() if isinstance(head, MultiStageConfig)}
     problems: list[Problem] = []
     specs: dict[str, MultiStageSpec] = {}
-    for name, head in heads.items():
-        wrong: list[Problem] = []
-        if head.separator is not None:
-            wrong += separator_problems(f"{HEAD_KEY.format(name)}.separator", head.separator, name, labels[name])
-        if not wrong:
-            specs[name] = multi_stage_spec(head, labels[name])
+    for name, head in config.heads.tasks.items():
+        if not isinstance(head, MultiStageConfig):
+            continue
+        place, separator = f"{HEAD_KEY.format(name)}.separator", head.separator
+        wrong = [] if separator is None else list(separator_problems(place, separator, name, labels[name]))
         problems += wrong
+        if not wrong:
+            specs[name] = _multi_stage_spec(head, labels[name])
     problems += spec_problems(HEAD_KEY, specs, labels)
     if problems:
         raise ConfigError(problems)
 
 
 def add_lora(config: Config, network: MultiTaskNetwork) -> None:
-    """Add the adapters of ``freeze=lora`` to the encoder in place, if the run has them.
-
-    Raises:
-        ConfigError: ``freeze.train_layers`` exceeds the layers of the encoder, or ``freeze.lora.r`` its hidden size.
-        ModelError: The encoder's family names its linear layers differently.
-    """
+    """Add the adapters of ``freeze=lora`` to the encoder in place, if the run has them."""
     freeze = config.freeze
     if (lora := freeze.lora) is None:
         return
@@ -190,11 +164,7 @@ def add_lora(config: Config, network: MultiTaskNetwork) -> None:
 
 
 def make_freeze_plan(config: Config, start: Start) -> FreezePlan:
-    """Return when each layer is trained, in the unit of the configuration; heads without data are frozen.
-
-    Raises:
-        ConfigError: The encoder has fewer layers than the configuration names, or nothing is trained at first.
-    """
+    """Return when each layer is trained, in the unit of the configuration; heads without data are frozen."""
     freeze, encoder = config.freeze, start.network.encoder
     return plan_freezing(
         encoder.layer_names,
@@ -237,11 +207,7 @@ def make_groups(
 
 
 def make_combination(config: Config, tasks: Sequence[str]) -> Combination:
-    """Return how the losses of the trained tasks are combined.
-
-    Raises:
-        ConfigError: The package of a method is not installed.
-    """
+    """Return how the losses of the trained tasks are combined."""
     name = config.loss.combine
     try:
         return COMBINATIONS[name](tasks, config.loss)
@@ -249,9 +215,3 @@ def make_combination(config: Config, tasks: Sequence[str]) -> Combination:
         found = f"{name}, which needs TorchJD: {str(error).partition('. ')[0]}"
         expected = "sum, weighted, uncertainty, dwa or famo, or TorchJD"
         raise ConfigError(Problem("loss.combine", found, expected, "pip install 'mtl[gradients]'")) from None
-
-
-def make_losses(config: Config, counts: Mapping[str, NDArray[np.int64]]) -> TaskLosses:
-    """Return the losses of the tasks; the counts of each task's classes are those of `make_loss`."""
-    losses = {task: make_loss(config.loss.of(task), of_classes) for task, of_classes in counts.items()}
-    return TaskLosses(losses, config.loss.consistency)

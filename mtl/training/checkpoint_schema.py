@@ -146,8 +146,8 @@ def check_fits(path: Path, trainer: pl.Trainer, module: MultiTaskModule, sampler
         *_optimizer_problems(checkpoint, module),
         *_callback_problems(checkpoint, trainer),
     ]
-    if (guard := module.guard_state()) is not None:
-        problems += _unlike(checkpoint.get("bad_steps", guard), guard, "bad_steps")
+    guard = module.guard.state_dict()
+    problems += _unlike(checkpoint.get("bad_steps", guard), guard, "bad_steps")
     _raise(problems, checkpoint, path)
 
 

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mtl.base import formatting
 from mtl.base.errors import listed
 from mtl.base.terminal import console
 from mtl.config.fields import DataConfig
+from mtl.data.batch import Boundary
 from mtl.data.datamodule import MultiTaskDataModule, Splits
 from mtl.data.problems import plural
 from mtl.data.sampling import StepSampler
@@ -22,13 +24,13 @@ from mtl.model.saved import HeadSpec, multi_stage_specs
 from mtl.reporting.tables import group_table, plan_table, unfreezing_table
 from mtl.training.freezing import FreezePlan, Unit
 from mtl.training.losses import LOSSES, WEIGHTINGS, class_offsets, class_weights
-from mtl.training.plan import RunPlan, plan_activations
+from mtl.training.plan import RunPlan
 
 log = logging.getLogger(__name__)
 
 
 def announce(plan: RunPlan, data: MultiTaskDataModule | None, total_steps: int, warnings: Sequence[str]) -> None:
-    """Print what is trained at which rate, and what an epoch does."""
+    """Print what is trained at which rate, and what an epoch does; ``data`` is None if everything is frozen."""
     if data is None:
         log.info("everything is frozen: nothing to train")
     else:
@@ -50,8 +52,8 @@ def _print_plan(plan: RunPlan, data: MultiTaskDataModule, total_steps: int) -> N
     out = console()
     out.print(group_table(group_rows(plan)))
     out.print()
-    if unfreezing := unfreezing_rows(plan):
-        out.print(unfreezing_table(unfreezing))
+    if unfreezing := unfreezing_rows(plan, plan.freezing):
+        out.print(unfreezing_table(list(unfreezing.values())))
         out.print()
     out.print(plan_table(rows))
     losses = loss_texts(plan)
@@ -60,12 +62,37 @@ def _print_plan(plan: RunPlan, data: MultiTaskDataModule, total_steps: int) -> N
     for line in smaller_batches(plan.config.data, sampler):
         log.info(line)
     out.print("\n" * bool(losses) + f"{len(sampler):,} steps per epoch, {plan.precision} on {plan.device.type}\n")
-    phases = plan_activations(plan, data.steps.per_epoch, total_steps)
-    if any(phase.boundary is not None for phase in phases):
-        for phase in phases:
-            out.print(str(phase), markup=False)
+    if lines := activation_lines(plan, data.steps.per_epoch, total_steps):
+        out.print("\n".join(lines), markup=False)
         out.print()
     sys.stdout.flush()  # into a file or a pipe too, before the encoding that may take minutes
+
+
+def activation_lines(plan: RunPlan, steps_per_epoch: int, total_steps: int) -> list[str]:
+    """Return how training obtains the activations of frozen layers, a line for each change; none if no layer is frozen.
+
+    Layers unfreeze from the top, so each boundary holds for consecutive steps.
+    """
+    freezing, layers = plan.freezing.by_steps(steps_per_epoch), plan.start.network.encoder.layer_names
+    first_steps: dict[Boundary | None, int] = {}
+    for step in sorted({0, *freezing.first.values()}):
+        if step < total_steps:
+            first_steps.setdefault(freezing.boundary(step, layers), step)
+    if set(first_steps) == {None}:
+        return []
+    return [f"from step {step + 1:,}: {_activations(plan, boundary)}" for boundary, step in first_steps.items()]
+
+
+def _activations(plan: RunPlan, boundary: Boundary | None) -> str:
+    encoder, cached = plan.start.network.encoder, plan.config.cache.activations
+    if boundary is None:
+        return "all activations, computed in every step"
+    if boundary == "embedding":
+        kept = "read from the cache on disk" if cached else "kept in memory"
+        return f"embeddings of the frozen encoder, computed once and {kept}"
+    once = cached and encoder.supports_split
+    how = "computed once and read from the cache on disk" if once else "computed in every step"
+    return f"activations up to {encoder.layer_names[boundary]}, {how}"
 
 
 def smaller_batches(data: DataConfig, sampler: StepSampler) -> Iterator[str]:
@@ -92,12 +119,11 @@ def group_rows(plan: RunPlan) -> list[GroupRow]:
         )
         for group in plan.groups
     ]
-    network = plan.start.network
-    frozen = [layer for layer in network.layer_names if layer not in plan.freezing.first]
-    tensors = [parameter for layer in frozen for _, parameter in network.layer_parameters(layer)]
+    named = plan.start.network.named_by_layer()
+    frozen = [layer for layer in named if layer not in plan.freezing.first]
     if frozen:
-        count = sum(parameter.numel() for parameter in tensors)
-        rows.append(GroupRow("frozen", frozen, None, None, count, len(tensors), state="frozen"))
+        sizes = [parameter.numel() for layer in frozen for _, parameter in named[layer]]
+        rows.append(GroupRow("frozen", frozen, None, None, sum(sizes), len(sizes), state="frozen"))
     return rows
 
 
@@ -105,32 +131,24 @@ def _moment(at: int, unit: Unit) -> str:
     return f"{unit.removesuffix('s')} {at + 1:,}"
 
 
-def unfreezing_rows(plan: RunPlan) -> list[StageRow]:
-    """Return what is trained in each stage of gradual unfreezing, in order; nothing if there is a single stage."""
-    starts = plan.freezing.unfreezing
-    return [_unfreezing_row(plan, plan.freezing, start) for start in starts] if len(starts) > 1 else []
+def unfreezing_rows(plan: RunPlan, freezing: FreezePlan) -> dict[int, StageRow]:
+    """Return what is trained in each stage of gradual unfreezing by its first epoch or step; empty if there is one."""
+    named, rows = plan.start.network.named_by_layer(), {}
+    for start, begins in freezing.unfreezing.items():
+        trained = freezing.trainable(start)
+        layers = [layer for layer in named if layer in trained]
+        rows[start] = StageRow(
+            start=_moment(start, freezing.unit),
+            begins=begins,
+            layers=layers,
+            parameters=sum(parameter.numel() for layer in layers for _, parameter in named[layer]),
+            rates={group.name.partition("/")[0]: group.rate for group in plan.groups if set(group.layers) <= trained},
+        )
+    return rows if len(rows) > 1 else {}
 
 
-def _unfreezing_row(plan: RunPlan, freezing: FreezePlan, start: int) -> StageRow:
-    network, trained = plan.start.network, freezing.trainable(start)
-    layers = [layer for layer in network.layer_names if layer in trained]
-    groups = [group for group in plan.groups if set(group.layers) <= trained]
-    return StageRow(
-        start=_moment(start, freezing.unit),
-        begins=freezing.unfreezing[start],
-        layers=layers,
-        parameters=sum(parameter.numel() for layer in layers for _, parameter in network.layer_parameters(layer)),
-        rates={group.name.partition("/")[0]: group.rate for group in groups},
-    )
-
-
-def unfreezing_lines(plan: RunPlan, freezing: FreezePlan) -> dict[int, str]:
-    """Return the line to print when layers unfreeze, by the step they start with in a freeze plan by steps."""
-    starts = freezing.unfreezing
-    return {start: _line(_unfreezing_row(plan, freezing, start)) for start in starts} if len(starts) > 1 else {}
-
-
-def _line(row: StageRow) -> str:
+def unfreezing_line(row: StageRow) -> str:
+    """Return the line to print when layers unfreeze."""
     rates = listed(f"{name} {formatting.rate(rate)}" for name, rate in row.rates.items())
     layers = ", ".join(formatting.layer_spans(row.layers))
     return f"trains {layers}; {row.parameters:,} parameters at {rates}"
@@ -138,18 +156,27 @@ def _line(row: StageRow) -> str:
 
 def facts(plan: RunPlan) -> dict[str, str]:
     """Return short facts by name."""
-    config = plan.config
-    stages = {name: _stages(plan, name, spec) for name, spec in multi_stage_specs(plan.start.heads).items()}
-    return {
+    loss, precision = plan.config.loss, f"{plan.precision} on {plan.device.type}"
+    if plan.freezing.encoder_is_frozen and plan.encoding.precision == "bf16" and plan.precision == "32-true":
+        precision += ", the frozen encoder in bf16"
+    known = {
         "tasks": ", ".join(f"{name} ({len(task.labels)} classes)" for name, task in plan.tasks.items()),
         "training rows": ", ".join(_rows(plan, name) for name in plan.tasks),
         **_kept(plan),
-        **_combined(plan),
-        **({"stages": "; ".join(stages.values())} if stages else {}),
-        **{f"loss of {task}": text for task, text in loss_texts(plan).items()},
-        "precision": _precision(plan),
-        "seed": str(config.seed),
     }
+    if loss.combine != "sum" and len(plan.combination.tasks) > 1 and plan.groups:
+        weights = ", ".join(f"{task} {loss.weights.get(task, 1.0):g}" for task in plan.combination.tasks)
+        known["losses combined by"] = f"weights: {weights}" if loss.combine == "weighted" else loss.combine
+    if stages := [_stages(plan, name, spec) for name, spec in multi_stage_specs(plan.start.heads).items()]:
+        known["stages"] = "; ".join(stages)
+    losses = {f"loss of {task}": text for task, text in loss_texts(plan).items()}
+    return {**known, **losses, "precision": precision, "seed": str(plan.config.seed)}
+
+
+def _rows(plan: RunPlan, task: str) -> str:
+    rows = len(plan.tasks[task].train)
+    repeated = len(plan.slots[task]) - rows
+    return f"{task} {rows:,}" + (f" (+ {repeated:,} repeated)" if repeated else "")
 
 
 def _kept(plan: RunPlan) -> dict[str, str]:
@@ -171,37 +198,15 @@ def _built(head: HeadSpec | MultiStageSpec) -> str:
     return f"{kind}{hidden}, dropout {head.dropout:g}{scale}"
 
 
-def _precision(plan: RunPlan) -> str:
-    heads = f"{plan.precision} on {plan.device.type}"
-    if plan.freezing.encoder_is_frozen and plan.encoding.precision == "bf16" and plan.precision == "32-true":
-        return f"{heads}, the frozen encoder in bf16"
-    return heads
-
-
-def _combined(plan: RunPlan) -> dict[str, str]:
-    """Return how the tasks' losses are combined, unless they are summed."""
-    loss, tasks = plan.config.loss, plan.combination.tasks
-    if loss.combine == "sum" or len(tasks) < 2 or not plan.groups:
-        return {}
-    weights = ", ".join(f"{task} {loss.weights.get(task, 1.0):g}" for task in tasks)
-    return {"losses combined by": f"weights: {weights}" if loss.combine == "weighted" else loss.combine}
-
-
-def _rows(plan: RunPlan, task: str) -> str:
-    rows = len(plan.tasks[task].train)
-    repeated = len(plan.slots[task]) - rows
-    return f"{task} {rows:,}" + (f" (+ {repeated:,} repeated)" if repeated else "")
-
-
-def loss_settings(plan: RunPlan) -> dict[str, dict[str, object]]:
+def loss_settings(plan: RunPlan) -> dict[str, dict[str, Any]]:
     """Return the loss of each trained task as plain values.
 
     These are its settings, how often rows of each class occur in a pass over the training rows, and the weight of each
     class or what is added to its logits.
     """
-    losses: dict[str, dict[str, object]] = {}
+    losses: dict[str, dict[str, Any]] = {}
     for task, counts in plan.class_counts.items():
-        if not plan.groups or not plan.trains(task):
+        if not plan.groups or task not in plan.trained:
             continue
         labels, settings = plan.tasks[task].labels.names, plan.config.loss.of(task)
         weights, offsets = class_weights(settings, counts), class_offsets(settings, counts)
@@ -219,21 +224,16 @@ def loss_texts(plan: RunPlan) -> dict[str, str]:
     """Return a line for each task whose loss is not plain cross-entropy, with its class weights."""
     texts = {}
     for task, loss in loss_settings(plan).items():
-        settings = plan.config.loss.of(task)
-        parts = [LOSSES[settings.kind].text.format(**asdict(settings))]
-        if settings.label_smoothing:
-            parts.append(f"label smoothing {settings.label_smoothing:g}")
-        if text := WEIGHTINGS[settings.weighting].text:
-            parts.append(f"{text.format(**asdict(settings))} {_values(loss)}")
+        parts = [LOSSES[loss["kind"]].text.format(**loss)]
+        if loss["label_smoothing"]:
+            parts.append(f"label smoothing {loss['label_smoothing']:g}")
+        if text := WEIGHTINGS[loss["weighting"]].text:
+            values = loss["class_weights"] or loss["logit_offsets"]
+            of_classes = listed(f"{label} {value:.3g}" for label, value in values.items())
+            parts.append(f"{text.format(**loss)} {of_classes}")
         if parts != [LOSSES["cross_entropy"].text]:
             texts[task] = "; ".join(parts)
     return texts
-
-
-def _values(loss: dict[str, object]) -> str:
-    values = loss["class_weights"] or loss["logit_offsets"]
-    assert isinstance(values, dict)  # noqa: S101 - narrows for mypy: a weighting has either
-    return listed(f"{label} {value:.3g}" for label, value in values.items())
 
 
 def _stages(plan: RunPlan, task: str, spec: MultiStageSpec) -> str:
@@ -247,7 +247,7 @@ def _stages(plan: RunPlan, task: str, spec: MultiStageSpec) -> str:
 
 def kept_heads(plan: RunPlan) -> str | None:
     """Return which heads of the saved model are kept unchanged, without data in this run, if there are any."""
-    names = [task for task in plan.start.heads if task in plan.start.kept and not plan.trains(task)]
+    names = [task for task in plan.start.heads if task in plan.start.kept and task not in plan.trained]
     if not names:
         return None
     return f"{listed(names)}: no data here, frozen with all that is below; predictions and calibration are unchanged"
@@ -283,8 +283,7 @@ def plan_warnings(plan: RunPlan) -> list[str]:
         "limit_train_batches": batches is not None and not (isinstance(batches, float) and batches == 1),
         "data.most_batches": config.data.most_batches is not None,
     }
-    if any(limits.values()):
-        names = " or ".join(name for name, limited in limits.items() if limited)
+    if names := " or ".join(name for name, limited in limits.items() if limited):
         texts.append(f"Trained on a part of the rows only ({names}).")
     return texts
 
@@ -292,7 +291,7 @@ def plan_warnings(plan: RunPlan) -> list[str]:
 def _stale_heads(plan: RunPlan) -> list[str]:
     """Return warnings about heads that are kept without data while the layers below them change."""
     start, source = plan.start, plan.config.model.init_from
-    moved = [task for task in start.heads if task in start.kept and plan.trains(task)]
+    moved = [task for task in start.heads if task in start.kept and task in plan.trained]
     before = [task for task in start.heads if task in start.kept and task not in moved and start.heads[task].stale]
     texts = []
     if moved:

@@ -10,7 +10,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mtl.base.memory import PeakMemory, freed_memory_kept, freed_memory_returned
 from mtl.data.tokens import UNLIMITED
@@ -21,6 +20,7 @@ from mtl.evaluation.run_summary import GroupRow, StageRow
 from mtl.evaluation.task_gradients import GradientFigures
 from mtl.model.adapters import merge_adapters
 from mtl.training.analysis import SentenceMaps
+from mtl.training.callbacks import BestCheckpoint
 from mtl.training.checkpoint_schema import check_fits, check_weights
 from mtl.training.checkpoints import read_checkpoint
 from mtl.training.compact import compact_embeddings
@@ -31,47 +31,30 @@ from mtl.training.parallel import check_same_inputs
 from mtl.training.prepare import Prepared
 from mtl.training.ranks import Group
 from mtl.training.sharding import collect
-from mtl.training.trainer import Training, is_sharded, refused, total_steps
+from mtl.training.trainer import Training, is_sharded, refused
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A run whose network is trained.
-
-    Attributes:
-        cost: What training took.
-        groups: The parameter groups.
-        unfreezing: The stages of gradual unfreezing, if there are several.
-        epochs: Loss and scores of each epoch.
-        warnings: What a reader must know before trusting the scores, as far as it was known before training.
-        ability: The encoder's correlation on sentence pairs before training, if the run measures it.
-        maps: The sentence maps before training.
-        gradients: Whether the tasks pulled the encoder in the same direction, if the run measures it.
-    """
+    """A run whose network is trained."""
 
     cost: Cost
     groups: Sequence[GroupRow]
-    unfreezing: Sequence[StageRow]
+    unfreezing: Sequence[StageRow]  # the stages of gradual unfreezing; none if everything is trained from the start
     epochs: Sequence[EpochFigures]
-    warnings: Sequence[str]
-    ability: float | None
-    maps: SentenceMaps
-    gradients: GradientFigures | None
+    warnings: Sequence[str]  # those that were known before training
+    ability: float | None  # see `encoder_ability`, before training
+    maps: SentenceMaps  # before training
+    gradients: GradientFigures | None  # whether the gradients of the tasks agreed, if the run measures it
 
 
-def fit(run: Prepared, group: Group | None = None) -> Trained:
-    """Train the network of a run in place, with the other processes of a group if there is one.
-
-    Raises:
-        MtlError: Training cannot run: Lightning refuses a flag that it can check only now, a checkpoint is damaged, or
-            another process failed.
-        Terminated: The process is to end.
-    """
+def fit(run: Prepared, group: Group | None) -> Trained:
+    """Train the network of a run in place, with the other processes of a group if there is one."""
     plan, training = run.plan, run.training
-    groups, unfreezing = group_rows(plan), unfreezing_rows(plan)  # before adapters are merged
+    groups = group_rows(plan)  # before adapters are merged
+    unfreezing = list(unfreezing_rows(plan, plan.freezing).values())
     warnings = [*plan_warnings(plan), *cut_texts(run.splits, plan.start.network.encoder.max_length or UNLIMITED)]
-    data = None if training is None else training.data
-    announce(plan, data, 0 if data is None else total_steps(plan.config.trainer, len(data.sampler)), warnings)
+    announce(plan, None if training is None else training.data, 0 if training is None else training.steps, warnings)
     ability = encoder_ability(run)
     frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
     maps = SentenceMaps.begin(plan, run.splits, frozen)
@@ -99,7 +82,7 @@ def encoder_ability(run: Prepared) -> float | None:
     )
 
 
-def fit_network(run: Prepared, group: Group | None = None) -> Cost:
+def fit_network(run: Prepared, group: Group | None) -> Cost:
     """Train the network of a run in place, in this process; see `fit`."""
     plan, training = run.plan, run.training
     network = plan.start.network
@@ -123,7 +106,7 @@ def fit_network(run: Prepared, group: Group | None = None) -> Cost:
         peak_memory_bytes=(
             torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else memory.bytes()
         ),
-        skipped_steps=module.left_out,
+        skipped_steps=module.guard.left_out,
         encoding_seconds=meter.encoding_seconds,
     )
     network.to(plan.device)
@@ -159,7 +142,7 @@ def _run_trainer(run: Prepared, training: Training) -> None:
 def _load_best(trainer: pl.Trainer, module: MultiTaskModule) -> None:
     """Load the weights of the best validation, if they were saved."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+        if isinstance(callback, BestCheckpoint) and callback.best_model_path:
             path = Path(callback.best_model_path)
             checkpoint = read_checkpoint(path)
             check_weights(checkpoint, module, path)

@@ -168,12 +168,6 @@ def apply_freezing(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None
             parameter.requires_grad_(layer in trainable)
             if layer not in trainable:
                 parameter.grad = None
-    apply_modes(network, plan, at)
-
-
-def apply_modes(network: MultiTaskNetwork, plan: FreezePlan, at: int) -> None:
-    """Set the mode of every layer, as `apply_freezing` does."""
-    trainable = plan.trainable(at)
     network.eval()
     for layer in network.layer_names:
         for module in network.layer_modules(layer):

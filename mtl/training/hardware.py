@@ -14,11 +14,7 @@ from mtl.config.trainer import TrainerConfig
 
 
 def choose_device(flags: TrainerConfig, rank: int = 0) -> torch.device:
-    """Return the device that the trainer will use.
-
-    Raises:
-        ConfigError: The requested device is not available.
-    """
+    """Return the device that the trainer will use in the process ``rank`` of this machine."""
     wanted, cuda, mps = flags.accelerator, torch.cuda.is_available(), torch.backends.mps.is_available()
     if not {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}[wanted]:
         found = f"{wanted}, and PyTorch {torch.__version__} finds none"
@@ -60,8 +56,7 @@ def _processes(flags: TrainerConfig) -> int:
     if not isinstance(wanted, int) or wanted < 2:
         return 1  # auto; other values are refused by Lightning
     if kind == "mps":
-        found = f"{wanted}, and {kind} is one device"
-        raise ConfigError(Problem("trainer.devices", found, "1", "give trainer.devices=1"))
+        raise ConfigError(Problem("trainer.devices", f"{wanted}, and mps is one device", "1", "give trainer.devices=1"))
     return wanted
 
 
@@ -91,14 +86,8 @@ def _cards(flags: TrainerConfig) -> list[int]:
 def choose_precision(flags: TrainerConfig, device: torch.device, *, heads_alone: bool = False) -> str:
     """Return Lightning's precision flag; ``auto`` is bf16 where the hardware computes it natively, otherwise fp32.
 
-    Args:
-        flags: The trainer's flags.
-        device: The device.
-        heads_alone: Whether only heads are trained, on cached embeddings: ``auto`` is fp32 then, because rounding the
-            operands of such small products takes longer than bf16 saves.
-
-    Raises:
-        ConfigError: fp16 is requested on a CPU.
+    It is fp32 also where heads alone are trained, on cached embeddings: rounding the operands of such small products
+    takes longer than bf16 saves.
     """
     if flags.precision == "16-mixed" and device.type == "cpu":
         found, expected = "16-mixed on a CPU, which does not compute in fp16", "auto, 32-true or bf16-mixed"

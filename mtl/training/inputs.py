@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.base.files import expanded
 from mtl.base.run_folder import find_model
-from mtl.config.fields import BackboneConfig, Config, DataConfig, RetentionConfig, TaskConfig
+from mtl.config.fields import Config, DataConfig, RetentionConfig, TaskConfig
 from mtl.data.dataset import DatasetSpec
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
@@ -21,6 +21,8 @@ from mtl.training.build import check_stages, make_combination
 BUNDLED = "bundled:"
 """Prefix of files that are part of the package."""
 _BUNDLED_FOLDER = Path(__file__).parents[1] / "data" / "bundled"
+_FILES = ("train", "val", "test", "path")
+"""The keys of a task that name files."""
 
 TRACKERS = ("wandb", "mlflow", "trackio")
 """The loggers that collect runs, each a Python package and an extra of the same name."""
@@ -30,25 +32,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run reads.
-
-    Attributes:
-        tasks: The data of each task.
-        weights: The encoder's folder in the hub's layout, or the saved model to start from.
-        pairs: Sentence pairs for the encoder's retention; None without them.
-    """
+    """What a run reads."""
 
     tasks: dict[str, TaskData]
-    weights: Path
-    pairs: Pairs | None = None
+    weights: Path  # the encoder's folder in the hub's layout, or the saved model to start from
+    pairs: Pairs | None = None  # sentence pairs for the encoder's retention
 
 
 def load_inputs(config: Config, *, to_train: bool = True) -> Inputs:
-    """Find the weights and read the data.
-
-    Args:
-        config: A run's configuration.
-        to_train: Whether to check the packages that only training needs.
+    """Find the weights and read the data; ``to_train`` also checks the packages that only training needs.
 
     Raises:
         MtlError: All problems with data files, heads, weights and missing packages together.
@@ -76,7 +68,6 @@ def _attempt(action: Callable[[], T], problems: list[MtlError]) -> T | None:
 
 
 def _packages(config: Config) -> None:
-    """Check the packages that only some runs need."""
     problems = []
     if config.freeze.lora is not None and importlib.util.find_spec("peft") is None:
         found = "lora, and the Python package peft is not installed"
@@ -99,20 +90,19 @@ def _tasks(config: Config) -> dict[str, TaskData]:
     return {name: replace(task, test=task.test.select([])) for name, task in tasks.items()}
 
 
-def _backbone(config: BackboneConfig) -> BackboneSpec:
-    return BackboneSpec(
-        name=config.name,
-        path=config.path,
-        package=config.package,
-        sha256=None if config.path else config.sha256,
-        revision=config.revision,
-        random=config.random and not config.path,
-    )
-
-
 def _weights(config: Config) -> Path:
+    backbone = config.backbone
     if config.model.init_from is None:
-        return locate(_backbone(config.backbone))
+        return locate(
+            BackboneSpec(
+                name=backbone.name,
+                path=backbone.path,
+                package=backbone.package,
+                sha256=None if backbone.path else backbone.sha256,
+                revision=backbone.revision,
+                random=backbone.random and not backbone.path,
+            )
+        )
     try:
         return find_model(expanded(config.model.init_from))
     except MtlError as error:
@@ -129,10 +119,8 @@ def _pairs(retention: RetentionConfig) -> Pairs | None:
 
 def task_specs(data: DataConfig) -> list[TaskSpec]:
     """Return the data files and settings of each task."""
-    shares = (data.split[0], data.split[1], data.split[2])
+    sizes = {"train": data.batch_size, "val": data.eval_batch_size, "test": data.eval_batch_size}
     most = data.most_batches
-    train, other = data.batch_size, data.eval_batch_size
-    rows = {} if most is None else {"train": most * train, "val": most * other, "test": most * other}
     return [
         TaskSpec(
             name=name,
@@ -144,12 +132,12 @@ def task_specs(data: DataConfig) -> list[TaskSpec]:
             text_column=task.text_column,
             label_column=task.label_column,
             labels=None if task.labels is None else tuple(task.labels),
-            fractions=shares,
+            fractions=(data.split[0], data.split[1], data.split[2]),
             slices=tuple(task.slices),
             train_share=data.train_share,
             missing=task.missing,
             split_with=tuple(task.split_with or ()),
-            most_rows=rows,
+            most_rows={} if most is None else {split: most * size for split, size in sizes.items()},
         )
         for name, task in data.tasks.items()
     ]
@@ -163,13 +151,11 @@ def _dataset(task: TaskConfig, key: str) -> DatasetSpec | None:
 
 def data_files(config: Config) -> list[tuple[str, Path]]:
     """Return the key and path of each data file of a run."""
-    keys = {
-        f"data.tasks.{name}.{key}": value
-        for name, task in config.data.tasks.items()
-        for key, value in {"train": task.train, "val": task.val, "test": task.test, "path": task.path}.items()
+    texts: dict[str, str | None] = {
+        f"data.tasks.{name}.{key}": getattr(task, key) for name, task in config.data.tasks.items() for key in _FILES
     }
-    files = {key: _file(value) for key, value in {**keys, "retention.path": config.retention.path}.items()}
-    return [(key, path) for key, path in files.items() if path is not None]
+    texts["retention.path"] = config.retention.path
+    return [(key, path) for key, text in texts.items() if (path := _file(text)) is not None]
 
 
 def dataset_files(config: Config) -> list[Path]:
@@ -198,22 +184,18 @@ def _file(text: str | None) -> Path | None:
 
 def absolute(config: Config) -> Config:
     """Return the configuration with absolute paths, so that a run's copy is valid in every folder."""
-    tasks = {name: _absolute_task(task) for name, task in config.data.tasks.items()}
-    backbone = replace(config.backbone, path=_absolute(config.backbone.path))
-    model = replace(config.model, init_from=_absolute(config.model.init_from))
-    data = replace(config.data, tasks=tasks)
-    retention = replace(config.retention, path=_absolute(config.retention.path))
-    return replace(config, data=data, backbone=backbone, model=model, retention=retention)
-
-
-def _absolute_task(task: TaskConfig) -> TaskConfig:
+    tasks = {}
+    for name, task in config.data.tasks.items():
+        paths: dict[str, Any] = {key: _absolute(getattr(task, key)) for key in _FILES}
+        if task.dataset and expanded(task.dataset).is_dir():
+            paths["dataset"] = _absolute(task.dataset)
+        tasks[name] = replace(task, **paths)
     return replace(
-        task,
-        train=_absolute(task.train),
-        val=_absolute(task.val),
-        test=_absolute(task.test),
-        path=_absolute(task.path),
-        dataset=_absolute(task.dataset) if task.dataset and expanded(task.dataset).is_dir() else task.dataset,
+        config,
+        data=replace(config.data, tasks=tasks),
+        backbone=replace(config.backbone, path=_absolute(config.backbone.path)),
+        model=replace(config.model, init_from=_absolute(config.model.init_from)),
+        retention=replace(config.retention, path=_absolute(config.retention.path)),
     )
 
 

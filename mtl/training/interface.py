@@ -38,9 +38,6 @@ class Run:
     """A finished run: its figures, its model, and its files.
 
     `train` returns one; ``Run(folder)`` is that of an earlier training.
-
-    Attributes:
-        folder: The run folder.
     """
 
     folder: Path
@@ -80,15 +77,12 @@ class Run:
         Raises:
             DataError: As `record` does.
         """
-        import pandas as pd
-
-        rows = {
-            (task, split): {**_numbers(asdict(report)), "rows": report.rows}
-            for task, splits in self.record.tasks.items()
-            for split, report in splits.items()
-        }
-        index = pd.MultiIndex.from_tuples(rows, names=["task", "split"])
-        return pd.DataFrame(list(rows.values()), index=index)
+        rows: dict[tuple[str, ...], dict[str, float]] = {}
+        for task, splits in self.record.tasks.items():
+            for split, report in splits.items():
+                shares = {name: value for name, value in asdict(report).items() if isinstance(value, float)}
+                rows[task, split] = {**shares, "rows": report.rows}
+        return _indexed(rows, "task", "split")
 
     @property
     def classes(self) -> pd.DataFrame:
@@ -97,16 +91,13 @@ class Run:
         Raises:
             DataError: As `record` does.
         """
-        import pandas as pd
-
-        rows = {
+        rows: dict[tuple[str, ...], dict[str, Any]] = {
             (task, split, label): asdict(scores)
             for task, splits in self.record.tasks.items()
             for split, report in splits.items()
             for label, scores in report.per_class.items()
         }
-        index = pd.MultiIndex.from_tuples(rows, names=["task", "split", "label"])
-        return pd.DataFrame(list(rows.values()), index=index)
+        return _indexed(rows, "task", "split", "label")
 
     @property
     def report(self) -> Path:
@@ -123,8 +114,10 @@ class Run:
         return self.folder / "predictions" / f"{task}_{split}.csv"
 
 
-def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in report.items() if isinstance(value, float)}
+def _indexed(rows: Mapping[tuple[str, ...], Mapping[str, Any]], *names: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=names))
 
 
 def train(

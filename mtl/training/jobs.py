@@ -1,10 +1,14 @@
-"""The jobs of a sweep: their names, their records, and whether one is done, unfinished or of another configuration."""
+"""The jobs of a sweep: their names, their records, the table in which it ends, and whether one is done or unfinished.
+
+A sweep whose jobs belong together, which is continued and compared, is a study: `mtl.training.study`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
+import os
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +20,12 @@ from omegaconf import OmegaConf
 
 import mtl
 from mtl.base.errors import MtlError
-from mtl.base.files import content_checksum, not_pipe, write_json
+from mtl.base.files import content_checksum, not_pipe, read_yaml, write_json
 from mtl.base.run_folder import METRICS, is_finished
 from mtl.base.run_folder import RECORD as RUN_RECORD
 from mtl.config.fields import Config
 from mtl.evaluation.run_metrics import read_metrics, validation_score
+from mtl.evaluation.run_summary import JobRow
 
 RECORD = "job.json"
 _WITHOUT_KEY = ("experiment", "scenario")  # keys whose value is a sufficient name
@@ -29,22 +34,15 @@ _UNUSUAL = re.compile(r"[^\w.+-]+")
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """The record of a job in its folder.
-
-    Attributes:
-        status: How it ended.
-        identity: A checksum of everything that its scores depend on.
-        seconds: Its duration from configuration to report.
-        error: The error message; empty if there is none.
-    """
+    """The record of a job in its folder."""
 
     status: Literal["done", "failed"]
-    identity: str
-    seconds: float
+    identity: str  # a checksum of everything that its scores depend on
+    seconds: float  # from configuration to report
     error: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write the record into the job's folder atomically."""
+        """Write the record into the job's folder, whole or not at all."""
         write_json(folder / RECORD, asdict(self))
 
 
@@ -59,37 +57,14 @@ def read_record(folder: Path) -> JobRecord | None:
 
 
 def score_in(folder: Path) -> float | None:
-    """Return the validation score of the run in a folder; None if it has none.
-
-    Raises:
-        DataError: Its metrics are damaged.
-    """
+    """Return the validation score of the run in a folder; None if it has none."""
     return validation_score(read_metrics(folder / METRICS).tasks)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job of a study.
-
-    Attributes:
-        name: The name of its folder.
-        values: Its value of each swept key.
-    """
-
-    name: str
-    values: Mapping[str, str]
-
-    @property
-    def scenario(self) -> tuple[tuple[str, str], ...]:
-        """Its values apart from the seed."""
-        return tuple((key, value) for key, value in self.values.items() if key.lstrip("+") != "seed")
-
-
-def jobs_of(swept: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
-    """Return the jobs of a sweep in the order in which Hydra's sweeper starts them."""
-    products = itertools.product(*swept.values())
-    combinations = [dict(zip(swept, values, strict=True)) for values in products]
-    return tuple(Job(job_name(values), values) for values in combinations)
+def jobs_of(swept: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Return each job's values of the swept keys by its name, in the order in which Hydra's sweeper starts them."""
+    combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    return {job_name(values): values for values in combinations}
 
 
 def job_name(values: Mapping[str, str]) -> str:
@@ -111,26 +86,24 @@ def _as_file_name(text: str) -> str:
     return shown if shown == text else f"{shown}.{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def seconds_left(jobs: Sequence[Job], folder: Path, at: int) -> tuple[float, bool]:
+def seconds_left(jobs: Mapping[str, Mapping[str, str]], folder: Path, at: int) -> tuple[float, bool]:
     """Return how long the jobs from index ``at`` on will take, and whether the scenario of each has been timed.
 
-    The estimate is the mean of the completed jobs of the same scenario, otherwise of all completed jobs, which is too
-    low because cheap jobs run first.
+    A scenario is the values apart from the seed. The estimate is the mean of the completed jobs of the same scenario,
+    otherwise of all completed jobs, which is too low because cheap jobs run first.
     """
-    records = [read_record(folder / job.name) for job in jobs]
-    known = [
-        (job.scenario, record.seconds)
-        for job, record in zip(jobs, records, strict=True)
-        if record is not None and record.status == "done"
-    ]
-    usual = statistics.fmean(seconds for _, seconds in known) if known else 0.0
-    left = [
-        job.scenario
-        for job, record in zip(jobs[at:], records[at:], strict=True)
-        if record is None or record.status == "failed"
-    ]
-    alike = {scenario: [seconds for other, seconds in known if other == scenario] for scenario in left}
-    return sum(statistics.fmean(alike[scenario] or [usual]) for scenario in left), all(alike.values())
+    timed: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    left = []
+    for number, (name, values) in enumerate(jobs.items()):
+        record = read_record(folder / name)
+        scenario = tuple((key, value) for key, value in values.items() if key.lstrip("+") != "seed")
+        if record is not None and record.status == "done":
+            timed.setdefault(scenario, []).append(record.seconds)
+        elif number >= at:
+            left.append(scenario)
+    usual = statistics.fmean([seconds for alike in timed.values() for seconds in alike] or [0.0])
+    seconds = sum(statistics.fmean(timed.get(scenario, [usual])) for scenario in left)
+    return seconds, all(scenario in timed for scenario in left)
 
 
 def _name_of_hydra_job(overrides: Sequence[str], *keys: str) -> str:
@@ -178,3 +151,38 @@ def data_checksums(config: Config) -> list[str]:
 def digest(parts: Iterable[str]) -> str:
     """Return the SHA-256 of lines of text."""
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def jobs_in(sweep: Path, swept: Iterable[str]) -> list[JobRow]:
+    """Return the jobs of a sweep from their folders, by number."""
+    rows = []
+    for path in sweep.rglob(".hydra/overrides.yaml"):
+        number = int(read_yaml(path.with_name("hydra.yaml"))["hydra"]["job"]["num"])
+        rows.append(job_row(number, read_yaml(path), swept, path.parents[1]))
+    return sorted(rows, key=lambda row: row.number)
+
+
+def job_row(number: int, arguments: Iterable[str], swept: Iterable[str], folder: Path) -> JobRow:
+    """Return a job with its values of the swept keys, from the record in its folder."""
+    keys = {key.lstrip("+") for key in swept}
+    plain = [str(argument).lstrip("+") for argument in arguments]
+    overrides = " ".join(argument for argument in plain if argument.partition("=")[0] in keys)
+    record = read_record(folder)
+    if record is None or record.error:
+        return JobRow(number, overrides, folder, error=record.error if record else "it did not end: see its train.log")
+    return JobRow(number, overrides, folder, read_metrics(folder / METRICS).tasks)
+
+
+def end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
+    """Print the scores of all jobs and how to compare them, and return the names of failed jobs."""
+    if not jobs:
+        return []
+    from mtl.base.terminal import console
+    from mtl.reporting.tables import jobs_table
+
+    out = console()
+    out.print(jobs_table(jobs))
+    if sum(not job.error for job in jobs) > 1:
+        folder = os.path.relpath(jobs[0].folder.parent)
+        out.print(f"\ncompare  python -m mtl.compare {folder}\n", markup=False, soft_wrap=True)
+    return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]

@@ -13,11 +13,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,7 @@ import mtl
 from mtl.base import cli
 from mtl.base.errors import MtlError, Problem, Terminated, TrainingError
 from mtl.training.ranks import ON_THIS_MACHINE, QUIET
-from mtl.training.stopping import SIGNALS
+from mtl.training.stopping import SIGNALS, how_to_resume, install
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing import RunProcsResult
@@ -42,24 +40,18 @@ _LAST_LINES = 20
 
 
 def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
-    """Do a job in several processes, and wait until all have ended.
-
-    Args:
-        job: What `mtl.training.rank` takes.
-        number: How many processes.
-        folder: The run folder.
+    """Do a job of `mtl.training.rank` in several processes, and wait until all have ended.
 
     Raises:
         MtlError: What the first process that failed has reported.
         Terminated: This process, or all others, received a signal to end.
-        KeyboardInterrupt: This process was interrupted.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
 
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="mtl-", ignore_cleanup_errors=True) as meeting:
         (Path(meeting) / JOB).write_text(json.dumps(job), encoding="utf-8")
-        handlers = {name: signal.getsignal(getattr(signal, name)) for name in _HANDLED if hasattr(signal, name)}
+        handlers = {number: signal.getsignal(number) for number in signal.Signals if number.name in _HANDLED}
         processes = start_processes(
             "mtl",
             sys.executable,
@@ -68,9 +60,7 @@ def launch(job: Mapping[str, Any], number: int, folder: Path) -> None:
             logs_specs=DefaultLogsSpecs(meeting, redirects=dict.fromkeys(range(1, number), Std.ALL)),
         )
         try:
-            if threading.current_thread() is threading.main_thread():
-                for name, handler in handlers.items():  # which `start_processes` has replaced
-                    signal.signal(getattr(signal, name), handler)
+            install(handlers)  # which `start_processes` has replaced
             result = processes.wait(period=_POLL_SECONDS)
         except (KeyboardInterrupt, Terminated) as stop:
             sent = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
@@ -112,7 +102,7 @@ def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> 
     causes = [failure for failure in failures if failure.exitcode not in consequences]
     first = next(iter([*causes, *(failure for failure in failures if failure.exitcode == LOST)]), None)
     if first is None:
-        return Terminated(f"ended by a signal; {_resume(folder)}")
+        return Terminated(f"ended by a signal; {how_to_resume(folder)}")
     if (file := error_file(meeting, first.local_rank)).is_file():
         return MtlError.from_json(file.read_text(encoding="utf-8"))
     return _explained(first.local_rank, first.exitcode, number, result.stderrs[first.local_rank], folder)
@@ -121,7 +111,7 @@ def _cause(result: RunProcsResult, number: int, meeting: Path, folder: Path) -> 
 def _explained(rank: int, code: int, number: int, stderr: str, folder: Path) -> TrainingError:
     """Return the error for a process that has ended without a report, with the end of its error output."""
     found = f"it ended with exit code {code}"
-    repair = f"fix what it reports; {_resume(folder)}"
+    repair = f"fix what it reports; {how_to_resume(folder)}"
     if code < 0:
         found = f"it was ended by {signal.Signals(-code).name if -code in set(signal.Signals) else f'signal {-code}'}"
         repair = "find out what ended it; if the system did, for lack of memory: a smaller data.batch_size"
@@ -129,7 +119,3 @@ def _explained(rank: int, code: int, number: int, stderr: str, folder: Path) -> 
         found += ", with the output:\n" + "\n".join(f"      {line}" for line in lines[-_LAST_LINES:])
     place = f"process {rank} of 0 to {number - 1}"
     return TrainingError(Problem(place, found, "all processes running until the end of training", repair))
-
-
-def _resume(folder: Path) -> str:
-    return f"to resume: python -m mtl.train resume={shlex.quote(str(folder))}"

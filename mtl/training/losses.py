@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtl.config.loss import TaskLossConfig
-from mtl.training.combination import Combination, task_key
+from mtl.training.combination import task_key
 
 ClassValues = Callable[[TaskLossConfig, NDArray[np.int64]], NDArray[np.float64]]
 """From a task's settings and the training rows of each class ``(C,)`` to a number for each class ``(C,)``."""
@@ -253,14 +253,6 @@ class TaskLosses(nn.Module):
             task: (loss + again[task]) / 2 + self.consistency * divergence(first[task], second[task])
             for task, loss in losses.items()
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """What training minimizes: the tasks' losses, and how they are combined into the loss of a step."""
-
-    losses: TaskLosses
-    combination: Combination
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:

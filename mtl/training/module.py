@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,16 +19,14 @@ from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
 from mtl.training.checkpoints import drawing_again, random_state
-from mtl.training.combination import GradientAggregation, task_key
-from mtl.training.freezing import FreezePlan, apply_freezing, apply_modes
+from mtl.training.combination import Combination, GradientAggregation, task_key
+from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.learning_rates import NO_DECAY
-from mtl.training.losses import Objective
+from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
 from mtl.training.sharding import ShardedEncoder
 from mtl.training.step import ForwardPass, StepLog
-
-NAN = float("nan")
 
 log = logging.getLogger(__name__)
 
@@ -43,33 +40,31 @@ class MultiTaskModule(LightningModule):
     Args:
         network: Encoder and heads.
         classes: The number of classes of each validated task.
-        objective: The tasks' losses and their combination.
+        losses: The loss of each task.
+        combination: How they are combined into the loss of a step.
         freezing: When each layer is trained, by optimizer steps.
         optimizer: Makes the optimizer of all parameters that are trained at any time; those of a sharded network, which
             have taken their place, are given by name.
         scheduler: Makes the scheduler of that optimizer, which is stepped once per optimizer step.
-        guard: Checks each optimizer step; without it a loss that is not finite reaches the weights.
-
-    Attributes:
-        step: The current training step until the end of its backward pass, otherwise None.
-        step_log: What the loggers get of the current or last optimizer step.
+        guard: Checks each optimizer step.
     """
 
     def __init__(
         self,
         network: MultiTaskNetwork,
         classes: Mapping[str, int],
-        objective: Objective,
+        losses: TaskLosses,
+        combination: Combination,
         freezing: FreezePlan,
         optimizer: Callable[[Mapping[str, nn.Parameter] | None], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler],
-        guard: StepGuard | None = None,
+        guard: StepGuard,
     ) -> None:
         super().__init__()
         self.network = network
-        self.losses = objective.losses
-        self.combination = objective.combination
-        self.step: ForwardPass | None = None
+        self.losses = losses
+        self.combination = combination
+        self.step: ForwardPass | None = None  # the current training step until the end of its backward pass
         self.freezing = freezing
         self.validation = nn.ModuleDict({task_key(task): TaskMetrics(count) for task, count in classes.items()})
         self.tasks = tuple(classes)
@@ -77,8 +72,8 @@ class MultiTaskModule(LightningModule):
         self._scheduler = scheduler
         self._times_unfrozen = -1
         self._boundary: Boundary | None = "embedding"
-        self._guard = guard
-        self.step_log = StepLog()
+        self.guard = guard
+        self.step_log = StepLog()  # what the loggers get of the current or last optimizer step
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the logits ``(B_task, C_task)`` of each task in the batch."""
@@ -94,18 +89,11 @@ class MultiTaskModule(LightningModule):
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze or unfreeze layers; otherwise set the modes again, which other callbacks may have changed."""
-        if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
-            self._freeze()
-        else:
-            apply_modes(self.network, self.freezing, self.global_step)
+        """Freeze or unfreeze layers, and set all modes again, which other callbacks may have changed."""
+        self._freeze()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Freeze or unfreeze layers, as a function of the optimizer step alone.
-
-        Raises:
-            RuntimeError: The batch has activations of a layer that is trained by now: they are out of date.
-        """
+        """Freeze or unfreeze layers, and refuse activations of a layer that is trained by now: they are out of date."""
         if self.freezing.times_unfrozen(self.global_step) != self._times_unfrozen:
             self._freeze()
         if batch.boundary is not None and not _covers(self._boundary, batch.boundary):
@@ -125,12 +113,14 @@ class MultiTaskModule(LightningModule):
         losses, embeddings = self._task_losses(batch)
         self.step = ForwardPass(batch, losses, embeddings, state)
         total: Tensor = self.combination(losses)
-        if self._guard is not None:
-            self._guard.record(batch, losses, total)
+        self.guard.record(batch, losses, total)
         if self._logs_this_step():
             self._add_to_log(losses, total)
         self.combination.observe(losses)
-        return total if total.requires_grad else total + self._nothing_to_learn()
+        if total.requires_grad:
+            return total
+        # the heads of these tasks are frozen, and so is the encoder at this step: all gradients are 0
+        return total + 0.0 * next(parameter for parameter in self.network.parameters() if parameter.requires_grad).sum()
 
     def _task_losses(self, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Return the loss of each task, and the embeddings of one pass, or of two with a consistency loss."""
@@ -170,24 +160,17 @@ class MultiTaskModule(LightningModule):
 
     def on_after_backward(self) -> None:
         """Release the graph."""
-        if self.step is not None and not self.combination.looks_back:
+        if not self.combination.looks_back:
             self.step = None
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take an optimizer step, and compute its losses again if the combination learns from their change."""
         super().optimizer_step(*args, **kwargs)
-        if self.step is not None and self.combination.looks_back:
-            self._look_back(self.step)
-            self.step = None
-
-    def _look_back(self, step: ForwardPass) -> None:
-        """Update the combination from the losses of the same rows before and after the step, with the same dropout."""
-        assert step.random_state is not None  # noqa: S101 - narrows for mypy
-        trainer = self._attached()
-        precision = contextlib.nullcontext() if trainer is None else trainer.precision_plugin.train_step_context()
-        with torch.no_grad(), drawing_again(step.random_state), precision:
-            after, _ = self._task_losses(step.batch)
-        self.combination.update(step.losses, after)
+        step, self.step = self.step, None
+        if step is not None and step.random_state is not None:
+            with torch.no_grad(), drawing_again(step.random_state), self.trainer.precision_plugin.train_step_context():
+                after, _ = self._task_losses(step.batch)
+            self.combination.update(step.losses, after)
 
     def _attached(self) -> Trainer | None:
         """Return the trainer; None where the module is used without one."""
@@ -212,10 +195,6 @@ class MultiTaskModule(LightningModule):
         every: int = 1 if trainer is None else trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.global_step + 1) % every == 0
 
-    def _nothing_to_learn(self) -> Tensor:
-        """Return 0 with a gradient of 0, for a step whose tasks have frozen heads while the encoder is still frozen."""
-        return 0.0 * next(parameter for parameter in self.network.parameters() if parameter.requires_grad).sum()
-
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the task of the batch."""
         for task, logits in self(batch).items():
@@ -231,7 +210,7 @@ class MultiTaskModule(LightningModule):
                 rows = int(scores["confusion"].sum())
                 log.warning("validation of %s: the logits of %d of %d rows are not finite", task, bad, rows)
             for name in VALIDATION_METRICS:
-                score = scores[name] * NAN if bad else scores[name]
+                score = scores[name] * float("nan") if bad else scores[name]
                 means[name].append(score)
                 self.log(f"val/{task}/{name}", score.float())
         for name, values in means.items():
@@ -267,27 +246,19 @@ class MultiTaskModule(LightningModule):
         """
         if gradient_clip_val and gradient_clip_algorithm != "value":
             norm = clip_norm(optimizer, gradient_clip_val)
-        elif self._guard is not None:
+        else:
             norm = gradient_norm(optimizer)
-        if gradient_clip_val and gradient_clip_algorithm == "value":
-            clip_values(optimizer, gradient_clip_val)
-        if self._guard is not None:
-            self._guard.check_step(optimizer, norm, self.global_step, self.current_epoch)
+            if gradient_clip_val:
+                clip_values(optimizer, gradient_clip_val)
+        self.guard.check_step(optimizer, norm, self.global_step, self.current_epoch)
 
     def on_validation_start(self) -> None:
         """Report bad steps before metrics and checkpoints are made."""
-        if self._guard is not None:
-            self._guard.inspect()
+        self.guard.inspect()
 
     def on_train_epoch_end(self) -> None:
         """Report bad steps at the end of an epoch without validation."""
-        if self._guard is not None:
-            self._guard.inspect()
-
-    @property
-    def left_out(self) -> int:
-        """The number of optimizer steps that were left out because they were not finite."""
-        return 0 if self._guard is None else self._guard.left_out
+        self.guard.inspect()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is never trained: it is what training started from, and 400 MB of an MPNet.
@@ -296,26 +267,21 @@ class MultiTaskModule(LightningModule):
         """
         kept = self._kept()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
-        if self._guard is not None:
-            checkpoint["bad_steps"] = self._guard.state_dict()
-            self._guard.check_checkpoint(checkpoint)
+        checkpoint["bad_steps"] = self.guard.state_dict()
+        self.guard.check_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `on_save_checkpoint` left out."""
         kept = self._kept()
         own = {name: value for name, value in self.state_dict().items() if name not in kept}
         checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
-        if self._guard is not None and "bad_steps" in checkpoint:
-            self._guard.load_state_dict({**checkpoint["bad_steps"], "sound": checkpoint["global_step"]})
+        if "bad_steps" in checkpoint:
+            self.guard.load_state_dict({**checkpoint["bad_steps"], "sound": checkpoint["global_step"]})
 
     def learning_state(self) -> dict[str, Tensor]:
         """Return the part of the state that a checkpoint holds."""
         kept = self._kept()
         return {name: value for name, value in self.state_dict().items() if name in kept}
-
-    def guard_state(self) -> dict[str, int] | None:
-        """Return what a checkpoint holds of the guard, if there is one."""
-        return None if self._guard is None else self._guard.state_dict()
 
     def _kept(self) -> set[str]:
         named = self.network.named_by_layer()

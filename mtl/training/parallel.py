@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor
 
@@ -27,11 +28,15 @@ class Peers(ParallelStrategy):
         assert self.parallel_devices is not None  # noqa: S101 - narrows for mypy
         return self.parallel_devices[0]
 
+    @property
+    def module(self) -> LightningModule:
+        """The module that is trained."""
+        assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
+        return self.lightning_module
+
     def broadcast(self, obj: T, src: int = 0) -> T:
         """Return the value of the process ``src``; Lightning broadcasts paths and booleans."""
-        if not dist.is_initialized():
-            return obj
-        value: T = gather_json(obj, self.root_device)[src]
+        value: T = gather_json(obj, self.root_device)[src] if dist.is_initialized() else obj
         return value
 
 
@@ -59,11 +64,10 @@ class SharedRows(Peers, DDPStrategy):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Do a training step, and wrap the module before it if other parameters are trained than in the last one."""
-        assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
-        trained = [parameter.requires_grad for parameter in self.lightning_module.parameters()]
+        trained = [parameter.requires_grad for parameter in self.module.parameters()]
         if trained != self._trained:
             self._trained = trained
-            self.model = self.lightning_module
+            self.model = self.module
             super().configure_ddp()
         return super().training_step(*args, **kwargs)
 
@@ -75,13 +79,10 @@ def sum_over_processes(own: Tensor) -> Tensor:
 
 
 def gather_json(value: Any, device: torch.device) -> list[Any]:
-    """Return the value of each process, in the order of their ranks.
+    """Return the value of each process in the order of their ranks, given that of this one and its device.
 
-    `torch.distributed.all_gather_object` would unpickle what another process sends, which can run code.
-
-    Args:
-        value: A value that JSON can hold, or a path, which becomes a string.
-        device: The device of this process.
+    A value is what JSON can hold, or a path, which becomes a string. `torch.distributed.all_gather_object` would
+    unpickle what another process sends, which can run code.
     """
     text = json.dumps(value, default=os.fspath).encode()
     own = torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)
@@ -99,14 +100,9 @@ def _gathered(own: Tensor) -> list[Tensor]:
 
 
 def check_same_inputs(inputs: Mapping[str, Any], device: torch.device) -> None:
-    """Check that all processes, perhaps of several machines, have the same rows and weights before the first step.
+    """Check that all processes, perhaps of several machines, have the same rows, weights and versions.
 
-    Args:
-        inputs: What the run depends on, see `mtl.training.fingerprint`.
-        device: The device of this process.
-
-    Raises:
-        TrainingError: Another process has other rows or weights than the first one.
+    ``inputs`` is the fingerprint of this process, see `mtl.training.fingerprint`.
     """
     own = {
         name: hashlib.sha256(json.dumps(inputs[name], sort_keys=True).encode()).hexdigest()
@@ -150,13 +146,9 @@ class _Whole(torch.autograd.Function):
     """The value of the whole, with the gradient of a part of it times the number of processes."""
 
     @staticmethod
-    def forward(part: Tensor, whole: Tensor) -> Tensor:
-        del part
+    def forward(ctx: Any, part: Tensor, whole: Tensor) -> Tensor:
+        del ctx, part
         return whole.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

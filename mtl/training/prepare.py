@@ -18,39 +18,27 @@ from mtl.data.pairs import Pairs
 from mtl.training.fingerprint import changes, fingerprint, version_changes
 from mtl.training.inputs import load_inputs
 from mtl.training.plan import RunPlan, make_plan
-from mtl.training.ranks import ALONE, Process
-from mtl.training.resume_points import Point, last_point
+from mtl.training.ranks import Process
+from mtl.training.resume_points import Point, ResumePoints, last_point
 from mtl.training.stopping import Stop
-from mtl.training.trainer import Training, make_data, make_resume_points, make_training
+from mtl.training.trainer import Training, make_data, make_training
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A run before its first step.
-
-    Attributes:
-        plan: What it will do.
-        splits: Token ids and labels of each task and split.
-        pairs: Sentence pairs that measure the encoder's retention, if there are any.
-        stop: Whether the process is to end.
-        resume: Whether it continues a run.
-        point: The resume point that it continues from; None if it starts from the first step.
-        inputs: The fingerprint of what it depends on, see `mtl.training.fingerprint`.
-        activations: The activations of frozen layers, computed when they are first needed.
-        training: What trains the network; None if everything is frozen, and after training.
-    """
+    """A run before its first step."""
 
     plan: RunPlan
     splits: Splits
-    pairs: Pairs | None
+    pairs: Pairs | None  # sentence pairs that measure the encoder's retention
     stop: Stop
-    resume: bool
-    point: Point | None
-    inputs: Mapping[str, Any]
-    activations: FrozenActivations
-    training: Training | None
+    resume: bool  # whether it continues a run
+    point: Point | None  # where it continues; None if it starts from the first step
+    inputs: Mapping[str, Any]  # what it depends on, see `mtl.training.fingerprint`
+    activations: FrozenActivations  # computed when they are first needed
+    training: Training | None  # None if everything is frozen, and after training
 
 
 def prepare(
@@ -58,15 +46,11 @@ def prepare(
     folder: Path,
     choices: Mapping[str, str],
     stop: Stop,
-    process: Process = ALONE,
+    process: Process,
     *,
-    resume: bool = False,
+    resume: bool,
 ) -> Prepared:
-    """Prepare a run and its folder.
-
-    Raises:
-        MtlError: The run cannot start, or the folder holds a run of other data, weights or settings.
-    """
+    """Prepare a run and its folder."""
     run = prepare_process(config, folder, stop, process, resume=resume)
     _check_same(run.inputs, run.point, folder, resume=resume)
     remove_leftovers(folder)
@@ -78,9 +62,7 @@ def prepare(
     return run
 
 
-def prepare_process(
-    config: Config, folder: Path, stop: Stop, process: Process = ALONE, *, resume: bool = False
-) -> Prepared:
+def prepare_process(config: Config, folder: Path, stop: Stop, process: Process, *, resume: bool) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
     loaded = load_inputs(config)
@@ -89,9 +71,9 @@ def prepare_process(
     inputs = fingerprint(plan, splits)
     activations = _frozen_activations(plan, splits, point)
     training = None
-    if (data := make_data(plan, splits, activations)) is not None:
-        points = make_resume_points(plan, stop, inputs, activations.used)
-        training = make_training(plan, data, activations, points, point)
+    if plan.groups:
+        points = ResumePoints(folder / CHECKPOINTS, config.callbacks, stop, inputs, activations.used)
+        training = make_training(plan, make_data(plan, splits, activations), activations, points, point)
     return Prepared(plan, splits, loaded.pairs, stop, resume, point, inputs, activations, training)
 
 
@@ -113,7 +95,7 @@ def _frozen_activations(plan: RunPlan, splits: Splits, point: Point | None) -> F
         (task, split): rows.table
         for task, parts in splits.items()
         for split, rows in parts.items()
-        if (split == "train" and plan.trains(task)) or split == "val" or (split == "test" and whole)
+        if (split == "train" and task in plan.trained) or split == "val" or (split == "test" and whole)
     }
     encoder, cached = plan.start.network.encoder, plan.config.cache.activations
     before = None if point is None else point.activations

@@ -22,8 +22,7 @@ from mtl.training.ranks import LostPeersError
 def main(arguments: Sequence[str]) -> None:
     """Take part in a training; errors go to the process that waits.
 
-    Args:
-        arguments: The folder in which the processes meet, and the number of the process that waits for them.
+    The arguments are the folder in which the processes meet, and the number of the process that waits for them.
     """
     meeting, parent = Path(arguments[0]), int(arguments[1])
     threading.Thread(target=_end_with, args=[parent, meeting], daemon=True).start()

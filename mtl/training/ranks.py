@@ -48,18 +48,11 @@ ON_THIS_MACHINE = "MTL_MEETING"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One of the processes that train together.
+    """One of the processes that train together."""
 
-    Attributes:
-        rank: Its number, from 0; process 0 writes and reports.
-        world_size: The number of processes.
-        local_rank: Its number among those of its machine, which is that of its device.
-        local_size: The number of processes on its machine.
-    """
-
-    rank: int = 0
+    rank: int = 0  # its number; process 0 writes and reports
     world_size: int = 1
-    local_rank: int = 0
+    local_rank: int = 0  # its number among those of its machine, which is that of its device
     local_size: int = 1
 
 
@@ -72,49 +65,34 @@ class LostPeersError(TrainingError):
 
 @dataclass(slots=True)
 class Group:
-    """The processes that train together, and the store through which they meet.
-
-    Args:
-        process: This process.
-        store: What all processes read and write.
-    """
+    """The processes that train together, of which this is one."""
 
     process: Process
-    store: Store
+    store: Store  # what all processes read and write
     _jobs: int = field(default=0, init=False)
 
-    def send(self, config: Config, folder: Path, *, resume: bool) -> None:
-        """Let the others train with this process, which is the first one; see `receive`."""
-        self._send({"config": asdict(config), "folder": str(folder), "resume": resume})
+    def send(self, job: Mapping[str, Any] | None) -> None:
+        """Let the others do a job with this process, which is the first one; see `receive`."""
+        self._jobs += 1
+        self.store.set(f"job {self._jobs}", json.dumps(job))
 
     @contextmanager
     def leading(self) -> Iterator[None]:
         """Tell the others after the block that no job follows, and wait until they know: the store may end with it."""
+        waits = True
         try:
             yield
         except (KeyboardInterrupt, Terminated, LostPeersError):
-            self._send(None)
+            waits = False
             raise
-        except BaseException:
-            self._end()
-            raise
-        self._end()
-
-    def _end(self) -> None:
-        self._send(None)
-        with suppress(RuntimeError):
-            self.store.wait([f"left {rank}" for rank in range(1, self.process.world_size)], _FAREWELL)
-
-    def _send(self, job: Mapping[str, Any] | None) -> None:
-        self._jobs += 1
-        self.store.set(f"job {self._jobs}", json.dumps(job))
+        finally:
+            self.send(None)
+            if waits:
+                with suppress(RuntimeError):
+                    self.store.wait([f"left {rank}" for rank in range(1, self.process.world_size)], _FAREWELL)
 
     def receive(self) -> dict[str, Any] | None:
-        """Return the next job: configuration, run folder, and whether to resume; None if there is no other.
-
-        Raises:
-            LostPeersError: The first process has ended.
-        """
+        """Return the next job: configuration, run folder, and whether to resume; None if there is no other."""
         self._jobs += 1
         try:
             self.store.wait([f"job {self._jobs}"], _LONG)
@@ -127,11 +105,7 @@ class Group:
 
     @contextmanager
     def joined(self, device: torch.device, folder: Path) -> Iterator[None]:
-        """Let tensors be exchanged inside the block.
-
-        Args:
-            device: The device of this process.
-            folder: The run folder, for the message of an error.
+        """Let this process, with its device, exchange tensors with the others inside the block.
 
         Raises:
             LostPeersError: Another process has ended or does not answer.
@@ -156,9 +130,8 @@ class Group:
         except MtlError:
             raise
         except Exception as error:
-            by_others = not dist.is_initialized() or isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-            if not by_others:
-                raise
+            if dist.is_initialized() and not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+                raise  # not by others
             raise _lost_peers(error, self.process, f" with resume={shlex.quote(str(folder))}") from error
         finally:
             if dist.is_initialized():
@@ -188,14 +161,7 @@ def _size(environment: Mapping[str, str], name: str) -> int:
 
 
 def join(arguments: Sequence[str]) -> Group:
-    """Return the group of the processes that a launcher has started.
-
-    Args:
-        arguments: The command line, for the message of an error.
-
-    Raises:
-        ConfigError: The launcher does not say which process this is, or how to find the others.
-    """
+    """Return the group of the processes that a launcher has started, for a command line with these arguments."""
     os.environ |= QUIET
     from torch.distributed.rendezvous import rendezvous
 
@@ -237,11 +203,7 @@ def _set_variables_of_torchrun(arguments: Sequence[str]) -> None:
 
 
 def of_launcher(config: Config, process: Process, *, resume: bool = False) -> Config:
-    """Return the configuration with the number of processes that the launcher has started.
-
-    Raises:
-        ConfigError: It names another number, or has values that exclude several processes.
-    """
+    """Return the configuration with the number of processes that the launcher has started."""
     devices, nodes = config.trainer.devices, -(-process.world_size // process.local_size)
     number = len(devices) if isinstance(devices, list) else devices
     if resume:
@@ -259,11 +221,7 @@ def of_launcher(config: Config, process: Process, *, resume: bool = False) -> Co
 
 
 def for_processes(config: Config, number: int) -> Config:
-    """Return the configuration of a run that is resumed in another number of processes, with the same steps.
-
-    Raises:
-        ConfigError: The rows or tokens of a step cannot be shared equally.
-    """
+    """Return the configuration of a run that is resumed in another number of processes, with the same steps."""
     data, before = config.data, processes_of(asdict(config.trainer))
     if before is None or before == number:
         return config

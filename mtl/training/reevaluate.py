@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mtl.activations.encoding import Encoding, Precision, token_table
 from mtl.base.errors import ConfigError, Problem, did_you_mean, listed
 from mtl.base.files import read_yaml
+from mtl.base.run_folder import METRICS
 from mtl.config.checks import load
 from mtl.config.fields import Config
+from mtl.config.short_forms import section
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet
@@ -20,7 +23,7 @@ from mtl.data.tasks import load_tasks
 from mtl.evaluation.calibration import BINS
 from mtl.evaluation.predictions import predictions_path, write_predictions
 from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
-from mtl.evaluation.scoring import Scored, logits_of, score
+from mtl.evaluation.scoring import Scored, logits_of, reports_of, score
 from mtl.evaluation.stages import with_stages
 from mtl.inference.models import choose_device
 from mtl.model.decision import Calibration
@@ -40,40 +43,24 @@ def evaluate_run(
     device: str | None = None,
     calibrated: bool = True,
 ) -> AllScored:
-    """Evaluate a run's saved model on the data that its configuration names.
+    """Evaluate a run's saved model on the data that its configuration names; ``all`` is validation and test.
 
-    Args:
-        run: The run folder.
-        split: The split, or all but the training rows.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-        device: ``cpu`` or ``cuda``; by default the GPU if there is one.
-        calibrated: As in `MultiTaskModel.predict`.
-
-    Returns:
-        For each task and split its figures and predictions.
-
-    Raises:
-        MtlError: The run, its model or its data cannot be read.
+    The device is by default the GPU if there is one; precision and calibration are those of `MultiTaskModel.predict`.
     """
     config = read_config(Path(run))
-    saved = _on_device(load_model(Path(run)), device)
+    saved = load_model(Path(run))
+    saved.network.to(choose_device(device))
     specs = [
         replace(spec, labels=tuple(saved.tasks[spec.name].labels))
         for spec in task_specs(config.data)
         if spec.name in saved.tasks
     ]
-    tasks = load_tasks(specs, config.seed)
     wanted = ("val", "test") if split == "all" else (split,)
-    bins = config.calibration.bins
-    scored = {
-        name: {
-            part: _score(saved, name, task.splits[part], precision, calibrated, bins, is_fitted_on=part == "val")
-            for part in wanted
-            if len(task.splits[part])
-        }
-        for name, task in tasks.items()
+    examples = {
+        name: {part: task.splits[part] for part in wanted if len(task.splits[part])}
+        for name, task in load_tasks(specs, config.seed).items()
     }
-    return with_stages(scored, saved.tasks)
+    return _score(saved, examples, precision, calibrated, config.calibration.bins, fitted_on="val")
 
 
 def evaluate_file(
@@ -87,22 +74,12 @@ def evaluate_file(
     device: str | None = None,
     calibrated: bool = True,
 ) -> AllScored:
-    """Evaluate a saved model on a labelled file.
+    """Evaluate a saved model, or that of a run folder, on a labelled file of a task, as `evaluate_run` does.
 
-    Args:
-        model: A run folder or a saved model.
-        file: The labelled file.
-        task: The task of its labels; optional if the model has one task.
-        text_column: Its column of sentences.
-        label_column: Its column of labels.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the hardware computes it natively.
-        device: ``cpu`` or ``cuda``; by default the GPU if there is one.
-        calibrated: As in `MultiTaskModel.predict`.
-
-    Raises:
-        MtlError: The model or the file cannot be read, or the model does not know the task or a label.
+    The task need not be named if the model has one.
     """
-    saved = _on_device(load_model(Path(model)), device)
+    saved = load_model(Path(model))
+    saved.network.to(choose_device(device))
     names = list(saved.tasks)
     name = names[0] if task is None and len(names) == 1 else task
     if name not in saved.tasks:
@@ -114,34 +91,31 @@ def evaluate_file(
     problems = ProblemLog(Path(file))
     LabelSet(tuple(saved.tasks[name].labels)).note_unknown(examples, problems)
     problems.raise_if_any()
-    scored = _score(saved, name, examples, precision, calibrated, BINS)
-    return with_stages({name: {Path(file).stem: scored}}, saved.tasks)
+    return _score(saved, {name: {Path(file).stem: examples}}, precision, calibrated, BINS)
 
 
 def _score(
     saved: SavedModel,
-    task: str,
-    examples: Examples,
+    examples: Mapping[str, Mapping[str, Examples]],
     precision: Precision,
     calibrated: bool,
     bins: int,
-    *,
-    is_fitted_on: bool = False,
-) -> Scored:
-    labels = LabelSet(tuple(saved.tasks[task].labels))
-    encoder = saved.network.encoder
-    split = EncodedSplit(token_table(examples.texts, saved.tokenizer, encoder), labels.ids(examples))
-    how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
-    logits = logits_of(saved.network, task, split, how)
-    head = saved.tasks[task]
-    calibration = head.calibration if calibrated else Calibration()
-    outcomes = head.outcomes if calibrated and not is_fitted_on else None
-    return score(logits, labels.names, split.labels, examples, calibration, bins, outcomes)
-
-
-def _on_device(saved: SavedModel, device: str | None) -> SavedModel:
-    saved.network.to(choose_device(device))
-    return saved
+    fitted_on: str | None = None,
+) -> AllScored:
+    """Score the examples of each task and split, of which the calibration was fitted on one."""
+    scored: AllScored = {}
+    for task, splits in examples.items():
+        head = saved.tasks[task]
+        labels = LabelSet(tuple(head.labels))
+        how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
+        scored[task] = {}
+        for split, rows in splits.items():
+            encoded = EncodedSplit(token_table(rows.texts, saved.tokenizer, saved.network.encoder), labels.ids(rows))
+            logits = logits_of(saved.network, task, encoded, how)
+            calibration = head.calibration if calibrated else Calibration()
+            outcomes = head.outcomes if calibrated and split != fitted_on else None
+            scored[task][split] = score(logits, labels.names, encoded.labels, rows, calibration, bins, outcomes)
+    return with_stages(scored, saved.tasks)
 
 
 def read_config(run: Path) -> Config:
@@ -157,17 +131,10 @@ def read_config(run: Path) -> Config:
         found = "no such file" if isinstance(error, FileNotFoundError) else f"not readable: {error}"
         expected = "the configuration of a run, in its folder"
         raise ConfigError(Problem(str(path), found, expected, "give a run folder: run=outputs/<date>/<time>")) from None
-    return load(_as_split(values) if isinstance(values, dict) else {})
-
-
-def _as_split(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with the splits that the run had: before the key ``split_with`` each task had its own."""
-    data = values.get("data")
-    tasks = data.get("tasks") if isinstance(data, dict) else None
-    for task in tasks.values() if isinstance(tasks, dict) else ():
+    for task in section(values, "data", "tasks").values():
         if isinstance(task, dict):
-            task.setdefault("split_with", [])
-    return values
+            task.setdefault("split_with", [])  # before there was this key, each task had a split of its own
+    return load(values if isinstance(values, dict) else {})
 
 
 def write_scored(folder: str | Path, scored: AllScored) -> None:
@@ -175,6 +142,4 @@ def write_scored(folder: str | Path, scored: AllScored) -> None:
     for task, splits in scored.items():
         for split, scores in splits.items():
             write_predictions(predictions_path(folder, task, split), scores.predictions)
-    reports = {task: {split: scores.report for split, scores in splits.items()} for task, splits in scored.items()}
-    files = checksums(Path(folder))
-    write_metrics(Path(folder) / "metrics.json", RunMetrics(reports, files=files))
+    write_metrics(Path(folder) / METRICS, RunMetrics(reports_of(scored), files=checksums(Path(folder))))

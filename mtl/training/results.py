@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -18,15 +17,14 @@ import mtl
 from mtl.base.run_folder import CHECKPOINTS
 from mtl.base.terminal import console
 from mtl.config.fields import Config
-from mtl.data.datamodule import Splits
-from mtl.data.tasks import TaskData
+from mtl.data.datamodule import EncodedSplit
 from mtl.evaluation.calibration import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
 from mtl.evaluation.records import Retention, TaskReport
 from mtl.evaluation.run_metrics import RunMetrics, checksums, write_metrics
 from mtl.evaluation.run_summary import Picture, RunSummary, reported_split
-from mtl.evaluation.scoring import Scored, logits_of, score
+from mtl.evaluation.scoring import Scored, logits_of, reports_of, score
 from mtl.evaluation.stages import with_stages
 from mtl.evaluation.task_gradients import sentences
 from mtl.model.conformal import outcomes
@@ -36,7 +34,15 @@ from mtl.reporting.model_card import Training, model_card
 from mtl.reporting.run import write_report
 from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
-from mtl.reporting.tables import calibration_table, class_table, cost_table, decision_table, results_table, stage_table
+from mtl.reporting.tables import (
+    Table,
+    calibration_table,
+    class_table,
+    cost_table,
+    decision_table,
+    results_table,
+    stage_table,
+)
 from mtl.training.analysis import Frozen, analyse_errors
 from mtl.training.bad_steps import left_out_warnings
 from mtl.training.checkpoints import PREVIOUS
@@ -54,39 +60,28 @@ _FILES = {
 }
 _ERROR_FILES = {"errors": "the most confident mistakes with their nearest training rows, and the scores of each slice"}
 
+Reports = Mapping[str, Mapping[str, TaskReport]]
+"""The report of each task and split."""
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run that has been evaluated.
-
-    Attributes:
-        plan: The plan of the run.
-        trained: What was measured before and during training.
-        choices: The choice made in each configuration group.
-        heads: The labels and head of each task, calibrated.
-        scored: Scores and predictions of each task and split.
-        notes: Warnings of training and calibration.
-        retention: How much of its general ability the encoder kept, if it was measured.
-        errors: The error analysis of each task.
-        maps: For each task where a sample of its reported rows lies before and after training, for the page.
-    """
+    """A run that has been evaluated."""
 
     plan: RunPlan
     trained: Trained
-    choices: Mapping[str, str]
-    heads: dict[str, TaskHead]
-    scored: dict[str, dict[str, Scored]]
-    notes: Sequence[str]
+    choices: Mapping[str, str]  # the choice made in each configuration group
+    heads: dict[str, TaskHead]  # calibrated
+    scored: dict[str, dict[str, Scored]]  # of each task and split
+    notes: Sequence[str]  # warnings of training and calibration
     retention: Retention | None
     errors: Mapping[str, ErrorAnalysis]
-    maps: Mapping[str, SentenceMap]
+    maps: Mapping[str, SentenceMap]  # where a sample of a task's reported rows lies before and after training
 
     @property
     def reports(self) -> dict[str, dict[str, TaskReport]]:
         """The report of each task and split."""
-        return {
-            task: {split: scores.report for split, scores in splits.items()} for task, splits in self.scored.items()
-        }
+        return reports_of(self.scored)
 
     @property
     def name(self) -> str:
@@ -99,19 +94,39 @@ class Results:
 
 
 def evaluate(run: Prepared, trained: Trained, choices: Mapping[str, str]) -> Results:
-    """Evaluate the trained network: logits, calibration, scores, error analysis, retention, sentence maps."""
-    plan, splits = run.plan, run.splits
+    """Evaluate the trained network: logits, calibration, scores, error analysis, retention, sentence maps.
+
+    A head that is kept without data keeps its calibration, unless a layer below it was trained.
+    """
+    plan, splits, heads = run.plan, run.splits, dict(run.plan.start.heads)
+    for name in plan.start.kept & plan.trained:
+        heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, outcomes=None, stale=True)
     frozen = run.activations.at("embedding") if plan.freezing.encoder_is_frozen else None
-    logits = _all_logits(plan, splits, frozen)
-    heads, notes = _calibrated(plan, splits, logits)
-    scored = with_stages(_scored(plan, splits, logits, heads), heads)
+    notes, scored = left_out_warnings(trained.cost.skipped_steps), {}
+    for name, task in plan.tasks.items():
+        logits = _logits(plan, name, splits[name], frozen)
+        heads[name], warnings = _calibrated(plan, heads[name], logits.get("val"), splits[name])
+        notes += [f"{name}: {text}" for text in warnings]
+        scored[name] = {
+            split: score(
+                rows,
+                tuple(heads[name].labels),
+                splits[name][split].labels,
+                task.splits[split],
+                heads[name].calibration,
+                plan.config.calibration.bins,
+                heads[name].outcomes if split != "val" else None,  # which were fitted on these rows
+            )
+            for split, rows in logits.items()
+        }
+    scored = with_stages(scored, heads)
     return Results(
         plan=plan,
         trained=trained,
         choices=choices,
         heads=heads,
         scored=scored,
-        notes=[*left_out_warnings(trained.cost.skipped_steps), *notes],
+        notes=notes,
         retention=_retention(run, trained.ability),
         errors=analyse_errors(plan, splits, scored, frozen),
         maps=trained.maps.end(plan, splits, frozen),
@@ -125,78 +140,38 @@ def _retention(run: Prepared, before: float | None) -> Retention | None:
     return Retention(before, after, len(run.pairs))
 
 
-Logits = Mapping[str, Mapping[str, NDArray[np.float32]]]
+def _logits(
+    plan: RunPlan, task: str, encoded: Mapping[str, EncodedSplit], frozen: Frozen | None
+) -> dict[str, NDArray[np.float32]]:
+    """Return the logits ``(N, C)`` of the validation and test rows of a task."""
+    logits = {}
+    for split in ("val", "test"):
+        if rows := len(encoded[split].labels):
+            embeddings = None if frozen is None else frozen[task, split].gather(np.arange(rows))[0]
+            logits[split] = logits_of(plan.start.network, task, encoded[split], plan.encoding, embeddings)
+    return logits
 
 
-def _all_logits(plan: RunPlan, splits: Splits, frozen: Frozen | None) -> Logits:
-    """Return the logits of all validation and test rows."""
-    return {
-        name: {
-            split: logits_of(
-                plan.start.network,
-                name,
-                splits[name][split],
-                plan.encoding,
-                None if frozen is None else frozen[name, split].gather(np.arange(len(task.splits[split])))[0],
-            )
-            for split in ("val", "test")
-            if len(task.splits[split])
-        }
-        for name, task in plan.tasks.items()
-    }
-
-
-def _calibrated(plan: RunPlan, splits: Splits, logits: Logits) -> tuple[dict[str, TaskHead], list[str]]:
-    """Return the heads, calibrated on their validation rows, and warnings.
-
-    A head that is kept without data keeps its calibration, unless a layer below it was trained.
-    """
-    chosen, notes = plan.config.calibration, []
-    heads = dict(plan.start.heads)
-    for name in plan.start.kept:
-        if plan.trains(name):
-            heads[name] = replace(heads[name], temperature=1.0, bias=None, tau=0.0, outcomes=None, stale=True)
-    for name in plan.tasks:
-        head = heads[name]
-        classes = len(head.labels)
-        rows, labels = logits[name].get("val", np.empty((0, classes), dtype=np.float32)), splits[name]["val"].labels
-        calibration, warnings = calibrate(
-            rows,
-            labels,
-            np.bincount(splits[name]["train"].labels, minlength=classes),
-            temperature=chosen.temperature,
-            tuned_prior=chosen.prior == "tuned",
-            seed=plan.config.seed,
-        )
-        bias = None if calibration.bias is None else list(calibration.bias)
-        known = (
-            outcomes(calibration.probabilities(rows), calibration.predicted(rows), labels)
-            if len(rows) and np.isfinite(rows).all()
-            else None
-        )
-        heads[name] = replace(head, temperature=calibration.temperature, bias=bias, tau=calibration.tau, outcomes=known)
-        notes += [f"{name}: {text}" for text in warnings]
-    return heads, notes
-
-
-def _scored(
-    plan: RunPlan, splits: Splits, logits: Logits, heads: Mapping[str, TaskHead]
-) -> dict[str, dict[str, Scored]]:
-    return {
-        name: {
-            split: score(
-                rows,
-                tuple(heads[name].labels),
-                splits[name][split].labels,
-                plan.tasks[name].splits[split],
-                heads[name].calibration,
-                plan.config.calibration.bins,
-                heads[name].outcomes if split != "val" else None,
-            )
-            for split, rows in parts.items()
-        }
-        for name, parts in logits.items()
-    }
+def _calibrated(
+    plan: RunPlan, head: TaskHead, logits: NDArray[np.float32] | None, encoded: Mapping[str, EncodedSplit]
+) -> tuple[TaskHead, list[str]]:
+    """Return a head, calibrated on its validation rows, and warnings."""
+    chosen, labels, classes = plan.config.calibration, encoded["val"].labels, len(head.labels)
+    rows = np.empty((0, classes), dtype=np.float32) if logits is None else logits
+    calibration, warnings = calibrate(
+        rows,
+        labels,
+        np.bincount(encoded["train"].labels, minlength=classes),
+        temperature=chosen.temperature,
+        tuned_prior=chosen.prior == "tuned",
+        seed=plan.config.seed,
+    )
+    known = None
+    if len(rows) and np.isfinite(rows).all():
+        known = outcomes(calibration.probabilities(rows), calibration.predicted(rows), labels)
+    bias = None if calibration.bias is None else list(calibration.bias)
+    head = replace(head, temperature=calibration.temperature, bias=bias, tau=calibration.tau, outcomes=known)
+    return head, warnings
 
 
 def write(run: Results) -> None:
@@ -228,9 +203,8 @@ def _training(run: Results) -> Training:
     config = run.plan.config
     local = config.model.init_from or config.backbone.path
     chosen = {group: run.choices[group] for group in ("freeze", "learning_rates") if group in run.choices}
-    about = {"encoder": Path(local).name if local else backbone_name(config), **chosen, **facts(run.plan)}
-    rows = {name: _label_counts(task) for name, task in run.plan.tasks.items()}
-    return Training(rows, about, run.plan.start.network.encoder.max_length)
+    about = {"encoder": Path(local).name if local else _backbone_name(config), **chosen, **facts(run.plan)}
+    return Training(_label_counts(run.plan), about, run.plan.start.network.encoder.max_length)
 
 
 def _run_facts(run: Results) -> dict[str, object]:
@@ -238,8 +212,8 @@ def _run_facts(run: Results) -> dict[str, object]:
         "name": run.name,
         "choices": run.choices,
         "seed": run.plan.config.seed,
-        "training_rows": {name: _label_counts(task) for name, task in run.plan.tasks.items()},
-        "backbone": backbone_name(run.plan.config),
+        "training_rows": _label_counts(run.plan),
+        "backbone": _backbone_name(run.plan.config),
         "losses": loss_settings(run.plan),
         "warnings": [*run.trained.warnings, *run.notes],
         "groups": [asdict(group) for group in run.trained.groups],
@@ -248,13 +222,16 @@ def _run_facts(run: Results) -> dict[str, object]:
     }
 
 
-def _label_counts(task: TaskData) -> dict[str, int]:
-    """Return the training rows of each label, from which a comparison reads the size of the data."""
-    counts = np.bincount(task.labels.ids(task.train), minlength=len(task.labels))
-    return dict(zip(task.labels, counts.tolist(), strict=True))
+def _label_counts(plan: RunPlan) -> dict[str, dict[str, int]]:
+    """Return the training rows of each label of each task, from which a comparison reads the size of the data."""
+    rows = {}
+    for name, task in plan.tasks.items():
+        counts = np.bincount(task.labels.ids(task.train), minlength=len(task.labels))
+        rows[name] = dict(zip(task.labels, counts.tolist(), strict=True))
+    return rows
 
 
-def backbone_name(config: Config) -> str:
+def _backbone_name(config: Config) -> str:
     """Return the name of the encoder: its folder, package or hub id."""
     backbone = config.backbone
     if config.model.init_from:
@@ -271,7 +248,7 @@ def _summary(run: Results, pictures: Mapping[str, Picture]) -> RunSummary:
     }
     return RunSummary(
         title=f"Run report: {run.name}",
-        facts={"backbone": backbone_name(run.plan.config), **choices, **facts(run.plan)},
+        facts={"backbone": _backbone_name(run.plan.config), **choices, **facts(run.plan)},
         warnings=[*run.trained.warnings, *run.notes],
         tasks=run.reports,
         groups=run.trained.groups,
@@ -293,19 +270,11 @@ def show(run: Results, *, brief: bool = False) -> None:
         out.print(results_table(run.reports))
         out.print(f"\nreport   {_shown(run.plan.folder)}/report.md\n", markup=False, soft_wrap=True)
         return
-    for task, splits in run.reports.items():
-        split = "test" if "test" in splits else next(iter(splits), None)
-        if split is not None:
-            out.print()
-            out.print(class_table(f"{task}, {split}", splits[split]))
-            if stages := splits[split].stages:
-                out.print()
-                out.print(stage_table(f"{task}, {split}, by stage", stages))
-    out.print()
-    out.print(results_table(run.reports))
-    show_calibration(out, run.reports)
-    out.print()
-    out.print(cost_table(run.trained.cost, run.retention))
+    reported = {task: reported_split(splits) for task, splits in run.reports.items()}
+    in_full = {task: {split: run.reports[task][split]} for task, split in reported.items() if split is not None}
+    for table in (*score_tables(in_full, run.reports), cost_table(run.trained.cost, run.retention)):
+        out.print()
+        out.print(table)
     if run.trained.gradients is not None and run.trained.gradients.agreements:
         out.print("\nDo the tasks fight?")
         for sentence in sentences(run.trained.gradients):
@@ -319,12 +288,18 @@ def show(run: Results, *, brief: bool = False) -> None:
     out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
 
 
-def show_calibration(out: Console, reports: Mapping[str, Mapping[str, TaskReport]]) -> None:
-    """Print how well the probabilities are calibrated, and what a tuned decision rule changes."""
-    decisions = decision_table(reports)
-    for table in (calibration_table(reports), *([] if decisions is None else [decisions])):
-        out.print()
-        out.print(table)
+def score_tables(in_full: Reports, reports: Reports) -> list[Table]:
+    """Return the tables of some reports by class and stage, then of all reports: an overview and their calibration."""
+    tables = []
+    for task, splits in in_full.items():
+        for split, report in splits.items():
+            tables.append(class_table(f"{task}, {split}", report))
+            if report.stages is not None:
+                tables.append(stage_table(f"{task}, {split}, by stage", report.stages))
+    tables += [results_table(reports), calibration_table(reports)]
+    if (decisions := decision_table(reports)) is not None:
+        tables.append(decisions)
+    return tables
 
 
 def _shown(folder: Path) -> Path:

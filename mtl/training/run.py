@@ -25,9 +25,8 @@ from mtl.training.launch import launch
 from mtl.training.prepare import prepare, prepare_process
 from mtl.training.ranks import ALONE, ON_THIS_MACHINE, Group, of_launcher
 from mtl.training.results import evaluate, show, write
-from mtl.training.stopping import stopping
+from mtl.training.stopping import how_to_resume, stopping
 from mtl.training.trackers import report, tracking
-from mtl.training.trainer import total_steps
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +43,12 @@ def train(
 ) -> dict[str, dict[str, Scored]]:
     """Train, evaluate on val and test, save the model, and write the report and all other files of a run.
 
-    Args:
-        config: The checked configuration.
-        folder: The run folder.
-        choices: The choice made in each configuration group, for the report.
-        resume: Whether to resume the run in the folder, from its last checkpoint if there is one.
-        brief: Whether to print a single table of results, as for a job of a sweep.
-        group: The processes that train with this one, which is the first; without it they are started here.
-        stops_early: Whether to stop a training, see `mtl.training.callbacks.EarlyEnd`; asked in a single process only.
+    ``group`` is the processes that train with this one, the first; without it they are started here. A ``brief`` run
+    prints a single table of results, as a job of a sweep does. A single process can be stopped early with
+    `mtl.training.callbacks.EarlyEnd`, and then raises `StoppedEarly` and has no results.
 
     Returns:
         The scores and predictions of each task and split; none if they were computed in another process.
-
-    Raises:
-        MtlError: Data, weights, flags or trackers cannot be used, and nothing was trained; the disk is full; a
-            checkpoint to resume from is damaged, or belongs to other data, weights or settings; another process failed.
-        Terminated: A signal to end was received, see `mtl.training.stopping`.
-        StoppedEarly: As ``stops_early`` wanted; the run has no results.
     """
     _silence_lightning()
     check(folder)
@@ -69,7 +57,7 @@ def train(
     with (
         nullcontext() if started_here else in_use(folder),
         full_disk_explained(folder),
-        stopping(_advice(folder)) as stop,
+        stopping(folder) as stop,
     ):
         if group is None and (number := count_processes(config.trainer)) > 1:
             job = {"config": asdict(config), "folder": str(folder), "choices": dict(choices)}
@@ -80,10 +68,9 @@ def train(
         try:
             prepared = prepare(config, folder, choices, stop, ALONE if group is None else group.process, resume=resume)
             if group is not None:
-                group.send(config, folder, resume=resume)
+                group.send({"config": asdict(config), "folder": str(folder), "resume": resume})
             elif stops_early is not None and (training := prepared.training) is not None:
-                steps = total_steps(config.trainer, len(training.data.sampler))
-                training.trainer.callbacks.append(EarlyEnd(steps, stops_early))  # type: ignore[attr-defined]
+                training.trainer.callbacks.append(EarlyEnd(training.steps, stops_early))  # type: ignore[attr-defined]
             with tracking(prepared, choices, of_sweep=brief) as trackers:
                 trained = fit(prepared, group)
                 results = evaluate(prepared, trained, choices)
@@ -91,23 +78,14 @@ def train(
                 report(trackers, results)
         except KeyboardInterrupt:
             if (folder / CONFIG).is_file() and not is_finished(folder):
-                log.info(_advice(folder))
+                log.info(how_to_resume(folder))
             raise
         show(results, brief=brief)
         return results.scored
 
 
-def _advice(folder: Path) -> str:
-    return f"to resume: python -m mtl.train resume={folder}"
-
-
 def follow_jobs(group: Group) -> None:
-    """Train with the first process until it ends, on this process's share of the rows; nothing is written or printed.
-
-    Raises:
-        MtlError: As `train` does, or the first process has ended.
-        Terminated: The processes are to end.
-    """
+    """Train with the first process until it ends, on this process's share of the rows; write and print nothing."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would handle it after waiting, which may be never
@@ -119,22 +97,11 @@ def follow_jobs(group: Group) -> None:
         gc.collect()  # the network of this job
 
 
-def follow(config: Config, folder: Path, group: Group | None, *, resume: bool = False) -> None:
-    """Train as one process of a run, on its share of the rows, without evaluating or writing results.
-
-    Args:
-        config: The configuration of the run.
-        folder: The run folder.
-        group: The processes that train together; None for this one alone.
-        resume: Whether to resume from the last checkpoint in the folder, if there is one.
-
-    Raises:
-        MtlError: As `train` does.
-        Terminated: The processes are to end.
-    """
+def follow(config: Config, folder: Path, group: Group | None, *, resume: bool) -> None:
+    """Train as one process of a run, on its share of the rows, without evaluating or writing results."""
     _silence_lightning()
-    with stopping(_advice(folder)) as stop:
-        process = ALONE if group is None else group.process
+    process = ALONE if group is None else group.process
+    with stopping(folder) as stop:
         fit_network(prepare_process(config, folder, stop, process, resume=resume), group)
 
 

@@ -61,10 +61,9 @@ class ShardedEncoder(Peers, ModelParallelStrategy):
 
     def post_backward(self, closure_loss: Tensor) -> None:
         """Average the gradients of what is not sharded; None stays None where no process has any."""
-        assert self.lightning_module is not None  # noqa: S101 - narrows for mypy
         parameters = [
             parameter
-            for parameter in self.lightning_module.parameters()
+            for parameter in self.module.parameters()
             if parameter.requires_grad and not isinstance(parameter, DTensor)
         ]
         if not parameters:
@@ -79,8 +78,7 @@ class ShardedEncoder(Peers, ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the state of the module in whole tensors, in every process."""
-        assert self.lightning_module is not None  # noqa: S101 - as above
-        return {name: whole(value) for name, value in self.lightning_module.state_dict().items()}
+        return {name: whole(value) for name, value in self.module.state_dict().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the state of the optimizer in whole tensors, in every process."""
@@ -100,10 +98,9 @@ class ShardedEncoder(Peers, ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load each process's part of the weights in a checkpoint."""
-        assert self.lightning_module is not None  # noqa: S101 - as above
-        own = self.lightning_module.state_dict()
+        own = self.module.state_dict()
         state = {name: laid_out_as(own[name], value) for name, value in checkpoint["state_dict"].items()}
-        self.lightning_module.load_state_dict(state, strict=strict)
+        self.module.load_state_dict(state, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load each process's part of the optimizer's state in a checkpoint."""

@@ -7,19 +7,24 @@ checkpoint in the middle of a step and a requeue of its own, but leaves a signal
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from mtl.base.errors import Problem, Terminated, TrainingError
 
-SIGNALS: Final = tuple(
-    signal.Signals(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
+SIGNALS: Final = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
 """The signals that end a training; Windows has the first one only."""
+
+
+def how_to_resume(folder: Path) -> str:
+    """Return the advice for a run that was ended."""
+    return f"to resume: python -m mtl.train resume={shlex.quote(str(folder))}"
 
 
 class Stop:
@@ -27,16 +32,12 @@ class Stop:
 
     Outside `deferred` a signal raises `Terminated` at once; inside, the first one sets `requested` and the second one
     raises.
-
-    Attributes:
-        requested: Whether a signal is pending.
-        received: The last signal; SIGTERM if only another process has received one.
     """
 
     def __init__(self, advice: str) -> None:
         self.advice = advice
-        self.requested = False
-        self.received = signal.SIGTERM
+        self.requested = False  # whether a signal is pending
+        self.received = signal.SIGTERM  # the last signal; SIGTERM if only another process has received one
         self._deferred = False
 
     @contextmanager
@@ -55,10 +56,8 @@ class Stop:
         return Terminated(f"ended by {self.received.name}; {self.advice}")
 
     def listen(self) -> None:
-        """Install the handler, also over one that was set since; only the main thread can."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._handle)
+        """Install the handler, also over one that was set since."""
+        install(dict.fromkeys(SIGNALS, self._handle))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -70,38 +69,36 @@ class Stop:
 
 
 @contextmanager
-def stopping(advice: str) -> Iterator[Stop]:
-    """Handle `SIGNALS` inside the block.
+def stopping(folder: Path) -> Iterator[Stop]:
+    """Handle `SIGNALS` inside the block, which trains in a run folder.
 
     A signal that has ended the block goes on to the handler that was there before, such as that of a launcher, which
     puts the job back into its queue.
-
-    Args:
-        advice: How to resume.
 
     Raises:
         Terminated: A signal was received.
         TrainingError: The launcher does not put the job back into its queue.
     """
-    stop = Stop(advice)
+    stop = Stop(how_to_resume(folder))
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     stop.listen()
     try:
         yield stop
     except Terminated:
-        _restore(before)
+        install(before)
         if callable(handler := before[stop.received]):
             try:
                 handler(stop.received, None)
             except Exception as error:  # noqa: BLE001 - any launcher's
                 found = f"the job was ended by {stop.received.name}, and {' '.join(str(error).split())}"
-                raise TrainingError(Problem("launcher", found, "enough time for the job", advice)) from None
+                raise TrainingError(Problem("launcher", found, "enough time for the job", stop.advice)) from None
         raise
     finally:
-        _restore(before)
+        install(before)
 
 
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
+def install(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Install handlers of signals, which only the main thread can."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             if handler is not None:  # one that was not installed from Python

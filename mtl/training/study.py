@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from mtl.base.run_folder import check
 from mtl.config.command_line import CommandLine
 from mtl.config.fields import Config
 from mtl.training.jobs import (
-    Job,
     JobRecord,
     data_checksums,
     digest,
@@ -44,31 +43,22 @@ OLD = ".old-"
 
 @dataclass(frozen=True)
 class Study:
-    """A study that is about to run.
-
-    Attributes:
-        folder: Its folder.
-        jobs: Its jobs, in order.
-    """
+    """A study that is about to run."""
 
     folder: Path
-    jobs: tuple[Job, ...]
+    jobs: Mapping[str, Mapping[str, str]]  # each job's values of the swept keys, by the name of its folder
 
     @property
     def arguments(self) -> list[str]:
         """The arguments that set the folders of the jobs in Hydra."""
-        keys = ", ".join(f'"{key.lstrip("+")}"' for key in self.jobs[0].values)
+        keys = ", ".join(f'"{key.lstrip("+")}"' for key in next(iter(self.jobs.values())))
         subdir = f"hydra.sweep.subdir='${{mtl.job_name:${{hydra.overrides.task}},{keys}}}'"
         folder = str(self.folder).replace("'", r"\'")
         return [f"{_DIR}='{folder}'", subdir]
 
-    def attend(self, folder: Path, config: Config, work: Callable[[bool], object]) -> float | None:
-        """Run a job unless it is completed, log the progress of the study, and record how the job ended.
-
-        Returns:
-            Its validation score; None if it failed.
-        """
-        at = next(number for number, job in enumerate(self.jobs) if job.name == folder.name)
+    def attend(self, folder: Path, config: Config, run: Callable[..., object]) -> float | None:
+        """Run a job unless it is completed, and record how it ended; return its validation score, None if it failed."""
+        at = list(self.jobs).index(folder.name)
         place = f"job {at + 1} of {len(self.jobs)}: {folder.name}"
         known = read_record(folder)
         if known is not None and known.status == "done":
@@ -79,7 +69,7 @@ class Study:
         log.info("\n%s%s\n", place, remaining)
         identity, started, error = identity_of(config), time.perf_counter(), ""
         try:
-            work(was_interrupted(folder, config))
+            run(resume=was_interrupted(folder, config))
         except MtlError as caught:
             error = str(caught)
             log.error("this job failed, the study continues\n%s", error)
@@ -92,40 +82,27 @@ class Study:
         return None if error else score_in(folder)
 
     def end(self) -> list[str]:
-        """Compare all completed jobs of the study; print and write the comparison, if there are any.
+        """Compare all completed jobs of the study, if there are any, and return the names of those that are not.
 
-        Returns:
-            The names of the jobs that are not completed.
+        The comparison includes completed jobs in its folder that are not part of this command.
         """
         from mtl.comparison.comparing import compare
         from mtl.comparison.outputs import show, write
 
-        missing = [job.name for job in self.jobs if not _done(self.folder / job.name)]
-        if len(missing) == len(self.jobs) and not self._done_before():
-            return missing
-        own = [self.folder / job.name for job in self.jobs if (self.folder / job.name).is_dir()]
-        comparison = compare([*own, *self._done_before()])
-        write(self.folder, comparison)
-        show(comparison)
-        print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
+        own = [self.folder / name for name in self.jobs]
+        missing = [path.name for path in own if not _done(path)]
+        others = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and path not in own]
+        others = [path for path in others if OLD not in path.name and _done(path)]
+        if others or len(missing) < len(own):
+            comparison = compare([*(path for path in own if path.is_dir()), *others])
+            write(self.folder, comparison)
+            show(comparison)
+            print(printable(f"page of the study: {self.folder / 'comparison.html'}"))
         return missing
-
-    def _done_before(self) -> list[Path]:
-        """Return the folders of completed jobs that are not part of this command."""
-        names = {job.name for job in self.jobs}
-        return [
-            path
-            for path in sorted(self.folder.iterdir())
-            if path.is_dir() and path.name not in names and OLD not in path.name and _done(path)
-        ]
 
 
 def plan_study(command: CommandLine) -> Study | None:
-    """Return the study of a command line, with its folder prepared; None if it is no study.
-
-    Raises:
-        MtlError: The data cannot be read, the command is no sweep, or the folder holds other jobs of the same names.
-    """
+    """Return the study of a command line, with its folder prepared; None if it is no study."""
     config = command.first
     if config is None or config.study.name is None:
         return None
@@ -140,25 +117,24 @@ def plan_study(command: CommandLine) -> Study | None:
         load_inputs(config)  # a problem would fail every job
     folders = [word.partition("=")[2].strip("'\"") for word in command.fixed if word.startswith(f"{_DIR}=")]
     study = Study(Path(folders[-1]) if folders else ROOT / f"{config.study.name}-{_checksum(command, config)}", jobs)
-    for job in jobs:
-        check(study.folder / job.name)
-    _set_aside(study, command)
-    done = sum(_done(study.folder / job.name) for job in jobs)
+    for name in jobs:
+        check(study.folder / name)
+    for name, values in jobs.items():
+        _set_aside(study.folder / name, values, command)
+    done = sum(_done(study.folder / name) for name in jobs)
     print(printable(f"study {study.folder}: {len(jobs)} jobs, {done} of them done"))
     return study
 
 
-def _set_aside(study: Study, command: CommandLine) -> None:
-    """Rename the folders of jobs that were completed with another configuration or other data."""
-    for job in study.jobs:
-        folder = study.folder / job.name
-        known = read_record(folder)
-        if known is not None and known.identity != identity_of(command.job(job.values)[0]):
-            old = folder.with_name(f"{job.name}{OLD}{known.identity[:6]}")
-            if old.exists():
-                raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
-            folder.rename(old)
-            print(printable(f"{job.name} was done with another configuration, data or version: now {old.name}"))
+def _set_aside(folder: Path, values: Mapping[str, str], command: CommandLine) -> None:
+    """Rename the folder of a job that was completed with another configuration or other data."""
+    known = read_record(folder)
+    if known is not None and known.identity != identity_of(command.job(values)[0]):
+        old = folder.with_name(f"{folder.name}{OLD}{known.identity[:6]}")
+        if old.exists():
+            raise ConfigError(Problem(str(old), "an older run in the way", "no such folder", f"remove {old}"))
+        folder.rename(old)
+        print(printable(f"{folder.name} was done with another configuration, data or version: now {old.name}"))
 
 
 def _done(folder: Path) -> bool:

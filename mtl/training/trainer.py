@@ -28,65 +28,54 @@ from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
 from mtl.training.averaging import AveragedWeights
 from mtl.training.bad_steps import BadSteps, StepGuard
-from mtl.training.build import make_losses
 from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, History, UnfreezingLines
 from mtl.training.checkpoints import CheckpointFiles, CurveLog
-from mtl.training.description import unfreezing_lines
-from mtl.training.freezing import FreezePlan
+from mtl.training.description import unfreezing_line, unfreezing_rows
 from mtl.training.gradient_watch import GradientWatch
-from mtl.training.losses import Objective
+from mtl.training.losses import TaskLosses, make_loss
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from mtl.training.parallel import SharedRows
 from mtl.training.plan import RunPlan
 from mtl.training.resume_points import Point, ResumePoints, use_exact_loops
 from mtl.training.sharding import ShardedEncoder
-from mtl.training.stopping import Stop
 
-_LOG_EVERY = 50
+_LOG_EVERY = 50  # as Lightning's default
 
 log = logging.getLogger(__name__)
 
 
-def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule | None:
+def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> MultiTaskDataModule:
     """Return the training batches of all trained tasks and the validation rows of all tasks.
 
     No activations are computed yet.
-
-    Returns:
-        The batches; None if everything is frozen.
     """
-    if not plan.groups:
-        return None
-    padded = not plan.freezing.encoder_is_frozen
-    train = {task: splits[task]["train"] for task in plan.tasks if plan.trains(task)}
-    sampler = make_sampler(plan, train, padded=padded)
+    train = {task: splits[task]["train"] for task in plan.tasks if task in plan.trained}
+    sampler = _make_sampler(plan, train)
     steps = optimizer_steps(plan.config.trainer, len(sampler))
-    freezing = plan.freezing.by_steps(steps.per_epoch)
+    freezing, layers = plan.freezing.by_steps(steps.per_epoch), plan.start.network.encoder.layer_names
+
+    def frozen_below(step: int) -> FrozenBelow | None:
+        """Return the activations that replace the frozen layers in an optimizer step."""
+        boundary = freezing.boundary(step, layers)
+        rows = None if boundary is None else activations.at(boundary)
+        return None if boundary is None or rows is None else FrozenBelow(boundary, rows)
+
     return MultiTaskDataModule(
         train,
         {task: parts["val"] for task, parts in splits.items()},
         sampler,
         pad_id=plan.encoding.pad_id,
-        eval_batch=_eval_batch(plan, padded=padded),
+        eval_batch=_eval_batch(plan),
         slots=plan.slots,
         steps=steps,
-        frozen=lambda step: _frozen_below(plan, activations, freezing, step),
+        frozen=frozen_below,
     )
 
 
-def _frozen_below(plan: RunPlan, activations: FrozenActivations, freezing: FreezePlan, step: int) -> FrozenBelow | None:
-    """Return the activations that replace the frozen layers in an optimizer step."""
-    boundary = freezing.boundary(step, plan.start.network.encoder.layer_names)
-    rows = None if boundary is None else activations.at(boundary)
-    if boundary is None or rows is None:
-        return None
-    return FrozenBelow(boundary, rows)
-
-
-def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bool) -> StepSampler:
-    """Return the order of the slots of all trained tasks."""
-    data = plan.config.data
+def _make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit]) -> StepSampler:
+    """Return the order of the slots of all trained tasks; embeddings of a frozen encoder need no padding."""
+    data, padded = plan.config.data, not plan.freezing.encoder_is_frozen
     lengths = {
         task: rows.table.lengths[plan.slots[task]] if padded else np.ones(len(plan.slots[task]), dtype=np.int64)
         for task, rows in train.items()
@@ -103,14 +92,16 @@ def make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit], *, padded: bo
     )
 
 
-def _eval_batch(plan: RunPlan, *, padded: bool) -> Budget:
+def _eval_batch(plan: RunPlan) -> Budget:
     """Return how large a batch may be outside training; heads alone take many embeddings at once."""
     data = plan.config.data
-    return Budget(data.eval_batch_size, 2 * data.max_tokens) if padded else Budget(batch_size=2**16)
+    if plan.freezing.encoder_is_frozen:
+        return Budget(batch_size=2**16)
+    return Budget(data.eval_batch_size, 2 * data.max_tokens)
 
 
-def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
-    """Return the LightningModule that trains the network of a plan on these batches."""
+def _make_module(plan: RunPlan, data: MultiTaskDataModule, steps: int) -> MultiTaskModule:
+    """Return the LightningModule that trains the network of a plan on these batches in so many optimizer steps."""
     config, settings, gradual = plan.config, plan.config.optimizer, plan.config.freeze.gradual
     freezing, scaled = plan.freezing.by_steps(data.steps.per_epoch), plan.precision == "16-mixed"
     optimizer = partial(
@@ -123,7 +114,7 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
     scheduler = partial(
         build_schedule,
         schedule=settings.schedule,
-        total_steps=total_steps(config.trainer, len(data.sampler)),
+        total_steps=steps,
         warmup=settings.warmup,
         starts=[freezing.first.get(group.layers[0], 0) for group in plan.groups],
         stage_warmup=0 if gradual is None else gradual.warmup,
@@ -131,10 +122,12 @@ def make_module(plan: RunPlan, data: MultiTaskDataModule) -> MultiTaskModule:
     # On a GPU steps are checked as often as figures are logged, which synchronises with the device anyway.
     skips = plan.device.type == "cuda" and not is_sharded(plan)
     every = config.trainer.log_every_n_steps or _LOG_EVERY if skips else 1
+    losses = {task: make_loss(config.loss.of(task), counts) for task, counts in plan.class_counts.items()}
     module = MultiTaskModule(
         plan.start.network,
         {task: len(plan.tasks[task].labels) for task in data.val},
-        Objective(make_losses(config, plan.class_counts), plan.combination),
+        TaskLosses(losses, config.loss.consistency),
+        plan.combination,
         freezing,
         optimizer=optimizer,
         scheduler=scheduler,
@@ -151,6 +144,7 @@ class Training:
     trainer: pl.Trainer
     module: MultiTaskModule
     data: MultiTaskDataModule
+    steps: int  # optimizer steps of the whole training
     meter: CostMeter
     history: History
     gradients: GradientWatch | None
@@ -163,24 +157,24 @@ def make_training(
     points: ResumePoints,
     point: Point | None,
 ) -> Training:
-    """Return trainer, module and callbacks for the batches of a plan.
-
-    Raises:
-        ConfigError: Lightning refuses a flag, or a logger's package is missing.
-    """
-    flags, settings = plan.config.trainer, plan.config.callbacks
-    batches = epoch_batches(flags, len(data.sampler))
-    _check_interval(flags, batches)
+    """Return trainer, module and callbacks for the batches of a plan."""
+    flags, batches = plan.config.trainer, data.steps.batches
+    interval = flags.val_check_interval
+    if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
+        expected = f"at most {batches}, all batches of an epoch, or a share of them"
+        raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
     plan.combination.set_epoch(batches)
-    module = make_module(plan, data)
+    steps = total_steps(flags, data.steps.per_epoch)
+    module = _make_module(plan, data, steps)
     meter, history = CostMeter(activations), History()
-    watch = None if is_sharded(plan) else settings.gradients  # FSDP2 has whole weights only within a pass
+    watch = None if is_sharded(plan) else plan.config.callbacks.gradients  # FSDP2 has whole weights only within a pass
     gradients = None if watch is None else GradientWatch(watch.every_n_steps)
+    unfreezing = unfreezing_rows(plan, module.freezing)
     trainer = make_trainer(
         plan,
         [
             meter,
-            UnfreezingLines(unfreezing_lines(plan, module.freezing), log.info),
+            UnfreezingLines({start: unfreezing_line(row) for start, row in unfreezing.items()}, log.info),
             EpochLines(tuple(data.val), log.info),
             history,
             *([] if gradients is None else [gradients]),
@@ -191,7 +185,7 @@ def make_training(
         point=point,
     )
     use_exact_loops(trainer, points)
-    return Training(trainer, module, data, meter, history, gradients)
+    return Training(trainer, module, data, steps, meter, history, gradients)
 
 
 def make_trainer(
@@ -199,17 +193,12 @@ def make_trainer(
     callbacks: Sequence[pl.Callback],
     *,
     validated: bool,
-    steps_per_epoch: int = _LOG_EVERY,
-    point: Point | None = None,
+    steps_per_epoch: int,
+    point: Point | None,
 ) -> pl.Trainer:
-    """Return the trainer.
+    """Return the trainer, with averaging, best checkpoint, early stopping and progress bar beside ``callbacks``.
 
-    Args:
-        plan: The plan of the run.
-        callbacks: The callbacks besides averaging, best checkpoint, early stopping and progress bar.
-        validated: Whether there are validation rows.
-        steps_per_epoch: Optimizer steps of an epoch; figures are logged at least once per epoch.
-        point: The point that a resumed run continues from, for the curves.
+    The curves continue from ``point``, and figures are logged at least once per epoch.
 
     Raises:
         ConfigError: Lightning refuses a flag, or a logger's package is missing.
@@ -276,12 +265,8 @@ def _configured_callbacks(plan: RunPlan, *, validated: bool) -> list[pl.Callback
     return callbacks
 
 
-def make_loggers(plan: RunPlan, point: Point | None = None) -> list[Logger]:
-    """Return the loggers, which continue the curves of a resumed run from its point.
-
-    Raises:
-        ConfigError: A logger's package is missing.
-    """
+def make_loggers(plan: RunPlan, point: Point | None) -> list[Logger]:
+    """Return the loggers, which continue the curves of a resumed run from its point."""
     loggers: list[Logger] = []
     if "csv" in plan.config.logger.kinds:
         loggers.append(CurveLog(plan.folder, point.log_rows if point else 0))
@@ -295,37 +280,18 @@ def make_loggers(plan: RunPlan, point: Point | None = None) -> list[Logger]:
     return loggers
 
 
-def make_resume_points(
-    plan: RunPlan, stop: Stop, inputs: Mapping[str, Any], activations: Mapping[str, str]
-) -> ResumePoints:
-    """Return the callback that writes the checkpoints to resume from."""
-    return ResumePoints(plan.folder / CHECKPOINTS, plan.config.callbacks, stop, inputs, activations)
-
-
-def _check_interval(flags: TrainerConfig, batches: int) -> None:
-    interval = flags.val_check_interval
-    if isinstance(interval, int) and interval > batches and not flags.fast_dev_run:
-        expected = f"at most {batches}, all batches of an epoch, or a share of them"
-        raise ConfigError(Problem("trainer.val_check_interval", str(interval), expected))
-
-
-def epoch_batches(flags: TrainerConfig, batches: int) -> int:
-    """Return the batches of an epoch, with all flags that shorten it, of ``batches`` in the data."""
-    if flags.fast_dev_run:
-        return min(batches, int(flags.fast_dev_run))
-    limit = flags.limit_train_batches
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-
-
 def optimizer_steps(flags: TrainerConfig, batches: int) -> OptimizerSteps:
-    """Return how the batches of training, ``batches`` per epoch in the data, make up optimizer steps."""
-    return OptimizerSteps(epoch_batches(flags, batches), flags.accumulate_grad_batches or 1)
+    """Return how batches make up optimizer steps, of ``batches`` in an epoch if no flag shortens it."""
+    limit = flags.limit_train_batches
+    if flags.fast_dev_run:
+        batches = min(batches, int(flags.fast_dev_run))
+    elif limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return OptimizerSteps(batches, flags.accumulate_grad_batches or 1)
 
 
-def total_steps(flags: TrainerConfig, batches: int) -> int:
-    """Return the optimizer steps of the whole training, with all flags that shorten it, of ``batches`` per epoch."""
+def total_steps(flags: TrainerConfig, per_epoch: int) -> int:
+    """Return the optimizer steps of the whole training, of which an epoch has ``per_epoch``."""
     epochs = 1 if flags.fast_dev_run else flags.max_epochs or (1 if flags.max_steps is None else sys.maxsize)
-    steps = optimizer_steps(flags, batches).per_epoch * epochs
+    steps = per_epoch * epochs
     return max(1, steps if flags.max_steps is None else min(steps, flags.max_steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
 from mtl.data.order import OptimizerSteps
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
+from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import parameter_groups, uniform_rates
-from mtl.training.losses import Objective, TaskLosses
+from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from tests.support.networks import TASKS, network
@@ -47,7 +49,8 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
     trained = MultiTaskModule(
         net,
         TASKS,
-        Objective(TaskLosses(), Combination(tuple(TASKS))),
+        TaskLosses(),
+        Combination(tuple(TASKS)),
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-5),
         scheduler=partial(
@@ -58,6 +61,7 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
             starts=[plan.first[group.layers[0]] for group in groups],
             stage_warmup=2,
         ),
+        guard=StepGuard(Mock(spec=BadSteps)),
     )
     sampler = StepSampler({task: each.table.lengths for task, each in rows.items()}, batch_size=2, seed=1)
     steps = OptimizerSteps(len(sampler), 2)

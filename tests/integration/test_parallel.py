@@ -122,7 +122,7 @@ def compare(names: list[str], common: list[str], folder: Path, number: int = 2, 
     for name in names:
         alone = folder / name / "one"
         alone.mkdir(parents=True)
-        run.follow(runs.config(*in_one(jobs[folder / name / "several"], number)), alone, None)
+        run.follow(runs.config(*in_one(jobs[folder / name / "several"], number)), alone, None, resume=False)
         assert any("train/loss" in row for row in curves(alone))
     failed = []
     for name in names:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.combination import Combination
 from mtl.training.freezing import FreezePlan
 from mtl.training.learning_rates import COMBINATION, ParameterGroup, parameter_groups, uniform_rates
-from mtl.training.losses import Objective, TaskLosses
+from mtl.training.losses import TaskLosses
 from mtl.training.module import MultiTaskModule
 from mtl.training.optimization import build_adamw, build_schedule
 from tests.support.networks import TASKS, network
@@ -44,10 +46,12 @@ def module(
     return MultiTaskModule(
         net,
         TASKS,
-        Objective(losses or TaskLosses(), combination or Combination(tuple(TASKS))),
+        losses or TaskLosses(),
+        combination or Combination(tuple(TASKS)),
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-8),
         scheduler=partial(build_schedule, schedule="constant", total_steps=total_steps, warmup=0),
+        guard=StepGuard(Mock(spec=BadSteps)),
     )
 
 

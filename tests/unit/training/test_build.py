@@ -20,6 +20,7 @@ from mtl.training import build, hardware
 from mtl.training import trainer as trainers
 from mtl.training.checkpoints import CurveLog
 from mtl.training.combination import Combination
+from mtl.training.freezing import FreezePlan
 from mtl.training.ranks import ALONE
 from tests.support.runs import config, data, write_csv
 
@@ -170,13 +171,17 @@ def test_the_plan_and_the_groups(tmp_path: Path, tiny_folder: Path) -> None:
 
 def planned(settings: Config, folder: Path) -> Any:
     """Return what a trainer needs of a plan."""
-    cpu = torch.device("cpu")
-    return SimpleNamespace(config=settings, folder=folder, precision="32-true", process=ALONE, device=cpu)
+    cpu, freezing = torch.device("cpu"), FreezePlan({"layer.2": 0})
+    return SimpleNamespace(
+        config=settings, folder=folder, precision="32-true", process=ALONE, device=cpu, freezing=freezing
+    )
 
 
 def test_where_nothing_is_padded_only_the_number_of_rows_counts(tmp_path: Path) -> None:
     plan = planned(chosen(tmp_path, "data.eval_batch_size=3", "data.max_tokens=50"), tmp_path)
-    padded, plain = trainers._eval_batch(plan, padded=True), trainers._eval_batch(plan, padded=False)
+    padded = trainers._eval_batch(plan)
+    plan.freezing = FreezePlan({"heads.sentiment": 0})
+    plain = trainers._eval_batch(plan)
     assert (padded.batch_size, padded.max_tokens) == (3, 100)
     assert plain.max_tokens is None
     assert plain.batch_size >= 2**16
@@ -237,7 +242,9 @@ def test_fp16_on_a_cpu() -> None:
 
 
 def trainer(settings: Config, folder: Path, **rest: Any) -> Any:
-    return trainers.make_trainer(planned(settings, folder), [], **{"validated": True, **rest})
+    return trainers.make_trainer(
+        planned(settings, folder), [], **{"validated": True, "steps_per_epoch": 50, "point": None, **rest}
+    )
 
 
 def test_the_trainer_has_the_flags_that_are_given(tmp_path: Path) -> None:
@@ -294,7 +301,7 @@ def test_the_best_checkpoint_and_early_stopping(
     ],
 )
 def test_loggers(logger: str, kinds: list[type], tmp_path: Path) -> None:
-    found = trainers.make_loggers(planned(chosen(tmp_path, f"logger={logger}"), tmp_path))
+    found = trainers.make_loggers(planned(chosen(tmp_path, f"logger={logger}"), tmp_path), None)
     assert [type(each) for each in found] == kinds
 
 
@@ -304,7 +311,7 @@ def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(trainers, "TensorBoardLogger", missing)
     with pytest.raises(ConfigError) as caught:
-        trainers.make_loggers(planned(chosen(tmp_path, "logger=tensorboard"), tmp_path))
+        trainers.make_loggers(planned(chosen(tmp_path, "logger=tensorboard"), tmp_path), None)
     assert str(caught.value) == (
         "Configuration: 1 problem\n"
         "  logger\n"

@@ -1,4 +1,4 @@
-"""What a report says of a run: texts that are longer than what is read of them."""
+"""What a run says of itself: the source of activations, texts that are truncated, training on a part of the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from mtl.data.datamodule import EncodedSplit
 from mtl.data.tokens import TokenTable
-from mtl.training.description import cut_texts, plan_warnings
+from mtl.training.description import activation_lines, cut_texts, plan_warnings
+from mtl.training.freezing import FreezePlan
 from tests.support.runs import config
 
 
@@ -48,3 +49,57 @@ def test_training_on_a_part_of_the_rows_is_said(flags: list[str], names: str | N
     plan: Any = SimpleNamespace(config=config(*flags), tasks={}, start=SimpleNamespace(heads={}))
     expected = [] if names is None else [f"Trained on a part of the rows only ({names})."]
     assert plan_warnings(plan) == expected
+
+
+LAYERS = ["embeddings", "layer.0", "layer.1", "layer.2"]
+HEADS = {"heads.mood": 0}
+
+
+def planned(first: dict[str, int], *, cached: bool = True, supports_split: bool = True, unit: Any = "steps") -> Any:
+    encoder = SimpleNamespace(layer_names=LAYERS, supports_split=supports_split)
+    return SimpleNamespace(
+        start=SimpleNamespace(network=SimpleNamespace(encoder=encoder)),
+        freezing=FreezePlan({**first, **HEADS}, unit),
+        config=SimpleNamespace(cache=SimpleNamespace(activations=cached)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "lines"),
+    [
+        (
+            planned({}),
+            ["from step 1: embeddings of the frozen encoder, computed once and read from the cache on disk"],
+        ),
+        (
+            planned({}, cached=False),
+            ["from step 1: embeddings of the frozen encoder, computed once and kept in memory"],
+        ),
+        (
+            planned({"layer.2": 0}),
+            ["from step 1: activations up to layer.1, computed once and read from the cache on disk"],
+        ),
+        (planned({"layer.2": 0}, cached=False), ["from step 1: activations up to layer.1, computed in every step"]),
+        (
+            planned({"layer.2": 0}, supports_split=False),
+            ["from step 1: activations up to layer.1, computed in every step"],
+        ),
+        (planned(dict.fromkeys(LAYERS, 0)), []),
+        (
+            planned({"layer.2": 1, "layer.1": 2, "layer.0": 3, "embeddings": 3}, unit="epochs"),
+            [
+                "from step 1: embeddings of the frozen encoder, computed once and read from the cache on disk",
+                "from step 11: activations up to layer.1, computed once and read from the cache on disk",
+                "from step 21: activations up to layer.0, computed once and read from the cache on disk",
+                "from step 31: all activations, computed in every step",
+            ],
+        ),
+    ],
+)
+def test_the_plan_names_the_source_of_activations(plan: Any, lines: list[str]) -> None:
+    assert activation_lines(plan, steps_per_epoch=10, total_steps=40) == lines
+
+
+def test_what_would_follow_the_last_step_is_not_planned() -> None:
+    lines = activation_lines(planned({"layer.2": 1}, unit="epochs"), steps_per_epoch=10, total_steps=10)
+    assert lines == ["from step 1: embeddings of the frozen encoder, computed once and read from the cache on disk"]

@@ -9,7 +9,7 @@ import pytest
 from mtl.config.trainer import TrainerConfig
 from mtl.data.sampling import StepSampler
 from mtl.training.description import smaller_batches
-from mtl.training.trainer import epoch_batches, total_steps
+from mtl.training.trainer import optimizer_steps, total_steps
 from tests.support.configs import compose_config
 
 
@@ -41,7 +41,8 @@ from tests.support.configs import compose_config
     ],
 )
 def test_total_steps(flags: dict[str, Any], batches: int, expected: int) -> None:
-    assert total_steps(TrainerConfig(**flags), batches) == expected
+    trainer = TrainerConfig(**flags)
+    assert total_steps(trainer, optimizer_steps(trainer, batches).per_epoch) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_total_steps(flags: dict[str, Any], batches: int, expected: int) -> None
     [({}, 16), ({"limit_train_batches": 3}, 3), ({"limit_train_batches": 0.3}, 4), ({"fast_dev_run": True}, 1)],
 )
 def test_epoch_batches(flags: dict[str, Any], expected: int) -> None:
-    assert epoch_batches(TrainerConfig(**flags), 16) == expected
+    assert optimizer_steps(TrainerConfig(**flags), 16).batches == expected
 
 
 def test_batches_that_max_tokens_keeps_small_are_named() -> None:

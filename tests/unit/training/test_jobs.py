@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from mtl.training.jobs import Job, JobRecord, job_name, jobs_of, read_record, seconds_left
+from mtl.training.jobs import JobRecord, job_name, jobs_of, read_record, seconds_left
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def done(folder: Path, job: Job, seconds: float) -> None:
-    (folder / job.name).mkdir()
-    (folder / job.name / "metrics.json").write_text("{}")
-    JobRecord("done", "same", seconds).write(folder / job.name)
+def done(folder: Path, seconds: float) -> None:
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}")
+    JobRecord("done", "same", seconds).write(folder)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_values_that_are_no_names_are_still_told_apart() -> None:
 
 def test_jobs_come_as_the_sweeper_multiplies_them() -> None:
     jobs = jobs_of({"seed": ["1", "2"], "scenario": ["all", "none"]})
-    assert [job.name for job in jobs] == ["all-seed-1", "none-seed-1", "all-seed-2", "none-seed-2"]
-    assert jobs[0].scenario == jobs[2].scenario != jobs[1].scenario
+    assert list(jobs) == ["all-seed-1", "none-seed-1", "all-seed-2", "none-seed-2"]
+    assert jobs["none-seed-1"] == {"seed": "1", "scenario": "none"}
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -64,17 +64,17 @@ def test_a_job_without_figures_is_not_done(tmp_path: Path) -> None:
 def test_time_left_is_that_of_the_same_scenario_with_another_seed(tmp_path: Path) -> None:
     jobs = jobs_of({"seed": ["1", "2"], "scenario": ["all", "none"]})
     assert seconds_left(jobs, tmp_path, 0) == (0.0, False)
-    done(tmp_path, jobs[0], 10)
+    done(tmp_path / "all-seed-1", 10)
     assert seconds_left(jobs, tmp_path, 1) == (30.0, False)  # nothing is known of `none`: the mean, three times
-    done(tmp_path, jobs[1], 100)
+    done(tmp_path / "none-seed-1", 100)
     assert seconds_left(jobs, tmp_path, 2) == (110.0, True)
-    done(tmp_path, jobs[2], 20)
+    done(tmp_path / "all-seed-2", 20)
     assert seconds_left(jobs, tmp_path, 3) == (100.0, True)
 
 
 def test_a_job_that_failed_counts_as_left(tmp_path: Path) -> None:
-    jobs: Any = jobs_of({"seed": ["1", "2"]})
-    done(tmp_path, jobs[0], 10)
-    (tmp_path / jobs[1].name).mkdir()
-    JobRecord("failed", "same", 1.0, "it broke").write(tmp_path / jobs[1].name)
+    jobs = jobs_of({"seed": ["1", "2"]})
+    done(tmp_path / "seed-1", 10)
+    (tmp_path / "seed-2").mkdir()
+    JobRecord("failed", "same", 1.0, "it broke").write(tmp_path / "seed-2")
     assert seconds_left(jobs, tmp_path, 1) == (10.0, True)

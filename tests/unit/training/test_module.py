@@ -222,7 +222,7 @@ def test_gradients_are_clipped_over_all_groups(
 
 def test_a_checkpoint_leaves_out_what_never_learns(tiny_folder: Path) -> None:
     trained = module(tiny_folder, FreezePlan({"layer.2": 3, "heads.topic": 0}))
-    checkpoint: dict[str, Any] = {"state_dict": trained.state_dict()}
+    checkpoint: dict[str, Any] = {"state_dict": trained.state_dict(), "global_step": 0}
     trained.on_save_checkpoint(checkpoint)
     names = set(checkpoint["state_dict"])
     assert {"network.heads.topic_.out.weight", "network.heads.topic_.out.bias"} <= names
