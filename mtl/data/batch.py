@@ -74,9 +74,7 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with the inputs of the network on ``device``; the indices stay where they are.
 
-        Args:
-            device: The device.
-            non_blocking: Do not wait for the copy to a GPU; the tensors are pinned first, which such a copy needs.
+        With ``non_blocking`` a copy to a GPU is not waited for; the tensors are pinned first, which such a copy needs.
         """
         device = torch.device(device)
         pinned = non_blocking and device.type == "cuda"
@@ -119,10 +117,6 @@ def collate(
 def _inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
     """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
     return None if len(kept) == len(places) else torch.from_numpy(places)
-
-
-def _tensor(values: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 class RowActivations(Protocol):
@@ -192,8 +186,8 @@ def _batch(
         ids=ids,
         mask=mask,
         slices={task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)},
-        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
-        indices={task: _tensor(rows) for task, rows in step.items()},
+        labels={task: torch.tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
+        indices={task: torch.tensor(rows) for task, rows in step.items()},
         **fields,
     )
 

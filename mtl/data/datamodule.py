@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 from mtl.data.batch import Batch, Boundary, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
-from mtl.data.loading import TrainLoader, ValLoader
+from mtl.data.loading import EvalLoader, TrainLoader
 from mtl.data.order import OptimizerSteps, Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
@@ -89,14 +89,14 @@ class MultiTaskDataModule(LightningDataModule):
         batch = self._collate("train", self.train, self._rows_of(step.rows), optimizer_step)
         if self.sampler.world_size > 1:
             whole = self._rows_of(step.whole)
-            batch.whole = {task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in whole.items()}
+            batch.whole = {task: torch.tensor(rows) for task, rows in whole.items()}
         return batch
 
     def _rows_of(self, slots: Rows) -> Rows:
         """Return the table row behind each slot number."""
         return {task: self._slots[task][own] if task in self._slots else own for task, own in slots.items()}
 
-    def val_dataloader(self) -> Sequence[ValLoader]:
+    def val_dataloader(self) -> Sequence[EvalLoader]:
         """Return one loader per task: batches of similar length in a random order, the same in all runs.
 
         So the first few, which is what ``limit_val_batches`` takes, are a sample of all of them, and each validation of
@@ -105,12 +105,12 @@ class MultiTaskDataModule(LightningDataModule):
         """
         return [self._val_loader(task, split.table.lengths) for task, split in self.val.items()]
 
-    def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
+    def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> EvalLoader:
         by_length = np.argsort(-lengths, kind="stable")
         rank, processes = self.sampler.rank, self.sampler.world_size
         batches = replace(self._eval_batch, world_size=processes).cut(by_length, lengths[by_length])
         order = generator("validation", task).permutation(len(batches))
-        return ValLoader(
+        return EvalLoader(
             [{task: batches[at][rank::processes]} for at in order],
             lambda rows: self._collate("val", self.val, rows, self._last_step),
         )

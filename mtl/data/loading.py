@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from mtl.data.buckets import Budget
 from mtl.data.order import Rows, Step
 from mtl.data.sampling import StepSampler
 from mtl.data.tokens import TokenTable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class TrainLoader:
@@ -42,16 +39,16 @@ class TrainLoader:
         yield from map(self._collate, self.sampler)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the sampler, see `StepSampler.state_dict`."""
+        """Return the position of the sampler."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved position, see `StepSampler.load_state_dict`."""
+        """Restore a saved position."""
         self.sampler.load_state_dict(state)
 
 
-class ValLoader:
-    """The same batches in each validation, made of the rows of each; Lightning counts them once."""
+class EvalLoader:
+    """The same batches in each iteration, made of the rows of each; Lightning counts them once."""
 
     def __init__(self, rows: Sequence[Rows], collate_fn: Callable[[Rows], Batch]) -> None:
         self._rows = rows
@@ -64,44 +61,16 @@ class ValLoader:
         yield from map(self._collate, self._rows)
 
 
-class EvalLoader:
-    """Batches of the rows of one task, each row once, from the longest to the shortest.
-
-    Args:
-        table: The token ids of the rows.
-        labels: The class id of each row, int64, ``(N,)``, or None.
-        task: The name of the task in the batches.
-        batch_size: Maximum number of rows in a batch.
-        max_tokens: Maximum number of tokens in a batch (rows times the longest row), or None. A longer row is a
-            batch of its own.
-        pad_id: The id to pad with.
+class TextLoader(EvalLoader):
+    """The rows of a table without labels as a task ``text``, each once, from the longest to the shortest.
 
     Attributes:
         indices: The rows in the order in which they come, int64, ``(N,)``: where ``outputs`` are those of all batches,
             ``restored[loader.indices] = outputs`` puts them in the order of the table.
     """
 
-    def __init__(
-        self,
-        table: TokenTable,
-        labels: NDArray[np.int64] | None,
-        task: str,
-        *,
-        batch_size: int,
-        max_tokens: int | None = None,
-        pad_id: int,
-    ) -> None:
+    def __init__(self, table: TokenTable, budget: Budget, pad_id: int) -> None:
         lengths = table.lengths
-        self.indices: NDArray[np.int64] = np.argsort(-lengths, kind="stable")
-        self._batches = Budget(batch_size, max_tokens).cut(self.indices, lengths[self.indices])
-        self._tables = {task: table}
-        self._labels = {} if labels is None else {task: labels}
-        self._task = task
-        self._pad_id = pad_id
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for rows in self._batches:
-            yield collate({self._task: rows}, self._tables, self._labels, self._pad_id)
+        self.indices = np.argsort(-lengths, kind="stable")
+        batches = budget.cut(self.indices, lengths[self.indices])
+        super().__init__([{"text": rows} for rows in batches], lambda rows: collate(rows, {"text": table}, {}, pad_id))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Mode = Literal["paired", "round_robin", "proportional", "temperature"]
-MODES: tuple[str, ...] = get_args(Mode)
 
 Rows = dict[str, "NDArray[np.int64]"]
 """The rows of each task in a step, int64, ``(B_task,)``; its tasks in their order."""
@@ -31,26 +30,8 @@ class Step:
     whole: Rows  # the rows of all processes
 
 
-@dataclass(frozen=True, slots=True)
-class TaskCount:
-    """What an epoch takes from one task."""
-
-    rows: int  # the number of rows, those of repeated passes counted again
-    batches: int  # the number of batches, which is the number of steps the task has a part in
-    passes: float  # the number of times the epoch goes over the task's rows, as a fraction of the batches of a pass
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EpochPlan:
-    """The steps of one epoch, over all processes."""
-
-    epoch: int  # the number of the epoch, from 0
-    steps: tuple[Rows, ...]  # the rows of each step, in order
-    counts: dict[str, TaskCount]  # what the epoch takes from each task
-
-
 def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) -> dict[str, int]:
-    """Return the number of batches that every epoch takes from each task, by name, in the order of the names.
+    """Return the number of batches that every epoch takes from each task, by name.
 
     - ``paired``: of each task as many as the largest pass has.
     - ``round_robin``, ``proportional``: of each task those of one pass.
@@ -58,58 +39,42 @@ def quotas(streams: Sequence[TaskStream], mode: Mode, temperature: float = 1.0) 
       rounded by the largest remainder, but no task gets none. With 1 the shares are those of the rows; the higher, the
       more equal they are (multilingual BERT and XLM-R sample languages so, with exponent 1 / temperature).
     """
-    ordered = sorted(streams, key=lambda stream: stream.name)
-    own = {stream.name: stream.batches for stream in ordered}
+    own = {stream.name: stream.batches for stream in streams}
     if mode == "paired":
         return dict.fromkeys(own, max(own.values()))
     if mode == "temperature":
-        logs = np.log([len(stream) for stream in ordered]) / temperature
+        logs = np.log([len(stream) for stream in streams]) / temperature
         shares = _share_out(sum(own.values()), np.exp(logs - logs.max()))
         return dict(zip(own, shares, strict=True))
     return own
 
 
 def plan_epoch(
-    streams: Sequence[TaskStream], mode: Mode, epoch: int, *, temperature: float = 1.0, seed: int = 0
-) -> EpochPlan:
-    """Lay out one epoch. The order in which the streams are given makes no difference.
+    streams: Sequence[TaskStream], quota: Mapping[str, int], mode: Mode, epoch: int, seed: int
+) -> list[Rows]:
+    """Return the steps of one epoch, over all processes.
 
-    Every epoch takes the same number of batches from a task (see `quotas`) and continues in its stream where the epoch
-    before stopped, so the plan of any epoch is found without those before it.
+    Every epoch takes the same number of batches from a task (``quota``, see `quotas`) and continues in its stream where
+    the epoch before stopped, so the plan of any epoch is found without those before it.
 
     - ``paired``: each step has one batch of each task. Within the epoch the batches of each task are ranked by their
       longest row and those of one rank put together, since the encoder pads them together; then the steps are shuffled.
-    - ``round_robin``: each step has one task, in turn by name; a task whose pass is used up is passed over.
+    - ``round_robin``: each step has one task, in turn; a task whose pass is used up is passed over.
     - ``proportional``, ``temperature``: each step has one task; the order of the tasks is random.
-
-    Args:
-        streams: The tasks, with names of their own.
-        mode: One of `MODES`.
-        epoch: The number of the epoch, from 0.
-        temperature: For ``temperature``: above 0.
-        seed: Seeds the order of the steps.
     """
-    quota = quotas(streams, mode, temperature)
-    ordered = {stream.name: stream for stream in sorted(streams, key=lambda stream: stream.name)}
-    taken = {name: stream.take(epoch * quota[name], quota[name]) for name, stream in ordered.items()}
+    taken = {stream.name: stream.take(epoch * quota[stream.name], quota[stream.name]) for stream in streams}
     random = generator(seed, "epoch", epoch)
     if mode == "paired":
-        steps = _paired(ordered, taken, random)
-    elif mode == "round_robin":
-        steps = _in_turn(taken)
-    else:
-        steps = _in_random_order(taken, random)
-    counts = {
-        name: TaskCount(sum(map(len, batches)), len(batches), len(batches) / ordered[name].batches)
-        for name, batches in taken.items()
-    }
-    return EpochPlan(epoch, tuple(steps), counts)
+        return _paired(streams, taken, random)
+    if mode == "round_robin":
+        return _in_turn(taken)
+    return _in_random_order(taken, random)
 
 
 def _paired(
-    streams: Mapping[str, TaskStream], taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator
+    streams: Sequence[TaskStream], taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator
 ) -> list[Rows]:
-    ranked = [sorted(batches, key=streams[name].longest, reverse=True) for name, batches in taken.items()]
+    ranked = [sorted(taken[stream.name], key=stream.longest, reverse=True) for stream in streams]
     steps = [dict(zip(taken, batches, strict=True)) for batches in zip(*ranked, strict=True)]
     return [steps[index] for index in random.permutation(len(steps))]
 

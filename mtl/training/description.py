@@ -44,8 +44,8 @@ def announce(plan: RunPlan, data: MultiTaskDataModule | None, total_steps: int, 
 def _print_plan(plan: RunPlan, data: MultiTaskDataModule, total_steps: int) -> None:
     sampler = data.sampler
     rows = [
-        PlanRow(task, len(plan.tasks[task].train), count.batches, count.passes, len(plan.slots[task]))
-        for task, count in sampler.plan.counts.items()
+        PlanRow(task, len(plan.tasks[task].train), batches, passes, len(plan.slots[task]))
+        for task, (batches, passes) in sampler.counts.items()
     ]
     out = console()
     out.print(group_table(group_rows(plan)))
