@@ -31,12 +31,8 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
     r"""Yield the lines of a file with their ends as they are, as `open` with ``newline=""`` does.
 
-    A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are noted once each, at the first place, and
-    replaced by U+FFFD, so that the other problems of the file can be found too.
-
-    Args:
-        path: A text file; ``\n``, ``\r\n`` and ``\r`` end a line.
-        log: Receives the problems.
+    ``\n``, ``\r\n`` and ``\r`` end a line. A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are
+    noted once each, at the first place, and replaced by U+FFFD, so that the other problems can be found too.
     """
     offset, number, damage = 0, 1, _Damage(path, log)
     with path.open("rb") as file:
@@ -84,8 +80,7 @@ class _Damage:
 
 
 def _conversion(path: Path, encoding: str) -> str:
-    name = path.name
-    return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {name} > utf8_{name}`"
+    return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {path.name} > utf8_{path.name}`"
 
 
 def _line_of(raw: bytes, at: int, number: int) -> int:
@@ -298,21 +293,17 @@ def has_types(schema: Any, columns: Columns, log: ProblemLog) -> bool:
     for role, name in columns.by_role.items():
         is_allowed, expected = allowed[role]
         kind = schema.field(name).type
-        if not is_allowed(kind):
+        if not is_allowed(kind.value_type if pa.types.is_dictionary(kind) else kind):
             log.add(None, f"column {name!r} of type {kind}", expected, f"cast it, or set {columns.override(role)}")
             good = False
     return good
 
 
 def _is_text(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_label(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_label(kind.value_type)
     return bool(_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
@@ -325,19 +316,17 @@ def arrow_rows(batches: Iterable[Any], columns: Columns) -> Iterator[Row]:
 
 
 def _values(array: Any) -> list[object]:
-    def value(cell: Any) -> object:
-        try:
-            return cell.as_py()
-        except UnicodeDecodeError:
-            return Cell.UNDECODABLE
-
     try:
         return list(array.to_pylist())
     except UnicodeDecodeError:  # Parquet does not check that its strings are UTF-8
-        return [value(cell) for cell in array]
+        return [_value(cell) for cell in array]
 
 
-_CHECK_PATH = "check the path; a relative one starts at the working folder"
+def _value(cell: Any) -> object:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return Cell.UNDECODABLE
 
 
 def read_sentences(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
@@ -365,10 +354,6 @@ TEXT_READERS: Final[Mapping[str, Reader]] = {**READERS, ".txt": read_sentences}
 def reader_of(path: Path, readers: Mapping[str, Reader]) -> Reader:
     """Return the reader for the file, once it is clear that there is something to read.
 
-    Args:
-        path: The file.
-        readers: The readers to choose from, by suffix in lower case.
-
     Raises:
         DataError: The file is missing, a folder, empty, or of an unknown format.
     """
@@ -390,12 +375,12 @@ def reader_of(path: Path, readers: Mapping[str, Reader]) -> Reader:
 
 
 def _add_missing_file(path: Path, readers: Mapping[str, Reader], log: ProblemLog) -> None:
-    folder = path.parent
+    folder, check = path.parent, "check the path; a relative one starts at the working folder"
     if not folder.is_dir():
-        log.add(None, f"no folder {folder.resolve()}", "a file", _CHECK_PATH)
+        log.add(None, f"no folder {folder.resolve()}", "a file", check)
         return
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in readers)
     there = f"; {folder.resolve()} has {listed(names)}" if names else f" in {folder.resolve()}"
     by_stem = {Path(name).stem: name for name in names}
     stem = did_you_mean(path.stem, list(by_stem)).removeprefix("did you mean ").removesuffix("?")
-    log.add(None, f"no such file{there}", "a file", f"did you mean {by_stem[stem]}?" if stem else _CHECK_PATH)
+    log.add(None, f"no such file{there}", "a file", f"did you mean {by_stem[stem]}?" if stem else check)

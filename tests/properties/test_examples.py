@@ -38,13 +38,13 @@ def test_what_is_written_is_read(rows: list[tuple[str, str]], suffix: str) -> No
         path = Path(folder) / f"a{suffix}"
         write(path, rows)
         for _ in range(2):
-            examples = read_examples(path, cache_dir=folder)
+            examples = read_examples(path)
             assert [(example.text, example.label) for example in examples] == rows
 
 
 def outcome(path: Path) -> Examples | DataError:
     try:
-        return read_examples(path, cache_dir=path.parent)
+        return read_examples(path)
     except DataError as error:
         return error
 
