@@ -33,7 +33,7 @@ from mtl.evaluation.run_metrics import read_metrics, validation_score
 from mtl.training.callbacks import StoppedEarly
 from mtl.training.interface import logging_into
 from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
-from mtl.tuning.space import Choices, IntRange, SearchSpace, Value
+from mtl.tuning.space import Choices, IntRange, SearchSpace, Value, holds
 
 JOURNAL = "journal.log"
 _NAME = "mtl"
@@ -43,19 +43,6 @@ _DRAWS = 100
 """After so many draws of settings that were tried before, there are hardly any others."""
 _FAILURES = 3
 """A search ends when so many trials have failed and none has succeeded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a search ends; the process that runs the last trial ends it.
-
-    Attributes:
-        trials: All trials of the search, those of earlier commands and other processes included.
-        seconds: How long this process starts new trials.
-    """
-
-    trials: int | None
-    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +70,7 @@ class Search:
     """A search in its folder.
 
     Args:
-        folder: Its folder.
+        folder: The folder.
         space: What is searched.
         costs: Whether the time of training is a second objective; then no trial is stopped early.
         prunes: Whether trials are stopped early that are worse than the median of the others after as much training.
@@ -100,12 +87,7 @@ class Search:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """Optuna's record of all trials.
-
-        Raises:
-            DataError: The journal is damaged.
-            ConfigError: It is that of another search.
-        """
+        """Optuna's record of all trials."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
             storage=_storage(self.folder / JOURNAL),
@@ -123,9 +105,8 @@ class Search:
             earlier: The folder of another search whose best trials are run first; those of equal runs are not repeated.
 
         Raises:
-            MtlError: The journal is damaged, or that of another search.
+            MtlError: A journal is damaged, or that of another search.
         """
-        best = [] if earlier is None else list(_best_of(earlier, self.space))
         best = [] if earlier is None else list(_best_of(earlier, self.space))
         with self._lock():
             known = self.study.user_attrs.get("identity")
@@ -139,16 +120,16 @@ class Search:
                 for parameters in best:
                     self.study.enqueue_trial(parameters, skip_if_exists=True)
 
-    def run(self, budget: Budget) -> None:
-        """Run trials until the budget is spent.
+    def run(self, trials: int | None, seconds: float | None = None) -> None:
+        """Run trials until there are as many, those of earlier commands and other processes included, or for some time.
 
         Raises:
             MtlError: The first trials have all failed.
         """
-        end = None if budget.seconds is None else time.monotonic() + budget.seconds
+        end = None if seconds is None else time.monotonic() + seconds
         while end is None or time.monotonic() < end:
             with ExitStack() as held:
-                trial = self._draw(budget.trials, held)
+                trial = self._draw(trials, held)
                 if trial is None:
                     return
                 self._run(trial)
@@ -327,11 +308,7 @@ def _is_done(folder: Path) -> bool:
 
 
 def _storage(path: Path) -> optuna.storages.JournalStorage:
-    """Return the storage in a journal, without a last line that a crash has cut off.
-
-    Raises:
-        DataError: The journal is damaged.
-    """
+    """Return the storage in a journal, without a last line that a crash has cut off."""
     if path.is_file() and not path.read_bytes().endswith(b"\n"):
         lock = JournalFileSymlinkLock(str(path))  # of Optuna, for another process that writes
         lock.acquire()
@@ -348,11 +325,7 @@ def _storage(path: Path) -> optuna.storages.JournalStorage:
 
 
 def _best_of(earlier: Path, space: SearchSpace) -> Iterator[dict[str, Value]]:
-    """Yield the settings of the best trials of another search, as far as the space holds them.
-
-    Raises:
-        DataError: There is no search, or its journal is damaged.
-    """
+    """Yield the settings of the best trials of another search, as far as the space holds them."""
     if not (earlier / JOURNAL).is_file():
         raise DataError(
             Problem(str(earlier), f"no {JOURNAL} in it", "the folder of a search", "start=outputs/tuning/…")
@@ -363,5 +336,5 @@ def _best_of(earlier: Path, space: SearchSpace) -> Iterator[dict[str, Value]]:
         yield {
             key: value
             for key, value in trial.params.items()
-            if key in space.distributions and space.distributions[key].holds(value)
+            if key in space.distributions and holds(space.distributions[key], value)
         }
