@@ -6,7 +6,6 @@ import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,33 +34,8 @@ _MOST_ROWS_PER_BATCH = 8192
 _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One labelled sentence."""
-
-    text: str  # the sentence, exactly as in the file
-    label: str  # the name of its class
-    source: str  # where it comes from: ``reviews.csv:17``
-
-
-class Texts(Table):
-    """Sentences without labels, as prediction and encoding take them."""
-
-    def __getitem__(self, index: int) -> str:
-        return self.texts[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.texts)
-
-
 class Examples(Table):
     """Labelled sentences of one data file, or of the part of it that a split takes."""
-
-    def __getitem__(self, index: int) -> Example:
-        return Example(self.texts[index], self.labels[index], self.source(index))
-
-    def __iter__(self) -> Iterator[Example]:
-        return map(self.__getitem__, range(len(self)))
 
     @property
     def without_label(self) -> int:
@@ -152,7 +126,7 @@ def read_examples(
     return examples.select(labelled)
 
 
-def read_texts(path: str | os.PathLike[str], text_column: str = "text") -> Texts:
+def read_texts(path: str | os.PathLike[str], text_column: str = "text") -> Table:
     """Read the sentences of a CSV, TSV, JSON Lines, Parquet or plain text file; labels, if any, are ignored.
 
     A ``.txt`` file has one sentence per line, and no columns.
@@ -161,7 +135,7 @@ def read_texts(path: str | os.PathLike[str], text_column: str = "text") -> Texts
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
     """
     source = _File(path, TEXT_READERS)
-    return Texts(source.path, _load(source, Columns({"text": text_column})))
+    return Table(source.path, _load(source, Columns({"text": text_column})))
 
 
 def _load(source: _File | DatasetSplit, columns: Columns) -> pa.Table:

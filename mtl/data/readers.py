@@ -34,7 +34,7 @@ def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
     ``\n``, ``\r\n`` and ``\r`` end a line. A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are
     noted once each, at the first place, and replaced by U+FFFD, so that the other problems can be found too.
     """
-    offset, number, damage = 0, 1, _Damage(path, log)
+    offset, number, noted = 0, 1, set[str]()
     with path.open("rb") as file:
         while raw := file.readline(_LONGEST_LINE + 1):
             if len(raw) > _LONGEST_LINE:
@@ -43,49 +43,31 @@ def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
             if offset == 0 and raw.startswith(_UTF16_MARKS):
                 log.add(1, "UTF-16 text (by its byte order mark)", "UTF-8", _conversion(path, "UTF-16"))
                 return
-            text = damage.decoded(raw, number, offset)
-            if offset == 0:
-                text = text.removeprefix("\ufeff")
-            lines = _split(text)
+            text = raw.replace(b"\0", "\ufffd".encode()).decode(errors="replace")
+            for at, found, expected, repair in _damage(raw, offset, path) if "\ufffd" in text else ():
+                if expected not in noted:
+                    noted.add(expected)
+                    log.add(number + raw[:at].count(b"\r"), found, expected, repair)  # a lone one ends a line too
+            lines = _split(text.removeprefix("\ufeff") if offset == 0 else text)
             yield from lines
             number += len(lines)
             offset += len(raw)
 
 
-class _Damage:
-    """Decodes lines and notes the first byte of each kind that a text file must not have."""
-
-    def __init__(self, path: Path, log: ProblemLog) -> None:
-        self._path = path
-        self._log = log
-        self._seen: set[str] = set()
-
-    def decoded(self, raw: bytes, number: int, offset: int) -> str:
-        if b"\0" in raw:
-            at = raw.index(b"\0")
-            self._note("NUL", f"a NUL byte at byte {offset + at}", _line_of(raw, at, number), "text without NUL bytes")
-            raw = raw.replace(b"\0", "\ufffd".encode())
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{raw[error.start]:02X} at byte {offset + error.start}, which is not UTF-8"
-            self._note("UTF-8", found, _line_of(raw, error.start, number), "UTF-8", _conversion(self._path, "LATIN1"))
-            return raw.decode("utf-8", errors="replace")
-
-    def _note(self, kind: str, found: str, line: int, expected: str, repair: str = "") -> None:
-        if kind not in self._seen:
-            self._seen.add(kind)
-            repair = repair or "write the file again from its source: NUL bytes are the mark of a damaged file"
-            self._log.add(line, found, expected, repair)
+def _damage(raw: bytes, offset: int, path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield the first NUL byte and the first that is not UTF-8: its place, found, expected and repair."""
+    if (at := raw.find(b"\0")) >= 0:
+        repair = "write the file again from its source: NUL bytes are the mark of a damaged file"
+        yield at, f"a NUL byte at byte {offset + at}", "text without NUL bytes", repair
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{raw[error.start]:02X} at byte {offset + error.start}, which is not UTF-8"
+        yield error.start, found, "UTF-8", _conversion(path, "LATIN1")
 
 
 def _conversion(path: Path, encoding: str) -> str:
     return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {path.name} > utf8_{path.name}`"
-
-
-def _line_of(raw: bytes, at: int, number: int) -> int:
-    """Return the line of the byte ``at`` in ``raw``, where a lone carriage return ends a line too."""
-    return number + raw[:at].count(b"\r")
 
 
 def _split(text: str) -> list[str]:

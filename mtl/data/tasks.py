@@ -127,19 +127,20 @@ def load_task(spec: TaskSpec, seed: int) -> TaskData:
     labels = LabelSet.found_in(rows_of["train"], classes) if spec.labels is None else LabelSet(spec.labels)
     splits = _completed(rows_of, labels, spec, origin, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    notes = [
-        *unused,
-        *_unlabelled(rows_of, spec),
-        *_taken(rows_of, splits, spec),
-        *_without_rows(classes, labels, spec),
-    ]
+    notes = [*unused, *_notes(rows_of, splits, spec, labels, classes)]
     splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     prefixed = [f"{spec.name}: {note}" for note in notes]
     return TaskData(spec.name, labels, **splits, warnings=[*prefixed, *task_warnings(spec.name, splits, labels)])
 
 
-def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many rows of each source are left out because they have no label."""
+def _notes(
+    rows_of: Mapping[str, Examples],
+    splits: Mapping[str, Examples],
+    spec: TaskSpec,
+    labels: LabelSet,
+    classes: Sequence[str],
+) -> Iterator[str]:
+    """Yield which rows and classes of the sources ``rows_of`` are not trained on."""
     for rows in rows_of.values():
         if rows.without_label:
             total = len(rows) + rows.without_label
@@ -147,14 +148,8 @@ def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str
                 f"{rows.without_label:,} of {total:,} rows of {rows.path.name} have no label in the column "
                 f"{spec.label_column!r} and are left out. {spec.config_key}.missing=error refuses such rows."
             )
-
-
-def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many of the given training rows are not trained on, for want of rows for other splits."""
-    if spec.path is not None:
-        return
     taken = [split for split in ("val", "test") if split not in rows_of and len(splits[split])]
-    if taken:
+    if taken and spec.path is None:
         numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
         reason = "the data set has no split" if spec.dataset else "no file is given"
         train = rows_of["train"]
@@ -162,10 +157,6 @@ def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec
             f"of the {len(train):,} rows of {train.path.name}, {numbers} are taken (data.split) and "
             f"not trained on, because {reason} for them: {' '.join(map(spec.key_of, taken))}"
         )
-
-
-def _without_rows(classes: Sequence[str], labels: LabelSet, spec: TaskSpec) -> Iterator[str]:
-    """Yield which classes of a data set are no labels, because no training row has them."""
     absent = [repr(name) for name in classes if name not in labels.names]
     if absent and spec.labels is None:
         yield f"classes without a training row, which the model will not predict: {listed(absent)}."

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
-from mtl.data.examples import Examples, Texts, read_examples, read_texts
+from mtl.data.examples import Examples, read_examples, read_texts
+from mtl.data.table import Table
 from mtl.evaluation.errors import Neighbour, nearest, unit_rows
 from mtl.inference.models import MultiTaskModel
 
@@ -32,7 +33,7 @@ class ExampleRows:
         labelled: For each task whose labels the file has, the rows with a label.
     """
 
-    texts: Texts
+    texts: Table
     labelled: Mapping[str, Examples]
 
 
@@ -104,7 +105,7 @@ class NearestRows:
     """
 
     def __init__(self, rows: ExampleRows, model: MultiTaskModel, precision: Precision) -> None:
-        embeddings = unit_rows(model.encode(rows.texts, precision=precision, progress="encoding the examples"))
+        embeddings = unit_rows(model.encode(rows.texts.texts, precision=precision, progress="encoding the examples"))
         self.rows = rows
         self._embeddings = {
             task: embeddings

@@ -291,13 +291,12 @@ class BadSteps:
             examples = self.plan.tasks[task].train
             lines = examples.lines
             for row in indices:
-                example = examples[row]
                 yield {
                     "task": task,
                     "file": str(examples.path),
                     "line": int(lines[row]),
-                    "label": example.label,
-                    "text": example.text,
+                    "label": examples.labels[row],
+                    "text": examples.texts[row],
                 }
 
     def _repairs(self) -> Iterator[str]:

@@ -126,7 +126,7 @@ def sentence_files(draw: Draw, folder: Path) -> None:
     with patch.dict(os.environ, MTL_CACHE_DIR=str(folder)):
         texts = read_texts(path)
     assert len(texts)
-    assert all(map(str.strip, texts))
+    assert all(map(str.strip, texts.texts))
 
 
 _PAIRS = b"sentence1,sentence2,score\n" + b"".join(b"one %d,two %d,%d.5\n" % (n, n, n) for n in range(8))

@@ -39,7 +39,7 @@ def test_what_is_written_is_read(rows: list[tuple[str, str]], suffix: str) -> No
         write(path, rows)
         for _ in range(2):
             examples = read_examples(path)
-            assert [(example.text, example.label) for example in examples] == rows
+            assert list(zip(examples.texts, examples.labels, strict=True)) == rows
 
 
 def outcome(path: Path) -> Examples | DataError:
@@ -63,4 +63,4 @@ def test_any_bytes_are_read_or_refused(content: bytes, name: str) -> None:
         if isinstance(result, DataError):
             assert all(problem.place.startswith(str(path)) for problem in result.problems)
         else:
-            assert all(example.text.strip() and example.label.strip() for example in result)
+            assert all(text.strip() for text in [*result.texts, *result.labels])

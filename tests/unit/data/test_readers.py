@@ -452,7 +452,7 @@ def test_the_limit_of_the_csv_module_is_given_back(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"text,label\n{'long ' * 50_000},a\n")
     before = csv.field_size_limit()
-    assert len(read_examples(path)[0].text) == 250_000
+    assert len(read_examples(path).texts[0]) == 250_000
     assert csv.field_size_limit() == before
 
 

@@ -245,16 +245,6 @@ def test_a_single_label(tmp_path: Path) -> None:
     )
 
 
-def test_a_single_declared_label(tmp_path: Path) -> None:
-    assert refusal(spec_of(tmp_path, path=many(20, "pos"), labels=("pos",))) == (
-        "Data: 1 problem\n"
-        "  path.csv\n"
-        "      found:    a single label in data.tasks.sentiment.labels: 'pos'\n"
-        "      expected: at least two\n"
-        "      repair:   add labels to data.tasks.sentiment.labels"
-    )
-
-
 def test_many_unknown_labels_are_counted(tmp_path: Path) -> None:
     text = refusal(spec_of(tmp_path, train=TRAIN, val=VAL, test=[(f"t{i}", f"label{i}") for i in range(300)]))
     assert text.startswith("Data: 21 problems\n  test.csv:2\n      found:    the label 'label0' (1 row)\n")
