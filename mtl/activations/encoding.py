@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl.base.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.base.memory import freed_memory_kept
 from mtl.base.terminal import console
+from mtl.data.batch import TextLoader
 from mtl.data.buckets import Budget
-from mtl.data.loading import TextLoader
 from mtl.data.tokens import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.network import MultiTaskNetwork

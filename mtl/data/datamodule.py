@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from mtl.data.batch import Batch, Boundary, RowActivations, collate, collate_embeddings, collate_hidden
+from mtl.data.batch import Batch, Boundary, EvalLoader, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
-from mtl.data.loading import EvalLoader, TrainLoader
-from mtl.data.order import OptimizerSteps, Rows, Step
-from mtl.data.sampling import StepSampler
+from mtl.data.order import OptimizerSteps, Rows, Step, StepSampler
 from mtl.data.tokens import TokenTable
 
 if TYPE_CHECKING:
@@ -39,6 +37,39 @@ class FrozenBelow:
 
     boundary: Boundary
     rows: Mapping[tuple[str, str], RowActivations]  # the activations of each task's rows by split
+
+
+class TrainLoader:
+    """The batches of a sampler's steps. Lightning saves and restores it through its combined loader.
+
+    It is not a ``DataLoader``: worker processes prefetch, so a saved position would not be the one that training has
+    reached, and the rows are in memory or mapped already. A batch is made only when it is requested.
+
+    One iteration yields the remaining batches of the current epoch. Lightning tells the sampler which epoch begins
+    (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` cut short is skipped.
+
+    Args:
+        sampler: Yields the steps. Lightning looks for it under this name.
+        collate_fn: Makes the batch of a step.
+    """
+
+    def __init__(self, sampler: StepSampler, collate_fn: Callable[[Step], Batch]) -> None:
+        self.sampler = sampler
+        self._collate = collate_fn
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from map(self._collate, self.sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the sampler."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a saved position."""
+        self.sampler.load_state_dict(state)
 
 
 class MultiTaskDataModule(LightningDataModule):

@@ -14,8 +14,8 @@ from mtl.base.errors import listed
 from mtl.base.terminal import console
 from mtl.config.fields import DataConfig
 from mtl.data.datamodule import MultiTaskDataModule, Splits
+from mtl.data.order import StepSampler
 from mtl.data.problems import plural
-from mtl.data.sampling import StepSampler
 from mtl.evaluation.run_summary import GroupRow, PlanRow, StageRow
 from mtl.model.head_specs import MultiStageSpec
 from mtl.model.saved import HeadSpec, multi_stage_specs

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl.data import buckets
-from mtl.data.order import Mode, Rows
-from mtl.data.sampling import StepSampler
+from mtl.data.order import Mode, Rows, StepSampler
 
 EPOCHS = 4
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mtl.data.buckets import Budget, TaskStream
-from mtl.data.order import Mode, Rows, plan_epoch, quotas
-from mtl.data.sampling import StepSampler
+from mtl.data.order import Mode, Rows, StepSampler, plan_epoch, quotas
 
 
 def streams(batch_size: int = 4, **rows: int) -> list[TaskStream]:

@@ -12,10 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from mtl.data.batch import Batch, collate
+from mtl.data.batch import Batch, TextLoader, collate
 from mtl.data.buckets import Budget
-from mtl.data.loading import TextLoader, TrainLoader
-from mtl.data.sampling import StepSampler
+from mtl.data.datamodule import TrainLoader
+from mtl.data.order import StepSampler
 from mtl.data.tokens import TokenTable
 
 pytestmark = [

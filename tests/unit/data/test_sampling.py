@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mtl.base.errors import ConfigError
-from mtl.data.order import Mode, Step
-from mtl.data.sampling import StepSampler
+from mtl.data.order import Mode, Step, StepSampler
 
 LENGTHS = {"mood": np.full(10, 5), "topic": np.full(25, 5)}
 

@@ -8,7 +8,7 @@ import pytest
 
 from mtl.config.command_line import compose_config
 from mtl.config.fields import TrainerConfig
-from mtl.data.sampling import StepSampler
+from mtl.data.order import StepSampler
 from mtl.training.description import smaller_batches
 from mtl.training.trainer import epoch_batches, total_steps
 
