@@ -214,13 +214,11 @@ class EvalLoader:
 class TextLoader(EvalLoader):
     """The rows of a table without labels as a task ``text``, each once, from the longest to the shortest.
 
-    Attributes:
-        indices: The rows in the order in which they come, int64, ``(N,)``: where ``outputs`` are those of all batches,
-            ``restored[loader.indices] = outputs`` puts them in the order of the table.
+    Where ``outputs`` are those of all batches, ``restored[loader.indices] = outputs`` has the order of the table.
     """
 
     def __init__(self, table: TokenTable, budget: Budget, pad_id: int) -> None:
         lengths = table.lengths
-        self.indices = np.argsort(-lengths, kind="stable")
+        self.indices = np.argsort(-lengths, kind="stable")  # the rows in the order in which they come, int64 ``(N,)``
         batches = budget.cut(self.indices, lengths[self.indices])
         super().__init__([{"text": rows} for rows in batches], lambda rows: collate(rows, {"text": table}, {}, pad_id))

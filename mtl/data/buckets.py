@@ -55,19 +55,14 @@ class Budget:
 class TaskStream:
     """An endless sequence of passes over the rows of one task; each pass holds every row exactly once.
 
-    A pass depends on nothing but the arguments and its number: a random order is cut into pools of about
-    ``POOL_BATCHES`` batches, each pool is sorted by length and cut into batches, and the batches are shuffled. Rows of
-    one length make this a plain shuffle. In a batch the rows go from long to short.
+    ``lengths`` are the numbers of tokens of the ``N >= 1`` rows, integer, ``(N,)``. A pass depends on nothing but the
+    arguments and its number: a random order is cut into pools of about ``POOL_BATCHES`` batches, each pool is sorted by
+    length and cut into batches, and the batches are shuffled. Rows of one length make this a plain shuffle. In a batch
+    the rows go from long to short.
 
     All passes have the same number of batches. Where the chance of the pools would give more, a pass takes larger
     pools; where it would give fewer, its largest batches are halved. So an epoch has a fixed number of steps, as
     learning-rate schedules need it, and Lightning, which measures the first epoch and cuts longer ones short.
-
-    Args:
-        name: The task, part of what seeds its order.
-        lengths: The number of tokens of each row, integer, ``(N,)``, ``N >= 1``.
-        budget: How large a batch may be.
-        seed: Seeds the order.
     """
 
     def __init__(self, name: str, lengths: ArrayLike, budget: Budget, seed: int) -> None:

@@ -47,14 +47,10 @@ class TrainLoader:
 
     One iteration yields the remaining batches of the current epoch. Lightning tells the sampler which epoch begins
     (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` cut short is skipped.
-
-    Args:
-        sampler: Yields the steps. Lightning looks for it under this name.
-        collate_fn: Makes the batch of a step.
     """
 
     def __init__(self, sampler: StepSampler, collate_fn: Callable[[Step], Batch]) -> None:
-        self.sampler = sampler
+        self.sampler = sampler  # Lightning looks for it under this name
         self._collate = collate_fn
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from mtl.data.dataset import DatasetSplit
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
 from mtl.data.table import Column, IntArray, Table
-from mtl.data.validation import ValidRow, text_key, valid_rows
+from mtl.data.validation import ValidRow, valid_rows
 
 if TYPE_CHECKING:
     import os
@@ -174,9 +174,7 @@ def _batches(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterator
     try:
         while portion := list(_portion(valid)):
             count += len(portion)
-            texts, labels, lines, *values = map(list, zip(*portion, strict=True))
-            keys = b"".join(map(text_key, texts))
-            yield table.record_batch(texts, labels, lines, keys, dict(zip(columns.extra, values, strict=True)))
+            yield table.record_batch(portion, columns.extra)
     except OSError as error:
         _add_unreadable(error, log)
     if not log and count == 0:

@@ -50,7 +50,7 @@ def task_sources(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], li
     for task, value in data.items():
         place = f"data.tasks.{task}"
         settings = dict(value) if _is_settings(value) else {_DATASET if _is_dataset(value) else "path": value}
-        parts = {key: settings[key] for key in _FILES if _is_in_memory(settings.get(key))}
+        parts = {key: settings[key] for key in _FILES if not isinstance(settings.get(key), str | PathLike | None)}
         parts |= {_DATASET: settings[_DATASET]} if _is_dataset(settings.get(_DATASET)) else {}
         if parts and all(map(_is_dataset, parts.values())) and _DATASET not in parts:
             settings = {key: part for key, part in settings.items() if key not in parts}
@@ -74,10 +74,6 @@ def task_sources(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], li
 
 def _is_settings(value: Any) -> bool:
     return isinstance(value, Mapping) and not _is_dataset(value)
-
-
-def _is_in_memory(value: Any) -> bool:
-    return value is not None and not isinstance(value, str | PathLike)
 
 
 def _is_dataset(value: Any) -> bool:

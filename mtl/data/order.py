@@ -118,16 +118,8 @@ class StepSampler:
     than there are processes some get none: the step then keeps the task with an empty array, and its rows may be none
     at all. All processes have the same number of steps and of tasks in a step.
 
-    Args:
-        lengths: The number of tokens of each training row of each task, integer, ``(N_task,)``; all 1 where rows are
-            not padded.
-        mode: How the tasks are interleaved; see `plan_epoch`.
-        batch_size: The most rows of a task in a step, per process.
-        max_tokens: The most tokens (rows times the longest row) of a task in a step, per process; nothing for no limit.
-        temperature: For ``temperature``: see `quotas`.
-        seed: Seeds the order of rows and steps.
-        rank: The number of this process.
-        world_size: The number of processes.
+    ``lengths`` are the numbers of tokens of each task's training rows, integer, ``(N_task,)``; all 1 where rows are not
+    padded. `Budget` tells what ``batch_size`` and ``max_tokens`` of a task in a step are, `quotas` the temperature.
     """
 
     def __init__(

@@ -28,14 +28,7 @@ def oversampled_rows(labels: NDArray[np.int64], strength: float, *, task: str, s
     ``q = 1 - strength``). The rows of a class come equally often, up to one: which come once more is drawn by task and
     seed, the same in each pass. The rows keep their order, so that slots of the same number are the same rows.
 
-    Args:
-        labels: The class id of each row, int64, ``(N,)``.
-        strength: From 0 to 1.
-        task: The task.
-        seed: The seed.
-
-    Returns:
-        Row numbers, ascending, int64, ``(M,)``, ``M >= N``.
+    The labels are class ids, int64, ``(N,)``; the row numbers are ascending, int64, ``(M,)``, ``M >= N``.
     """
     counts = np.bincount(labels)
     slots = np.rint(counts.max(initial=0) ** strength * counts ** (1.0 - strength)).astype(np.int64)

@@ -20,10 +20,7 @@ _MOST_SHOWN = 3
 def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | None, config_key: str) -> list[Problem]:
     """Return what is wrong with the labels of a task, file by file.
 
-    Args:
-        rows_of: The rows of the given files by split; ``train`` is among them.
-        declared: The labels that the configuration names; ``None`` if it leaves them to the training rows.
-        config_key: Where the task is configured (``data.tasks.sentiment``), for the repairs.
+    They are ``declared`` by the configuration, or ``None`` and left to the training rows.
     """
     train = rows_of["train"]
     setting = f"{config_key}.labels"

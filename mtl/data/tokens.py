@@ -64,13 +64,8 @@ class TokenTable:
 def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = "") -> TokenTable:
     """Turn texts into token ids, chunk by chunk, without ever holding all texts or all encodings.
 
-    A text without tokens keeps its special tokens. A lone surrogate, which no tokenizer takes, is read as U+FFFD.
-
-    Args:
-        texts: The texts, gone through once.
-        tokenizer: A fast tokenizer of transformers.
-        max_length: The most tokens of a row, special tokens included; the rest of the text is cut off.
-        prompt: A text that is put before each of them.
+    A text without tokens keeps its special tokens; ``max_length`` counts them. A lone surrogate, which no tokenizer
+    takes, is read as U+FFFD. The ``prompt`` is put before each text.
 
     Raises:
         ConfigError: ``max_length`` leaves no room for a token of the text.

@@ -36,11 +36,7 @@ _ENOUGH = 10
 
 
 def finish(search: Search, seeds: int) -> None:
-    """End a search: write and show what it found.
-
-    Args:
-        search: A search without running trials.
-        seeds: How many other seeds the best settings, and those without tuning, are trained with and tested; 0: none.
+    """End a search without running trials: test its best settings with other seeds, write and show what it found.
 
     Raises:
         DataError: No trial was completed.

@@ -25,14 +25,7 @@ _MOST_CHARTS = 12
 def tuning_page(
     search: Search, front: Sequence[FrozenTrial], tables: Sequence[Table], comparison: Comparison | None
 ) -> str:
-    """Return the page.
-
-    Args:
-        search: The search.
-        front: The Pareto front, the best trial by validation first.
-        tables: The trials, and the importances if there are any.
-        comparison: The best settings and those without tuning on the test rows, if they were trained again.
-    """
+    """Return the page, with the tables of the trials and, if there is one, of the importances."""
     important = [str(row[0]) for row in tables[1].rows] if len(tables) > 1 else list(search.space.distributions)
     progress = [_history(search), _cost(search, front)]
     settings = list(_settings(search, important[:_MOST_CHARTS]))

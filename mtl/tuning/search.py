@@ -69,11 +69,8 @@ def settings_for_trials(config: Config) -> Config:
 class Search:
     """A search in its folder.
 
-    Args:
-        folder: The folder.
-        space: What is searched.
-        costs: Whether the time of training is a second objective; then no trial is stopped early.
-        prunes: Whether trials are stopped early that are worse than the median of the others after as much training.
+    With ``costs`` the time of training is a second objective, and no trial is stopped early. With ``prunes`` those are
+    that are worse than the median of the others after as much training.
     """
 
     def __init__(self, folder: Path, space: SearchSpace, *, costs: bool = False, prunes: bool = True) -> None:
@@ -88,7 +85,6 @@ class Search:
     @cached_property
     def study(self) -> optuna.Study:
         """Optuna's record of all trials."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
             storage=_storage(self.folder / JOURNAL),
             study_name=_NAME,
@@ -98,11 +94,9 @@ class Search:
         )
 
     def begin(self, identity: str, earlier: Path | None) -> None:
-        """Begin or continue the search.
+        """Begin or continue the search, whose trials have in common what ``identity`` is a checksum of.
 
-        Args:
-            identity: A checksum of what its trials have in common.
-            earlier: The folder of another search whose best trials are run first; those of equal runs are not repeated.
+        The best trials of the search in the folder ``earlier`` are run first; those of equal runs are not repeated.
 
         Raises:
             MtlError: A journal is damaged, or that of another search.

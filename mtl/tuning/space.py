@@ -117,11 +117,8 @@ class SearchSpace:
 def read_space(name: str, arguments: Sequence[str]) -> SearchSpace:
     """Read a search space and check it together with the arguments: each end and each choice makes a valid run.
 
-    A key that the arguments give is not tuned.
-
-    Args:
-        name: A file in ``conf/tune``, or in ``tune`` of the folder of ``--config-dir``; or the path of a file.
-        arguments: Those of the command line, as for ``python -m mtl.train``.
+    It is a file in ``conf/tune``, or in ``tune`` of the folder of ``--config-dir``; or the path of a file. A key that
+    the arguments, as for ``python -m mtl.train``, give is not tuned.
 
     Raises:
         ConfigError: All problems of the file and of the arguments together.
