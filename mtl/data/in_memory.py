@@ -49,14 +49,17 @@ def task_sources(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], li
     problems: list[Problem] = []
     for task, value in data.items():
         place = f"data.tasks.{task}"
-        settings = dict(value) if _is_settings(value) else {_DATASET if _is_dataset(value) else "path": value}
+        has_settings = isinstance(value, Mapping) and not _is_dataset(value)
+        settings = dict(value) if has_settings else {_DATASET if _is_dataset(value) else "path": value}
         parts = {key: settings[key] for key in _FILES if not isinstance(settings.get(key), str | PathLike | None)}
         parts |= {_DATASET: settings[_DATASET]} if _is_dataset(settings.get(_DATASET)) else {}
         if parts and all(map(_is_dataset, parts.values())) and _DATASET not in parts:
+            from datasets import DatasetDict
+
             settings = {key: part for key, part in settings.items() if key not in parts}
-            parts = {_DATASET: parts["path"] if list(parts) == ["path"] else _joined(parts)}
+            parts = {_DATASET: parts["path"] if list(parts) == ["path"] else DatasetDict(parts)}
         for key, part in parts.items():
-            at = f"{place}.{key}" if _is_settings(value) else place
+            at = f"{place}.{key}" if has_settings else place
             try:
                 rows = part if key == _DATASET else _table(part, settings, at)
             except ConfigError as error:
@@ -72,20 +75,10 @@ def task_sources(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], li
     return tasks, unwritten
 
 
-def _is_settings(value: Any) -> bool:
-    return isinstance(value, Mapping) and not _is_dataset(value)
-
-
 def _is_dataset(value: Any) -> bool:
     """Whether a value is a `datasets.Dataset` or a `datasets.DatasetDict`, without importing `datasets`."""
     kind = type(value)
     return kind.__module__.partition(".")[0] == "datasets" and kind.__name__ in ("Dataset", "DatasetDict")
-
-
-def _joined(parts: Mapping[str, Any]) -> Any:
-    from datasets import DatasetDict
-
-    return DatasetDict(parts)
 
 
 def _write(part: Unwritten, path: Path) -> None:

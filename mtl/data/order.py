@@ -87,11 +87,9 @@ def _in_turn(taken: Mapping[str, list[NDArray[np.int64]]]) -> list[Rows]:
 
 
 def _in_random_order(taken: Mapping[str, list[NDArray[np.int64]]], random: np.random.Generator) -> list[Rows]:
-    steps = [{name: batch} for name, batches in taken.items() for batch in batches]
+    names, left = list(taken), [iter(batches) for batches in taken.values()]
     turns = random.permutation(np.repeat(np.arange(len(taken)), [len(batches) for batches in taken.values()]))
-    place = np.empty(len(steps), dtype=np.int64)
-    place[np.argsort(turns, kind="stable")] = np.arange(len(steps))  # each task's batches keep their order
-    return [steps[index] for index in place]
+    return [{names[turn]: next(left[turn])} for turn in turns.tolist()]
 
 
 def _share_out(total: int, weights: NDArray[np.float64]) -> list[int]:

@@ -189,7 +189,7 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
     A key that the first object has not is a problem of the whole file and noted once; where labels are optional, the
     key of the label is one only if no object has it.
     """
-    absent: set[str] | None = None
+    required, absent = columns.required, None
     unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
     contents = ((line, text.strip()) for line, text in enumerate(text_lines(path, log), start=1))
     for place, (line, content) in enumerate(entry for entry in contents if entry[1]):
@@ -202,10 +202,10 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
             log.add(line, f"{reason or 'JSON that is no object'}: {shown(content)}", _ONE_OBJECT)
             continue
         if absent is None:
-            absent = check_columns(list(item), columns.required, log, line)
+            absent = check_columns(list(item), required, log, line)
             unlabelled = (line, list(item)) if columns.label_optional else None
         else:
-            _note_absent(item, columns.required, absent, line, log)
+            _note_absent(item, required, absent, line, log)
         if columns.by_role.get("label") in item:
             unlabelled = None
         if isinstance(item, _RepeatedKeys):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mtl.data.splits import stratified_split
 from mtl.data.table import IntArray, KeyArray
 from mtl.data.task_checks import label_problems, shared_between_tasks, task_warnings
 
-Source = str | os.PathLike[str] | DatasetSplit
+Source = Path | DatasetSplit
 """A data file, or a split of a data set."""
 SPLITS = ("train", "val", "test")
 _SPLIT_WITH = ".split_with"
@@ -28,12 +28,10 @@ class TaskSpec:
     """Where the data of a task comes from: one of ``train``, ``path`` and ``dataset``."""
 
     name: str
-    train: str | os.PathLike[str] | None = None  # file with the training rows
-    # File with the validation rows; without it they are split off from the training file
-    val: str | os.PathLike[str] | None = None
-    # File with the test rows; without it they are split off from the training file
-    test: str | os.PathLike[str] | None = None
-    path: str | os.PathLike[str] | None = None  # in place of ``train``: one file to be split
+    train: Path | None = None  # file with the training rows
+    val: Path | None = None  # file with the validation rows; without it they are split off from the training file
+    test: Path | None = None  # the same for the test rows
+    path: Path | None = None  # in place of ``train``: one file to be split
     dataset: DatasetSpec | None = None  # in place of all files: a data set
     text_column: str = "text"  # the column with the sentences, the same in each file
     label_column: str = "label"  # the column with the labels, the same in each file
@@ -62,7 +60,7 @@ class TaskSpec:
         return f"data.tasks.{self.name}"
 
     @property
-    def files(self) -> dict[str, str | os.PathLike[str]]:
+    def files(self) -> dict[str, Path]:
         """The files by split; a file to be split counts as ``train``."""
         files = {"train": self.path if self.train is None else self.train, "val": self.val, "test": self.test}
         return {split: file for split, file in files.items() if file is not None}
