@@ -212,7 +212,7 @@ class Search:
         """Run a trial, or take the score of an equal run, and tell Optuna how it ended."""
         earlier = self.study.user_attrs.get("earlier")
         folders = [trial.folder, *([Path(earlier) / "trials" / trial.folder.name] if earlier else [])]
-        finished = next((folder for folder in folders if _is_done(folder)), None)
+        finished = next((folder for folder in folders if is_done(folder, folder.name)), None)
         started = time.perf_counter()
         try:
             if finished is None:
@@ -296,9 +296,10 @@ def settings_of(trial: FrozenTrial) -> str:
     return ", ".join(f"{name}={shown(trial.params[key])}" for key, name in short_names(trial.params).items())
 
 
-def _is_done(folder: Path) -> bool:
+def is_done(folder: Path, identity: str) -> bool:
+    """Whether a folder holds the finished run of a configuration."""
     record = read_record(folder)
-    return record is not None and record.status == "done" and record.identity == folder.name
+    return record is not None and (record.status, record.identity) == ("done", identity)
 
 
 def _storage(path: Path) -> optuna.storages.JournalStorage:
