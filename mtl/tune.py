@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         from mtl.training.inputs import load_inputs
         from mtl.training.jobs import identity_of
         from mtl.tuning.outcome import finish
-        from mtl.tuning.search import Budget, Search
+        from mtl.tuning.search import Search
 
     assert space.base.first is not None, "a space has jobs"  # noqa: S101
     load_inputs(space.base.first)  # a problem would fail every trial
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     trials = 50 if options.trials is None and options.minutes is None else options.trials
     print(printable(f"search {folder}: {len(search.ended())} trials so far"))
     try:
-        search.run(Budget(trials, None if options.minutes is None else 60 * options.minutes))
+        search.run(trials, None if options.minutes is None else 60 * options.minutes)
         if search.running or is_in_use(folder / "final"):
             print("other processes are still at work: the last one ends the search, or the same command")
         else:

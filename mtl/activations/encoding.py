@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl.base.errors import ConfigError, ModelError, Problem, listed, printable
 from mtl.base.memory import freed_memory_kept
 from mtl.base.terminal import console
-from mtl.data.loading import EvalLoader
+from mtl.data.batch import TextLoader
+from mtl.data.buckets import Budget
 from mtl.data.tokens import UNLIMITED, TokenTable, distinct, tokenize
 from mtl.model.encoder import Encoder
 from mtl.model.network import MultiTaskNetwork
@@ -89,10 +90,10 @@ def encode_table(encoder: Encoder, table: TokenTable, how: Encoding) -> NDArray[
     return embeddings if all_differ else embeddings[places]
 
 
-def batches(table: TokenTable, how: Encoding, device: torch.device) -> EvalLoader:
+def batches(table: TokenTable, how: Encoding, device: torch.device) -> TextLoader:
     """Return the batches of all rows of a table, for a device."""
     most = min(how.max_tokens, CPU_TOKENS) if device.type == "cpu" else how.max_tokens
-    return EvalLoader(table, None, "text", batch_size=how.batch_size, max_tokens=most, pad_id=how.pad_id)
+    return TextLoader(table, Budget(how.batch_size, most), how.pad_id)
 
 
 @contextmanager

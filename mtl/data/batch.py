@@ -1,8 +1,8 @@
-"""Batches: the rows of one step, of one task or several, as token ids or as cached activations of frozen layers."""
+"""Batches: the rows of a step, of one task or several, as ids or as cached activations, and loaders of such batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl.data.buckets import Budget
+from mtl.data.order import Rows
 from mtl.data.tokens import TokenTable, distinct, pad
 
 if TYPE_CHECKING:
@@ -74,9 +76,7 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with the inputs of the network on ``device``; the indices stay where they are.
 
-        Args:
-            device: The device.
-            non_blocking: Do not wait for the copy to a GPU; the tensors are pinned first, which such a copy needs.
+        With ``non_blocking`` a copy to a GPU is not waited for; the tensors are pinned first, which such a copy needs.
         """
         device = torch.device(device)
         pinned = non_blocking and device.type == "cuda"
@@ -95,10 +95,7 @@ class Batch:
 
 
 def collate(
-    step: Mapping[str, NDArray[np.int64]],
-    tables: Mapping[str, TokenTable],
-    labels: Mapping[str, NDArray[np.int64]],
-    pad_id: int,
+    step: Rows, tables: Mapping[str, TokenTable], labels: Mapping[str, NDArray[np.int64]], pad_id: int
 ) -> Batch:
     """Gather the rows of a step into one batch, padded to the longest row over all its tasks.
 
@@ -119,10 +116,6 @@ def collate(
 def _inverse_of(kept: NDArray[np.int64], places: NDArray[np.int64]) -> Tensor | None:
     """Return the places of `distinct` as `Batch.inverse` has them: nothing where all rows differ."""
     return None if len(kept) == len(places) else torch.from_numpy(places)
-
-
-def _tensor(values: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 class RowActivations(Protocol):
@@ -148,9 +141,7 @@ class ArrayActivations:
 
 
 def collate_embeddings(
-    step: Mapping[str, NDArray[np.int64]],
-    activations: Mapping[str, RowActivations],
-    labels: Mapping[str, NDArray[np.int64]],
+    step: Rows, activations: Mapping[str, RowActivations], labels: Mapping[str, NDArray[np.int64]]
 ) -> Batch:
     """Gather the embeddings of the rows of a step into one batch; see `collate` for the arguments."""
     parts = [activations[task].gather(rows)[0] for task, rows in step.items()]
@@ -159,7 +150,7 @@ def collate_embeddings(
 
 
 def collate_hidden(
-    step: Mapping[str, NDArray[np.int64]],
+    step: Rows,
     activations: Mapping[str, RowActivations],
     tables: Mapping[str, TokenTable],
     labels: Mapping[str, NDArray[np.int64]],
@@ -180,7 +171,7 @@ def collate_hidden(
 
 
 def _batch(
-    step: Mapping[str, NDArray[np.int64]],
+    step: Rows,
     labels: Mapping[str, NDArray[np.int64]],
     *,
     ids: Tensor | None = None,
@@ -192,8 +183,8 @@ def _batch(
         ids=ids,
         mask=mask,
         slices={task: slice(stop - len(rows), stop) for (task, rows), stop in zip(step.items(), stops, strict=True)},
-        labels={task: _tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
-        indices={task: _tensor(rows) for task, rows in step.items()},
+        labels={task: torch.tensor(labels[task][rows]) for task, rows in step.items() if task in labels},
+        indices={task: torch.tensor(rows) for task, rows in step.items()},
         **fields,
     )
 
@@ -204,3 +195,30 @@ def _padded(values: Tensor, lengths: NDArray[np.int64]) -> tuple[Tensor, Tensor]
     features = values.new_zeros((*mask.shape, values.shape[-1]))
     features[mask] = values
     return features, mask
+
+
+class EvalLoader:
+    """The same batches in each iteration, made of the rows of each; Lightning counts them once."""
+
+    def __init__(self, rows: Sequence[Rows], collate_fn: Callable[[Rows], Batch]) -> None:
+        self._rows = rows
+        self._collate = collate_fn
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from map(self._collate, self._rows)
+
+
+class TextLoader(EvalLoader):
+    """The rows of a table without labels as a task ``text``, each once, from the longest to the shortest.
+
+    Where ``outputs`` are those of all batches, ``restored[loader.indices] = outputs`` has the order of the table.
+    """
+
+    def __init__(self, table: TokenTable, budget: Budget, pad_id: int) -> None:
+        lengths = table.lengths
+        self.indices = np.argsort(-lengths, kind="stable")  # the rows in the order in which they come, int64 ``(N,)``
+        batches = budget.cut(self.indices, lengths[self.indices])
+        super().__init__([{"text": rows} for rows in batches], lambda rows: collate(rows, {"text": table}, {}, pad_id))

@@ -27,9 +27,9 @@ class Budget:
     """How large a batch may be."""
 
     batch_size: int  # the most rows of a batch, per process
-    # The most tokens of a batch, padding included, per process; nothing for no such limit. With several processes it is
-    # their mean: a batch is as large as one process with all their tokens would make it, and where its rows cannot be
-    # shared out evenly one process has one row more than another.
+    # The most tokens of a batch, padding included, per process; nothing for no such limit. A row that is longer by
+    # itself is a batch of its own. With several processes it is their mean: a batch is as large as one process with all
+    # their tokens would make it, and where its rows cannot be shared out evenly one process has one row more.
     max_tokens: int | None = None
     world_size: int = 1  # the number of processes that share a batch, each taking every ``world_size``-th row
 
@@ -41,13 +41,9 @@ class Budget:
         return rows
 
     def cut(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Cut rows, sorted from long to short, into batches as large as allowed.
+        """Cut rows ``(N,)``, sorted from long to short, into batches as large as allowed, by their lengths ``(N,)``.
 
         No other way to share the rows out gives fewer batches.
-
-        Args:
-            rows: Row indices, int64, ``(N,)``.
-            lengths: Their numbers of tokens, never rising, int64, ``(N,)``.
         """
         batches, start = [], 0
         while start < len(rows):
@@ -59,36 +55,20 @@ class Budget:
 class TaskStream:
     """An endless sequence of passes over the rows of one task; each pass holds every row exactly once.
 
-    A pass depends on nothing but the arguments and its number: a random order is cut into pools of about
-    ``POOL_BATCHES`` batches, each pool is sorted by length and cut into batches, and the batches are shuffled. Rows of
-    one length make this a plain shuffle. In a batch the rows go from long to short.
+    ``lengths`` are the numbers of tokens of the ``N >= 1`` rows, integer, ``(N,)``. A pass depends on nothing but the
+    arguments and its number: a random order is cut into pools of about ``POOL_BATCHES`` batches, each pool is sorted by
+    length and cut into batches, and the batches are shuffled. Rows of one length make this a plain shuffle. In a batch
+    the rows go from long to short.
 
     All passes have the same number of batches. Where the chance of the pools would give more, a pass takes larger
     pools; where it would give fewer, its largest batches are halved. So an epoch has a fixed number of steps, as
     learning-rate schedules need it, and Lightning, which measures the first epoch and cuts longer ones short.
-
-    Args:
-        name: The task, part of what seeds its order.
-        lengths: The number of tokens of each row, integer, ``(N,)``, ``N >= 1``.
-        batch_size: The most rows of a batch, per process.
-        max_tokens: The most tokens of a batch (rows times the longest row), per process; nothing for no such limit. A
-            row that is longer by itself is a batch of its own. See `Budget` for several processes.
-        seed: Seeds the order.
-        world_size: The number of processes that share each batch.
     """
 
-    def __init__(
-        self,
-        name: str,
-        lengths: ArrayLike,
-        batch_size: int,
-        max_tokens: int | None,
-        seed: int,
-        world_size: int = 1,
-    ) -> None:
+    def __init__(self, name: str, lengths: ArrayLike, budget: Budget, seed: int) -> None:
         self.name = name
         self.lengths = np.ascontiguousarray(lengths, dtype=np.int64)
-        self._budget = Budget(batch_size, max_tokens, world_size)
+        self._budget = budget
         self._seed = seed
         self._pool = POOL_BATCHES * self._budget.rows(int(np.median(self.lengths)))
         first = self._cut_pass(0)

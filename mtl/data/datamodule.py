@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from mtl.data.batch import Batch, Boundary, RowActivations, collate, collate_embeddings, collate_hidden
+from mtl.data.batch import Batch, Boundary, EvalLoader, RowActivations, collate, collate_embeddings, collate_hidden
 from mtl.data.buckets import Budget, generator
-from mtl.data.loading import TrainLoader, ValLoader
-from mtl.data.order import OptimizerSteps, Rows, Step
-from mtl.data.sampling import StepSampler
+from mtl.data.order import OptimizerSteps, Rows, Step, StepSampler
 from mtl.data.tokens import TokenTable
 
 if TYPE_CHECKING:
@@ -39,6 +37,35 @@ class FrozenBelow:
 
     boundary: Boundary
     rows: Mapping[tuple[str, str], RowActivations]  # the activations of each task's rows by split
+
+
+class TrainLoader:
+    """The batches of a sampler's steps. Lightning saves and restores it through its combined loader.
+
+    It is not a ``DataLoader``: worker processes prefetch, so a saved position would not be the one that training has
+    reached, and the rows are in memory or mapped already. A batch is made only when it is requested.
+
+    One iteration yields the remaining batches of the current epoch. Lightning tells the sampler which epoch begins
+    (`StepSampler.set_epoch`), so the rest of an epoch that ``limit_train_batches`` cut short is skipped.
+    """
+
+    def __init__(self, sampler: StepSampler, collate_fn: Callable[[Step], Batch]) -> None:
+        self.sampler = sampler  # Lightning looks for it under this name
+        self._collate = collate_fn
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from map(self._collate, self.sampler)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the sampler."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a saved position."""
+        self.sampler.load_state_dict(state)
 
 
 class MultiTaskDataModule(LightningDataModule):
@@ -89,14 +116,14 @@ class MultiTaskDataModule(LightningDataModule):
         batch = self._collate("train", self.train, self._rows_of(step.rows), optimizer_step)
         if self.sampler.world_size > 1:
             whole = self._rows_of(step.whole)
-            batch.whole = {task: torch.from_numpy(np.array(rows, dtype=np.int64)) for task, rows in whole.items()}
+            batch.whole = {task: torch.tensor(rows) for task, rows in whole.items()}
         return batch
 
     def _rows_of(self, slots: Rows) -> Rows:
         """Return the table row behind each slot number."""
         return {task: self._slots[task][own] if task in self._slots else own for task, own in slots.items()}
 
-    def val_dataloader(self) -> Sequence[ValLoader]:
+    def val_dataloader(self) -> Sequence[EvalLoader]:
         """Return one loader per task: batches of similar length in a random order, the same in all runs.
 
         So the first few, which is what ``limit_val_batches`` takes, are a sample of all of them, and each validation of
@@ -105,12 +132,12 @@ class MultiTaskDataModule(LightningDataModule):
         """
         return [self._val_loader(task, split.table.lengths) for task, split in self.val.items()]
 
-    def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> ValLoader:
+    def _val_loader(self, task: str, lengths: NDArray[np.int64]) -> EvalLoader:
         by_length = np.argsort(-lengths, kind="stable")
         rank, processes = self.sampler.rank, self.sampler.world_size
         batches = replace(self._eval_batch, world_size=processes).cut(by_length, lengths[by_length])
         order = generator("validation", task).permutation(len(batches))
-        return ValLoader(
+        return EvalLoader(
             [{task: batches[at][rank::processes]} for at in order],
             lambda rows: self._collate("val", self.val, rows, self._last_step),
         )

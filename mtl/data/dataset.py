@@ -45,15 +45,10 @@ class DatasetSpec:
 
 
 class DatasetSplit:
-    """One split of a data set, to be read as a data file is.
-
-    Args:
-        path: What stands for a file's path in error messages and warnings: ``stanfordnlp/sst2[train]``.
-        rows: The rows.
-    """
+    """One split of a data set, to be read as a data file is."""
 
     def __init__(self, path: Path, rows: Dataset) -> None:
-        self.path = path
+        self.path = path  # in place of a file's path in error messages and warnings: ``stanfordnlp/sst2[train]``
         self._rows = rows
 
     def classes(self, column: str) -> tuple[str, ...]:
@@ -69,11 +64,7 @@ class DatasetSplit:
         return any(not is_missing(value) and value not in unlabelled for value in values)
 
     def content(self, columns: Columns) -> list[str]:
-        """Return what tells the values of these columns from others, for the name of the cache file.
-
-        Raises:
-            DataError: A column is missing or of a wrong type.
-        """
+        """Check these columns, and return what tells their values from others, for the name of the cache file."""
         log = ProblemLog(self.path)
         if not check_columns(self._rows.column_names, columns, log, None):
             has_types(self._rows.features.arrow_schema, columns, log)

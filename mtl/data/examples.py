@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mtl.base.errors import DataError, Problem
-from mtl.base.files import expanded
+from mtl.base.files import content_checksum, expanded
 from mtl.data import table
 from mtl.data.dataset import DatasetSplit
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
 from mtl.data.table import Column, IntArray, Table
-from mtl.data.validation import ValidRow, text_key, valid_rows
+from mtl.data.validation import ValidRow, valid_rows
 
 if TYPE_CHECKING:
     import os
@@ -36,33 +34,8 @@ _MOST_ROWS_PER_BATCH = 8192
 _MOST_CHARACTERS_PER_BATCH = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One labelled sentence."""
-
-    text: str  # the sentence, exactly as in the file
-    label: str  # the name of its class
-    source: str  # where it comes from: ``reviews.csv:17``
-
-
-class Texts(Table):
-    """Sentences without labels, as prediction and encoding take them."""
-
-    def __getitem__(self, index: int) -> str:
-        return self.texts[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.texts)
-
-
 class Examples(Table):
     """Labelled sentences of one data file, or of the part of it that a split takes."""
-
-    def __getitem__(self, index: int) -> Example:
-        return Example(self.texts[index], self.labels[index], self.source(index))
-
-    def __iter__(self) -> Iterator[Example]:
-        return map(self.__getitem__, range(len(self)))
 
     @property
     def without_label(self) -> int:
@@ -106,8 +79,7 @@ class _File:
         del columns
         reader_of(self.path, self._readers)
         self._state = _state(self.path)
-        with self.path.open("rb") as file:
-            return [hashlib.file_digest(file, "sha256").hexdigest(), self.path.suffix.lower()]
+        return [content_checksum(self.path), self.path.suffix.lower()]
 
     def rows(self, columns: Columns, log: ProblemLog) -> Iterator[Row]:
         yield from reader_of(self.path, self._readers)(self.path, columns, log)
@@ -123,7 +95,6 @@ def read_examples(
     extra: Sequence[str] = (),
     missing: Missing = "error",
     config_key: str = "",
-    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Examples:
     """Read the labelled sentences of a CSV, TSV, JSON Lines or Parquet file, or of a split of a data set.
 
@@ -137,18 +108,14 @@ def read_examples(
         extra: Further columns to keep, of any values; see `Examples.extra`.
         missing: What to do about a row without a label: ``skip`` leaves it out, ``error`` refuses the file.
         config_key: Where the columns are configured (``data.tasks.sentiment``), for the repairs in error messages.
-        cache_dir: Where cache files lie; default ``$MTL_CACHE_DIR/examples`` or ``~/.cache/mtl/examples``.
 
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
-        ValueError: The two columns are the same.
     """
-    if text_column == label_column:
-        raise ValueError(f"text_column and label_column are both {text_column!r}; a row needs a text and a label")
     by_role = {"text": text_column, "label": label_column}
     columns = Columns(by_role, config_key, extra=tuple(extra), label_optional=missing == "skip")
     source = path if isinstance(path, DatasetSplit) else _File(path, READERS)
-    examples = Examples(source.path, _load(source, columns, cache_dir))
+    examples = Examples(source.path, _load(source, columns))
     if not examples.without_label:
         return examples
     labelled = np.flatnonzero(examples.column("label").is_valid().to_numpy())
@@ -159,33 +126,23 @@ def read_examples(
     return examples.select(labelled)
 
 
-def read_texts(
-    path: str | os.PathLike[str],
-    text_column: str = "text",
-    *,
-    config_key: str = "",
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> Texts:
+def read_texts(path: str | os.PathLike[str], text_column: str = "text") -> Table:
     """Read the sentences of a CSV, TSV, JSON Lines, Parquet or plain text file; labels, if any, are ignored.
 
-    Args:
-        path: The file; its suffix tells the format. A ``.txt`` file has one sentence per line.
-        text_column: The column with the sentences; of no meaning for a ``.txt`` file.
-        config_key: Where the column is configured, for the repairs in error messages.
-        cache_dir: As in `read_examples`.
+    A ``.txt`` file has one sentence per line, and no columns.
 
     Raises:
         DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
     """
     source = _File(path, TEXT_READERS)
-    return Texts(source.path, _load(source, Columns({"text": text_column}, config_key), cache_dir))
+    return Table(source.path, _load(source, Columns({"text": text_column})))
 
 
-def _load(source: _File | DatasetSplit, columns: Columns, cache_dir: str | os.PathLike[str] | None) -> pa.Table:
+def _load(source: _File | DatasetSplit, columns: Columns) -> pa.Table:
     log = ProblemLog(source.path)
-    folder = Path(cache_dir) if cache_dir else table.default_folder()
+    folder = table.default_folder()
     try:
-        target = table.cache_file(folder, source.content(columns), columns)
+        target = folder / table.cache_name(source.content(columns), columns)
     except OSError as error:
         _add_unreadable(error, log)
         raise DataError(log.problems()) from error
@@ -213,23 +170,16 @@ def _cached(target: Path, rows: Callable[[], Iterator[Any]], columns: Columns) -
 
 def _batches(rows: Iterator[Row], columns: Columns, log: ProblemLog) -> Iterator[Any]:
     """Yield the valid rows in record batches; behind the last one raise a `DataError` if a row was not valid."""
-    count = 0
+    count, valid = 0, valid_rows(rows, columns, log)
     try:
-        for batch in _grouped(valid_rows(rows, columns, log), columns.extra):
-            count += batch.num_rows
-            yield batch
+        while portion := list(_portion(valid)):
+            count += len(portion)
+            yield table.record_batch(portion, columns.extra)
     except OSError as error:
         _add_unreadable(error, log)
     if not log and count == 0:
         log.add(None, "no rows", "at least one row", "add rows, or name another file")
     log.raise_if_any()
-
-
-def _grouped(rows: Iterator[ValidRow], extra: Sequence[str]) -> Iterator[Any]:
-    while batch := list(_portion(rows)):
-        texts, labels, lines, *values = map(list, zip(*batch, strict=True))
-        keys = b"".join(text_key(text) for text in texts)
-        yield table.record_batch(texts, labels, lines, keys, dict(zip(extra, values, strict=True)))
 
 
 def _portion(rows: Iterator[ValidRow]) -> Iterator[ValidRow]:

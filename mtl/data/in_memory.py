@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,33 +29,12 @@ class Unwritten:
     name: str  # the name of the file, or of the folder of a data set
     rows: Any  # an Arrow table, a `datasets.Dataset` or a `datasets.DatasetDict`
 
-    def write(self, folder: Path) -> Path:
-        """Write the rows into a folder, as Parquet or as ``save_to_disk`` does, and return the path."""
-        path = folder / self.name
-        if self.key == _DATASET:
-            _save(self.rows, path)
-        else:
-            import pyarrow.parquet as pq  # here and below: a command line without rows in memory needs no pyarrow
 
-            with replacing(path) as temporary:
-                pq.write_table(self.rows, temporary)
-        return path
+def task_sources(data: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], list[Unwritten]]:
+    """Return the settings of ``data.tasks`` for the data of all tasks, and the rows to be written.
 
-
-@dataclass(frozen=True, slots=True)
-class TaskSources:
-    """The data of all tasks as settings of ``data.tasks``."""
-
-    # The settings of each task. For rows in memory they name the files that `write_all` will write.
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unwritten: list[Unwritten] = field(default_factory=list)
-
-
-def task_sources(data: Mapping[str, Any]) -> TaskSources:
-    """Return the settings for the data of all tasks, and the rows to be written.
-
-    Rows that several tasks share, such as a frame with a label column for each of them, become one file, so that they
-    are split alike.
+    For rows in memory the settings name the files that `write_all` will write. Rows that several tasks share, such as a
+    frame with a label column for each of them, become one file, so that they are split alike.
 
     Args:
         data: By task its rows or file; or a mapping of settings of ``data.tasks.<task>``, in which ``train``, ``val``,
@@ -64,41 +43,36 @@ def task_sources(data: Mapping[str, Any]) -> TaskSources:
     Raises:
         ConfigError: Something is no data; all problems together.
     """
-    sources, names, problems = TaskSources(), dict[int, str](), list[Problem]()
+    tasks: dict[str, dict[str, Any]] = {}
+    unwritten: list[Unwritten] = []
+    names: dict[int, str] = {}  # of files, by the identity of their rows
+    problems: list[Problem] = []
     for task, value in data.items():
         place = f"data.tasks.{task}"
-        settings = dict(value) if _is_settings(value) else {_DATASET if _is_dataset(value) else "path": value}
-        parts = {key: settings[key] for key in _FILES if _is_in_memory(settings.get(key))}
+        has_settings = isinstance(value, Mapping) and not _is_dataset(value)
+        settings = dict(value) if has_settings else {_DATASET if _is_dataset(value) else "path": value}
+        parts = {key: settings[key] for key in _FILES if not isinstance(settings.get(key), str | PathLike | None)}
         parts |= {_DATASET: settings[_DATASET]} if _is_dataset(settings.get(_DATASET)) else {}
         if parts and all(map(_is_dataset, parts.values())) and _DATASET not in parts:
+            from datasets import DatasetDict
+
             settings = {key: part for key, part in settings.items() if key not in parts}
-            parts = {_DATASET: parts["path"] if list(parts) == ["path"] else _joined(parts)}
+            parts = {_DATASET: parts["path"] if list(parts) == ["path"] else DatasetDict(parts)}
         for key, part in parts.items():
+            at = f"{place}.{key}" if has_settings else place
             try:
-                rows = (
-                    part
-                    if key == _DATASET
-                    else _table(part, settings, f"{place}.{key}" if _is_settings(value) else place)
-                )
+                rows = part if key == _DATASET else _table(part, settings, at)
             except ConfigError as error:
                 problems += error.problems
                 continue
             suffix = "" if key == "path" else f"_{key}"
             name = names.setdefault(id(part), f"{task}{suffix}" + (".parquet" if key != _DATASET else ""))
             settings[key] = f"{DATA}/{name}"
-            sources.unwritten.append(Unwritten(str(task), key, name, rows))
-        sources.settings[str(task)] = settings
+            unwritten.append(Unwritten(str(task), key, name, rows))
+        tasks[str(task)] = settings
     if problems:
         raise ConfigError(problems)
-    return sources
-
-
-def _is_settings(value: Any) -> bool:
-    return isinstance(value, Mapping) and not _is_dataset(value)
-
-
-def _is_in_memory(value: Any) -> bool:
-    return value is not None and not isinstance(value, str | PathLike)
+    return tasks, unwritten
 
 
 def _is_dataset(value: Any) -> bool:
@@ -107,20 +81,20 @@ def _is_dataset(value: Any) -> bool:
     return kind.__module__.partition(".")[0] == "datasets" and kind.__name__ in ("Dataset", "DatasetDict")
 
 
-def _joined(parts: Mapping[str, Any]) -> Any:
-    from datasets import DatasetDict
+def _write(part: Unwritten, path: Path) -> None:
+    """Write rows as Parquet, a data set as ``save_to_disk`` does, without a progress bar."""
+    if part.key != _DATASET:
+        import pyarrow.parquet as pq  # here and below: a command line without rows in memory needs no pyarrow
 
-    return DatasetDict(parts)
-
-
-def _save(rows: Any, folder: Path) -> None:
-    """Write a data set without a progress bar."""
+        with replacing(path) as temporary:
+            pq.write_table(part.rows, temporary)
+        return
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        rows.save_to_disk(folder)
+        part.rows.save_to_disk(path)
     finally:
         if shown:
             datasets.enable_progress_bars()
@@ -180,9 +154,11 @@ def _of_columns(columns: Mapping[str, Any], settings: Mapping[str, Any], place: 
 def write_all(unwritten: Iterable[Unwritten], folder: Path) -> dict[str, dict[str, Any]]:
     """Write rows into the folder `DATA` of a run folder and return the path of each, by task and setting."""
     paths: dict[str, dict[str, Any]] = {}
-    written: dict[str, Path] = {}
+    written: set[Path] = set()
     for part in unwritten:
-        if part.name not in written:
-            written[part.name] = part.write(folder / DATA)
-        paths.setdefault(part.task, {})[part.key] = str(written[part.name])
+        path = folder / DATA / part.name
+        if path not in written:
+            _write(part, path)
+            written.add(path)
+        paths.setdefault(part.task, {})[part.key] = str(path)
     return paths

@@ -36,11 +36,7 @@ class Pairs:
 
 
 def read_pairs(path: Path, first_column: str, second_column: str, score_column: str) -> Pairs:
-    """Read pairs from a CSV, TSV or JSON Lines file, whose suffix tells the format.
-
-    Raises:
-        DataError: The file cannot be used; it names all problems of the file (the first 20 in full).
-    """
+    """Read pairs from a CSV, TSV or JSON Lines file, or raise a `DataError` with all problems of the file."""
     log = ProblemLog(path)
     reader = reader_of(path, _READERS)
     by_role = {"first sentence": first_column, "second sentence": second_column, "score": score_column}

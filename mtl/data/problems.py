@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtl.base.errors import DataError, Problem, did_you_mean, listed
 
-MOST_PER_FILE = 20
+_MOST_PER_FILE = 20
 _MOST_CHARACTERS = 60
 
 
@@ -43,16 +43,10 @@ class Columns:
 
 
 class ProblemLog:
-    """Collects the problems of one file: the first ones in full, the others as a count.
+    """Collects the problems of one file: the first ones in full, the others as a count."""
 
-    Args:
-        path: The file, as the user gave it.
-        most: How many problems are kept in full.
-    """
-
-    def __init__(self, path: Path, most: int = MOST_PER_FILE) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._most = most
         self._kept: list[tuple[int, Problem]] = []
         self._rest = 0
 
@@ -62,7 +56,7 @@ class ProblemLog:
     @property
     def full(self) -> bool:
         """Whether further problems are only counted, so that their wording need not be worked out."""
-        return len(self._kept) >= self._most
+        return len(self._kept) >= _MOST_PER_FILE
 
     def add(self, line: int | None, found: str, expected: str, repair: str = "") -> None:
         """Note a problem in ``line`` (1 is the first; of a Parquet file: the row), or of the whole file if ``None``."""
@@ -100,11 +94,7 @@ def plural(count: int, noun: str) -> str:
 def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line: int | None) -> set[str]:
     """Note each wanted column that the file has not, or has twice, and return the names of those columns.
 
-    Args:
-        names: The columns that the file has.
-        columns: The columns that are wanted.
-        log: Receives the problems.
-        line: The line of the header; ``None`` where the file has none.
+    ``line`` is that of the header, with the columns ``names``; ``None`` where the file has none.
     """
     wrong = set()
     for role, name in (*columns.by_role.items(), *(("", name) for name in columns.extra)):
@@ -117,21 +107,16 @@ def check_columns(names: Sequence[str], columns: Columns, log: ProblemLog, line:
         elif role:
             add_missing(names, columns, role, log, line)
         else:
-            _add_missing_extra(names, name, columns, log, line)
+            setting = f"{columns.config_key}.slices".removeprefix(".")
+            hint = did_you_mean(name, names)
+            other = f"name columns of the file in {setting}, or take {name!r} out"
+            repair = f"{hint} correct {setting}" if hint else other
+            log.add(line, _listed(names), f"a column {name!r}, which {setting} names", repair)
     return wrong
-
-
-def _add_missing_extra(names: Sequence[str], name: str, columns: Columns, log: ProblemLog, line: int | None) -> None:
-    found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
-    setting = f"{columns.config_key}.slices" if columns.config_key else "slices"
-    hint = did_you_mean(name, names)
-    repair = f"{hint} correct {setting}" if hint else f"name columns of the file in {setting}, or take {name!r} out"
-    log.add(line, found, f"a column {name!r}, which {setting} names", repair)
 
 
 def add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemLog, line: int | None) -> None:
     """Note that the file has no column for ``role`` (see `check_columns`)."""
-    found = f"columns {listed(repr(name) for name in names)}" if names else "no columns"
     wanted = columns.by_role[role]
     hint = did_you_mean(wanted, names)
     near = hint.removeprefix("did you mean ").removesuffix("?")
@@ -140,4 +125,8 @@ def add_missing(names: Sequence[str], columns: Columns, role: str, log: ProblemL
     else:
         header = "" if line is None else ", or add a header line"
         repair = f"name the column that holds the {role}s with {columns.override(role)}{header}"
-    log.add(line, found, f"a column {wanted!r}", repair)
+    log.add(line, _listed(names), f"a column {wanted!r}", repair)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"columns {listed(repr(name) for name in names)}" if names else "no columns"

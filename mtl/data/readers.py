@@ -31,14 +31,10 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
     r"""Yield the lines of a file with their ends as they are, as `open` with ``newline=""`` does.
 
-    A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are noted once each, at the first place, and
-    replaced by U+FFFD, so that the other problems of the file can be found too.
-
-    Args:
-        path: A text file; ``\n``, ``\r\n`` and ``\r`` end a line.
-        log: Receives the problems.
+    ``\n``, ``\r\n`` and ``\r`` end a line. A byte order mark is left out. Bytes that are not UTF-8 and NUL bytes are
+    noted once each, at the first place, and replaced by U+FFFD, so that the other problems can be found too.
     """
-    offset, number, damage = 0, 1, _Damage(path, log)
+    offset, number, noted = 0, 1, set[str]()
     with path.open("rb") as file:
         while raw := file.readline(_LONGEST_LINE + 1):
             if len(raw) > _LONGEST_LINE:
@@ -47,50 +43,31 @@ def text_lines(path: Path, log: ProblemLog) -> Iterator[str]:
             if offset == 0 and raw.startswith(_UTF16_MARKS):
                 log.add(1, "UTF-16 text (by its byte order mark)", "UTF-8", _conversion(path, "UTF-16"))
                 return
-            text = damage.decoded(raw, number, offset)
-            if offset == 0:
-                text = text.removeprefix("\ufeff")
-            lines = _split(text)
+            text = raw.replace(b"\0", "\ufffd".encode()).decode(errors="replace")
+            for at, found, expected, repair in _damage(raw, offset, path) if "\ufffd" in text else ():
+                if expected not in noted:
+                    noted.add(expected)
+                    log.add(number + raw[:at].count(b"\r"), found, expected, repair)  # a lone one ends a line too
+            lines = _split(text.removeprefix("\ufeff") if offset == 0 else text)
             yield from lines
             number += len(lines)
             offset += len(raw)
 
 
-class _Damage:
-    """Decodes lines and notes the first byte of each kind that a text file must not have."""
-
-    def __init__(self, path: Path, log: ProblemLog) -> None:
-        self._path = path
-        self._log = log
-        self._seen: set[str] = set()
-
-    def decoded(self, raw: bytes, number: int, offset: int) -> str:
-        if b"\0" in raw:
-            at = raw.index(b"\0")
-            self._note("NUL", f"a NUL byte at byte {offset + at}", _line_of(raw, at, number), "text without NUL bytes")
-            raw = raw.replace(b"\0", "\ufffd".encode())
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{raw[error.start]:02X} at byte {offset + error.start}, which is not UTF-8"
-            self._note("UTF-8", found, _line_of(raw, error.start, number), "UTF-8", _conversion(self._path, "LATIN1"))
-            return raw.decode("utf-8", errors="replace")
-
-    def _note(self, kind: str, found: str, line: int, expected: str, repair: str = "") -> None:
-        if kind not in self._seen:
-            self._seen.add(kind)
-            repair = repair or "write the file again from its source: NUL bytes are the mark of a damaged file"
-            self._log.add(line, found, expected, repair)
+def _damage(raw: bytes, offset: int, path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield the first NUL byte and the first that is not UTF-8: its place, found, expected and repair."""
+    if (at := raw.find(b"\0")) >= 0:
+        repair = "write the file again from its source: NUL bytes are the mark of a damaged file"
+        yield at, f"a NUL byte at byte {offset + at}", "text without NUL bytes", repair
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{raw[error.start]:02X} at byte {offset + error.start}, which is not UTF-8"
+        yield error.start, found, "UTF-8", _conversion(path, "LATIN1")
 
 
 def _conversion(path: Path, encoding: str) -> str:
-    name = path.name
-    return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {name} > utf8_{name}`"
-
-
-def _line_of(raw: bytes, at: int, number: int) -> int:
-    """Return the line of the byte ``at`` in ``raw``, where a lone carriage return ends a line too."""
-    return number + raw[:at].count(b"\r")
+    return f"convert the file, for example with `iconv -f {encoding} -t UTF-8 {path.name} > utf8_{path.name}`"
 
 
 def _split(text: str) -> list[str]:
@@ -212,7 +189,7 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
     A key that the first object has not is a problem of the whole file and noted once; where labels are optional, the
     key of the label is one only if no object has it.
     """
-    absent: set[str] | None = None
+    required, absent = columns.required, None
     unlabelled: tuple[int, list[str]] | None = None  # the first object, until one has a label
     contents = ((line, text.strip()) for line, text in enumerate(text_lines(path, log), start=1))
     for place, (line, content) in enumerate(entry for entry in contents if entry[1]):
@@ -225,10 +202,10 @@ def read_json_lines(path: Path, columns: Columns, log: ProblemLog) -> Iterator[R
             log.add(line, f"{reason or 'JSON that is no object'}: {shown(content)}", _ONE_OBJECT)
             continue
         if absent is None:
-            absent = check_columns(list(item), columns.required, log, line)
+            absent = check_columns(list(item), required, log, line)
             unlabelled = (line, list(item)) if columns.label_optional else None
         else:
-            _note_absent(item, columns.required, absent, line, log)
+            _note_absent(item, required, absent, line, log)
         if columns.by_role.get("label") in item:
             unlabelled = None
         if isinstance(item, _RepeatedKeys):
@@ -298,21 +275,17 @@ def has_types(schema: Any, columns: Columns, log: ProblemLog) -> bool:
     for role, name in columns.by_role.items():
         is_allowed, expected = allowed[role]
         kind = schema.field(name).type
-        if not is_allowed(kind):
+        if not is_allowed(kind.value_type if pa.types.is_dictionary(kind) else kind):
             log.add(None, f"column {name!r} of type {kind}", expected, f"cast it, or set {columns.override(role)}")
             good = False
     return good
 
 
 def _is_text(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_label(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_label(kind.value_type)
     return bool(_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
@@ -325,19 +298,17 @@ def arrow_rows(batches: Iterable[Any], columns: Columns) -> Iterator[Row]:
 
 
 def _values(array: Any) -> list[object]:
-    def value(cell: Any) -> object:
-        try:
-            return cell.as_py()
-        except UnicodeDecodeError:
-            return Cell.UNDECODABLE
-
     try:
         return list(array.to_pylist())
     except UnicodeDecodeError:  # Parquet does not check that its strings are UTF-8
-        return [value(cell) for cell in array]
+        return [_value(cell) for cell in array]
 
 
-_CHECK_PATH = "check the path; a relative one starts at the working folder"
+def _value(cell: Any) -> object:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return Cell.UNDECODABLE
 
 
 def read_sentences(path: Path, columns: Columns, log: ProblemLog) -> Iterator[Row]:
@@ -365,10 +336,6 @@ TEXT_READERS: Final[Mapping[str, Reader]] = {**READERS, ".txt": read_sentences}
 def reader_of(path: Path, readers: Mapping[str, Reader]) -> Reader:
     """Return the reader for the file, once it is clear that there is something to read.
 
-    Args:
-        path: The file.
-        readers: The readers to choose from, by suffix in lower case.
-
     Raises:
         DataError: The file is missing, a folder, empty, or of an unknown format.
     """
@@ -390,12 +357,12 @@ def reader_of(path: Path, readers: Mapping[str, Reader]) -> Reader:
 
 
 def _add_missing_file(path: Path, readers: Mapping[str, Reader], log: ProblemLog) -> None:
-    folder = path.parent
+    folder, check = path.parent, "check the path; a relative one starts at the working folder"
     if not folder.is_dir():
-        log.add(None, f"no folder {folder.resolve()}", "a file", _CHECK_PATH)
+        log.add(None, f"no folder {folder.resolve()}", "a file", check)
         return
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in readers)
     there = f"; {folder.resolve()} has {listed(names)}" if names else f" in {folder.resolve()}"
     by_stem = {Path(name).stem: name for name in names}
     stem = did_you_mean(path.stem, list(by_stem)).removeprefix("did you mean ").removesuffix("?")
-    log.add(None, f"no such file{there}", "a file", f"did you mean {by_stem[stem]}?" if stem else _CHECK_PATH)
+    log.add(None, f"no such file{there}", "a file", f"did you mean {by_stem[stem]}?" if stem else check)

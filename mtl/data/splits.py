@@ -6,7 +6,6 @@ order of the rows, on the versions of Python and NumPy, or on the machine.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,17 +25,10 @@ def oversampled_rows(labels: NDArray[np.int64], strength: float, *, task: str, s
 
     A class of ``n_c`` rows gets slots in proportion to ``n_c ** (1 - strength)``, the largest one as many as it has
     rows: with 0 all classes as many as rows, with 1 all as many as the largest (Kang et al. 2020, equation 1, with
-    ``q = 1 - strength``). The rows of a class come equally often, up to one: which come once more is drawn by the seed,
-    the same in each pass. The rows keep their order, so that slots of the same number are the same rows.
+    ``q = 1 - strength``). The rows of a class come equally often, up to one: which come once more is drawn by task and
+    seed, the same in each pass. The rows keep their order, so that slots of the same number are the same rows.
 
-    Args:
-        labels: The class id of each row, int64, ``(N,)``.
-        strength: From 0 to 1.
-        task: The task, part of what seeds the draw.
-        seed: Seeds the draw.
-
-    Returns:
-        Row numbers, ascending, int64, ``(M,)``, ``M >= N``.
+    The labels are class ids, int64, ``(N,)``; the row numbers are ascending, int64, ``(M,)``, ``M >= N``.
     """
     counts = np.bincount(labels)
     slots = np.rint(counts.max(initial=0) ** strength * counts ** (1.0 - strength)).astype(np.int64)
@@ -66,17 +58,12 @@ def stratified_split(keys: KeyArray, labels: IntArray, fractions: Sequence[float
     Args:
         keys: The key of each row's text, uint64; shape ``(N,)``.
         labels: The class id of each row, int64; shape ``(N,)``.
-        fractions: The share of each part: all above 0, their sum 1.
+        fractions: The share of each part, of two at least: all above 0, their sum 1.
         seed: Another seed gives another split.
 
     Returns:
         The row numbers of each part, ascending; together each row once.
-
-    Raises:
-        ValueError: There are fewer than two fractions, one is not above 0, or their sum is not 1.
     """
-    if len(fractions) < 2 or min(fractions) <= 0 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        raise ValueError(f"fractions {tuple(fractions)}: expected two or more, each above 0, with the sum 1")
     if len(keys) == 0:
         return [np.empty(0, dtype=np.int64) for _ in fractions]
     groups = _Groups.of(keys, labels, seed)
@@ -100,7 +87,8 @@ class _Groups:
     @classmethod
     def of(cls, keys: KeyArray, labels: IntArray, seed: int) -> _Groups:
         distinct, of_row, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-        order = np.argsort(_mixed(distinct ^ np.uint64(_mixed_seed(seed))))
+        scrambled_seed = _mixed(np.array([seed % 2**64], dtype=np.uint64))  # so neighbouring seeds are unrelated
+        order = np.argsort(_mixed(distinct ^ scrambled_seed))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         of_row = rank[of_row]
@@ -118,11 +106,6 @@ def _mixed(values: KeyArray) -> KeyArray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _mixed_seed(seed: int) -> int:
-    """Return the seed scrambled, so that neighbouring seeds give unrelated splits."""
-    return int(_mixed(np.array([seed % 2**64], dtype=np.uint64))[0])
 
 
 def _assigned(groups: _Groups, fractions: Sequence[float]) -> IntArray:

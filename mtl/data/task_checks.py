@@ -20,10 +20,7 @@ _MOST_SHOWN = 3
 def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | None, config_key: str) -> list[Problem]:
     """Return what is wrong with the labels of a task, file by file.
 
-    Args:
-        rows_of: The rows of the given files by split; ``train`` is among them.
-        declared: The labels that the configuration names; ``None`` if it leaves them to the training rows.
-        config_key: Where the task is configured (``data.tasks.sentiment``), for the repairs.
+    They are ``declared`` by the configuration, or ``None`` and left to the training rows.
     """
     train = rows_of["train"]
     setting = f"{config_key}.labels"
@@ -40,20 +37,12 @@ def label_problems(rows_of: Mapping[str, Examples], declared: tuple[str, ...] | 
         labels = LabelSet(declared)
         expected = f"one of {setting}: {listed(labels)}"
         repair = f"correct it, or add it to {setting}"
-        _note_without_rows(train, labels, setting, logs["train"])
+        for name in _absent(train, labels):
+            again = f"add rows with it, or take it out of {setting}"
+            logs["train"].add(None, f"no row with the label {name!r}", f"training rows for each of {setting}", again)
     for split, examples in rows_of.items():
         labels.note_unknown(examples, logs[split], expected, repair)
     return [problem for log in logs.values() for problem in log.problems()]
-
-
-def _note_without_rows(train: Examples, labels: LabelSet, setting: str, log: ProblemLog) -> None:
-    if len(labels) == 1:
-        log.add(None, f"a single label in {setting}: {labels.names[0]!r}", "at least two", f"add labels to {setting}")
-    present = set(train.distinct_labels())
-    for name in labels:
-        if name not in present:
-            repair = f"add rows with it, or take it out of {setting}"
-            log.add(None, f"no row with the label {name!r}", f"training rows for each of {setting}", repair)
 
 
 def task_warnings(name: str, splits: Mapping[str, Examples], labels: LabelSet) -> list[str]:
@@ -150,10 +139,15 @@ def _shared_with(name: str, split: str, examples: Examples, rows: NDArray[np.boo
 
 
 def _unmeasured(split: str, examples: Examples, labels: LabelSet) -> Iterator[str]:
-    present = set(examples.distinct_labels())
-    absent = [repr(name) for name in labels if name not in present]
+    absent = [repr(name) for name in _absent(examples, labels)]
     if absent and len(examples):
         yield f"no row in {split} with the label{'s' * (len(absent) > 1)} {listed(absent)}: nothing is measured there."
+
+
+def _absent(examples: Examples, labels: LabelSet) -> list[str]:
+    """Return the labels that no row has."""
+    present = set(examples.distinct_labels())
+    return [name for name in labels if name not in present]
 
 
 def _with_rest(shown: list[str], count: int) -> str:

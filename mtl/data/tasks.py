@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from mtl.data.splits import stratified_split
 from mtl.data.table import IntArray, KeyArray
 from mtl.data.task_checks import label_problems, shared_between_tasks, task_warnings
 
-Source = str | os.PathLike[str] | DatasetSplit
+Source = Path | DatasetSplit
 """A data file, or a split of a data set."""
 SPLITS = ("train", "val", "test")
 _SPLIT_WITH = ".split_with"
@@ -27,15 +25,13 @@ _SPLIT_WITH = ".split_with"
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """Where the data of a task comes from."""
+    """Where the data of a task comes from: one of ``train``, ``path`` and ``dataset``."""
 
     name: str
-    train: str | os.PathLike[str] | None = None  # file with the training rows
-    # File with the validation rows; without it they are split off from the training file
-    val: str | os.PathLike[str] | None = None
-    # File with the test rows; without it they are split off from the training file
-    test: str | os.PathLike[str] | None = None
-    path: str | os.PathLike[str] | None = None  # in place of ``train``: one file to be split
+    train: Path | None = None  # file with the training rows
+    val: Path | None = None  # file with the validation rows; without it they are split off from the training file
+    test: Path | None = None  # the same for the test rows
+    path: Path | None = None  # in place of ``train``: one file to be split
     dataset: DatasetSpec | None = None  # in place of all files: a data set
     text_column: str = "text"  # the column with the sentences, the same in each file
     label_column: str = "label"  # the column with the labels, the same in each file
@@ -58,23 +54,13 @@ class TaskSpec:
     # at least; all of a split that is not named
     most_rows: Mapping[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        sources = [name for name in ("train", "path", "dataset") if getattr(self, name) is not None]
-        if len(sources) != 1:
-            named = " and ".join(sources) or "none"
-            raise ValueError(f"task {self.name}: exactly one of train, path and dataset is needed, {named} given")
-        sound = len(self.fractions) == len(SPLITS) and self.fractions[0] > 0 and min(self.fractions) >= 0
-        if not sound or not math.isclose(sum(self.fractions), 1.0, abs_tol=1e-6):
-            expected = "three, none below 0, the first above 0, their sum 1"
-            raise ValueError(f"task {self.name}: fractions {self.fractions}; expected {expected}")
-
     @property
     def config_key(self) -> str:
         """Where this task's data is configured, for error messages."""
         return f"data.tasks.{self.name}"
 
     @property
-    def files(self) -> dict[str, str | os.PathLike[str]]:
+    def files(self) -> dict[str, Path]:
         """The files by split; a file to be split counts as ``train``."""
         files = {"train": self.path if self.train is None else self.train, "val": self.val, "test": self.test}
         return {split: file for split, file in files.items() if file is not None}
@@ -102,31 +88,19 @@ class TaskData:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def load_tasks(
-    specs: Sequence[TaskSpec], seed: int, cache_dir: str | os.PathLike[str] | None = None
-) -> dict[str, TaskData]:
-    """Load the data of all tasks.
+def load_tasks(specs: Sequence[TaskSpec], seed: int) -> dict[str, TaskData]:
+    """Load the data of all tasks, by name in the order of ``specs``.
 
-    Args:
-        specs: Where the data of each task comes from.
-        seed: Decides which rows go to which split where a file is split.
-        cache_dir: Where the caches of the read files lie; see `mtl.data.examples.read_examples`.
-
-    Returns:
-        The data by task name, in the order of ``specs``.
+    The seed decides which rows go to which split where a file is split.
 
     Raises:
         DataError: Some data cannot be used; it names the problems of all tasks.
-        ValueError: Two tasks have the same name.
     """
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names):
-        raise ValueError(f"task names must differ: {names}")
     tasks: dict[str, TaskData] = {}
     problems: list[Problem] = []
     for spec in specs:
         try:
-            tasks[spec.name] = load_task(spec, seed, cache_dir)
+            tasks[spec.name] = load_task(spec, seed)
         except DataError as error:
             problems += error.problems
     if problems:  # a column that cannot be read is a problem of its own task first
@@ -136,40 +110,35 @@ def load_tasks(
     return {name: replace(task, warnings=[*task.warnings, *shared[name]]) for name, task in tasks.items()}
 
 
-def load_task(spec: TaskSpec, seed: int, cache_dir: str | os.PathLike[str] | None = None) -> TaskData:
+def load_task(spec: TaskSpec, seed: int) -> TaskData:
     """Load the data of one task: read its files, check them against each other, and make the splits that are missing.
-
-    Args:
-        spec: Where the data comes from.
-        seed: Decides which rows go to which split where a file is split.
-        cache_dir: Where the caches of the read files lie; see `mtl.data.examples.read_examples`.
 
     Raises:
         DataError: Some data cannot be used; it names all problems of all files.
     """
     sources, unused = _sources(spec)
-    rows_of = _read(sources, spec, cache_dir)
-    problems = label_problems(rows_of, spec.labels, spec.config_key)
-    if problems:
+    rows_of = _read(sources, spec)
+    if problems := label_problems(rows_of, spec.labels, spec.config_key):
         raise DataError(problems)
-    classes = sources["train"].classes(spec.label_column) if isinstance(sources["train"], DatasetSplit) else ()
+    origin = sources["train"]
+    classes = origin.classes(spec.label_column) if isinstance(origin, DatasetSplit) else ()
     labels = LabelSet.found_in(rows_of["train"], classes) if spec.labels is None else LabelSet(spec.labels)
-    another = partial(read_examples, sources["train"], spec.text_column, missing="skip", cache_dir=cache_dir)
-    splits = _completed(rows_of, labels, spec, another, seed)
+    splits = _completed(rows_of, labels, spec, origin, seed)
     splits["train"] = _part(splits["train"], labels, spec.train_share, seed)
-    notes = [
-        *unused,
-        *_unlabelled(rows_of, spec),
-        *_taken(rows_of, splits, spec),
-        *_without_rows(classes, labels, spec),
-    ]
+    notes = [*unused, *_notes(rows_of, splits, spec, labels, classes)]
     splits = {split: _sample(rows, labels, spec.most_rows.get(split), split, seed) for split, rows in splits.items()}
     prefixed = [f"{spec.name}: {note}" for note in notes]
     return TaskData(spec.name, labels, **splits, warnings=[*prefixed, *task_warnings(spec.name, splits, labels)])
 
 
-def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many rows of each source are left out because they have no label."""
+def _notes(
+    rows_of: Mapping[str, Examples],
+    splits: Mapping[str, Examples],
+    spec: TaskSpec,
+    labels: LabelSet,
+    classes: Sequence[str],
+) -> Iterator[str]:
+    """Yield which rows and classes of the sources ``rows_of`` are not trained on."""
     for rows in rows_of.values():
         if rows.without_label:
             total = len(rows) + rows.without_label
@@ -177,14 +146,8 @@ def _unlabelled(rows_of: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str
                 f"{rows.without_label:,} of {total:,} rows of {rows.path.name} have no label in the column "
                 f"{spec.label_column!r} and are left out. {spec.config_key}.missing=error refuses such rows."
             )
-
-
-def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec: TaskSpec) -> Iterator[str]:
-    """Yield how many of the given training rows are not trained on, for want of rows for other splits."""
-    if spec.path is not None:
-        return
     taken = [split for split in ("val", "test") if split not in rows_of and len(splits[split])]
-    if taken:
+    if taken and spec.path is None:
         numbers = " and ".join(f"{len(splits[split]):,} for {split}" for split in taken)
         reason = "the data set has no split" if spec.dataset else "no file is given"
         train = rows_of["train"]
@@ -192,10 +155,6 @@ def _taken(rows_of: Mapping[str, Examples], splits: Mapping[str, Examples], spec
             f"of the {len(train):,} rows of {train.path.name}, {numbers} are taken (data.split) and "
             f"not trained on, because {reason} for them: {' '.join(map(spec.key_of, taken))}"
         )
-
-
-def _without_rows(classes: Sequence[str], labels: LabelSet, spec: TaskSpec) -> Iterator[str]:
-    """Yield which classes of a data set are no labels, because no training row has them."""
     absent = [repr(name) for name in classes if name not in labels.names]
     if absent and spec.labels is None:
         yield f"classes without a training row, which the model will not predict: {listed(absent)}."
@@ -218,9 +177,7 @@ def _sources(spec: TaskSpec) -> tuple[dict[str, Source], list[str]]:
     return sources, notes
 
 
-def _read(
-    sources: Mapping[str, Source], spec: TaskSpec, cache_dir: str | os.PathLike[str] | None
-) -> dict[str, Examples]:
+def _read(sources: Mapping[str, Source], spec: TaskSpec) -> dict[str, Examples]:
     examples: dict[str, Examples] = {}
     problems: list[Problem] = []
     for split, source in sources.items():
@@ -232,7 +189,6 @@ def _read(
                 extra=spec.slices,
                 missing=spec.missing,
                 config_key=spec.config_key,
-                cache_dir=cache_dir,
             )
         except DataError as error:
             problems += error.problems
@@ -242,23 +198,18 @@ def _read(
 
 
 def _completed(
-    rows_of: Mapping[str, Examples],
-    labels: LabelSet,
-    spec: TaskSpec,
-    other_column: Callable[[str], Examples],
-    seed: int,
+    rows_of: Mapping[str, Examples], labels: LabelSet, spec: TaskSpec, origin: Source, seed: int
 ) -> dict[str, Examples]:
     """Return all three splits, those without rows of their own split off from the training rows."""
     shares = dict(zip(SPLITS, spec.fractions, strict=True))
     missing = [split for split in SPLITS if split not in rows_of and shares[split] > 0]
-    nothing = rows_of["train"].select(np.empty(0, dtype=np.int64))
-    splits = {split: rows_of.get(split, nothing) for split in SPLITS}
+    source = rows_of["train"]
+    splits = {split: rows_of.get(split, source.select([])) for split in SPLITS}
     if missing:
         wanted = ["train", *missing]
         total = sum(shares[split] for split in wanted)
-        source = rows_of["train"]
         fractions = [shares[split] / total for split in wanted]
-        others = _split_with(source, spec, other_column)
+        others = _split_with(source, spec, origin)
         parts = _joint_split(source, labels, others, fractions, seed)
         if not all(map(len, parts)):
             raise DataError(_too_few_rows(source, labels, missing, spec, others))
@@ -266,18 +217,14 @@ def _completed(
     return splits
 
 
-def _split_with(source: Examples, spec: TaskSpec, other_column: Callable[[str], Examples]) -> dict[str, Examples]:
-    """Return the rows of all tasks that are split together with this one, by label column; nothing if there are none.
-
-    Raises:
-        DataError: Another column cannot be read.
-    """
+def _split_with(source: Examples, spec: TaskSpec, origin: Source) -> dict[str, Examples]:
+    """Return the rows of all tasks that are split together with this one, by label column; nothing for it alone."""
     if not set(spec.split_with) - {spec.label_column}:
         return {}
     tables = {spec.label_column: source}
     for column in spec.split_with:
         try:
-            tables.setdefault(column, other_column(column))
+            tables.setdefault(column, read_examples(origin, spec.text_column, column, missing="skip"))
         except DataError as error:
             first = error.problems[0]
             found = f"the column {column!r}, which cannot be read ({first.place}: {first.found})"

@@ -40,20 +40,12 @@ class TokenTable:
         return np.diff(self.offsets)
 
     def row(self, index: int) -> NDArray[np.int32]:
-        """Return the ids of one row as a view, int32, ``(S,)``; a negative index counts from the end.
-
-        Raises:
-            IndexError: There is no such row.
-        """
-        count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"row {index} of a table of {count} rows")
-        start = index % count
-        return self.ids[self.offsets[start] : self.offsets[start + 1]]
+        """Return the ids of one row, counted from 0, as a view, int32, ``(S,)``."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def rows(self, indices: Iterable[int]) -> list[NDArray[np.int32]]:
         """Return the ids of the given rows as views, in the order given."""
-        return [self.row(int(index)) for index in indices]
+        return [self.row(index) for index in indices]
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> TokenTable:
         """Return a table in memory of the given rows, in the order given; a row may come more than once."""
@@ -72,13 +64,8 @@ class TokenTable:
 def tokenize(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = "") -> TokenTable:
     """Turn texts into token ids, chunk by chunk, without ever holding all texts or all encodings.
 
-    A text without tokens keeps its special tokens. A lone surrogate, which no tokenizer takes, is read as U+FFFD.
-
-    Args:
-        texts: Any iterable of texts, gone through once.
-        tokenizer: A fast tokenizer of transformers.
-        max_length: The most tokens of a row, special tokens included; the rest of the text is cut off.
-        prompt: A text that is put before each of them.
+    A text without tokens keeps its special tokens; ``max_length`` counts them. A lone surrogate, which no tokenizer
+    takes, is read as U+FFFD. The ``prompt`` is put before each text.
 
     Raises:
         ConfigError: ``max_length`` leaves no room for a token of the text.
@@ -101,14 +88,9 @@ def joined(tables: Sequence[TokenTable]) -> TokenTable:
 
 
 def distinct(rows: Iterable[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tell which rows to keep so that each is there once.
+    """Return which of ``N`` rows to keep so that each is there once, and the place of each row among those.
 
-    Args:
-        rows: Token ids of ``N`` rows, gone through once.
-
-    Returns:
-        The first of each set of equal rows, ascending, int64, ``(D,)``; and for each row its place among those, int64,
-        ``(N,)``.
+    The first of each set of equal rows is kept: ascending, int64, ``(D,)``. The places are int64, ``(N,)``.
     """
     known: dict[bytes, int] = {}
     places = np.fromiter((known.setdefault(row.tobytes(), len(known)) for row in rows), dtype=np.int64)
@@ -116,11 +98,7 @@ def distinct(rows: Iterable[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDAr
 
 
 def pad(rows: Sequence[NDArray[np.integer]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Pad rows of ids on the right to the longest of them.
-
-    Args:
-        rows: ``B`` arrays of ids, each ``(S_i,)``; there may be none, and any may be empty.
-        pad_id: The id to fill up with.
+    """Pad ``B`` rows of ids, each ``(S_i,)``, on the right to the longest of them.
 
     Returns:
         Ids, int64, ``(B, S)``, and the mask that is true on tokens and false on padding, bool, ``(B, S)``. S is 1 at

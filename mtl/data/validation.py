@@ -56,13 +56,7 @@ def value_text(value: object) -> str:
 
 def checked_text(value: object, line: int, log: ProblemLog) -> str | None:
     """Return the text as it is, or ``None`` with a problem in the log if it is none or empty."""
-    if isinstance(value, str):
-        return value if _is_good(value, "text", line, log) else None
-    if value is Cell.UNDECODABLE:
-        log.add(line, "a text with bytes that are not UTF-8", "UTF-8", "write the file again as UTF-8")
-    elif value is not Cell.MISSING:
-        log.add(line, f"a text that is {_kind(value)}", "a text in quotes, not empty", "quote it, or remove the row")
-    return None
+    return _checked(value, "text", "a text in quotes, not empty", "quote it, or remove the row", line, log)
 
 
 def checked_label(value: object, line: int, log: ProblemLog) -> str | None:
@@ -70,17 +64,19 @@ def checked_label(value: object, line: int, log: ProblemLog) -> str | None:
 
     Texts stay as they are; booleans become ``true`` and ``false``, integers their digits.
     """
+    if isinstance(value, bool | int):
+        return value_text(value)
+    expected = "one label: a text, an integer, true or false"
+    return _checked(value, "label", expected, "write it as text, or remove the row", line, log)
+
+
+def _checked(value: object, role: str, expected: str, repair: str, line: int, log: ProblemLog) -> str | None:
     if isinstance(value, str):
-        return value if _is_good(value, "label", line, log) else None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
+        return value if _is_good(value, role, line, log) else None
     if value is Cell.UNDECODABLE:
-        log.add(line, "a label with bytes that are not UTF-8", "UTF-8", "write the file again as UTF-8")
+        log.add(line, f"a {role} with bytes that are not UTF-8", "UTF-8", "write the file again as UTF-8")
     elif value is not Cell.MISSING:
-        expected = "one label: a text, an integer, true or false"
-        log.add(line, f"a label that is {_kind(value)}", expected, "write it as text, or remove the row")
+        log.add(line, f"a {role} that is {_kind(value)}", expected, repair)
     return None
 
 

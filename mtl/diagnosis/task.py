@@ -124,8 +124,8 @@ def _duplicates(data: TaskData, embeddings: Mapping[str, NDArray[np.float32]], s
 
     def row(number: int) -> Row:
         split, at = places[number]
-        example = data.splits[split][at]
-        return Row(split, example.text, example.label, example.source)
+        rows = data.splits[split]
+        return Row(split, rows.texts[at], rows.labels[at], rows.source(at))
 
     return [
         Duplicate(row(pair.first), row(pair.second), pair.cosine, pair.same_text)

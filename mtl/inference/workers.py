@@ -17,8 +17,8 @@ from typing import Final
 
 from mtl.base.cli import TERMINATED
 from mtl.base.errors import DataError, MtlError, Problem
-from mtl.data.examples import Texts, read_texts
-from mtl.data.table import Column
+from mtl.data.examples import read_texts
+from mtl.data.table import Column, Table
 from mtl.inference.folders import Outputs, Part
 from mtl.inference.sentences import named_part
 
@@ -38,7 +38,7 @@ class Maker:
         self._outputs = outputs
         self._write = write
         outputs.begin()
-        self._texts: Texts | None = None  # of the last part's file: most often the next part is of the same
+        self._texts: Table | None = None  # of the last part's file: most often the next part is of the same
 
     def make(self, part: Part) -> Part:
         """Write the output of a part, then its record, and return the part."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mtl.base.errors import ConfigError, DataError, Problem, did_you_mean, listed
-from mtl.data.examples import Examples, Texts, read_examples, read_texts
+from mtl.data.examples import Examples, read_examples, read_texts
+from mtl.data.table import Table
 from mtl.evaluation.errors import nearest, unit_rows
 from mtl.inference.models import MultiTaskModel
 
@@ -27,7 +28,7 @@ MOST_ROWS: Final = 100_000
 class ExampleRows:
     """The rows of a file, checked and not encoded yet."""
 
-    texts: Texts
+    texts: Table
     labelled: Mapping[str, Examples]  # for each task whose labels the file has, the rows with a label
 
 
@@ -93,7 +94,7 @@ class NearestRows:
     """The rows with the embeddings of one model, searched exactly."""
 
     def __init__(self, rows: ExampleRows, model: MultiTaskModel, precision: Precision) -> None:
-        embeddings = unit_rows(model.encode(rows.texts, precision=precision, progress="encoding the examples"))
+        embeddings = unit_rows(model.encode(rows.texts.texts, precision=precision, progress="encoding the examples"))
         self.rows = rows
         self._embeddings = {
             task: embeddings

@@ -246,7 +246,7 @@ class BadSteps:
             lines = examples.lines
             for row in indices:
                 place = {"task": task, "file": str(examples.path), "line": int(lines[row])}
-                yield {**place, "label": examples[row].label, "text": examples[row].text}
+                yield {**place, "label": examples.labels[row], "text": examples.texts[row]}
 
     def _repairs(self) -> Iterator[str]:
         config, precision = self.plan.config, self.plan.precision

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     from pydantic_core import ErrorDetails
 
-    from mtl.data.sampling import StepSampler
+    from mtl.data.order import StepSampler
     from mtl.training.module import MultiTaskModule
 
 _STRICT: Final = ConfigDict(strict=True, arbitrary_types_allowed=True)

@@ -16,8 +16,8 @@ from mtl.base.terminal import console
 from mtl.config.fields import DataConfig
 from mtl.data.batch import Boundary
 from mtl.data.datamodule import MultiTaskDataModule, Splits
+from mtl.data.order import StepSampler
 from mtl.data.problems import plural
-from mtl.data.sampling import StepSampler
 from mtl.evaluation.run_summary import GroupRow, PlanRow, StageRow
 from mtl.model.head_specs import MultiStageSpec
 from mtl.model.saved import HeadSpec, multi_stage_specs
@@ -46,8 +46,8 @@ def announce(plan: RunPlan, data: MultiTaskDataModule | None, total_steps: int, 
 def _print_plan(plan: RunPlan, data: MultiTaskDataModule, total_steps: int) -> None:
     sampler = data.sampler
     rows = [
-        PlanRow(task, len(plan.tasks[task].train), count.batches, count.passes, len(plan.slots[task]))
-        for task, count in sampler.plan.counts.items()
+        PlanRow(task, len(plan.tasks[task].train), batches, passes, len(plan.slots[task]))
+        for task, (batches, passes) in sampler.counts.items()
     ]
     out = console()
     out.print(group_table(group_rows(plan)))

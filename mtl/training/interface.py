@@ -20,7 +20,7 @@ from mtl.config.command_line import check_command_line
 from mtl.config.composing import making_folders
 from mtl.config.fields import Config
 from mtl.config.overrides import lines_of
-from mtl.data.in_memory import TaskSources, task_sources, write_all
+from mtl.data.in_memory import Unwritten, task_sources, write_all
 from mtl.training.ranks import is_launched
 from mtl.training.study import plan_study
 
@@ -163,12 +163,12 @@ def train(
     if is_launched(os.environ):
         repair = "torchrun … -m mtl.train …, or start this program alone, with trainer={'devices': 2}"
         raise ConfigError(Problem("launcher", "one of several processes", "a single process", repair))
-    sources = task_sources(data) if isinstance(data, Mapping) else TaskSources()
+    tasks, unwritten = task_sources(data) if isinstance(data, Mapping) else ({}, [])
     named = {"experiment": experiment, "backbone": backbone, "seed": seed, "hydra.run.dir": folder}
     lines = lines_of({name: value for name, value in named.items() if value is not None} | settings)
     if data is not None:
         lines += lines_of({"data": "files" if isinstance(data, Mapping) else data})
-    lines += [*lines_of({"data": {"tasks": sources.settings}}), *overrides]
+    lines += [*lines_of({"data": {"tasks": tasks}}), *overrides]
     if flags := [line for line in lines if line.startswith("-")]:
         expected = "key=value or group=option; a sweep is a loop over calls, or python -m mtl.train -m"
         raise ConfigError(Problem("overrides", flag, expected) for flag in flags)
@@ -179,7 +179,7 @@ def train(
         with making_folders():
             folder, choices = command.run()
         with in_use(folder), logging_into(folder):
-            config = _with_files(command.first, sources, folder)
+            config = _with_files(command.first, unwritten, folder)
             from mtl.training.run import train as run  # torch comes only now
 
             run(config, folder, choices)
@@ -188,9 +188,9 @@ def train(
     return Run(folder)
 
 
-def _with_files(config: Config, sources: TaskSources, folder: Path) -> Config:
+def _with_files(config: Config, unwritten: Sequence[Unwritten], folder: Path) -> Config:
     """Write the rows in memory and return the configuration with the paths of their files."""
-    paths = write_all(sources.unwritten, folder)
+    paths = write_all(unwritten, folder)
     tasks = {name: replace(task, **paths.get(name, {})) for name, task in config.data.tasks.items()}
     return replace(config, data=replace(config.data, tasks=tasks))
 

@@ -24,8 +24,7 @@ from mtl.base.terminal import shows_bars
 from mtl.config.trainer import TrainerConfig
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
-from mtl.data.order import OptimizerSteps
-from mtl.data.sampling import StepSampler
+from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.training.averaging import AveragedWeights
 from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.callbacks import BestCheckpoint, CostMeter, EpochLines, History, UnfreezingLines

@@ -24,9 +24,9 @@ from mtl.comparison.outputs import show, write
 from mtl.config.composing import Source, compose
 from mtl.reporting.tables import Cell, Table
 from mtl.training.interface import logging_into
-from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
+from mtl.training.jobs import JobRecord, identity_of, was_interrupted
 from mtl.tuning.page import tuning_page
-from mtl.tuning.search import Search, settings_of
+from mtl.tuning.search import Search, is_done, settings_of
 
 TUNED = "tuned"
 """The experiment that has the best settings."""
@@ -36,11 +36,7 @@ _ENOUGH = 10
 
 
 def finish(search: Search, seeds: int) -> None:
-    """End a search: write and show what it found.
-
-    Args:
-        search: A search without running trials.
-        seeds: How many other seeds the best settings, and those without tuning, are trained with and tested; 0: none.
+    """End a search without running trials: test its best settings with other seeds, write and show what it found.
 
     Raises:
         DataError: No trial was completed.
@@ -151,8 +147,7 @@ def _tested(search: Search, best: FrozenTrial, seeds: int) -> Comparison:
             config = replace(config, seed=seed)
             folder, identity = search.folder.absolute() / "final" / f"{name}-seed-{seed}", identity_of(config)
             folders.append(folder)
-            known = read_record(folder)
-            if known is not None and (known.status, known.identity) == ("done", identity):
+            if is_done(folder, identity):
                 continue
             print(printable(f"training {name} with seed {seed}, to test it: {folder}"), flush=True)
             started = time.perf_counter()

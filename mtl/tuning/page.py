@@ -25,14 +25,7 @@ _MOST_CHARTS = 12
 def tuning_page(
     search: Search, front: Sequence[FrozenTrial], tables: Sequence[Table], comparison: Comparison | None
 ) -> str:
-    """Return the page.
-
-    Args:
-        search: The search.
-        front: The best trial, with cost as an objective followed by the others of the Pareto front.
-        tables: The trials, and the importances if there are any.
-        comparison: The best settings and those without tuning on the test rows, if they were trained again.
-    """
+    """Return the page, with the tables of the trials and, if there is one, of the importances."""
     important = [str(row[0]) for row in tables[1].rows] if len(tables) > 1 else list(search.space.distributions)
     progress = [_history(search), _cost(search, front)]
     settings = list(_settings(search, important[:_MOST_CHARTS]))
@@ -41,7 +34,7 @@ def tuning_page(
         "Which settings?",
         [*progress, *settings],
         facts=f"Search space {search.space.name}, {len(search.ended())} trials. {tables[0].note}",
-        advice=[_best(search, front[0]), *([] if comparison is None else [tested(comparison)])],
+        advice=[_best(search, front[0]), *([] if comparison is None else [_tested(comparison)])],
         progress=progress,
         settings=settings,
         tables=tables,
@@ -56,7 +49,7 @@ def _best(search: Search, best: FrozenTrial) -> Advice:
     return Advice("Best by validation", f"trial {best.number}", reasons)
 
 
-def tested(comparison: Comparison) -> Advice:
+def _tested(comparison: Comparison) -> Advice:
     """Return what the best settings came to on the test rows, with other seeds than that of the search."""
     tuned = next(row for row in comparison.rows if row.scenario.runs[0].folder.name.startswith("tuned-"))
     reasons = [f"{tuned.name}: macro-F1 {words.spread(tuned.score)} over {len(tuned.scenario.runs)} other seeds."]

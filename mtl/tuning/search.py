@@ -33,7 +33,7 @@ from mtl.evaluation.run_metrics import read_metrics, validation_score
 from mtl.training.callbacks import StoppedEarly
 from mtl.training.interface import logging_into
 from mtl.training.jobs import JobRecord, identity_of, read_record, was_interrupted
-from mtl.tuning.space import Choices, IntRange, SearchSpace, Value
+from mtl.tuning.space import Choices, IntRange, SearchSpace, Value, holds
 
 JOURNAL = "journal.log"
 _NAME = "mtl"
@@ -43,19 +43,6 @@ _DRAWS = 100
 """After so many draws of settings that were tried before, there are hardly any others."""
 _FAILURES = 3
 """A search ends when so many trials have failed and none has succeeded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a search ends; the process that runs the last trial ends it.
-
-    Attributes:
-        trials: All trials of the search, those of earlier commands and other processes included.
-        seconds: How long this process starts new trials.
-    """
-
-    trials: int | None
-    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +69,8 @@ def settings_for_trials(config: Config) -> Config:
 class Search:
     """A search in its folder.
 
-    Args:
-        folder: Its folder.
-        space: What is searched.
-        costs: Whether the time of training is a second objective; then no trial is stopped early.
-        prunes: Whether trials are stopped early that are worse than the median of the others after as much training.
+    With ``costs`` the time of training is a second objective, and no trial is stopped early. With ``prunes`` those are
+    that are worse than the median of the others after as much training.
     """
 
     def __init__(self, folder: Path, space: SearchSpace, *, costs: bool = False, prunes: bool = True) -> None:
@@ -100,13 +84,7 @@ class Search:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """Optuna's record of all trials.
-
-        Raises:
-            DataError: The journal is damaged.
-            ConfigError: It is that of another search.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Optuna's record of all trials."""
         return optuna.create_study(
             storage=_storage(self.folder / JOURNAL),
             study_name=_NAME,
@@ -116,16 +94,13 @@ class Search:
         )
 
     def begin(self, identity: str, earlier: Path | None) -> None:
-        """Begin or continue the search.
+        """Begin or continue the search, whose trials have in common what ``identity`` is a checksum of.
 
-        Args:
-            identity: A checksum of what its trials have in common.
-            earlier: The folder of another search whose best trials are run first; those of equal runs are not repeated.
+        The best trials of the search in the folder ``earlier`` are run first; those of equal runs are not repeated.
 
         Raises:
-            MtlError: The journal is damaged, or that of another search.
+            MtlError: A journal is damaged, or that of another search.
         """
-        best = [] if earlier is None else list(_best_of(earlier, self.space))
         best = [] if earlier is None else list(_best_of(earlier, self.space))
         with self._lock():
             known = self.study.user_attrs.get("identity")
@@ -139,16 +114,16 @@ class Search:
                 for parameters in best:
                     self.study.enqueue_trial(parameters, skip_if_exists=True)
 
-    def run(self, budget: Budget) -> None:
-        """Run trials until the budget is spent.
+    def run(self, trials: int | None, seconds: float | None = None) -> None:
+        """Run trials until there are as many, those of earlier commands and other processes included, or for some time.
 
         Raises:
             MtlError: The first trials have all failed.
         """
-        end = None if budget.seconds is None else time.monotonic() + budget.seconds
+        end = None if seconds is None else time.monotonic() + seconds
         while end is None or time.monotonic() < end:
             with ExitStack() as held:
-                trial = self._draw(budget.trials, held)
+                trial = self._draw(trials, held)
                 if trial is None:
                     return
                 self._run(trial)
@@ -237,7 +212,7 @@ class Search:
         """Run a trial, or take the score of an equal run, and tell Optuna how it ended."""
         earlier = self.study.user_attrs.get("earlier")
         folders = [trial.folder, *([Path(earlier) / "trials" / trial.folder.name] if earlier else [])]
-        finished = next((folder for folder in folders if _is_done(folder)), None)
+        finished = next((folder for folder in folders if is_done(folder, folder.name)), None)
         started = time.perf_counter()
         try:
             if finished is None:
@@ -321,17 +296,14 @@ def settings_of(trial: FrozenTrial) -> str:
     return ", ".join(f"{name}={shown(trial.params[key])}" for key, name in short_names(trial.params).items())
 
 
-def _is_done(folder: Path) -> bool:
+def is_done(folder: Path, identity: str) -> bool:
+    """Whether a folder holds the finished run of a configuration."""
     record = read_record(folder)
-    return record is not None and record.status == "done" and record.identity == folder.name
+    return record is not None and (record.status, record.identity) == ("done", identity)
 
 
 def _storage(path: Path) -> optuna.storages.JournalStorage:
-    """Return the storage in a journal, without a last line that a crash has cut off.
-
-    Raises:
-        DataError: The journal is damaged.
-    """
+    """Return the storage in a journal, without a last line that a crash has cut off."""
     if path.is_file() and not path.read_bytes().endswith(b"\n"):
         lock = JournalFileSymlinkLock(str(path))  # of Optuna, for another process that writes
         lock.acquire()
@@ -348,11 +320,7 @@ def _storage(path: Path) -> optuna.storages.JournalStorage:
 
 
 def _best_of(earlier: Path, space: SearchSpace) -> Iterator[dict[str, Value]]:
-    """Yield the settings of the best trials of another search, as far as the space holds them.
-
-    Raises:
-        DataError: There is no search, or its journal is damaged.
-    """
+    """Yield the settings of the best trials of another search, as far as the space holds them."""
     if not (earlier / JOURNAL).is_file():
         raise DataError(
             Problem(str(earlier), f"no {JOURNAL} in it", "the folder of a search", "start=outputs/tuning/…")
@@ -363,5 +331,5 @@ def _best_of(earlier: Path, space: SearchSpace) -> Iterator[dict[str, Value]]:
         yield {
             key: value
             for key, value in trial.params.items()
-            if key in space.distributions and space.distributions[key].holds(value)
+            if key in space.distributions and holds(space.distributions[key], value)
         }

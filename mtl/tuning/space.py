@@ -39,17 +39,6 @@ class FloatRange:
     log: bool = False
     step: Annotated[float, Field(gt=0)] | None = None
 
-    @property
-    def ends(self) -> list[Value]:
-        """The values to check beforehand."""
-        return [self.low, self.high]
-
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of these."""
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        return self.low <= value <= self.high and (self.step is None or _is_step(value, self))
-
 
 @dataclass(config=schema.STRICT)
 class IntRange:
@@ -61,17 +50,6 @@ class IntRange:
     log: bool = False
     step: Count = 1
 
-    @property
-    def ends(self) -> list[Value]:
-        """The values to check beforehand."""
-        return [self.low, self.high]
-
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of these."""
-        if not isinstance(value, int) or isinstance(value, bool):
-            return False
-        return self.low <= value <= self.high and (value - self.low) % self.step == 0
-
 
 @dataclass(config=schema.STRICT)
 class Choices:
@@ -80,18 +58,19 @@ class Choices:
     kind: Literal["categorical"]
     choices: Annotated[list[Value], Field(min_length=2)]
 
-    @property
-    def ends(self) -> list[Value]:
-        """The values to check beforehand."""
-        return self.choices
 
-    def holds(self, value: object) -> bool:
-        """Whether a value is one of these."""
-        return any(type(choice) is type(value) and choice == value for choice in self.choices)
+Distribution = FloatRange | IntRange | Choices
+_ByKind = Annotated[Distribution, Field(discriminator="kind")]
 
 
-def _is_step(value: float, numbers: FloatRange) -> bool:
-    steps = (value - numbers.low) / (numbers.step or 1.0)
+def holds(distribution: Distribution, value: object) -> bool:
+    """Whether a value is one of a distribution."""
+    if isinstance(distribution, Choices):
+        return any(type(choice) is type(value) and choice == value for choice in distribution.choices)
+    kinds = (int,) if isinstance(distribution, IntRange) else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not distribution.low <= value <= distribution.high:
+        return False
+    steps = 0.0 if distribution.step is None else (value - distribution.low) / distribution.step
     return abs(steps - round(steps)) < 1e-9
 
 
@@ -109,39 +88,25 @@ def _in_order(distribution: Any) -> Any:
     return distribution
 
 
-Distribution = Annotated[
-    Annotated[FloatRange | IntRange | Choices, Field(discriminator="kind")], AfterValidator(_in_order)
-]
-
-
 @dataclass(config=schema.STRICT)
 class _File:
     """The content of a file."""
 
-    search: Annotated[dict[str, Distribution], Field(min_length=1)]
+    search: Annotated[dict[str, Annotated[_ByKind, AfterValidator(_in_order)]], Field(min_length=1)]
     arguments: Annotated[list[str], Field(max_length=100)]
     """Arguments of every trial, as for ``python -m mtl.train``; those of the command line replace them."""
 
 
 @plain_dataclass(frozen=True)
 class SearchSpace:
-    """A checked search space.
+    """A checked search space."""
 
-    Attributes:
-        name: The name of its file.
-        distributions: The distribution of each tuned key.
-        base: The command line without tuning.
-        command: The same with the tuned keys as swept ones.
-        arguments: The arguments of every trial.
-        start: The values of the tuned keys without tuning, as far as the space holds them.
-    """
-
-    name: str
-    distributions: Mapping[str, FloatRange | IntRange | Choices]
-    base: CommandLine
-    command: CommandLine
-    arguments: Sequence[str]
-    start: Mapping[str, Value]
+    name: str  # that of its file
+    distributions: Mapping[str, Distribution]  # of each tuned key
+    base: CommandLine  # without tuning
+    command: CommandLine  # with the tuned keys as swept ones
+    arguments: Sequence[str]  # of every trial
+    start: Mapping[str, Value]  # the values of the tuned keys without tuning, as far as the space holds them
 
     def values(self, parameters: Mapping[str, Value]) -> dict[str, str]:
         """Return the values of a trial as `CommandLine.job` takes them."""
@@ -152,11 +117,8 @@ class SearchSpace:
 def read_space(name: str, arguments: Sequence[str]) -> SearchSpace:
     """Read a search space and check it together with the arguments: each end and each choice makes a valid run.
 
-    A key that the arguments give is not tuned.
-
-    Args:
-        name: A file in ``conf/tune``, or in ``tune`` of the folder of ``--config-dir``; or the path of a file.
-        arguments: The arguments of the command line, as for ``python -m mtl.train``.
+    It is a file in ``conf/tune``, or in ``tune`` of the folder of ``--config-dir``; or the path of a file. A key that
+    the arguments, as for ``python -m mtl.train``, give is not tuned.
 
     Raises:
         ConfigError: All problems of the file and of the arguments together.
@@ -170,17 +132,14 @@ def read_space(name: str, arguments: Sequence[str]) -> SearchSpace:
         found = f"all of {listed(search)} given as arguments"
         problems.append(Problem(str(path), found, "a key that is left to tune", "leave one of them out"))
     every = [*shared, *arguments]
-    start: dict[str, Value] = {}
-    base: CommandLine | None = None
-    swept: CommandLine | None = None
     try:
         base = check_command_line(every)
-        start = {key: value for key, value in _values(base, distributions) if distributions[key].holds(value)}
+        start = {key: value for key, value in _values(base, distributions) if holds(distributions[key], value)}
         lines = [_swept(key, distribution, start) for key, distribution in distributions.items()]
-        swept = check_command_line(["-m", *every, *lines]) if lines else None
+        swept = check_command_line(["-m", *every, *lines]) if lines else base
     except ConfigError as error:
         problems += [_placed(problem, path, distributions) for problem in error.problems]
-    if problems or base is None or swept is None:
+    if problems:
         raise ConfigError(dict.fromkeys(problems))
     return SearchSpace(path.stem, distributions, base, swept, every, start)
 
@@ -197,7 +156,7 @@ def _find(name: str, arguments: Sequence[str]) -> Path:
     raise ConfigError(Problem("space", found, expected, did_you_mean(name, list(files))))
 
 
-def _read(path: Path) -> tuple[dict[str, FloatRange | IntRange | Choices], list[str], list[Problem]]:
+def _read(path: Path) -> tuple[dict[str, Distribution], list[str], list[Problem]]:
     """Return the valid distributions and the arguments of a file, and the problems of the others."""
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
@@ -231,8 +190,9 @@ def _values(base: CommandLine, keys: Mapping[str, object]) -> Iterator[tuple[str
             yield key, value
 
 
-def _swept(key: str, distribution: FloatRange | IntRange | Choices, start: Mapping[str, Value]) -> str:
-    ends = [*([start[key]] if key in start else []), *distribution.ends]
+def _swept(key: str, distribution: Distribution, start: Mapping[str, Value]) -> str:
+    ends: list[Value] = [start[key]] if key in start else []
+    ends += distribution.choices if isinstance(distribution, Choices) else [distribution.low, distribution.high]
     distinct = {lines_of({key: end})[0].partition("=")[2]: None for end in ends}
     return f"{key}={','.join(distinct)}"
 

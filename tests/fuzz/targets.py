@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -110,10 +111,11 @@ def labelled_files(draw: Draw, folder: Path) -> None:
     path = folder / f"a{suffix}"
     path.write_bytes(content)
     slices = draw(st.sampled_from([(), ("label2",)]))
-    task = load_task(TaskSpec("mood", path=path, slices=slices), seed=draw(st.integers(0, 9)), cache_dir=folder)
-    assert len(task.train)
-    assert all(text.strip() for text in task.train.texts)
-    assert read_examples(path, cache_dir=folder, extra=slices).distinct_labels()
+    with patch.dict(os.environ, MTL_CACHE_DIR=str(folder)):
+        task = load_task(TaskSpec("mood", path=path, slices=slices), seed=draw(st.integers(0, 9)))
+        assert len(task.train)
+        assert all(text.strip() for text in task.train.texts)
+        assert read_examples(path, extra=slices).distinct_labels()
 
 
 def sentence_files(draw: Draw, folder: Path) -> None:
@@ -121,9 +123,10 @@ def sentence_files(draw: Draw, folder: Path) -> None:
     suffix, content = draw(data_file([".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt"]))
     path = folder / f"a{suffix}"
     path.write_bytes(content)
-    texts = read_texts(path, cache_dir=folder)
+    with patch.dict(os.environ, MTL_CACHE_DIR=str(folder)):
+        texts = read_texts(path)
     assert len(texts)
-    assert all(map(str.strip, texts))
+    assert all(map(str.strip, texts.texts))
 
 
 _PAIRS = b"sentence1,sentence2,score\n" + b"".join(b"one %d,two %d,%d.5\n" % (n, n, n) for n in range(8))

@@ -15,8 +15,7 @@ from torch import nn
 
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
-from mtl.data.order import OptimizerSteps
-from mtl.data.sampling import StepSampler
+from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.data.tokens import TokenTable
 from mtl.training.bad_steps import BadSteps, StepGuard
 from mtl.training.combination import Combination

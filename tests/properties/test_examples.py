@@ -38,13 +38,13 @@ def test_what_is_written_is_read(rows: list[tuple[str, str]], suffix: str) -> No
         path = Path(folder) / f"a{suffix}"
         write(path, rows)
         for _ in range(2):
-            examples = read_examples(path, cache_dir=folder)
-            assert [(example.text, example.label) for example in examples] == rows
+            examples = read_examples(path)
+            assert list(zip(examples.texts, examples.labels, strict=True)) == rows
 
 
 def outcome(path: Path) -> Examples | DataError:
     try:
-        return read_examples(path, cache_dir=path.parent)
+        return read_examples(path)
     except DataError as error:
         return error
 
@@ -63,4 +63,4 @@ def test_any_bytes_are_read_or_refused(content: bytes, name: str) -> None:
         if isinstance(result, DataError):
             assert all(problem.place.startswith(str(path)) for problem in result.problems)
         else:
-            assert all(example.text.strip() and example.label.strip() for example in result)
+            assert all(text.strip() for text in [*result.texts, *result.labels])

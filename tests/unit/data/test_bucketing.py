@@ -42,13 +42,13 @@ def test_budget(budget: Budget, longest: int, rows: int) -> None:
 
 
 def test_a_row_over_the_budget_is_a_batch_of_its_own() -> None:
-    stream = TaskStream("a", [90, 3, 3, 40, 3], batch_size=8, max_tokens=30, seed=0)
+    stream = TaskStream("a", [90, 3, 3, 40, 3], Budget(8, 30), seed=0)
 
     assert sorted(sorted(batch.tolist()) for batch in stream.batches_of(0)) == [[0], [1, 2, 4], [3]]
 
 
 def test_rows_of_one_length_are_a_plain_shuffle() -> None:
-    stream = TaskStream("a", np.full(1000, 7), batch_size=16, max_tokens=70, seed=0)
+    stream = TaskStream("a", np.full(1000, 7), Budget(16, 70), seed=0)
     sizes = [len(batch) for batch in stream.batches_of(0)]
     order = np.concatenate(stream.batches_of(0))
 
@@ -60,7 +60,7 @@ def test_rows_of_one_length_are_a_plain_shuffle() -> None:
 @pytest.mark.parametrize("pool", [1, 3, 50])
 def test_all_passes_have_the_same_number_of_batches(pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "POOL_BATCHES", pool)
-    stream = TaskStream("a", random_lengths(600), batch_size=16, max_tokens=100, seed=0)
+    stream = TaskStream("a", random_lengths(600), Budget(16, 100), seed=0)
     raw = {len(stream._cut_pools(generator(i).permutation(600), stream._pool)) for i in range(30)}
 
     assert pool == 50 or (min(raw) < stream.batches < max(raw))
@@ -73,7 +73,7 @@ def test_all_passes_have_the_same_number_of_batches(pool: int, monkeypatch: pyte
 
 def test_pools_waste_little_padding_and_mix_the_rows() -> None:
     lengths = random_lengths(20_000)
-    stream = TaskStream("a", lengths, batch_size=32, max_tokens=2048, seed=0)
+    stream = TaskStream("a", lengths, Budget(32, 2048), seed=0)
     padded = sum(stream.longest(batch) * len(batch) for batch in stream.batches_of(1))
     together = [{frozenset(batch.tolist()) for batch in stream.batches_of(number)} for number in (1, 2)]
 
@@ -82,7 +82,7 @@ def test_pools_waste_little_padding_and_mix_the_rows() -> None:
 
 
 def test_taking_crosses_passes() -> None:
-    stream = TaskStream("a", np.ones(10, int), 4, None, seed=0)
+    stream = TaskStream("a", np.ones(10, int), Budget(4), seed=0)
     whole = [batch.tolist() for number in range(5) for batch in stream.batches_of(number)]
 
     assert [batch.tolist() for batch in stream.take(2, 9)] == whole[2:11]

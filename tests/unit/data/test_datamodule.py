@@ -12,8 +12,7 @@ import torch
 from mtl.data.batch import ArrayActivations
 from mtl.data.buckets import Budget
 from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
-from mtl.data.order import OptimizerSteps
-from mtl.data.sampling import StepSampler
+from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.data.tokens import TokenTable
 
 if TYPE_CHECKING:

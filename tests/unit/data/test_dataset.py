@@ -235,18 +235,19 @@ def test_texts_in_two_splits_are_warned_about(folder: Path) -> None:
 # The rows are read once, and again when they change.
 
 
-def test_changed_rows_have_another_content_and_cache(folder: Path, tmp_path: Path) -> None:
+def test_changed_rows_have_another_content_and_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTL_CACHE_DIR", str(tmp_path / "cache"))
     contents = []
     for text in ("first", "other"):
         shutil.rmtree(folder)
         of_classes([*TRAIN, (text, "good")]).save_to_disk(str(folder))
         state = json.loads((folder / "state.json").read_text())
         (folder / "state.json").write_text(json.dumps({**state, "_fingerprint": "the same"}))
-        task = load_task(
-            TaskSpec("t", dataset=DatasetSpec(str(folder)), text_column="sentence"), seed=0, cache_dir=tmp_path / "rows"
-        )
+        task = load_task(TaskSpec("t", dataset=DatasetSpec(str(folder)), text_column="sentence"), seed=0)
         contents.append(task.train.content())
-    assert len(set(contents)) == len(list((tmp_path / "rows").iterdir())) == 2
+    assert len(set(contents)) == len(list((tmp_path / "cache" / "examples").iterdir())) == 2
 
 
 def test_a_changed_file_of_a_folder_is_read_again(folder: Path) -> None:

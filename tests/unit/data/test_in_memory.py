@@ -20,36 +20,36 @@ COLUMNS = {"text": [text for text, _ in PAIRS], "label": [label for _, label in 
 
 @pytest.mark.parametrize("rows", [PAIRS, tuple(PAIRS), iter(PAIRS), pd.DataFrame(COLUMNS), pa.table(COLUMNS)])
 def test_rows_become_a_file(rows: Any, tmp_path: Path) -> None:
-    sources = task_sources({"mood": rows})
-    assert sources.settings == {"mood": {"path": "training_data/mood.parquet"}}
-    paths = write_all(sources.unwritten, tmp_path)
+    tasks, unwritten = task_sources({"mood": rows})
+    assert tasks == {"mood": {"path": "training_data/mood.parquet"}}
+    paths = write_all(unwritten, tmp_path)
     assert paths == {"mood": {"path": str(tmp_path / "training_data" / "mood.parquet")}}
     assert pq.read_table(paths["mood"]["path"]).to_pydict() == COLUMNS
 
 
 def test_splits_and_settings_beside_them(tmp_path: Path) -> None:
     settings = {"train": PAIRS, "val": "val.csv", "test": Path("test.csv"), "text_column": "body", "labels": ["x", "y"]}
-    sources = task_sources({"mood": settings})
-    assert sources.settings == {"mood": {**settings, "train": "training_data/mood_train.parquet"}}
-    paths = write_all(sources.unwritten, tmp_path)
+    tasks, unwritten = task_sources({"mood": settings})
+    assert tasks == {"mood": {**settings, "train": "training_data/mood_train.parquet"}}
+    paths = write_all(unwritten, tmp_path)
     assert pq.read_table(paths["mood"]["train"]).column_names == ["body", "label"]
 
 
 def test_files_and_names_are_left_as_they_are(tmp_path: Path) -> None:
-    sources = task_sources({"a": "a.csv", "b": Path("b.csv"), "c": {"dataset": "stanfordnlp/sst2"}})
-    assert sources.settings == {
+    tasks, unwritten = task_sources({"a": "a.csv", "b": Path("b.csv"), "c": {"dataset": "stanfordnlp/sst2"}})
+    assert tasks == {
         "a": {"path": "a.csv"},
         "b": {"path": Path("b.csv")},
         "c": {"dataset": "stanfordnlp/sst2"},
     }
-    assert sources.unwritten == []
+    assert unwritten == []
 
 
 def test_rows_that_tasks_share_are_one_file(tmp_path: Path) -> None:
     table = pd.DataFrame({**COLUMNS, "topic": ["x", "y", "x"]})
-    sources = task_sources({"mood": table, "topic": {"path": table, "label_column": "topic"}})
-    assert [settings["path"] for settings in sources.settings.values()] == ["training_data/mood.parquet"] * 2
-    paths = write_all(sources.unwritten, tmp_path)
+    tasks, unwritten = task_sources({"mood": table, "topic": {"path": table, "label_column": "topic"}})
+    assert [settings["path"] for settings in tasks.values()] == ["training_data/mood.parquet"] * 2
+    paths = write_all(unwritten, tmp_path)
     assert paths["mood"] == paths["topic"]
     assert len(list((tmp_path / "training_data").iterdir())) == 1
 
@@ -61,11 +61,11 @@ def test_a_data_set_is_saved_as_one(splits: str | None, tmp_path: Path) -> None:
     data: Any = (
         rows if splits is None else DatasetDict(parts) if splits == "DatasetDict" else {**parts, "missing": "error"}
     )
-    sources = task_sources({"mood": data})
+    tasks, unwritten = task_sources({"mood": data})
     missing = {"missing": "error"} if splits == "settings" else {}
-    assert sources.settings == {"mood": {**missing, "dataset": "training_data/mood_dataset"}}
+    assert tasks == {"mood": {**missing, "dataset": "training_data/mood_dataset"}}
     shown = is_progress_bar_enabled()
-    saved = load_from_disk(write_all(sources.unwritten, tmp_path)["mood"]["dataset"])
+    saved = load_from_disk(write_all(unwritten, tmp_path)["mood"]["dataset"])
     assert is_progress_bar_enabled() == shown
     assert saved.column_names == (rows.column_names if splits is None else dict.fromkeys(parts, rows.column_names))
 
@@ -73,7 +73,7 @@ def test_a_data_set_is_saved_as_one(splits: str | None, tmp_path: Path) -> None:
 def test_columns_that_arrow_cannot_hold(tmp_path: Path) -> None:
     """They are left out, unless the task reads them."""
     table = pd.DataFrame({**COLUMNS, "extra": [object(), 1, "x"]})
-    paths = write_all(task_sources({"mood": table}).unwritten, tmp_path)
+    paths = write_all(task_sources({"mood": table})[1], tmp_path)
     assert pq.read_table(paths["mood"]["path"]).column_names == ["text", "label"]
     with pytest.raises(ConfigError) as caught:
         task_sources({"mood": {"path": table, "slices": ["extra"]}})

@@ -7,12 +7,16 @@ import itertools
 import numpy as np
 import pytest
 
-from mtl.data.buckets import TaskStream
-from mtl.data.order import Mode, plan_epoch, quotas
+from mtl.data.buckets import Budget, TaskStream
+from mtl.data.order import Mode, Rows, StepSampler, plan_epoch, quotas
 
 
 def streams(batch_size: int = 4, **rows: int) -> list[TaskStream]:
-    return [TaskStream(name, np.ones(count, int), batch_size, None, seed=0) for name, count in rows.items()]
+    return [TaskStream(name, np.ones(count, int), Budget(batch_size), seed=0) for name, count in rows.items()]
+
+
+def steps_of(tasks: list[TaskStream], mode: Mode, epoch: int = 0) -> list[Rows]:
+    return plan_epoch(tasks, quotas(tasks, mode), mode, epoch, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -44,24 +48,24 @@ def test_a_tiny_task_is_not_left_out() -> None:
 
 
 def test_paired_steps_have_every_task_and_the_shorter_starts_over() -> None:
-    plan = plan_epoch(streams(a=8, b=20), "paired", epoch=0)
+    sampler = StepSampler({"a": [1] * 8, "b": [1] * 20}, batch_size=4)
 
-    assert all(list(step) == ["a", "b"] for step in plan.steps)
-    assert (len(plan.steps), plan.counts["a"].passes, plan.counts["b"].passes) == (5, 2.5, 1.0)
-    assert (plan.counts["a"].rows, plan.counts["a"].batches, plan.counts["b"].rows) == (20, 5, 20)
+    assert all(list(step) == ["a", "b"] for step in sampler.plan)
+    assert len(sampler.plan) == 5
+    assert sampler.counts == {"a": (5, 2.5), "b": (5, 1.0)}
 
 
 def test_the_shorter_task_goes_on_in_the_next_epoch() -> None:
     tasks = streams(a=8, b=20)
-    seen = [row for epoch in range(2) for step in plan_epoch(tasks, "paired", epoch).steps for row in step["a"]]
+    seen = [row for epoch in range(2) for step in steps_of(tasks, "paired", epoch) for row in step["a"]]
 
     assert sorted(seen) == sorted(list(range(8)) * 5)
 
 
 def test_paired_steps_join_batches_of_like_length() -> None:
     long, short = np.repeat([50, 5], 32), np.repeat([5, 50], 16)
-    tasks = [TaskStream("a", long, 8, None, seed=0), TaskStream("b", short, 8, None, seed=0)]
-    steps = plan_epoch(tasks, "paired", 0).steps
+    tasks = [TaskStream("a", long, Budget(8), seed=0), TaskStream("b", short, Budget(8), seed=0)]
+    steps = steps_of(tasks, "paired")
     pairs = [(tasks[0].longest(step["a"]), tasks[1].longest(step["b"])) for step in steps]
 
     assert sorted(pairs) == [(5, 5)] * 4 + [(50, 50)] * 4
@@ -70,15 +74,15 @@ def test_paired_steps_join_batches_of_like_length() -> None:
 
 
 def test_round_robin_goes_in_turn_and_passes_over_what_is_used_up() -> None:
-    plan = plan_epoch(streams(b=6, c=4, a=13), "round_robin", 0)
+    steps = steps_of(streams(a=13, b=6, c=4), "round_robin")
 
-    assert [next(iter(step)) for step in plan.steps] == ["a", "b", "c", "a", "b", "a", "a"]
+    assert [next(iter(step)) for step in steps] == ["a", "b", "c", "a", "b", "a", "a"]
 
 
 @pytest.mark.parametrize("mode", ["proportional", "temperature"])
 def test_random_orders_mix_the_tasks(mode: Mode) -> None:
     tasks = streams(a=200, b=200)
-    turns = [[next(iter(step)) for step in plan_epoch(tasks, mode, epoch).steps] for epoch in range(2)]
+    turns = [[next(iter(step)) for step in steps_of(tasks, mode, epoch)] for epoch in range(2)]
 
     assert all(turn.count("a") == turn.count("b") == 50 for turn in turns)
     assert all(30 < sum(x != y for x, y in itertools.pairwise(turn)) < 70 for turn in turns)

@@ -9,7 +9,8 @@ import pytest
 
 from mtl.base.errors import DataError
 from mtl.data.examples import Examples, read_examples
-from mtl.data.labels import LabelSet, first_places
+from mtl.data.labels import LabelSet
+from mtl.data.problems import ProblemLog
 
 
 def examples_of(folder: Path, *labels: str) -> Examples:
@@ -40,10 +41,13 @@ def test_ids(tmp_path: Path) -> None:
     assert LabelSet(("neg", "pos")).ids(examples.select([1, 0])).tolist() == [0, 1]
 
 
-def test_ids_of_unknown_labels_name_each_once(tmp_path: Path) -> None:
+def test_unknown_labels_are_named_once_each_by_line(tmp_path: Path) -> None:
     examples = examples_of(tmp_path, "pos", "postive", "odd", "neg", "postive")
+    labels, log = LabelSet(("negative", "positive", "neg", "pos")), ProblemLog(examples.path)
+    assert labels.ids(examples).tolist() == [3, -1, -1, 2, -1]
+    labels.note_unknown(examples, log)
     with pytest.raises(DataError) as caught:
-        LabelSet(("negative", "positive", "neg", "pos")).ids(examples)
+        log.raise_if_any()
     assert str(caught.value) == (
         "Data: 2 problems\n"
         f"  {examples.path}:3\n"
@@ -57,18 +61,7 @@ def test_ids_of_unknown_labels_name_each_once(tmp_path: Path) -> None:
 
 
 def test_unknown_labels_of_rows_that_are_not_selected_do_no_harm(tmp_path: Path) -> None:
-    assert LabelSet(("pos",)).ids(examples_of(tmp_path, "odd", "pos").select([1])).tolist() == [0]
-
-
-def test_label_sets_that_are_none() -> None:
-    with pytest.raises(ValueError, match=r"^a label set needs at least one label$"):
-        LabelSet(())
-    with pytest.raises(ValueError, match=r"^labels that stand more than once: 'b', 'a'$"):
-        LabelSet(("b", "a", "a", "b", "c"))
-
-
-def test_first_places_come_by_line(tmp_path: Path) -> None:
-    examples = examples_of(tmp_path, "b", "a", "b", "c")
-    assert first_places(examples, ["a", "b", "c"]) == [("b", 2, 2), ("a", 3, 1), ("c", 5, 1)]
-    assert first_places(examples.select([2, 1]), ["a", "b"]) == [("a", 3, 1), ("b", 4, 1)]
-    assert first_places(examples, []) == []
+    examples = examples_of(tmp_path, "odd", "pos").select([1])
+    log = ProblemLog(examples.path)
+    LabelSet(("pos",)).note_unknown(examples, log)
+    assert not log

@@ -452,7 +452,7 @@ def test_the_limit_of_the_csv_module_is_given_back(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"text,label\n{'long ' * 50_000},a\n")
     before = csv.field_size_limit()
-    assert len(read_examples(path)[0].text) == 250_000
+    assert len(read_examples(path).texts[0]) == 250_000
     assert csv.field_size_limit() == before
 
 
@@ -499,7 +499,7 @@ def test_a_parquet_column_whose_name_is_no_utf_8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": ["b"]}), path, store_schema=False)
     path.write_bytes(path.read_bytes().replace(b"\x05label", b"\x05\xecabel"))
     with pytest.raises(DataError) as error:
-        read_examples(path, cache_dir=tmp_path)
+        read_examples(path)
     (problem,) = error.value.problems
     assert problem.place == str(path)
     assert problem.found.startswith("a damaged Parquet file ('utf-8' codec can't decode byte 0xec")

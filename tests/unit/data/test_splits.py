@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from mtl.data.splits import stratified_split
 
@@ -100,9 +99,3 @@ def test_parts_are_empty_if_no_label_has_a_text_to_spare() -> None:
 def test_no_rows() -> None:
     parts = stratified_split(keys_of(0), np.empty(0, dtype=np.int64), FRACTIONS, seed=0)
     assert [part.tolist() for part in parts] == [[], [], []]
-
-
-@pytest.mark.parametrize("fractions", [(1.0,), (0.8, 0.1), (1.0, 0.0), (1.2, -0.2), (float("nan"), 0.5)])
-def test_fractions_that_are_none(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^fractions \(.*\): expected two or more, each above 0, with the sum 1$"):
-        stratified_split(keys_of(4), np.zeros(4, dtype=np.int64), fractions, seed=0)

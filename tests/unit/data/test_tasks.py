@@ -245,16 +245,6 @@ def test_a_single_label(tmp_path: Path) -> None:
     )
 
 
-def test_a_single_declared_label(tmp_path: Path) -> None:
-    assert refusal(spec_of(tmp_path, path=many(20, "pos"), labels=("pos",))) == (
-        "Data: 1 problem\n"
-        "  path.csv\n"
-        "      found:    a single label in data.tasks.sentiment.labels: 'pos'\n"
-        "      expected: at least two\n"
-        "      repair:   add labels to data.tasks.sentiment.labels"
-    )
-
-
 def test_many_unknown_labels_are_counted(tmp_path: Path) -> None:
     text = refusal(spec_of(tmp_path, train=TRAIN, val=VAL, test=[(f"t{i}", f"label{i}") for i in range(300)]))
     assert text.startswith("Data: 21 problems\n  test.csv:2\n      found:    the label 'label0' (1 row)\n")
@@ -351,29 +341,6 @@ def test_labels_without_a_row_to_measure_by(tmp_path: Path) -> None:
         "sentiment: no row in val with the labels 'neg', 'neutral': nothing is measured there.",
         "sentiment: no row in test with the label 'neutral': nothing is measured there.",
     ]
-
-
-# What the configuration should have refused.
-
-
-@pytest.mark.parametrize(("files", "given"), [({}, "none"), ({"train": "a.csv", "path": "b.csv"}, "train and path")])
-def test_a_task_has_a_training_file_or_one_to_split(files: dict[str, Any], given: str) -> None:
-    with pytest.raises(ValueError, match=f"^task t: exactly one of train, path and dataset is needed, {given} given$"):
-        TaskSpec("t", **files)
-
-
-@pytest.mark.parametrize(
-    "fractions", [(0.8, 0.2), (0.8, 0.1, 0.2), (0.0, 0.5, 0.5), (1.1, -0.1, 0.0), (float("nan"), 0.1, 0.1)]
-)
-def test_fractions_of_a_task(fractions: Any) -> None:
-    message = r"^task t: fractions \(.*\); expected three, none below 0, the first above 0, their sum 1$"
-    with pytest.raises(ValueError, match=message):
-        TaskSpec("t", path="a.csv", fractions=fractions)
-
-
-def test_task_names_differ() -> None:
-    with pytest.raises(ValueError, match=r"^task names must differ: \['a', 'a'\]$"):
-        load_tasks([TaskSpec("a", path="x.csv"), TaskSpec("a", path="y.csv")], seed=1)
 
 
 def test_a_share_of_the_training_rows_keeps_every_label_and_leaves_the_other_splits_alone(tmp_path: Path) -> None:

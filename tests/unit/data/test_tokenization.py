@@ -169,15 +169,6 @@ def test_joined_tables_have_the_rows_of_all() -> None:
     assert len(joined([])) == 0
 
 
-def test_rows_count_from_both_ends(tokenizer: Any) -> None:
-    table = tokenize(TEXTS, tokenizer, max_length=16)
-
-    assert table.row(-1).tolist() == ROWS[3]
-    for index in (4, -5):
-        with pytest.raises(IndexError, match=f"^row {index} of a table of 4 rows$"):
-            table.row(index)
-
-
 def test_pad_fills_on_the_right() -> None:
     ids, mask = pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32), np.empty(0, np.int32)], pad_id=9)
 

@@ -182,9 +182,9 @@ def test_the_nearest_examples(folder: Path, table: Path, model: MultiTaskModel) 
     assert (first["text"], first["label"], first["source"]) == ("Great phone", "price", "train.csv:42")
     assert first["similarity"] == pytest.approx(1, abs=1e-5)
     assert all(near["label"] == "price" for near in answers[1]["topic"]["nearest"])  # rows without a label left out
-    embeddings = unit_rows(model.encode([*rows.texts]))
+    embeddings = unit_rows(model.encode([*rows.texts.texts]))
     order = np.argsort(-(embeddings @ unit_rows(model.encode(["Great phone"])).T)[:, 0], kind="stable")[:3]
-    assert [near["text"] for near in answers[0]["mood"]["nearest"]] == [rows.texts[int(at)] for at in order]
+    assert [near["text"] for near in answers[0]["mood"]["nearest"]] == [rows.texts.texts[int(at)] for at in order]
 
 
 def test_examples_without_labels(folder: Path, table: Path) -> None:

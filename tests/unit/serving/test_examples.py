@@ -25,7 +25,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_each_task_has_its_labelled_rows(table: Path) -> None:
     rows = read_rows(table, "text", "topic:label,mood", LABELS)
-    assert list(rows.texts) == ["first", "second", "third"]
+    assert list(rows.texts.texts) == ["first", "second", "third"]
     assert {task: list(labelled.labels) for task, labelled in rows.labelled.items()} == {
         "topic": ["price", "other"],
         "mood": ["good", "bad"],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mtl.config.trainer import TrainerConfig
-from mtl.data.sampling import StepSampler
+from mtl.data.order import StepSampler
 from mtl.training.description import smaller_batches
 from mtl.training.trainer import optimizer_steps, total_steps
 from tests.support.configs import compose_config

@@ -22,7 +22,7 @@ from mtl.evaluation.run_metrics import Cost, RunMetrics, write_metrics
 from mtl.training.callbacks import StoppedEarly
 from mtl.training.inputs import absolute
 from mtl.tuning.outcome import pareto_front
-from mtl.tuning.search import JOURNAL, Budget, Search, short_names, shown
+from mtl.tuning.search import JOURNAL, Search, short_names, shown
 from mtl.tuning.space import SearchSpace, read_space
 from tests.support.comparisons import answers, labels, predictions, report
 
@@ -83,7 +83,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 def search(folder: Path, space: SearchSpace, trials: int | None = 50, **settings: Any) -> Search:
     found = Search(folder, space, **settings)
     found.begin("x", None)
-    found.run(Budget(trials, None))
+    found.run(trials)
     return found
 
 
@@ -206,7 +206,7 @@ def test_a_search_starts_with_the_best_of_another_one_without_running_them_again
     search(tmp_path / "first", space, 4)
     second = Search(tmp_path / "second", space)
     second.begin("y", tmp_path / "first")
-    second.run(Budget(4, None))
+    second.run(4)
     assert len(trained) == len(second.ranked) == 4
     with pytest.raises(DataError, match=f"no {JOURNAL}"):
         Search(tmp_path / "third", space).begin("y", tmp_path / "nothing")

@@ -8,7 +8,7 @@ import pytest
 
 from mtl.base.errors import ConfigError, Problem
 from mtl.base.files import CONF
-from mtl.tuning.space import Choices, FloatRange, IntRange, SearchSpace, read_space
+from mtl.tuning.space import Choices, FloatRange, IntRange, SearchSpace, holds, read_space
 
 RATE = "learning_rates.heads: {kind: float, low: 1e-3, high: 0.1, log: true}"
 TINY = ["backbone=tiny"]
@@ -135,8 +135,8 @@ def test_a_space_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_which_values_a_distribution_holds() -> None:
     steps = FloatRange("float", 0.0, 0.5, step=0.1)
-    assert [steps.holds(value) for value in (0, 0.3, 0.5, 0.25, 0.6, True, "0.3", None)] == [True] * 3 + [False] * 5
+    assert [holds(steps, value) for value in (0, 0.3, 0.5, 0.25, 0.6, True, "0.3", None)] == [True] * 3 + [False] * 5
     whole = IntRange("int", 1, 9, step=4)
-    assert [whole.holds(value) for value in (1, 5, 9, 3, 13, 5.0, True)] == [True] * 3 + [False] * 4
+    assert [holds(whole, value) for value in (1, 5, 9, 3, 13, 5.0, True)] == [True] * 3 + [False] * 4
     words = Choices("categorical", ["a", 1, None])
-    assert [words.holds(value) for value in ("a", 1, None, True, 1.0, "b")] == [True] * 3 + [False] * 3
+    assert [holds(words, value) for value in ("a", 1, None, True, 1.0, "b")] == [True] * 3 + [False] * 3
