@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -56,12 +56,25 @@ def main(arguments: Sequence[str]) -> None:
     from mtl.training.reevaluate import evaluate_file, evaluate_run, write_scored
     from mtl.training.results import score_tables
 
-    how: Any = {"precision": options.precision, "device": options.device, "calibrated": options.calibrated}
     if options.input is not None:
-        columns: Any = {"text_column": options.text_column, "label_column": options.label_column}
-        scored = evaluate_file(options.run, options.input, options.task, **columns, **how)
+        scored = evaluate_file(
+            options.run,
+            options.input,
+            options.task,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            precision=options.precision,
+            device=options.device,
+            calibrated=options.calibrated,
+        )
     else:
-        scored = evaluate_run(options.run, options.split, **how)
+        scored = evaluate_run(
+            options.run,
+            options.split,
+            precision=options.precision,
+            device=options.device,
+            calibrated=options.calibrated,
+        )
     reports = reports_of(scored)
     out = console()
     for number, table in enumerate(score_tables(reports, reports)):

@@ -206,12 +206,15 @@ def _exits() -> Iterator[None]:
     """Turn errors into exit codes inside Hydra, which would print a traceback and exit with 1."""
     try:
         yield
-    except (MtlError, OSError) as error:
-        print(cli.of_system(error) if isinstance(error, OSError) else error, file=sys.stderr)
+    except MtlError as error:
+        print(error, file=sys.stderr)
         sys.exit(cli.FAILED)
     except Terminated as stop:
         print(printable(stop), file=sys.stderr)
         sys.exit(cli.TERMINATED)
+    except OSError as error:
+        print(cli.of_system(error), file=sys.stderr)
+        sys.exit(cli.FAILED)
 
 
 class _Callable(ModuleType):

@@ -19,7 +19,7 @@ from mtl.data import table as examples
 _EXAMPLES: Final = re.compile(r"[0-9a-f]{64}\.arrow")
 _PARTIAL: Final = re.compile(r"\.partial-[0-9a-f]{16}\.arrow")
 _TINY: Final = re.compile(r"tiny-\d+")
-_PARTIAL_TINY: Final = re.compile(r"\.partial-[0-9a-f]{16}")
+_PARTIAL_TINY: Final = re.compile(r"\.partial-[0-9a-f]{16}|\.tiny-\w+")
 _LIBRARY: Final = re.compile(r"vega-[\w.]+\.js|\.partial-[0-9a-f]{16}\.js")
 _WRITTEN_SECONDS: Final = 24 * 3600.0
 """No file is under a temporary name for so long: what is older was left by a process that was killed."""

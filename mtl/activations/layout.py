@@ -98,7 +98,7 @@ class Layout:
 
     @property
     def vector_bytes(self) -> int:
-        """The size of one vector."""
+        """The size of one vector in bytes."""
         return self.dim * np.dtype(np.float32).itemsize
 
 

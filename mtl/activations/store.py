@@ -124,6 +124,8 @@ class ActivationStore:
             ValueError: The values do not fit the layout or the lengths.
         """
         counts = np.ones(len(keys), np.int64) if lengths is None else np.asarray(lengths, np.int64)
+        if counts.shape != (len(keys),):
+            raise ValueError(f"lengths are {counts.shape}; expected {(len(keys),)}")
         expected = (int(counts.sum()), self.layout.dim)
         if values.dtype != np.float32 or values.shape != expected:
             raise ValueError(f"values are {values.dtype} {values.shape}; expected float32 {expected}")
@@ -226,7 +228,8 @@ class ActivationStore:
             return
         with space.folder_lock(self._folder):
             needed = self.bytes_for(len(rows), len(rows.values))
-            if space.make_room(self._folder, self.path, needed, self.limit) >= needed:
+            if space.available(self._folder, self.path, self.limit) >= needed:
+                space.make_room(self._folder, self.path, needed, self.limit)
                 self._catalogue.add(write_segment(self.path, self.layout, rows), rows.keys, rows.lengths)
                 return
         log.warning("%s", space.full_text(self._folder, self.limit, len(rows), rows.values.nbytes))

@@ -27,7 +27,8 @@ class LabelTree:
     @classmethod
     def over(cls, labels: Sequence[str], branches: Branches) -> LabelTree:
         """Return the tree of ``branches``, in which each label occurs exactly once (see `tree_problems`)."""
-        in_order = {name: tuple(label for label in labels if label in leaves) for name, leaves in branches.items()}
+        members = {name: set(leaves) for name, leaves in branches.items()}
+        in_order = {name: tuple(label for label in labels if label in leaves) for name, leaves in members.items()}
         return cls(tuple(labels), in_order)
 
     @property

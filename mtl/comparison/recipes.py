@@ -39,10 +39,16 @@ MEASURED: Final[Mapping[str, str]] = {
 }
 """Keys that change what is reported but not what is trained: replicates may differ in them."""
 _OF_SEVERAL = (
-    *("task", "data.interleave", "data.temperature"),
-    *("loss.combine", "loss.weights", "loss.uncertainty", "loss.dwa", "loss.famo"),
+    "task",  # which says that one is trained alone
+    "data.interleave",
+    "data.temperature",
+    "loss.combine",
+    "loss.weights",
+    "loss.uncertainty",
+    "loss.dwa",
+    "loss.famo",
 )
-"""Keys without effect where one task is trained alone, or that say so."""
+"""Keys without effect where one task is trained alone."""
 _CHAIN = 8  # the most runs, each the start of the next, that are followed back
 
 

@@ -54,11 +54,12 @@ class Figures:
     tasks: Mapping[str, TaskFigures]
     retention_before: Spread | None  # Spearman correlation on sentence pairs before training
     retention: Spread | None  # the same after training
-    trainable_parameters: Spread | None  # the costs are those of `run_metrics.Cost`
-    train_seconds: Spread | None  # 0 where nothing is trained
-    encoding_seconds: Spread | None  # as the next two, None where it is unknown for some run
-    total_seconds: Spread | None
-    sentences_per_second: Spread | None
+    # Cost, see `mtl.evaluation.run_metrics.Cost`; None where it is unknown for some run
+    trainable_parameters: Spread | None
+    train_seconds: Spread | None  # without encoding; 0 where nothing is trained
+    encoding_seconds: Spread | None  # for frozen layers, with an empty cache
+    total_seconds: Spread | None  # both
+    sentences_per_second: Spread | None  # in both
     peak_memory_bytes: Spread | None
 
     @property

@@ -41,7 +41,8 @@ class Column:
 
     def spread(self, row: Figures) -> Spread | None:
         """Return the metric of a scenario; None where it was not measured."""
-        spread: Spread | None = getattr(row.tasks.get(self.task) if self.task else row, self.metric, None)
+        figures = row.tasks.get(self.task) if self.task else row
+        spread: Spread | None = None if figures is None else getattr(figures, self.metric)
         return spread
 
     def mean(self, row: Figures) -> float | None:

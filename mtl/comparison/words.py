@@ -11,7 +11,10 @@ from mtl.comparison.scenario_metrics import RARE_SHARE, Spread
 from mtl.evaluation.runs import Unfinished
 
 MEASURE = {
-    **{SCORE: "score", "accuracy": "accuracy", "macro_f1": "macro-F1", "rare_f1": "rare F1"},
+    SCORE: "score",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "rare_f1": "rare F1",
     "calibration_error": "calibration error",
 }
 

@@ -146,6 +146,7 @@ def _columns(task: TaskConfig, place: str) -> Iterator[Problem]:
 
 
 def _names_of_tasks(config: Config) -> Iterator[Problem]:
+    """Yield names that are no tasks; ``freeze.heads`` is a list of them or ``all``, the other sections mappings."""
     tasks = list(config.data.tasks)
     for path in ("freeze.heads", "heads.tasks", "loss.tasks", "loss.weights") if tasks else ():
         with suppress(InvalidValueError):

@@ -36,7 +36,11 @@ class Source:
 
 
 def compose(lines: Sequence[str], source: Source) -> DictConfig:
-    """Return what the arguments of a job compose to, with Hydra's own settings under ``hydra``."""
+    """Return what the arguments of a job compose to, with Hydra's own settings under ``hydra``.
+
+    Raises:
+        ConfigError: They do not compose.
+    """
     places = [QuotedString(f"file://{folder}", Quote.single).with_quotes() for folder in source.folders[1:]]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
     caller = GlobalHydra.instance().hydra  # of a program that uses Hydra itself and calls `mtl.train`

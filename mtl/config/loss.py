@@ -31,7 +31,7 @@ class TaskLossConfig:
     weighting_power: Annotated[float, Field(ge=0, le=1)]
     """``balanced``: exponent of the weights; 1 makes up for the whole imbalance, 0.5 for its square root."""
     beta: Share
-    """``effective_number``: how slowly further rows of a class stop to count; towards 1 it becomes ``balanced``."""
+    """``effective_number``: how slowly additional rows of a class lose weight; towards 1 it becomes ``balanced``."""
     tau: Annotated[float, Field(ge=0)]
     """``logit_adjustment``: factor of the log frequencies; 1 is consistent with the balanced error."""
     gamma: Annotated[float, Field(ge=0)]

@@ -60,9 +60,9 @@ class TaskStream:
     length and cut into batches, and the batches are shuffled. Rows of one length make this a plain shuffle. In a batch
     the rows go from long to short.
 
-    All passes have the same number of batches. Where the chance of the pools would give more, a pass takes larger
-    pools; where it would give fewer, its largest batches are halved. So an epoch has a fixed number of steps, as
-    learning-rate schedules need it, and Lightning, which measures the first epoch and cuts longer ones short.
+    All passes have as many batches as the first one: a pass whose random pools would give more uses larger pools, and
+    if they would give fewer, its largest batches are halved. Learning-rate schedules need a fixed number of steps, and
+    so does Lightning, which measures the first epoch and cuts longer ones short.
     """
 
     def __init__(self, name: str, lengths: ArrayLike, budget: Budget, seed: int) -> None:

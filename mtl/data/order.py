@@ -168,8 +168,11 @@ class StepSampler:
     @property
     def counts(self) -> dict[str, tuple[int, float]]:
         """By task the batches of an epoch, and how often these go over the task's rows."""
-        taken = {stream: self._quotas[stream.name] for stream in self._streams}
-        return {stream.name: (count, count / stream.batches) for stream, count in taken.items()}
+        counts = {}
+        for stream in self._streams:
+            batches = self._quotas[stream.name]
+            counts[stream.name] = batches, batches / stream.batches
+        return counts
 
     @property
     def too_long(self) -> dict[str, tuple[float, int]]:

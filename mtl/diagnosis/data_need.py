@@ -46,7 +46,15 @@ def bootstrapped_f1(
 
     Draws, and rows within each class, are sampled with replacement (Efron 1979). Samples are the same for all points,
     so that differences between points are paired. Training and validation rows give the rates of confusion between
-    classes, whose ids are ``(N,)`` and ``(V,)``; F1 is that of these rates at the class balance of the validation rows.
+    classes; F1 is that of these rates at the class balance of the validation rows.
+
+    Args:
+        draws: ``T`` draws.
+        train: Class ids of the training rows ``(N,)``.
+        val: Class ids of the validation rows ``(V,)``; there may be none.
+        classes: ``C``.
+        random: Determines the samples.
+        samples: ``B``.
 
     Returns:
         ``(B + 1, P, C)``, that of all rows first.

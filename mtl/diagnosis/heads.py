@@ -75,7 +75,8 @@ def fit_heads(
 def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, start: Tensor) -> Tensor:
     count, width, classes = start.shape
     used = weights.any(dim=0)
-    features, labels, weights = features[used], labels[used], weights[:, used]
+    if not used.all():  # otherwise all features would be copied
+        features, labels, weights = features[used], labels[used], weights[:, used]
     share = (weights / weights.sum(dim=1, keepdim=True)).T.contiguous()  # (N, D)
     decay = (penalties / weights.sum(dim=1)).repeat_interleave(classes)  # (D * C,)
     targets = labels.view(-1, 1, 1).expand(-1, count, 1)
@@ -94,7 +95,9 @@ def _fit(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, s
 def _minimized(
     features: Tensor, decay: Tensor, start: Tensor, loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> Tensor:
-    """Return the parameters ``(H + 1, K)``, the bias in the last row, that minimize a loss by L-BFGS.
+    """Return the parameters ``(H + 1, K)`` of ``K`` columns, the bias in the last row, that minimize a loss by L-BFGS.
+
+    The features are ``(N, H)``, the penalty ``decay`` is ``(K,)``.
 
     ``loss`` takes the scores ``(N, K)`` and the matrix ``(H, K)``, and returns its value, penalty ``decay / 2 * |W|^2``
     included, and the derivative of the rest by the scores.

@@ -87,7 +87,7 @@ class TaskMetrics(Metric):
         self.add_state("not_finite", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch of logits ``(B, C)`` and labels ``(B,)``; of equal logits the first is the predicted class."""
+        """Count a batch of logits ``(B, C)`` and labels ``(B,)``, 0 to ``C - 1``; of equal logits the first counts."""
         self.not_finite += (~logits.detach().isfinite()).any(dim=1).sum()
         # torchmetrics' own validation of the values would wait for the device at every batch.
         self.confusion += multiclass_confusion_matrix(logits.detach(), labels, self.num_classes, validate_args=False)

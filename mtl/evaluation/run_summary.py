@@ -112,10 +112,10 @@ class RunSummary:
     cost: Cost = field(default_factory=Cost)
     examples: Mapping[tuple[str, str], ConfusionExamples] = field(default_factory=dict)  # by task and split
     files: Mapping[str, str] = field(default_factory=dict)  # what each contains, by its path relative to the report
-    retention: Retention | None = None
+    retention: Retention | None = None  # None where it was not measured
     errors: Mapping[str, ErrorAnalysis] = field(default_factory=dict)  # by task, on the reported split
     pictures: Mapping[str, Picture] = field(default_factory=dict)  # by the names of `run_charts.draw_run`
-    gradients: GradientFigures | None = None
+    gradients: GradientFigures | None = None  # None where they were not measured
 
 
 def reported_split(splits: Mapping[str, Any]) -> str | None:

@@ -150,7 +150,8 @@ def terciles(values: NDArray[np.float64], unit: str = "") -> Iterator[tuple[str,
 def wilson(right: int, rows: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927, doi:10.2307/2276774, in the form of Agresti and Coull).
 
-    Unlike the normal approximation it stays within 0 and 1, and it is usable with few rows and shares near 0 or 1.
+    There is at least one row. Unlike the normal approximation it stays within 0 and 1, and it is usable with few rows
+    and shares near 0 or 1.
     """
     share, z2 = right / rows, _Z * _Z
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)

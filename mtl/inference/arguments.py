@@ -74,7 +74,8 @@ class Arguments:
     def texts(self, *suffixes: str, to_standard: bool = False) -> Sequence[str]:
         """Check that the output can be written, with one of the suffixes or to ``-``; then return the sentences."""
         if self.output is not None and not (to_standard and self.output == STANDARD):
-            _check_output(Path(self.output), suffixes, Path(self.input) if self.input else None)
+            source = None if self.input in (None, STANDARD) else Path(self.input)
+            _check_output(Path(self.output), suffixes, source)
         if self.input is None:
             return self.sentences
         if self.input == STANDARD:

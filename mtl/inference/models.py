@@ -203,20 +203,38 @@ class MultiTaskModel:
         """The labels of each task, in the order of its probabilities."""
         return {name: tuple(task.labels) for name, task in self._saved.tasks.items()}
 
-    def encode(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool | str = False,
+        prompt_name: str | None = None,
+    ) -> NDArray[np.float32]:
         """Return the embeddings of sentences, as `SentenceEncoder.encode` does."""
-        return self.encoder.encode(texts, **options)
+        return self.encoder.encode(
+            texts, precision=precision, batch_size=batch_size, progress=progress, prompt_name=prompt_name
+        )
 
     def predict_proba(
-        self, texts: str | Iterable[str], *, calibrated: bool = True, **options: Unpack[EncodeOptions]
+        self,
+        texts: str | Iterable[str],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool | str = False,
+        calibrated: bool = True,
+        prompt_name: str | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities ``(N, C_task)`` of each task for ``N`` sentences; ``(C_task,)`` for one.
 
         The arguments are those of `predict`.
         """
+        logits = self._logits(texts, precision, batch_size, progress, prompt_name)
         probabilities = {
-            task: self._calibration(task, calibrated).probabilities(logits).astype(np.float32)
-            for task, logits in self._logits(texts, options).items()
+            task: self._calibration(task, calibrated).probabilities(rows).astype(np.float32)
+            for task, rows in logits.items()
         }
         return {task: rows[0] for task, rows in probabilities.items()} if isinstance(texts, str) else probabilities
 
@@ -232,24 +250,29 @@ class MultiTaskModel:
         self,
         texts: str | Iterable[str],
         *,
+        precision: Precision = "fp32",
+        batch_size: int = 128,
+        progress: bool | str = False,
         calibrated: bool = True,
+        prompt_name: str | None = None,
         coverage: float | None = None,
         max_risk: float | None = None,
-        **options: Unpack[EncodeOptions],
     ) -> dict[str, list[Prediction]] | dict[str, Prediction]:
         """Return each task's predictions for sentences, in their order; its one prediction for one sentence.
 
         Args:
             texts: As in `SentenceEncoder.encode`. A generator is read in chunks; its texts and embeddings are never
                 all in memory.
+            precision: As in `SentenceEncoder.encode`.
+            batch_size: As in `SentenceEncoder.encode`.
+            progress: As in `SentenceEncoder.encode`.
             calibrated: Whether to apply what was fitted on the validation rows: the temperature, which makes the
                 probabilities more reliable and changes no label, and the tuned decision rule, if any.
+            prompt_name: The prompt to put before each sentence; by default that of training, if any.
             coverage: The share of the texts of each label whose ``label_set`` shall hold it, from 0 to 1; see
                 `mtl.model.conformal.Outcomes.set_thresholds`.
             max_risk: The share of wrong labels to accept among the texts that are answered, from 0 to 1; see
                 `mtl.model.conformal.Outcomes.answer_threshold`.
-            options: ``precision``, ``batch_size``, ``progress`` and ``prompt_name`` of `SentenceEncoder.encode`; the
-                default prompt is that of training, if any.
 
         Raises:
             ConfigError: ``batch_size`` is not positive, ``precision`` is unknown, ``coverage`` or ``max_risk`` is not a
@@ -258,7 +281,8 @@ class MultiTaskModel:
             ModelError: An embedding or a logit is not finite, or the model has no such prompt.
         """
         self.check_levels(self._saved.tasks, calibrated=calibrated, coverage=coverage, max_risk=max_risk)
-        predictions = self._of_logits(self._logits(texts, options), calibrated, coverage, max_risk)
+        logits = self._logits(texts, precision, batch_size, progress, prompt_name)
+        predictions = self._of_logits(logits, calibrated, coverage, max_risk)
         return {task: rows[0] for task, rows in predictions.items()} if isinstance(texts, str) else predictions
 
     def predict_embeddings(
@@ -328,14 +352,22 @@ class MultiTaskModel:
         if problems:
             raise ConfigError(problems)
 
-    def _logits(self, texts: str | Iterable[str], options: EncodeOptions) -> dict[str, NDArray[np.float32]]:
+    def _logits(
+        self,
+        texts: str | Iterable[str],
+        precision: Precision,
+        batch_size: int,
+        progress: bool | str,
+        prompt_name: str | None,
+    ) -> dict[str, NDArray[np.float32]]:
         """Return the logits ``(N, C_task)`` of each task's head, computed `CHUNK` sentences at a time."""
         logits: dict[str, list[NDArray[np.float32]]] = {task: [] for task in self._saved.tasks}
-        progress = options.get("progress", False)
         for chunk, part in chunks(strings([texts] if isinstance(texts, str) else texts)):
             title = f"encoding {part}" if part and progress is True else progress
             with named_part(part):
-                embeddings = self.encode(chunk, **(options | {"progress": title}))
+                embeddings = self.encode(
+                    chunk, precision=precision, batch_size=batch_size, progress=title, prompt_name=prompt_name
+                )
                 for task, parts in logits.items():
                     parts.append(head_logits(self._saved.network, task, embeddings))
         return {task: np.concatenate(parts) for task, parts in logits.items()}

@@ -24,21 +24,37 @@ _WRAPPERS: Final = ("lora_dropout", "lora_A", "lora_B")
 _JOINED: Final = "attn.Wqkv"
 """ModernBERT's one linear layer for query, key and value."""
 
-
-def _projection(part: str) -> tuple[str, ...]:
-    """Return what the linear layer for query, key or value is called in the families of `TARGETS`."""
-    letter = part[0]
-    return (
-        *(f"attention.self.{part}", f"attention.attn.{letter}", f"attention.{letter}_lin"),
-        *(f"attention.self.{part}_proj", f"self_attn.{letter}_proj", _JOINED),
-    )
-
-
 TARGETS: Final = {
-    **{part: _projection(part) for part in _PROJECTIONS},
+    "query": (
+        "attention.self.query",
+        "attention.attn.q",
+        "attention.q_lin",
+        "attention.self.query_proj",
+        "self_attn.q_proj",
+        _JOINED,
+    ),
+    "key": (
+        "attention.self.key",
+        "attention.attn.k",
+        "attention.k_lin",
+        "attention.self.key_proj",
+        "self_attn.k_proj",
+        _JOINED,
+    ),
+    "value": (
+        "attention.self.value",
+        "attention.attn.v",
+        "attention.v_lin",
+        "attention.self.value_proj",
+        "self_attn.v_proj",
+        _JOINED,
+    ),
     "attention_output": (
-        *("attention.output.dense", "attention.attn.o", "attention.out_lin"),
-        *("self_attn.o_proj", "attn.Wo"),
+        "attention.output.dense",
+        "attention.attn.o",
+        "attention.out_lin",
+        "self_attn.o_proj",
+        "attn.Wo",
     ),
     "feed_forward": (
         *("intermediate.dense", "output.dense"),

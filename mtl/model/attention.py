@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import MPNetModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
+from mtl.model.cpu.attention import plain_attention
+
 _CACHED_LENGTH: Final = 512  # the longest input of MPNet; a longer one makes the table grow
 
 
@@ -40,6 +42,9 @@ class FusedMPNetSelfAttention(MPNetSelfAttention):  # type: ignore[misc]
         query, key, value = (self._heads(project(hidden_states)) for project in (self.q, self.k, self.v))
         bias = attention_mask.to(query.dtype)
         dropout = self.dropout.p if self.training else 0.0
+        if self.training and query.device.type == "cpu":  # the fused one is slow backwards there
+            context, _ = plain_attention(self, query, key, value, bias, dropout=dropout)  # (B, S, heads, H / heads)
+            return (self.o(context.flatten(2)),)
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return (self.o(context.transpose(1, 2).flatten(2)),)
 

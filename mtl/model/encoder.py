@@ -208,7 +208,7 @@ class Encoder(nn.Module):
         Those of all layers are disjoint and hold all that has a training mode. Those of an adapter lie within its
         layer: set the mode of the layer first.
         """
-        return self._parts[name] if name in self._parts else self._adapters()[name]
+        return list(self._parts[name] if name in self._parts else self._adapters()[name])
 
     def layer_parameters(self, name: str) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters of a layer, without those of its adapters, or of an adapter; see `named_by_layer`."""
@@ -216,6 +216,7 @@ class Encoder(nn.Module):
 
     def named_by_layer(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Return the parameters of all layers and adapters, each of one, with their names in ``named_parameters()``."""
+        # adapters lie within layers and come first, so that their parameters are their own
         return parameters_by_layer(self, {**self._adapters(), **self._parts})
 
     def use_plain_attention(self) -> None:

@@ -26,7 +26,7 @@ HeadKind = Literal["linear", "mlp"]
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer; of kind ``mlp`` with a hidden layer and GELU before them.
+    """Dropout and a linear layer; of kind ``mlp`` dropout, a hidden layer and GELU before them.
 
     Args:
         kind: ``linear`` or ``mlp``.

@@ -56,8 +56,8 @@ def parameters_by_layer(
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Assign every parameter to one layer; one that several layers share goes to the first of them.
 
-    Names are those in ``model.named_parameters()``. Parameters on no module of ``parts``, which are of the kind that
-    `partition` returns, count to ``embeddings``.
+    Names are those in ``model.named_parameters()``. Parameters on no module of ``parts``, which has the modules of each
+    layer, count to ``embeddings``.
     """
     owners: dict[nn.Parameter, str] = {}
     for layer, modules in parts.items():

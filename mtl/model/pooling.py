@@ -6,7 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from mtl.base.pooling import POOLINGS
-from mtl.model.layout import ACTIVATIONS, DenseSpec
+from mtl.model.layout import DenseSpec
+
+_ACTIVATIONS = {
+    "identity": nn.Identity,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 def pool(name: str, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -24,7 +33,7 @@ class Dense(nn.Module):
     def __init__(self, spec: DenseSpec) -> None:
         super().__init__()
         self.linear = nn.Linear(spec.in_features, spec.out_features, bias=spec.bias)
-        self.activation = getattr(nn, ACTIVATIONS[spec.activation].rpartition(".")[2])()
+        self.activation = _ACTIVATIONS[spec.activation]()
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return embeddings (B, out) of embeddings (B, in), in float32 also under autocast."""

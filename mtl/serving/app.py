@@ -113,7 +113,7 @@ def _page(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoints:
-    """The endpoints; the description of the interface has the names of the methods."""
+    """The endpoints; the names of the methods are the ``operationId`` in ``/openapi.json``, which clients may use."""
 
     service: Service
     batcher: Batcher

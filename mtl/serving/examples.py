@@ -109,7 +109,7 @@ class NearestRows:
         return sum({id(values): values.nbytes for values in self._embeddings.values()}.values())
 
     def of(self, embeddings: NDArray[np.float32], count: int) -> dict[str, list[list[dict[str, Any]]]]:
-        """Return for each task the ``count`` rows nearest to ``M`` texts with embeddings ``(M, E)``, by their cosine.
+        """Return for each task the ``count`` rows, or all, nearest to ``M`` texts with embeddings ``(M, E)`` by cosine.
 
         They are ``M`` lists, the nearest row first, in the form of `mtl.serving.schemas.NearestRow`.
         """

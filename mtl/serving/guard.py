@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -68,14 +68,14 @@ class ApiError(Exception):
         return Response(json.dumps(content), self.status, self.headers, "application/json")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Guard:
     """An ASGI application that checks a request, reads its body, and hands it on whole."""
 
     app: ASGIApp  # what answers the requests that pass
     limits: Limits
     metrics: Metrics  # counts every request
-    token: str | None  # what clients must send as ``Authorization: Bearer …``; None: nothing
+    token: str | None = field(repr=False)  # what clients must send as ``Authorization: Bearer …``; None: nothing
     # The names that may stand in the header ``Host``, against pages that rebind their name to this address (DNS
     # rebinding), in lower case; None: any.
     hosts: Collection[str] | None

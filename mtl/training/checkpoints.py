@@ -11,8 +11,7 @@ import hashlib
 import os
 import pickle
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -157,6 +156,11 @@ class CurveLog(Logger):
         self._waiting: list[dict[str, Any]] = []
         self.rows = 0
 
+    @property
+    def save_dir(self) -> str:
+        """The run folder, in which Lightning's profilers write."""
+        return str(self._path.parents[1])
+
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Ignore the hyperparameters: a run keeps its own configuration."""
 
@@ -240,6 +244,24 @@ def random_state() -> dict[str, Any]:
     }
 
 
+def to_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a random state as values for JSON."""
+    name, keys, *rest = state["numpy"]
+    cards = [card.tolist() for card in state["cuda"]]
+    mps = None if state["mps"] is None else state["mps"].tolist()
+    numbers = {"numpy": [name, keys.tolist(), *rest], "torch": state["torch"].tolist(), "cuda": cards, "mps": mps}
+    return {**state, **numbers}
+
+
+def from_json(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the random state from what `to_json` returned."""
+    name, keys, *rest = state["numpy"]
+    cards = [torch.tensor(card, dtype=torch.uint8) for card in state["cuda"]]
+    mps = None if state["mps"] is None else torch.tensor(state["mps"], dtype=torch.uint8)
+    generator = torch.tensor(state["torch"], dtype=torch.uint8)
+    return {**state, "numpy": [name, torch.tensor(keys), *rest], "torch": generator, "cuda": cards, "mps": mps}
+
+
 def restore_random_state(state: Mapping[str, Any]) -> None:
     """Restore what `random_state` returned."""
     version, numbers, gauss = state["python"]
@@ -251,14 +273,3 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     if state.get("mps") is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"])
-
-
-@contextmanager
-def drawing_again(state: Mapping[str, Any]) -> Iterator[None]:
-    """Draw the same numbers as after `random_state` inside the block, and restore the random state after it."""
-    outside = random_state()
-    restore_random_state(state)
-    try:
-        yield
-    finally:
-        restore_random_state(outside)

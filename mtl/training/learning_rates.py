@@ -30,8 +30,8 @@ class LayerRate:
 class ParameterGroup:
     """Parameters that share a rate and a weight decay."""
 
-    # ``upper``, or ``upper/no_decay`` for biases and norms; where layers of a rate unfreeze at different times
-    # ``upper/stage_2``, and ``upper/stage_2/no_decay``
+    # ``upper``, or ``upper/no_decay`` for biases and norms; if layers with the same rate unfreeze at different times,
+    # the name includes the stage: ``upper/stage_2``, ``upper/stage_2/no_decay``
     name: str
     layers: tuple[str, ...]  # the layers that its parameters belong to, from the bottom
     rate: float  # the peak learning rate

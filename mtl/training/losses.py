@@ -246,7 +246,8 @@ class TaskLosses(nn.Module):
         .. math:: \frac{L_1 + L_2}{2} + \alpha \, D(p_1, p_2)
 
         with ``D`` as in `divergence` and alpha the consistency: half of the loss of Wu et al. 2021 (equation 4), whose
-        own alpha is then twice this one. So learning rates and clipping mean the same as with one pass.
+        own alpha is then twice this one. So learning rates and clipping mean the same as with one pass. The arguments
+        are those of `forward`.
         """
         losses, again = self(first, labels), self(second, labels)
         return {

@@ -18,7 +18,6 @@ from mtl.data.batch import Batch, Boundary
 from mtl.evaluation.metrics import TaskMetrics
 from mtl.model.network import MultiTaskNetwork
 from mtl.training.bad_steps import StepGuard
-from mtl.training.checkpoints import drawing_again, random_state
 from mtl.training.combination import Combination, GradientAggregation, task_key
 from mtl.training.freezing import FreezePlan, apply_freezing
 from mtl.training.learning_rates import NO_DECAY
@@ -26,7 +25,7 @@ from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
 from mtl.training.sharding import ShardedEncoder
-from mtl.training.step import ForwardPass, StepLog
+from mtl.training.step import ForwardPass, Randomness, StepLog
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +108,9 @@ class MultiTaskModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the combined loss of the tasks in the batch, a scalar."""
-        state = random_state() if self.combination.looks_back else None
+        randomness = Randomness(self.device) if self.combination.looks_back else None
         losses, embeddings = self._task_losses(batch)
-        self.step = ForwardPass(batch, losses, embeddings, state)
+        self.step = ForwardPass(batch, losses, embeddings, randomness)
         total: Tensor = self.combination(losses)
         self.guard.record(batch, losses, total)
         if self._logs_this_step():
@@ -167,8 +166,8 @@ class MultiTaskModule(LightningModule):
         """Take an optimizer step, and compute its losses again if the combination learns from their change."""
         super().optimizer_step(*args, **kwargs)
         step, self.step = self.step, None
-        if step is not None and step.random_state is not None:
-            with torch.no_grad(), drawing_again(step.random_state), self.trainer.precision_plugin.train_step_context():
+        if step is not None and step.randomness is not None:
+            with torch.no_grad(), step.randomness.again(), self.trainer.precision_plugin.train_step_context():
                 after, _ = self._task_losses(step.batch)
             self.combination.update(step.losses, after)
 

@@ -53,7 +53,7 @@ class Process:
     rank: int = 0  # its number; process 0 writes and reports
     world_size: int = 1
     local_rank: int = 0  # its number among those of its machine, which is that of its device
-    local_size: int = 1
+    local_size: int = 1  # the number of processes on its machine
 
 
 ALONE = Process()
@@ -130,8 +130,9 @@ class Group:
         except MtlError:
             raise
         except Exception as error:
-            if dist.is_initialized() and not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
-                raise  # not by others
+            by_others = isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+            if dist.is_initialized() and not by_others:
+                raise
             raise _lost_peers(error, self.process, f" with resume={shlex.quote(str(folder))}") from error
         finally:
             if dist.is_initialized():

@@ -17,8 +17,6 @@ not become the best ones, and what was learned since the last validation would b
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 import time
 from collections.abc import Mapping
@@ -27,7 +25,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -37,7 +34,16 @@ from mtl.base.errors import ModelError, Problem
 from mtl.config.trainer import CallbacksConfig
 from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoint_schema import validate
-from mtl.training.checkpoints import LAST, PREVIOUS, CurveLog, random_state, read_checkpoint, restore_random_state
+from mtl.training.checkpoints import (
+    LAST,
+    PREVIOUS,
+    CurveLog,
+    from_json,
+    random_state,
+    read_checkpoint,
+    restore_random_state,
+    to_json,
+)
 from mtl.training.parallel import gather_json
 from mtl.training.stopping import Stop
 
@@ -172,10 +178,7 @@ def _is_trial(trainer: pl.Trainer) -> bool:
 def _of_all_ranks(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
     if trainer.world_size == 1:
         return [state]
-    saved = io.BytesIO()
-    torch.save(state, saved)
-    texts = gather_json(base64.b64encode(saved.getvalue()).decode(), trainer.strategy.root_device)
-    return [torch.load(io.BytesIO(base64.b64decode(text)), weights_only=True) for text in texts]
+    return [from_json(saved) for saved in gather_json(to_json(state), trainer.strategy.root_device)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,33 @@ from torch import Tensor
 from mtl.data.batch import Batch
 
 
+class Randomness:
+    """The random state of dropout on a device at one moment, to repeat it for the same rows."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers again inside the block, and restore the random state after it."""
+        outside = Randomness(self._device)
+        self._restore()
+        try:
+            yield
+        finally:
+            outside._restore()
+
+    def _restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+
+
 @dataclass(slots=True)
 class ForwardPass:
     """A training step between its forward and its backward pass."""
@@ -21,7 +49,7 @@ class ForwardPass:
     batch: Batch
     losses: dict[str, Tensor]  # of each task, with its graph
     embeddings: list[Tensor]  # ``(B, H)``, of each pass through the encoder, with their graph
-    random_state: dict[str, Any] | None  # that before its dropout, if it will be computed again
+    randomness: Randomness | None  # that before its dropout, if it will be computed again
 
 
 class StepLog:

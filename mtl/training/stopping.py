@@ -19,7 +19,7 @@ from typing import Any, Final
 from mtl.base.errors import Problem, Terminated, TrainingError
 
 SIGNALS: Final = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
-"""The signals that end a training; Windows has the first one only."""
+"""The signals that end a training; Windows has SIGTERM only."""
 
 
 def how_to_resume(folder: Path) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mtl
-from mtl.base.errors import ConfigError, MtlError, Problem, printable
+from mtl.base.errors import ConfigError, MtlError, Problem, listed, printable
 from mtl.base.formatting import duration
 from mtl.base.run_folder import check
 from mtl.config.command_line import CommandLine
@@ -112,6 +112,9 @@ def plan_study(command: CommandLine) -> Study | None:
         )
     from mtl.training.inputs import load_inputs  # torch comes only now, as in `mtl.train`
 
+    repeated = {key: values for key, values in command.swept.items() if len(set(values)) < len(values)}
+    if repeated:
+        raise ConfigError([Problem(key, listed(values), "each value once") for key, values in repeated.items()])
     jobs = jobs_of(command.swept)
     if not any(key.lstrip("+").split(".")[0] in ("data", "backbone", "model") for key in command.swept):
         load_inputs(config)  # a problem would fail every job

@@ -45,7 +45,7 @@ class TrackedRun:
     """A run as trackers name it."""
 
     folder: Path
-    project: str | None
+    project: str | None  # None: that of the tracker's own variable, otherwise ``mtl``
     name: str
     group: str | None = None  # what the runs of a sweep or study have in common
     identity: str | None = None  # the name by which the tracker knows a run that is resumed
@@ -62,13 +62,17 @@ class _Service(Protocol):
     identity: str  # the name by which the tracker knows the run
     location: str  # where a person can see the run
 
-    def settings(self, values: Mapping[str, Any]) -> None: ...
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Log the nested settings of the run."""
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log figures of an optimizer step, from 0."""
 
-    def files(self, folder: Path, paths: Sequence[str]) -> None: ...
+    def files(self, folder: Path, paths: Sequence[str]) -> None:
+        """Keep copies of files, paths from ``folder``."""
 
-    def end(self, *, failed: bool) -> None: ...
+    def end(self, *, failed: bool) -> None:
+        """End the run there, and wait until all is sent."""
 
 
 class _Wandb:

@@ -84,7 +84,7 @@ class Search:
 
     @cached_property
     def study(self) -> optuna.Study:
-        """Optuna's record of all trials."""
+        """Optuna's record of all trials, in the folder that `begin` has made; a damaged one is a `DataError`."""
         return optuna.create_study(
             storage=_storage(self.folder / JOURNAL),
             study_name=_NAME,

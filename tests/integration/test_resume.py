@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import shutil
@@ -495,11 +496,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     run, chosen = copy
     last = (run / "checkpoints" / "last.ckpt").read_bytes()
 
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
+    save = torch.save
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
+        patch.setattr(torch, "save", lambda checkpoint, _: save(checkpoint, Full()))
         with pytest.raises(DiskError) as caught:
             train(config(*chosen), run, resume=True)
     assert str(caught.value) == (

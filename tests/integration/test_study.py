@@ -192,6 +192,13 @@ def test_a_run_of_another_configuration_in_the_way_is_kept(tmp_path: Path) -> No
     assert (tmp_path / "here" / "all_frozen-seed-1" / "metrics.json").is_file()
 
 
+def test_a_value_that_is_repeated_would_be_one_job(tmp_path: Path) -> None:
+    found = study(tmp_path, "seed=1,2,1", "study.name=mine")
+    assert found.code == 2
+    assert "each value once" in found.err
+    assert not (tmp_path / "here").exists()
+
+
 def test_a_study_is_a_sweep(tmp_path: Path) -> None:
     found = run("mtl.train", "study.name=mine", *data(tmp_path), *TINY)
     assert found.code == 2

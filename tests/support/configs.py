@@ -10,8 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mtl.base.files import CONF
-from mtl.config import composing
-from mtl.config.checks import load
+from mtl.config import command_line, composing
 from mtl.config.fields import Config, GradualConfig
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ def changed(changes: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
 
 def compose_config(arguments: Sequence[str], folders: Sequence[Path] = (CONF,)) -> Config:
     """Compose a configuration as Hydra would from ``conf/`` and folders of the user's own, and check it."""
-    values = composing.compose(arguments, composing.Source(tuple(folders), "train"))
-    return load(OmegaConf.masked_copy(values, [str(key) for key in values if key != "hydra"]))
+    return command_line._checked(composing.compose(arguments, composing.Source(tuple(folders), "train")))
 
 
 def gradual(

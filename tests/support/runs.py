@@ -11,7 +11,6 @@ from lightning.pytorch import Callback
 from mtl.config.command_line import check_command_line
 from mtl.training import trainer as trainers
 from mtl.training.run import train
-from tests.support.configs import compose_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -79,7 +78,9 @@ def config(*overrides: str) -> Config:
     defaults = ["backbone=tiny", "trainer=cpu", "trainer.precision=32-true", "logger=none", "data.batch_size=8"]
     defaults += ["evaluation.figures=false"]  # drawing takes longer than many a run here
     chosen = {each.partition("=")[0]: each for each in [*defaults, *overrides]}
-    return compose_config(check_command_line(list(chosen.values())).arguments)
+    checked = check_command_line(list(chosen.values())).first
+    assert checked is not None
+    return checked
 
 
 def run(folder: Path, *overrides: str) -> dict[str, dict[str, Scored]]:

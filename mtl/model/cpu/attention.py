@@ -72,7 +72,8 @@ def plain_attention(
         query: ``(B, heads, S, D)``, as key and value.
         key: See ``query``.
         value: See ``query``.
-        attention_mask: True where a key may be seen, ``(B, 1, S, S)`` or ``(B, 1, 1, S)``; None to see all.
+        attention_mask: True where a key may be seen, or what to add to the scores, ``(B, 1, S, S)`` or of a shape that
+            expands to ``(B, heads, S, S)``; None to see all.
         scaling: Factor of the scores; ``D ** -0.5`` by default.
         dropout: Share of the probabilities that is dropped; the layer gives 0 outside training.
 
@@ -83,9 +84,11 @@ def plain_attention(
     scores = torch.matmul(query, key.transpose(2, 3)).float() * (
         query.shape[-1] ** -0.5 if scaling is None else scaling
     )
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
         # The lowest finite number, not -inf: a row of padding alone gives a mean over it instead of NaN.
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
     probabilities = fast_dropout(scores.softmax(dim=-1), dropout)
     context = torch.matmul(probabilities.to(value.dtype), value)
     return context.transpose(1, 2).contiguous(), None

@@ -237,6 +237,7 @@ def test_rows_that_do_not_fit(tmp_path: Path) -> None:
     assert refusal(fixed, two, None, values.astype(np.float64)) == "values are float64 (2, 3); expected float32 (2, 3)"
     assert refusal(fixed, two, None, values[:1]) == "values are float32 (1, 3); expected float32 (2, 3)"
     assert refusal(fixed, two, None, values[:, :2]) == "values are float32 (2, 2); expected float32 (2, 3)"
+    assert refusal(variable, two, [2], values) == "lengths are (1,); expected (2,)"
     assert refusal(variable, two, [2, 1], values) == "values are float32 (2, 3); expected float32 (3, 3)"
     fixed.close()
     variable.close()

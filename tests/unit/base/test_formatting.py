@@ -103,6 +103,7 @@ def test_layer_spans(layers: list[str], spans: list[str]) -> None:
 def test_no_control_character_passes_as_printable() -> None:
     controls = [each for each in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(each) in {"Cc", "Cs"}]
     assert len(controls) > 2000
+    controls += "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"  # which change the direction of a text
     assert {formatting.one_line(f"a{each}b") for each in controls if not each.isspace()} == {"a\ufffdb"}
 
 

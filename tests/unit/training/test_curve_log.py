@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
 
 from mtl.training.checkpoints import CurveLog
 
@@ -21,6 +22,10 @@ def test_a_column_that_appears_later_is_empty_before(tmp_path: Path) -> None:
     log.log_metrics({"epoch": 0, "val/loss": 2.0}, step=1)
     assert log.sync() == 3
     assert content(tmp_path) == "epoch,step,train/loss,val/loss\n,0,0.5,\n,1,0.25,\n0,1,,2.0\n"
+
+
+def test_profilers_write_into_the_run_folder(tmp_path: Path) -> None:
+    assert Trainer(accelerator="cpu", logger=CurveLog(tmp_path)).log_dir == str(tmp_path)
 
 
 def test_a_resumed_run_keeps_the_rows_before_its_point(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mtl.training.checkpoints import drawing_again, random_state
-from mtl.training.step import StepLog
+from mtl.training.checkpoints import random_state, restore_random_state
+from mtl.training.step import Randomness, StepLog
 
 if TYPE_CHECKING:
     import pytest
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def test_the_same_random_numbers_come_again_and_leave_what_follows_alone() -> None:
     torch.manual_seed(3)
-    state = random_state()
+    randomness = Randomness(torch.device("cpu"))
     first = torch.rand(4)
-    with drawing_again(state):
+    with randomness.again():
         again = torch.rand(4)
     behind = torch.rand(4)
     torch.manual_seed(3)
@@ -30,12 +30,16 @@ def test_the_random_numbers_of_an_apple_gpu_come_again(monkeypatch: pytest.Monke
     drawn = [torch.tensor([5], dtype=torch.uint8)]
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: drawn[0].clone())
     monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: drawn.__setitem__(0, state.clone()))
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    state = random_state()
+    randomness = Randomness(torch.device("mps"))
     drawn[0] += 1
-    with drawing_again(state):
+    with randomness.again():
         assert drawn[0].item() == 5
         drawn[0] += 1
+    assert drawn[0].item() == 6
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    state = random_state()
+    drawn[0] += 3
+    restore_random_state(state)
     assert drawn[0].item() == 6
 
 

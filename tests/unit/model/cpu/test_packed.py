@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtl.model.adapters import add_adapters
-from mtl.model.attention import is_mpnet
 from mtl.model.cpu.packing import Packing, filled
 from mtl.model.encoder import Encoder
 
@@ -84,9 +83,6 @@ def test_dropout_is_that_of_the_plain_layers(
     for folder in (minilm_folder, mpnet_folder):
         encoder = Encoder.from_folder(folder).train()
         encoder.use_plain_attention()
-        if is_mpnet(encoder.backbone):  # it attends by PyTorch, with PyTorch's dropout
-            for layer in encoder.backbone.encoder.layer:
-                layer.attention.attn.dropout.p = 0.0
         encoder.layer_modules("layer.1")[0].eval()  # as if frozen
         lengths = [8, 8, 8]  # without padding both draw the same random numbers for the same elements
         assert_equal(run(encoder, lengths), plain(monkeypatch, encoder, lengths))
