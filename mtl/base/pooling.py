@@ -1,7 +1,7 @@
 """The poolings: from the hidden states of a sentence's tokens to one embedding. A new one is added only here.
 
-Configurations accept the names in `POOLINGS`, `mtl.model.pooling.pool` computes them, and saved models are read and
-written with them. torch is not imported, so that a configuration can be checked without it.
+Configurations accept the names in `POOLINGS`, `mtl.model.sentence_embedding.pool` computes them, and saved models are
+read and written with them. torch is not imported, so that a configuration can be checked without it.
 """
 
 from __future__ import annotations

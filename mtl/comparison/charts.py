@@ -86,7 +86,7 @@ def intervals(comparison: Comparison) -> Chart | None:
 def class_bars(comparison: Comparison) -> Iterator[Chart]:
     """Yield for each task the F1 of each class, a bar for each scenario."""
     few = comparison.rows[:MOST_LINES]
-    for at, task in enumerate(comparison.rare):
+    for at, task in enumerate(comparison.rare_classes):
         scores: dict[str, list[float]] = defaultdict(list)
         rows = []
         for row in few:
@@ -147,7 +147,7 @@ def _without_size(row: Figures) -> str:
 def reliability(comparison: Comparison) -> Iterator[Chart]:
     """Yield for each task how far the probabilities of each scenario can be trusted."""
     few = comparison.rows[:MOST_LINES]
-    for at, task in enumerate(comparison.rare):
+    for at, task in enumerate(comparison.rare_classes):
         rows, errors = [], {}
         for row in few:
             predictions = [outcomes.predictions for outcomes in outcomes_of(row, task)]

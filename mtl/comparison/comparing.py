@@ -22,7 +22,7 @@ class Comparison:
 
     rows: Sequence[Figures]  # the best first, see ``ranked_by``
     tasks: Sequence[str]  # the tasks that the score averages
-    rare: Mapping[str, Sequence[str]]  # the rare classes of each task
+    rare_classes: Mapping[str, Sequence[str]]  # of each task
     ranked_by: RankedBy  # ``validation``, or ``test`` where some run has no validation metrics
     best: Figures
     cheapest: Figures  # the scenario with the shortest training, of those that are trained
@@ -74,7 +74,7 @@ def compare(folders: Sequence[str | Path], resamples: int = 2000) -> Comparison:
     return Comparison(
         rows=rows,
         tasks=tasks,
-        rare=rare,
+        rare_classes=rare,
         ranked_by=ranked_by,
         best=best,
         cheapest=cheapest,

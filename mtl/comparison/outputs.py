@@ -30,7 +30,7 @@ def as_dict(comparison: Comparison, advice: Sequence[Advice]) -> dict[str, Any]:
     """Return the layout of ``comparison.json``: plain numbers, texts, lists and dictionaries."""
     return {
         "tasks": list(comparison.tasks),
-        "rare_classes": comparison.rare,
+        "rare_classes": comparison.rare_classes,
         "ranked_by": comparison.ranked_by,
         "best": comparison.best.name,
         "cheapest": comparison.cheapest.name,

@@ -60,7 +60,7 @@ def columns(comparison: Comparison) -> list[Column]:
     of_task = ("accuracy", "macro_f1", "rare_f1", "calibration_error")
     every = [
         *(Column(name, name) for name in ("validation", "score")),
-        *(Column(name, words.MEASURE[name], task) for task in comparison.rare for name in of_task),
+        *(Column(name, words.MEASURE[name], task) for task in comparison.rare_classes for name in of_task),
         Column("retention", "retention"),
         *(Column(name, header, write=write) for name, (header, write) in _COSTS.items()),
     ]
@@ -145,7 +145,7 @@ def brief_tables(comparison: Comparison) -> Iterator[Table]:
     """Yield the tables of the terminal, which fit 80 columns: ranking, each task, sharing, and cost."""
     shown = columns(comparison)
     yield _ranking(comparison)
-    for task in comparison.rare:
+    for task in comparison.rare_classes:
         yield _figures(comparison, task, [column for column in shown if column.task == task])
     sharing = []
     for gain, alone, together in _sharing(comparison):

@@ -99,7 +99,7 @@ def method(comparison: Comparison) -> list[str]:
     """Return what a reader must know of how the figures were made."""
     tasks = "the macro-F1" if len(comparison.tasks) == 1 else f"macro-F1, averaged over {both(comparison.tasks)}"
     share = f"classes with less than {RARE_SHARE:.0%} of an equal share of the training rows".replace("%", " %")
-    named = "; ".join(f"{task}: {', '.join(names)}" for task, names in comparison.rare.items() if names)
+    named = "; ".join(f"{task}: {', '.join(names)}" for task, names in comparison.rare_classes.items() if names)
     return [
         f"Score: {tasks}. ± is the standard deviation over seeds. {ranking(comparison)}",
         f"Rare F1: mean F1 of {share} ({named or 'there are none here'}).",

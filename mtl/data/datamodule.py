@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedSplit:
+class TokenizedSplit:
     """The rows of one task in one split, as the network takes them."""
 
     table: TokenTable  # token ids of ``N`` rows
     labels: NDArray[np.int64]  # class ids, int64, ``(N,)``
 
 
-Splits = dict[str, dict[str, EncodedSplit]]
+Splits = dict[str, dict[str, TokenizedSplit]]
 """The splits of each task by name."""
 
 
@@ -86,8 +86,8 @@ class MultiTaskDataModule(LightningDataModule):
 
     def __init__(
         self,
-        train: Mapping[str, EncodedSplit],
-        val: Mapping[str, EncodedSplit],
+        train: Mapping[str, TokenizedSplit],
+        val: Mapping[str, TokenizedSplit],
         sampler: StepSampler,
         *,
         pad_id: int,
@@ -147,7 +147,7 @@ class MultiTaskDataModule(LightningDataModule):
         del dataloader_idx
         return batch.to(device, non_blocking=True)
 
-    def _collate(self, split: str, splits: Mapping[str, EncodedSplit], rows: Rows, optimizer_step: int) -> Batch:
+    def _collate(self, split: str, splits: Mapping[str, TokenizedSplit], rows: Rows, optimizer_step: int) -> Batch:
         labels = {task: splits[task].labels for task in rows}
         tables = {task: splits[task].table for task in rows}
         frozen = self._frozen(optimizer_step)

@@ -15,8 +15,8 @@ from mtl.base.errors import DataError, Problem, did_you_mean, listed
 from mtl.base.files import expanded
 from mtl.data.problems import Columns, ProblemLog, check_columns
 from mtl.data.readers import ARROW_ROWS, Row, arrow_rows, has_types
+from mtl.data.row_checks import is_missing
 from mtl.data.table import checksum
-from mtl.data.validation import is_missing
 
 if TYPE_CHECKING:
     from datasets import Dataset

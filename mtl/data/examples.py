@@ -20,8 +20,8 @@ from mtl.data import table
 from mtl.data.dataset import DatasetSplit
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
+from mtl.data.row_checks import ValidRow, valid_rows
 from mtl.data.table import Column, IntArray, Table
-from mtl.data.validation import ValidRow, valid_rows
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtl.data.problems import Columns, ProblemLog, shown
 from mtl.data.readers import READERS, Cell, reader_of
-from mtl.data.validation import checked_text
+from mtl.data.row_checks import checked_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

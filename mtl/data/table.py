@@ -20,7 +20,7 @@ import pyarrow as pa
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import cache_root, replacing
 from mtl.data.problems import Columns
-from mtl.data.validation import ValidRow, text_key
+from mtl.data.row_checks import ValidRow, text_key
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string()), ("line", pa.int64()), ("key", pa.uint64())])
 EXTRA = "extra:"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtl.activations.encoding import tracked
-from mtl.diagnosis.heads import Scaling, fit_heads, logits
+from mtl.diagnosis.logistic_regression import Scaling, fit_heads, logits
 
 
 def stratified_folds(
@@ -39,7 +39,7 @@ def stratified_folds(
 
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
-"""The grid, strongest first, for `mtl.diagnosis.heads.fit_heads`: scikit-learn's ``C`` from 0.3 to 33."""
+"""The grid, strongest first, for `mtl.diagnosis.logistic_regression.fit_heads`: scikit-learn's ``C`` from 0.3 to 33."""
 FOLDS = 5
 SEARCHED_ROWS = 1500
 """Held-out rows that choose a penalty and the views: enough to tell two cross-entropies apart; with many classes a fit

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mtl.activations.encoding import tracked
 from mtl.diagnosis.cross_validation import FOLDS, Rows, stratified_folds
-from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
+from mtl.diagnosis.logistic_regression import Scaling, fit_heads, logits, predict_refitted, refit_columns
 from mtl.evaluation.counts import f1_scores
 
 SAMPLES = 400
@@ -219,7 +219,8 @@ def data_need(
 ) -> list[ClassNeed]:
     """Return the estimated gain from ``more`` rows of each class, the largest first; there may be no validation rows.
 
-    The penalty is that of `mtl.diagnosis.heads.fit_heads`, the title that of `mtl.activations.encoding.tracked`.
+    The penalty is that of `mtl.diagnosis.logistic_regression.fit_heads`, the title that of
+    `mtl.activations.encoding.tracked`.
     """
     classes = len(labels)
     draws = _draws(train, val, classes, penalty, random, title)

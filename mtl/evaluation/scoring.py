@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mtl.activations.encoding import Encoding, encode_table, head_logits
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import TokenizedSplit
 from mtl.data.examples import Examples
 from mtl.evaluation.calibration import calibration_report
 from mtl.evaluation.metrics import report_of_rows
@@ -106,7 +106,7 @@ def answering_report(
 def logits_of(
     network: MultiTaskNetwork,
     task: str,
-    split: EncodedSplit,
+    split: TokenizedSplit,
     how: Encoding,
     embeddings: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from mtl.model.layers import adapter_of, main_list, parameters_by_layer, partiti
 from mtl.model.layout import DENSE_WEIGHTS, SentenceLayout, dense_folders, layout_files
 from mtl.model.layout import layout as read_layout
 from mtl.model.loading import load_backbone, load_dense, positions, quiet
-from mtl.model.pooling import Dense, pool
+from mtl.model.sentence_embedding import Dense, pool
 
 # Families that are embeddings, a mask and layers(hidden, mask), nothing above: all that the split forward pass needs.
 _SPLIT_FAMILIES: Final = frozenset({"mpnet", "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})

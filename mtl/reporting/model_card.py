@@ -29,7 +29,7 @@ load with `transformers.pipeline("text-classification")`: it would answer from a
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class CardFacts:
     """How a model came about, for its card; a card is published, so it names no local files."""
 
     rows: Mapping[str, Mapping[str, int]]  # for each trained task the training rows of each label
@@ -37,7 +37,7 @@ class Training:
     max_length: int | None  # tokens of a text, special tokens included; longer texts are truncated
 
 
-def model_card(name: str, heads: Mapping[str, TaskHead], reports: Reports, training: Training | None = None) -> str:
+def model_card(name: str, heads: Mapping[str, TaskHead], reports: Reports, training: CardFacts | None = None) -> str:
     """Return the card as Markdown, with a ``model-index`` from which the hub shows the figures."""
     figures = ["| task | split | rows | accuracy | macro-F1 |", "|---|---|---:|---:|---:|"]
     for task, split, report in flat(reports):
@@ -86,7 +86,7 @@ def _front_matter(name: str, reports: Reports) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _training(training: Training) -> Iterator[str]:
+def _training(training: CardFacts) -> Iterator[str]:
     rows = ["| task | label | training rows |", "|---|---|---:|"]
     for task, counts in training.rows.items():
         rows += [f"| {task} | {escaped(label)} | {count:,} |" for label, count in counts.items()]
@@ -94,7 +94,7 @@ def _training(training: Training) -> Iterator[str]:
     yield from ("## Training", "\n".join(f"- {name}: {escaped(value)}" for name, value in training.facts.items()))
 
 
-def _limits(reports: Reports, training: Training | None) -> list[str]:
+def _limits(reports: Reports, training: CardFacts | None) -> list[str]:
     """Return what the figures do not promise: unlike data, long texts, and the labels that are known to be weak."""
     limits = [
         "The figures are of rows like the training rows; for other sources, domains or languages they promise nothing.",

@@ -40,7 +40,7 @@ class Start:
     network: MultiTaskNetwork
     tokenizer: Any
     heads: dict[str, TaskHead]
-    trained_heads: frozenset[str] = frozenset()  # the tasks whose heads come from a saved model
+    saved_heads: frozenset[str] = frozenset()  # the tasks whose heads come from a saved model
     kept: frozenset[str] = frozenset()  # those of them without data in this run: they are frozen, and saved again
 
 

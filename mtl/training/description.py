@@ -185,7 +185,7 @@ def _kept(plan: RunPlan) -> dict[str, str]:
     if plan.config.model.init_from is None:
         return {}
     length = start.network.encoder.max_length
-    heads = [f"head of {task} ({_built(start.heads[task].head)})" for task in sorted(start.trained_heads)]
+    heads = [f"head of {task} ({_built(start.heads[task].head)})" for task in sorted(start.saved_heads)]
     parts = {"from the saved model": ", ".join([f"encoder (up to {length} tokens)" if length else "encoder", *heads])}
     kept = kept_heads(plan)
     return parts if kept is None else {**parts, "kept heads": kept}
@@ -258,9 +258,7 @@ def plan_warnings(plan: RunPlan) -> list[str]:
     config = plan.config
     texts = [warning for task in plan.tasks.values() for warning in task.warnings]
     fresh = [
-        task
-        for task in plan.tasks
-        if f"heads.{task}" not in plan.freezing.first and task not in plan.start.trained_heads
+        task for task in plan.tasks if f"heads.{task}" not in plan.freezing.first and task not in plan.start.saved_heads
     ]
     if fresh:
         texts.append(

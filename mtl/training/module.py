@@ -25,7 +25,7 @@ from mtl.training.losses import TaskLosses
 from mtl.training.optimization import clip_norm, clip_values, gradient_norm
 from mtl.training.parallel import over_processes
 from mtl.training.sharding import ShardedEncoder
-from mtl.training.step import ForwardPass, Randomness, StepLog
+from mtl.training.step_records import ForwardPass, Randomness, StepLog
 
 log = logging.getLogger(__name__)
 

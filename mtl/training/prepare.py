@@ -13,7 +13,7 @@ from mtl.activations.frozen import FrozenActivations
 from mtl.base.errors import ConfigError
 from mtl.base.run_folder import CHECKPOINTS, begin, find_model, remove_leftovers, reopen
 from mtl.config.fields import Config
-from mtl.data.datamodule import EncodedSplit, Splits
+from mtl.data.datamodule import Splits, TokenizedSplit
 from mtl.data.pairs import Pairs
 from mtl.training.fingerprint import changes, fingerprint, version_changes
 from mtl.training.inputs import load_inputs
@@ -81,7 +81,7 @@ def _tokenize(plan: RunPlan) -> Splits:
     tokenizer, encoder = plan.start.tokenizer, plan.start.network.encoder
     return {
         name: {
-            split: EncodedSplit(token_table(rows.texts, tokenizer, encoder), task.labels.ids(rows))
+            split: TokenizedSplit(token_table(rows.texts, tokenizer, encoder), task.labels.ids(rows))
             for split, rows in task.splits.items()
         }
         for name, task in plan.tasks.items()

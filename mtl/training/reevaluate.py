@@ -15,7 +15,7 @@ from mtl.base.run_folder import METRICS
 from mtl.config.checks import load
 from mtl.config.fields import Config
 from mtl.config.short_forms import section
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import TokenizedSplit
 from mtl.data.examples import Examples, read_examples
 from mtl.data.labels import LabelSet
 from mtl.data.problems import ProblemLog
@@ -110,7 +110,7 @@ def _score(
         how = Encoding(saved.tokenizer.pad_token_id or 0, precision=precision, progress=f"evaluating {task}")
         scored[task] = {}
         for split, rows in splits.items():
-            encoded = EncodedSplit(token_table(rows.texts, saved.tokenizer, saved.network.encoder), labels.ids(rows))
+            encoded = TokenizedSplit(token_table(rows.texts, saved.tokenizer, saved.network.encoder), labels.ids(rows))
             logits = logits_of(saved.network, task, encoded, how)
             calibration = head.calibration if calibrated else Calibration()
             outcomes = head.outcomes if calibrated and split != fitted_on else None

@@ -17,7 +17,7 @@ import mtl
 from mtl.base.run_folder import CHECKPOINTS
 from mtl.base.terminal import console
 from mtl.config.fields import Config
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import TokenizedSplit
 from mtl.evaluation.calibration import calibrate
 from mtl.evaluation.errors import ErrorAnalysis, write_errors
 from mtl.evaluation.predictions import confusion_examples, predictions_path, write_predictions
@@ -30,7 +30,7 @@ from mtl.evaluation.task_gradients import sentences
 from mtl.model.conformal import outcomes
 from mtl.model.saved import TaskHead, save_model
 from mtl.reporting.maps import SentenceMap, map_path, write_map
-from mtl.reporting.model_card import Training, model_card
+from mtl.reporting.model_card import CardFacts, model_card
 from mtl.reporting.run import write_report
 from mtl.reporting.run_charts import draw_run
 from mtl.reporting.run_page import write_run_page
@@ -141,7 +141,7 @@ def _retention(run: Prepared, before: float | None) -> Retention | None:
 
 
 def _logits(
-    plan: RunPlan, task: str, encoded: Mapping[str, EncodedSplit], frozen: Frozen | None
+    plan: RunPlan, task: str, encoded: Mapping[str, TokenizedSplit], frozen: Frozen | None
 ) -> dict[str, NDArray[np.float32]]:
     """Return the logits ``(N, C)`` of the validation and test rows of a task."""
     logits = {}
@@ -153,7 +153,7 @@ def _logits(
 
 
 def _calibrated(
-    plan: RunPlan, head: TaskHead, logits: NDArray[np.float32] | None, encoded: Mapping[str, EncodedSplit]
+    plan: RunPlan, head: TaskHead, logits: NDArray[np.float32] | None, encoded: Mapping[str, TokenizedSplit]
 ) -> tuple[TaskHead, list[str]]:
     """Return a head, calibrated on its validation rows, and warnings."""
     chosen, labels, classes = plan.config.calibration, encoded["val"].labels, len(head.labels)
@@ -198,13 +198,13 @@ def write(run: Results) -> None:
     (folder / CHECKPOINTS / PREVIOUS).unlink(missing_ok=True)  # as large as the last one, and not needed
 
 
-def _training(run: Results) -> Training:
+def _training(run: Results) -> CardFacts:
     """Return what the model card says of the training; of local folders only their names."""
     config = run.plan.config
     local = config.model.init_from or config.backbone.path
     chosen = {group: run.choices[group] for group in ("freeze", "learning_rates") if group in run.choices}
     about = {"encoder": Path(local).name if local else _backbone_name(config), **chosen, **facts(run.plan)}
-    return Training(_label_counts(run.plan), about, run.plan.start.network.encoder.max_length)
+    return CardFacts(_label_counts(run.plan), about, run.plan.start.network.encoder.max_length)
 
 
 def _run_facts(run: Results) -> dict[str, object]:

@@ -23,7 +23,7 @@ from mtl.base.run_folder import CHECKPOINTS
 from mtl.base.terminal import shows_bars
 from mtl.config.trainer import TrainerConfig
 from mtl.data.buckets import Budget
-from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule, Splits
+from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule, Splits, TokenizedSplit
 from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.training.averaging import AveragedWeights
 from mtl.training.bad_steps import BadSteps, StepGuard
@@ -72,7 +72,7 @@ def make_data(plan: RunPlan, splits: Splits, activations: FrozenActivations) -> 
     )
 
 
-def _make_sampler(plan: RunPlan, train: Mapping[str, EncodedSplit]) -> StepSampler:
+def _make_sampler(plan: RunPlan, train: Mapping[str, TokenizedSplit]) -> StepSampler:
     """Return the order of the slots of all trained tasks; embeddings of a frozen encoder need no padding."""
     data, padded = plan.config.data, not plan.freezing.encoder_is_frozen
     lengths = {

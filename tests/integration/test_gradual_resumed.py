@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from mtl.data.buckets import Budget
-from mtl.data.datamodule import EncodedSplit, MultiTaskDataModule
+from mtl.data.datamodule import MultiTaskDataModule, TokenizedSplit
 from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.data.tokens import TokenTable
 from mtl.training.bad_steps import BadSteps, StepGuard
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) -> tuple[MultiTaskModule, Any]:
+def training_of(folder: Path, rows: dict[str, TokenizedSplit], seen: list[int]) -> tuple[MultiTaskModule, Any]:
     """Return a module that thaws a layer at steps 2, 5 and 6, without dropout, and its data."""
     net = network(folder, dropout=0.0)
     for part in net.modules():
@@ -76,7 +76,7 @@ def training_of(folder: Path, rows: dict[str, EncodedSplit], seen: list[int]) ->
     return trained, data
 
 
-def fitted(folder: Path, rows: dict[str, EncodedSplit], where: Path, checkpoint: Path | None = None) -> Any:
+def fitted(folder: Path, rows: dict[str, TokenizedSplit], where: Path, checkpoint: Path | None = None) -> Any:
     """Train for three epochs of three steps, from a checkpoint if one is given, and keep one after each step."""
     seen: list[int] = []
     trained, data = training_of(folder, rows, seen)
@@ -92,7 +92,7 @@ def fitted(folder: Path, rows: dict[str, EncodedSplit], where: Path, checkpoint:
 def test_a_training_resumed_in_any_stage_ends_with_the_same_weights(tiny_folder: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rows = {
-        task: EncodedSplit(
+        task: TokenizedSplit(
             TokenTable(random.integers(5, 200, 4 * 10).astype(np.int64), np.arange(0, 41, 4)),
             random.integers(0, count, 10),
         )

@@ -10,7 +10,7 @@ import torch
 
 from mtl.diagnosis.cross_validation import Rows, out_of_sample
 from mtl.diagnosis.data_need import ClassNeed, data_need
-from mtl.diagnosis.heads import Scaling, fit_heads, logits
+from mtl.diagnosis.logistic_regression import Scaling, fit_heads, logits
 from mtl.evaluation.counts import macro_f1
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ def test_scenarios_are_ranked_by_score_with_mean_and_deviation(study: Path) -> N
     assert comparison.best.score.mean == pytest.approx(np.mean(values))
     assert comparison.best.score.deviation == pytest.approx(np.std(values, ddof=1))
     assert comparison.cheapest.name == "freeze=backbone"  # freeze=all learns nothing
-    assert comparison.rare == {"topic": ["fine"]}
+    assert comparison.rare_classes == {"topic": ["fine"]}
 
 
 def test_what_is_real_and_what_is_noise(study: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from mtl.data.batch import ArrayActivations
 from mtl.data.buckets import Budget
-from mtl.data.datamodule import EncodedSplit, FrozenBelow, MultiTaskDataModule
+from mtl.data.datamodule import FrozenBelow, MultiTaskDataModule, TokenizedSplit
 from mtl.data.order import OptimizerSteps, StepSampler
 from mtl.data.tokens import TokenTable
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from mtl.data.batch import Batch
 
 
-def split(*lengths: int, start: int = 0) -> EncodedSplit:
+def split(*lengths: int, start: int = 0) -> TokenizedSplit:
     """Return rows of these lengths; the first id of row ``i`` is ``start + i``, its class ``i`` modulo 2."""
     rows = [[start + at, *[7] * (length - 1)] for at, length in enumerate(lengths)]
     ids = np.array([each for row in rows for each in row], dtype=np.int32)
-    return EncodedSplit(TokenTable(ids, np.cumsum([0, *lengths], dtype=np.int64)), np.arange(len(lengths)) % 2)
+    return TokenizedSplit(TokenTable(ids, np.cumsum([0, *lengths], dtype=np.int64)), np.arange(len(lengths)) % 2)
 
 
 TRAIN = {"mood": split(2, 3, 4, 5, start=100), "topic": split(2, 2, 3, 3, 4, 4, start=200)}
@@ -106,7 +106,7 @@ def test_validation_batches_keep_to_their_budget() -> None:
     assert sorted(rows_of(batch, "mood") for batch in loader) == [[1], [2, 0]]
 
 
-def embeddings(task: str, split_name: str, rows: EncodedSplit) -> NDArray[np.float32]:
+def embeddings(task: str, split_name: str, rows: TokenizedSplit) -> NDArray[np.float32]:
     seed = sum(map(ord, task + split_name))
     return np.random.default_rng(seed).normal(size=(len(rows.labels), 4)).astype(np.float32)
 

@@ -22,7 +22,7 @@ from mtl.data import table
 from mtl.data.examples import Examples, read_examples, read_texts
 from mtl.data.problems import Columns, ProblemLog
 from mtl.data.readers import Row
-from mtl.data.validation import valid_rows
+from mtl.data.row_checks import valid_rows
 
 TEXTS = ["It is good.", 'He said "no", twice', "two\nlines", "naïve café 🙂", "  kept as it is  ", "-"]
 LABELS = ["pos", "neg", "neg", "pos", "0", "1"]

@@ -5,12 +5,12 @@ import yaml
 
 from mtl.evaluation.metrics import report_of_rows
 from mtl.model.saved import HeadSpec, TaskHead
-from mtl.reporting.model_card import Training, model_card
+from mtl.reporting.model_card import CardFacts, model_card
 
 LABELS = ["late", "a | <b>", "fine"]
 HEADS = {"topic": TaskHead(LABELS, HeadSpec("linear"))}
 REPORTS = {"topic": {"test": report_of_rows(np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 2, 2, 2]), LABELS)}}
-TRAINING = Training({"topic": {"late": 100, "a | <b>": 7, "fine": 2000}}, {"encoder": "minilm", "freeze": "none"}, 128)
+TRAINING = CardFacts({"topic": {"late": 100, "a | <b>": 7, "fine": 2000}}, {"encoder": "minilm", "freeze": "none"}, 128)
 
 
 def test_the_tags_invite_no_pipeline_that_would_answer_from_random_weights() -> None:

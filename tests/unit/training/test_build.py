@@ -57,7 +57,7 @@ def test_fresh_heads_on_the_pretrained_encoder(tmp_path: Path, tiny_folder: Path
         "sentiment": ["bad", "good"],
     }
     assert start.network.head("classification").get_parameter("out.weight").shape == (3, 5)
-    assert start.trained_heads == frozenset()
+    assert start.saved_heads == frozenset()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def saved(tmp_path: Path, tiny_folder: Path) -> Path:
 def test_a_saved_model_gives_its_encoder_and_the_heads_that_it_has(saved: Path, tmp_path: Path) -> None:
     settings = chosen(tmp_path, f"model.init_from={saved}", "heads=mlp")
     start = build.make_start(settings, tasks_of(tmp_path, "classification", "sentiment"), saved)
-    assert start.trained_heads == {"sentiment"}
+    assert start.saved_heads == {"sentiment"}
     assert {name: task.head.kind for name, task in start.heads.items()} == {
         "classification": "mlp",
         "sentiment": "linear",
@@ -126,7 +126,7 @@ def test_heads_of_tasks_without_data_are_kept_and_frozen(saved: Path, tmp_path: 
     settings = chosen(tmp_path, f"model.init_from={saved}")
     start = build.make_start(settings, tasks_of(tmp_path, "classification"), saved)
     assert list(start.heads) == ["classification", "sentiment"]
-    assert start.trained_heads == {"sentiment"}
+    assert start.saved_heads == {"sentiment"}
     assert start.kept == {"sentiment"}
     before = load_model(saved).network.head("sentiment").state_dict()
     after = start.network.head("sentiment").state_dict()

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl.data.datamodule import EncodedSplit
+from mtl.data.datamodule import TokenizedSplit
 from mtl.data.tokens import TokenTable
 from mtl.training.description import activation_lines, cut_texts, plan_warnings
 from mtl.training.freezing import FreezePlan
 from tests.support.runs import config
 
 
-def split(*lengths: int) -> EncodedSplit:
+def split(*lengths: int) -> TokenizedSplit:
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return EncodedSplit(TokenTable(np.zeros(offsets[-1], dtype=np.int32), offsets), np.zeros(len(lengths), np.int64))
+    return TokenizedSplit(TokenTable(np.zeros(offsets[-1], dtype=np.int32), offsets), np.zeros(len(lengths), np.int64))
 
 
 @pytest.mark.parametrize("rows", [2, 300])

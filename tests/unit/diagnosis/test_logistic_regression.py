@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from mtl.diagnosis import heads
-from mtl.diagnosis.heads import Scaling, fit_heads, logits, predict_refitted, refit_columns
+from mtl.diagnosis import logistic_regression
+from mtl.diagnosis.logistic_regression import Scaling, fit_heads, logits, predict_refitted, refit_columns
 
 RANDOM = np.random.default_rng(3)
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
@@ -33,7 +33,7 @@ def test_heads_that_are_fitted_together_are_those_fitted_alone(monkeypatch: pyte
     together = fitted(weights, penalties)
     alone = torch.cat([fitted(weights[at : at + 1], penalties[at : at + 1]) for at in range(5)])
     torch.testing.assert_close(together, alone, atol=2e-2, rtol=0)  # where float32 lets the optimizer stop
-    monkeypatch.setattr(heads, "MOST_LOGITS", 2 * 100 * 3)  # two at a time
+    monkeypatch.setattr(logistic_regression, "MOST_LOGITS", 2 * 100 * 3)  # two at a time
     torch.testing.assert_close(fitted(weights, penalties), alone, atol=2e-2, rtol=0)
 
 

@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from mtl.base.pooling import POOLINGS, cls_pool, last_token_pool, mean_pool
 from mtl.model.layout import ACTIVATIONS, DenseSpec
-from mtl.model.pooling import Dense, pool
+from mtl.model.sentence_embedding import Dense, pool
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mtl.training.checkpoints import random_state, restore_random_state
-from mtl.training.step import Randomness, StepLog
+from mtl.training.step_records import Randomness, StepLog
 
 if TYPE_CHECKING:
     import pytest

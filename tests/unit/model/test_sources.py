@@ -1,4 +1,4 @@
-"""Where weights come from: package, folder or hub, with every error saying what was found and how to go on."""
+"""Where weights come from: package, folder or hub, with every error saying what was found and how to repair it."""
 
 from __future__ import annotations
 
