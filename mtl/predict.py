@@ -14,7 +14,6 @@ from mtl.base.errors import printable
 from mtl.base.run_folder import find_model
 from mtl.base.schema import Fraction, Name
 from mtl.inference.arguments import FOLDER_USAGE, INPUT_USAGE, Arguments
-from mtl.inference.folders import STANDARD
 
 if TYPE_CHECKING:
     from mtl.inference.models import PredictOptions
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     model = MultiTaskModel.from_pretrained(options.model, device=options.device, tasks=tasks)
     if options.output is None:
         _show(texts, model.predict(texts, **how))
-    elif options.output == STANDARD:
+    elif options.output == cli.STANDARD:
         predict_lines(model, texts, sys.stdout, **how)
     else:
         predict_to_file(model, texts, Path(options.output), **how)

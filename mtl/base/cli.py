@@ -28,6 +28,7 @@ FAILED = 2  # the exit code of everything that a user can repair; the others are
 INTERRUPTED = 130  # Ctrl-C
 CUT_OFF = 141  # the reader of the output closed it
 TERMINATED = 143  # SIGTERM
+STANDARD = "-"  # standard input or output in the place of a file
 
 
 class _PrintableRecord(logging.LogRecord):

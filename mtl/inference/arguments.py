@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 from pydantic.dataclasses import dataclass
 
 from mtl.base import schema
+from mtl.base.cli import STANDARD
 from mtl.base.errors import ConfigError, DataError, MtlError, Problem
 from mtl.base.schema import Count, Name
-from mtl.inference.folders import ROWS, STANDARD, Settings, collected, goes_to_folder, planned
 
 if TYPE_CHECKING:
     from mtl.inference.workers import Write
@@ -51,6 +51,10 @@ class Arguments:
     @property
     def to_folder(self) -> bool:
         """Whether outputs go to a folder."""
+        if self.input is None or self.input == STANDARD:
+            return False
+        from mtl.inference.folders import goes_to_folder
+
         return goes_to_folder(self.input, self.output)
 
     def check(self, *only_for_folders: str) -> None:
@@ -101,6 +105,7 @@ class Arguments:
             suffix: The format of the outputs.
             own: The settings that only this command has.
         """
+        from mtl.inference.folders import ROWS, Settings, collected, planned
         from mtl.inference.models import settled_precision
         from mtl.inference.on_ray import engine
         from mtl.inference.workers import complete, in_processes

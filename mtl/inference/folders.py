@@ -26,8 +26,6 @@ from mtl.base import schema
 from mtl.base.errors import ConfigError, DataError, MtlError, Problem, listed
 from mtl.base.files import content_checksum, expanded, obstacle, sealed_json, write_json
 
-STANDARD: Final = "-"
-"""Standard input or output in the place of a file."""
 SETTINGS: Final = "_settings.json"
 RECORDS: Final = "_parts"
 ROWS: Final = 65_536
@@ -146,11 +144,9 @@ class Outputs:
                 (self.folder / f"{name}-{number}{self.settings.suffix}").unlink(missing_ok=True)
 
 
-def goes_to_folder(source: str | None, output: str | None) -> bool:
+def goes_to_folder(source: str, output: str | None) -> bool:
     """Whether files go to a folder: the input is a folder or a pattern, or the output is a folder."""
-    if source in (None, STANDARD):
-        return False
-    if expanded(str(source)).is_dir() or _is_pattern(str(source)):
+    if expanded(source).is_dir() or _is_pattern(source):
         return True
     return output is not None and (output.endswith(("/", os.sep)) or expanded(output).is_dir())
 

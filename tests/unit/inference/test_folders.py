@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtl.base.errors import ConfigError, MtlError
+from mtl.inference.arguments import Arguments
 from mtl.inference.folders import (
     Outputs,
     Part,
@@ -92,8 +93,8 @@ def test_what_goes_to_a_folder(tmp_path: Path) -> None:
     assert goes_to_folder(str(file), f"{tmp_path}/new/")
     assert goes_to_folder(str(file), f"{tmp_path}/out")
     assert not goes_to_folder(str(file), f"{tmp_path}/out.csv")
-    assert not goes_to_folder("-", f"{tmp_path}/out")
-    assert not goes_to_folder(None, f"{tmp_path}/out")
+    for source in ("-", None):
+        assert not Arguments(model="a", input=source, output=f"{tmp_path}/out").to_folder
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/16", "17/16", "1/0", "a/b", "-1/2", "1/2/3"])
