@@ -12,7 +12,7 @@ from mtl.comparison import words
 from mtl.comparison.comparing import Comparison
 from mtl.comparison.scenario_metrics import Figures, Spread
 from mtl.evaluation.calibration import ece
-from mtl.evaluation.runs import Outcomes, read_curves
+from mtl.evaluation.runs import RunPredictions, read_curves
 from mtl.reporting import charts
 from mtl.reporting.charts import points, pooled_bins
 from mtl.reporting.page import Chart
@@ -164,6 +164,6 @@ def _rest(comparison: Comparison) -> str:
     return f" The {MOST_LINES} best of {len(comparison.rows)} scenarios." if left > 0 else ""
 
 
-def outcomes_of(row: Figures, task: str) -> list[Outcomes]:
+def outcomes_of(row: Figures, task: str) -> list[RunPredictions]:
     """Return what the runs of a scenario predicted of a task."""
     return [run.outcomes[task] for run in row.scenario.runs if task in run.outcomes]

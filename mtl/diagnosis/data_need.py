@@ -171,7 +171,7 @@ def gains(rows: NDArray[np.floating], scores: NDArray[np.floating], start: float
 FRACTIONS = (0.4, 0.65, 1.0)
 """Shares of the rows of a class. Points below 0.4 say little about the extrapolation; points nearer to 1 are too close
 together to tell a slope from noise."""
-LEAST_ROWS = 10
+LEAST_CLASS_ROWS = 10
 """Training rows that the curve of a class needs."""
 MOST_WHOLE = 12
 """With more classes only the column of the subsampled class is refitted: the time of whole heads grows with the square
@@ -205,7 +205,7 @@ class ClassNeed:
     @property
     def enough(self) -> bool:
         """Whether there are enough rows for the estimate."""
-        return self.rows >= LEAST_ROWS
+        return self.rows >= LEAST_CLASS_ROWS
 
 
 def data_need(
@@ -233,7 +233,7 @@ def data_need(
     ends = [(count, count + more) for count in np.maximum(counts, 1).tolist()]
     gained = np.stack([gains(rows[at], macro[:, at], *ends[at]) for at in range(classes)], axis=1)  # (B + 1, C)
     best = np.bincount(gained[1:].argmax(axis=1), minlength=classes) / (len(gained) - 1)
-    supported = _supported(gained, counts >= LEAST_ROWS)
+    supported = _supported(gained, counts >= LEAST_CLASS_ROWS)
     needs = [
         ClassNeed(
             label=label,

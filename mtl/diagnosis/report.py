@@ -12,7 +12,7 @@ import numpy as np
 from mtl.base import formatting
 from mtl.base.files import write_json, write_text_atomically
 from mtl.data.problems import plural
-from mtl.diagnosis.data_need import LEAST_ROWS, ClassNeed
+from mtl.diagnosis.data_need import LEAST_CLASS_ROWS, ClassNeed
 from mtl.diagnosis.task import Duplicate, TaskDiagnosis
 from mtl.evaluation.predictions import confusion_examples, write_csv
 from mtl.evaluation.run_metrics import plain
@@ -64,12 +64,12 @@ def _needs_in_words(diagnosis: TaskDiagnosis) -> Iterator[str]:
     if len(few) <= _MOST_NAMED:
         for need in few:
             rows = plural(need.rows, "training row")
-            yield f"{need.label!r} has {rows}, too few to tell: collect at least {LEAST_ROWS}"
+            yield f"{need.label!r} has {rows}, too few to tell: collect at least {LEAST_CLASS_ROWS}"
         return
     names = ", ".join(f"{need.label!r} ({need.rows})" for need in few[:_MOST_NAMED])
     yield (
-        f"{len(few)} classes have fewer than {LEAST_ROWS} training rows, too few to tell: collect at least "
-        f"{LEAST_ROWS} of each: {names} and {len(few) - _MOST_NAMED} more, see data_need"
+        f"{len(few)} classes have fewer than {LEAST_CLASS_ROWS} training rows, too few to tell: collect at least "
+        f"{LEAST_CLASS_ROWS} of each: {names} and {len(few) - _MOST_NAMED} more, see data_need"
     )
 
 

@@ -20,11 +20,11 @@ from mtl.diagnosis.data_need import ClassNeed
 from mtl.diagnosis.report import write_csv_files, write_diagnosis, write_findings
 from mtl.diagnosis.task import TaskDiagnosis, diagnose_task
 from mtl.inference.models import SentenceEncoder, choose_device
-from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
 from mtl.reporting.charts import learning_curve
 from mtl.reporting.page import Chart
 from mtl.reporting.svg import write_svg
+from mtl.training.build import pretrained_encoder
 from mtl.training.inputs import Inputs, load_inputs
 from mtl.training.reevaluate import read_config
 
@@ -103,14 +103,7 @@ def encoder_of(config: Config, inputs: Inputs, name: str | None = None, device: 
         return SentenceEncoder.from_pretrained(name, device=device)
     if config.model.init_from is not None:
         return SentenceEncoder.from_pretrained(inputs.weights, device=device)
-    backbone = config.backbone
-    encoder = Encoder.from_folder(
-        inputs.weights,
-        max_length=backbone.max_length,
-        pooling=backbone.pooling,
-        normalize=backbone.normalize,
-        prompt_name=backbone.prompt_name,
-    )
+    encoder = pretrained_encoder(config, inputs.weights)
     return SentenceEncoder(encoder.to(choose_device(device)), load_tokenizer(inputs.weights))
 
 

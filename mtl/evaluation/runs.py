@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class RunPredictions:
     """One run's predictions of one task on its test rows."""
 
     split: str  # ``test``, or ``val`` where there are no test rows
@@ -130,7 +130,7 @@ class Record:
     folder: Path
     config: Mapping[str, Any]  # its configuration, plain
     metrics: RunMetrics
-    outcomes: Mapping[str, Outcomes]  # for each task
+    outcomes: Mapping[str, RunPredictions]  # for each task
     facts: Facts = field(default_factory=Facts)
 
     @property
@@ -173,7 +173,7 @@ def read_record(folder: Path, metrics: RunMetrics | None = None) -> Record:
         if (split := reported_split(splits)) is not None:
             path = predictions_path(folder, task, split)
             check_file(folder, path, metrics.files)
-            outcomes[task] = Outcomes(split, read_predictions(path))
+            outcomes[task] = RunPredictions(split, read_predictions(path))
     if not outcomes:
         raise DataError(Problem(f"{folder / METRICS}: tasks", "no figures of any task", "a task with test or val"))
     return Record(folder, read_plain_config(folder), metrics, outcomes, facts)

@@ -51,16 +51,20 @@ def make_start(config: Config, tasks: Mapping[str, TaskData], weights: Path) -> 
     """
     if config.model.init_from is not None:
         return _continued(config, tasks, load_model(weights))
+    heads = {name: _head(config, name, task.labels.names) for name, task in tasks.items()}
+    return Start(build_network(pretrained_encoder(config, weights), heads), load_tokenizer(weights), heads)
+
+
+def pretrained_encoder(config: Config, weights: Path) -> Encoder:
+    """Return the encoder in a folder in the hub's layout, with what the configuration says of it."""
     backbone = config.backbone
-    encoder = Encoder.from_folder(
+    return Encoder.from_folder(
         weights,
         max_length=backbone.max_length,
         pooling=backbone.pooling,
         normalize=backbone.normalize,
         prompt_name=backbone.prompt_name,
     )
-    heads = {name: _head(config, name, task.labels.names) for name, task in tasks.items()}
-    return Start(build_network(encoder, heads), load_tokenizer(weights), heads)
 
 
 def _continued(config: Config, tasks: Mapping[str, TaskData], saved: SavedModel) -> Start:

@@ -94,7 +94,7 @@ def fit_network(run: Prepared, group: Group | None) -> Cost:
         torch.cuda.reset_peak_memory_stats(plan.device)
     with nullcontext() if group is None else group.joined(plan.device, plan.folder):
         if group is not None:
-            check_same_inputs(run.inputs, plan.device)
+            check_same_inputs(run.fingerprint, plan.device)
         _run_trainer(run, training)
     meter, module = training.meter, training.module
     trained = module.freezing.trainable(meter.last_step)
@@ -110,7 +110,7 @@ def fit_network(run: Prepared, group: Group | None) -> Cost:
         encoding_seconds=meter.encoding_seconds,
     )
     network.to(plan.device)
-    apply_freezing(network, FreezePlan({}), 0)
+    apply_freezing(network, FreezePlan({}), 0)  # for evaluation everything is frozen and in eval mode
     merge_adapters(network.encoder.backbone)
     return replace(cost, sentences_per_second=meter.rows / cost.total_seconds if cost.total_seconds else None)
 

@@ -36,7 +36,7 @@ class Prepared:
     stop: Stop
     resume: bool  # whether it continues a run
     point: Point | None  # where it continues; None if it starts from the first step
-    inputs: Mapping[str, Any]  # what it depends on, see `mtl.training.fingerprint`
+    fingerprint: Mapping[str, Any]  # what it depends on
     activations: FrozenActivations  # computed when they are first needed
     training: Training | None  # None if everything is frozen, and after training
 
@@ -52,12 +52,12 @@ def prepare(
 ) -> Prepared:
     """Prepare a run and its folder."""
     run = prepare_process(config, folder, stop, process, resume=resume)
-    _check_same(run.inputs, run.point, folder, resume=resume)
+    _check_same(run.fingerprint, run.point, folder, resume=resume)
     remove_leftovers(folder)
     if not resume:
         keep = find_model(Path(config.model.init_from)) if config.model.init_from else None
         begin(folder, choices, asdict(config), keep=keep)
-    elif run.point is not None and run.point.inputs["config"] != run.inputs["config"]:
+    elif run.point is not None and run.point.inputs["config"] != run.fingerprint["config"]:
         reopen(folder, asdict(config))
     return run
 
@@ -65,16 +65,16 @@ def prepare(
 def prepare_process(config: Config, folder: Path, stop: Stop, process: Process, *, resume: bool) -> Prepared:
     """Prepare one process of a run and leave its folder alone; see `prepare`."""
     point = last_point(folder / CHECKPOINTS) if resume else None
-    loaded = load_inputs(config)
-    plan = make_plan(config, folder, loaded, process)
+    inputs = load_inputs(config)
+    plan = make_plan(config, folder, inputs, process)
     splits = _tokenize(plan)
-    inputs = fingerprint(plan, splits)
+    depends_on = fingerprint(plan, splits)
     activations = _frozen_activations(plan, splits, point)
     training = None
     if plan.groups:
-        points = ResumePoints(folder / CHECKPOINTS, config.callbacks, stop, inputs, activations.used)
+        points = ResumePoints(folder / CHECKPOINTS, config.callbacks, stop, depends_on, activations.used)
         training = make_training(plan, make_data(plan, splits, activations), activations, points, point)
-    return Prepared(plan, splits, loaded.pairs, stop, resume, point, inputs, activations, training)
+    return Prepared(plan, splits, inputs.pairs, stop, resume, point, depends_on, activations, training)
 
 
 def _tokenize(plan: RunPlan) -> Splits:
@@ -90,12 +90,14 @@ def _tokenize(plan: RunPlan) -> Splits:
 
 def _frozen_activations(plan: RunPlan, splits: Splits, point: Point | None) -> FrozenActivations:
     """Return the activations of all rows that the run passes through frozen layers."""
-    whole = plan.freezing.encoder_is_frozen  # then evaluation needs no encoder either
+    passed = {"train", "val"}  # in training
+    if plan.freezing.encoder_is_frozen:
+        passed.add("test")  # evaluation needs no encoder either
     tables = {
         (task, split): rows.table
         for task, parts in splits.items()
         for split, rows in parts.items()
-        if (split == "train" and task in plan.trained) or split == "val" or (split == "test" and whole)
+        if split in passed and (split != "train" or task in plan.trained)
     }
     encoder, cached = plan.start.network.encoder, plan.config.cache.activations
     before = None if point is None else point.activations

@@ -25,7 +25,7 @@ from mtl.comparison.differences import PairedBootstrap
 from mtl.comparison.scenarios import Scenario
 from mtl.evaluation.predictions import Predictions
 from mtl.evaluation.run_metrics import RunMetrics
-from mtl.evaluation.runs import Outcomes, Record
+from mtl.evaluation.runs import Record, RunPredictions
 
 ROWS, CLASSES = 60, 3
 
@@ -207,7 +207,7 @@ def test_pairs_of_equal_scenarios_are_rarely_called_different_from_their_predict
             for answer in answers
         ]
         records = [
-            Record(Path(), {"seed": seed}, RunMetrics({}), {"topic": Outcomes("test", each)})
+            Record(Path(), {"seed": seed}, RunMetrics({}), {"topic": RunPredictions("test", each)})
             for seed, each in enumerate(written)
         ]
         return Scenario(name, tuple(records))
