@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml
 train: $(STAMP) ## train both tasks on the shipped corpus with MPNet; BACKBONE=minilm is faster; more with ARGS="seed=1"
 	$(BIN)/python -m mtl.train experiment=quickstart backbone=$(BACKBONE) $(ARGS)
 
-compare: $(STAMP) ## train every freeze scenario on the shipped corpus and compare them; the same command continues
+compare: $(STAMP) ## train the scenarios of conf/experiment/scenarios.yaml and compare them; the same command continues
 	$(BIN)/python -m mtl.train -m experiment=scenarios backbone=$(BACKBONE) $(ARGS)
 
 test: $(STAMP) ## run the tests, without the long ones

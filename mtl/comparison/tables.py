@@ -1,4 +1,8 @@
-"""The tables of a comparison and their columns, the same ones for the terminal, Markdown, the page and CSV."""
+"""The tables of a comparison, for Markdown and the page, and shorter ones for the terminal; their columns of figures.
+
+A new column is a line in `columns`, and its figure a field in `mtl.comparison.scenario_metrics`; that of a task also
+needs a name in `words.MEASURE`.
+"""
 
 from __future__ import annotations
 

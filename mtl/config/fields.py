@@ -202,11 +202,16 @@ class LoraConfig:
     """The linear layers that get adapters."""
 
 
+FreezeKind = Literal["none", "all", "lower", "gradual", "lora"]
+"""The frozen layers of the encoder. A scenario with these keys is a file in ``conf/freeze``; a new kind also needs its
+plan in `mtl.training.freezing`, and checks across keys in `mtl.config.checks`."""
+
+
 @dataclass(config=schema.STRICT)
 class FreezeConfig:
     """What does not learn."""
 
-    backbone: Literal["none", "all", "lower", "gradual", "lora"]
+    backbone: FreezeKind
     heads: list[str] | Literal["all"]
     """Tasks whose heads are frozen."""
     train_layers: Layers | None

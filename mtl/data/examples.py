@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from mtl.base.errors import DataError, Problem
 from mtl.base.files import content_checksum, expanded
 from mtl.data import table
-from mtl.data.dataset import DatasetSplit
+from mtl.data.named_datasets import DatasetSplit
 from mtl.data.problems import Columns, ProblemLog, plural
 from mtl.data.readers import READERS, TEXT_READERS, Reader, Row, reader_of
 from mtl.data.row_checks import ValidRow, valid_rows

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mtl.base.errors import DataError, Problem, listed
-from mtl.data.dataset import DatasetSpec, DatasetSplit, load_splits
 from mtl.data.examples import Examples, Missing, read_examples
 from mtl.data.labels import LabelSet
+from mtl.data.named_datasets import DatasetSpec, DatasetSplit, load_splits
 from mtl.data.problems import plural
 from mtl.data.splits import stratified_split
 from mtl.data.table import IntArray, KeyArray

@@ -1,4 +1,4 @@
-"""Tables as plain values, for the terminal, Markdown and pages; the report's other tables are in `sections`."""
+"""Tables as plain values, for the terminal, Markdown and pages; other tables are in `sections` and `run_page`."""
 
 from __future__ import annotations
 

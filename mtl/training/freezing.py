@@ -1,4 +1,7 @@
-"""Freezing: which layers are trained, as a pure function of the optimizer step, so that resuming needs no state."""
+"""Freezing: which layers are trained, as a pure function of the optimizer step, so that resuming needs no state.
+
+A freeze scenario is a file in ``conf/freeze``; here are the plans of the kinds in `mtl.config.fields.FreezeKind`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mtl.base.errors import ConfigError, Problem, listed
-from mtl.config.fields import GradualConfig
+from mtl.config.fields import FreezeKind, GradualConfig
 from mtl.data.batch import Boundary
 from mtl.model.layers import adapter_of
 from mtl.model.network import MultiTaskNetwork
@@ -68,7 +71,7 @@ def plan_freezing(
     encoder_layers: Sequence[str],
     tasks: Sequence[str],
     *,
-    backbone: Literal["none", "all", "lower", "gradual", "lora"],
+    backbone: FreezeKind,
     heads: Sequence[str] | Literal["all"] = (),
     train_layers: float | None = None,
     adapters: Sequence[str] = (),

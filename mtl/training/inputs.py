@@ -12,7 +12,7 @@ from mtl.base.errors import ConfigError, MtlError, Problem
 from mtl.base.files import expanded
 from mtl.base.run_folder import find_model
 from mtl.config.fields import Config, DataConfig, RetentionConfig, TaskConfig
-from mtl.data.dataset import DatasetSpec
+from mtl.data.named_datasets import DatasetSpec
 from mtl.data.pairs import Pairs, read_pairs
 from mtl.data.tasks import TaskData, TaskSpec, load_tasks
 from mtl.model.sources import BackboneSpec, locate

@@ -1,4 +1,8 @@
-"""Learning rates: one per layer, and the parameter groups that carry them into the optimizer."""
+"""Learning rates: the rules that give each layer one, and the parameter groups that carry them into the optimizer.
+
+`make_rates` in `mtl.training.build` chooses the rule, by ``conf/learning_rates``; `mtl.training.optimization` has the
+schedule.
+"""
 
 from __future__ import annotations
 

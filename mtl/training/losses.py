@@ -5,7 +5,8 @@ weights, and so does the meaning of learning rates, clipping and the balance bet
 rows has the weight 1, and counts as one row where its frequency is needed. `mtl.training.combination` combines the
 losses of the tasks.
 
-A new loss is a class and a line in `LOSSES`, or a line in `WEIGHTINGS`, and its name in `mtl.config.loss`.
+A new loss is a class and a line in `LOSSES`, or a line in `WEIGHTINGS`; its name and keys stand in `mtl.config.loss`,
+the values of its keys in ``conf/loss/base.yaml``.
 """
 
 from __future__ import annotations

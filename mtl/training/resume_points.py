@@ -2,6 +2,7 @@
 
 On a CPU the weights are identical bit for bit. With frozen layers this holds as long as the cached activations are the
 same: if they are computed again, in other batches, their last bits may differ, and the run logs a warning.
+`mtl.training.prepare` finds the point to resume from and refuses other data, weights or settings.
 
 Lightning 2.6 offers hooks only while its counters are between two states. A run that resumes from a checkpoint written
 in ``on_train_batch_end`` skips what should have followed: a validation that was due, the end of the epoch with its

@@ -11,7 +11,7 @@ from datasets import Dataset
 from mtl.base.errors import DataError, ModelError, MtlError, Problem
 from mtl.config.checks import load
 from mtl.config.fields import Config
-from mtl.data.dataset import DatasetSpec
+from mtl.data.named_datasets import DatasetSpec
 from mtl.training.inputs import absolute, dataset_files, dataset_rows, load_inputs, task_specs
 from tests.support.configs import changed, composed
 

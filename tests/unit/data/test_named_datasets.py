@@ -19,7 +19,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from mtl.base import hub
 from mtl.base.errors import DataError
-from mtl.data.dataset import DatasetSpec
+from mtl.data.named_datasets import DatasetSpec
 from mtl.data.tasks import TaskData, TaskSpec, load_task
 
 TRAIN = [(f"{word} film {at}", word) for at in range(10) for word in ("good", "bad")]
