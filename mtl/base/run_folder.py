@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -233,6 +234,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def resume_command(folder: Path) -> str:
+    """Return the command that resumes the run in a folder, for a shell."""
+    return f"python -m mtl.train resume={shlex.quote(str(folder))}"
+
+
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
     """Raise a `DiskError` with the repair for the errors that libraries raise on a full disk inside the block."""
@@ -244,7 +250,7 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         name = getattr(error, "filename", None)
         found = f"no space left for {os.fspath(name)}" if name else "no space left"
         expected = "space for the model, and three times that for the checkpoints of a training"
-        repair = f"free some, then: python -m mtl.train resume={folder}"
+        repair = f"free some, then: {resume_command(folder)}"
         raise DiskError(Problem(str(folder), found, expected, repair)) from None
 
 

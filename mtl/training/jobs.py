@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -184,5 +185,5 @@ def end_of_sweep(jobs: Sequence[JobRow]) -> list[str]:
     out.print(jobs_table(jobs))
     if sum(not job.error for job in jobs) > 1:
         folder = os.path.relpath(jobs[0].folder.parent)
-        out.print(f"\ncompare  python -m mtl.compare {folder}\n", markup=False, soft_wrap=True)
+        out.print(f"\ncompare  python -m mtl.compare {shlex.quote(folder)}\n", markup=False, soft_wrap=True)
     return [f"job {job.number} ({job.overrides})" for job in jobs if job.error]

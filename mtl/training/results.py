@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -285,7 +286,8 @@ def show(run: Results, *, brief: bool = False) -> None:
     page = f"page     {folder}/report.html\n" if run.plan.config.evaluation.figures else ""
     places = f"\nreport   {folder}/report.md\n{page}model    {folder}/model\nall      {folder}"
     out.print(places, markup=False, soft_wrap=True)
-    out.print(f'use it   python -m mtl.predict model={folder} "a sentence"\n', markup=False, soft_wrap=True)
+    use = f'use it   python -m mtl.predict model={shlex.quote(str(folder))} "a sentence"\n'
+    out.print(use, markup=False, soft_wrap=True)
 
 
 def score_tables(in_full: Reports, reports: Reports) -> list[Table]:

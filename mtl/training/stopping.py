@@ -7,7 +7,6 @@ checkpoint in the middle of a step and a requeue of its own, but leaves a signal
 
 from __future__ import annotations
 
-import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import Any, Final
 
 from mtl.base.errors import Problem, Terminated, TrainingError
+from mtl.base.run_folder import resume_command
 
 SIGNALS: Final = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
 """The signals that end a training; Windows has SIGTERM only."""
@@ -24,7 +24,7 @@ SIGNALS: Final = tuple(number for number in signal.Signals if number.name in ("S
 
 def how_to_resume(folder: Path) -> str:
     """Return the advice for a run that was ended."""
-    return f"to resume: python -m mtl.train resume={shlex.quote(str(folder))}"
+    return f"to resume: {resume_command(folder)}"
 
 
 class Stop:

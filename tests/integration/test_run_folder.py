@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -248,3 +249,11 @@ def test_the_page_can_be_built_again_from_the_files(finished: Path) -> None:
         assert text in page
     assert run_page(read_record(finished)) == page
     assert "<h1>Run: freeze=none</h1>" in page
+
+
+def test_the_command_at_the_end_is_for_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "my run", *data(tmp_path / "data"), "trainer.max_steps=1", "freeze=backbone")
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    *_, model, sentence = shlex.split(last)
+    assert model == f"model={tmp_path / 'my run'}"
+    assert sentence == "a sentence"
