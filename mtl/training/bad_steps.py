@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mtl.base.errors import Problem, TrainingError, listed
@@ -18,6 +18,7 @@ from mtl.data.batch import Batch
 from mtl.data.problems import plural
 from mtl.training.optimization import skip_step_if
 from mtl.training.plan import RunPlan
+from mtl.training.sharding import whole
 
 FOLDER = "bad_steps"
 MOST_FILES = 20
@@ -39,7 +40,6 @@ class BadStep:
     rows: dict[str, list[int]]  # of each task's training split
     in_a_row: int  # how many consecutive steps up to this one were left out
     number: int  # how many steps up to this one were left out since the start of training
-    sound: int  # the number of optimizer steps when the weights were last checked and finite
 
 
 _Rows = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -74,6 +74,7 @@ class StepGuard:
     """
 
     reports: BadSteps
+    network: nn.Module  # whose weights are checked with each bad step, in all processes
     every: int = 1  # after how many steps to read the flags
     scaled: bool = False  # whether gradients are scaled, as in ``16-mixed``
     in_a_row: int = 0  # how many steps were left out since the last good one
@@ -108,7 +109,11 @@ class StepGuard:
             self.inspect()
 
     def inspect(self) -> None:
-        """Report the bad steps since the last call."""
+        """Report the bad steps since the last call.
+
+        Raises:
+            TrainingError: The run is to stop, as it always does with weights that are not finite.
+        """
         steps, self._checked = self._checked, []
         if not steps:
             return
@@ -116,7 +121,10 @@ class StepGuard:
             self.in_a_row = self.in_a_row + 1 if bad else 0
             if bad:
                 self.left_out += 1
-                self.reports.left_out(_bad_step(step, self.in_a_row, self.left_out, self.sound))
+                weights = {name: whole(value) for name, value in self.network.named_parameters()}
+                if names := not_finite(weights):
+                    raise self.reports.broken(names, self.sound, step.step - self.in_a_row)
+                self.reports.left_out(_bad_step(step, self.in_a_row, self.left_out))
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Check that the weights of a checkpoint that is about to be saved are finite."""
@@ -164,13 +172,13 @@ def _weights(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
                     yield f"{name} {number} of the optimizer", value
 
 
-def _bad_step(step: _CheckedStep, in_a_row: int, number: int, sound: int) -> BadStep:
+def _bad_step(step: _CheckedStep, in_a_row: int, number: int) -> BadStep:
     rows: dict[str, list[int]] = {}
     for batch, _ in step.batches:
         for task, indices in batch.items():
             rows.setdefault(task, []).extend(indices.tolist())
     losses = [{task: float(loss) for task, loss in of_tasks.items()} for _, of_tasks in step.batches]
-    return BadStep(step.step, step.epoch, losses, float(step.norm), rows, in_a_row, number, sound)
+    return BadStep(step.step, step.epoch, losses, float(step.norm), rows, in_a_row, number)
 
 
 @dataclass(slots=True)
@@ -183,10 +191,8 @@ class BadSteps:
         """Write the step's rows to ``bad_steps/step_<step>.json`` in the run folder.
 
         Raises:
-            TrainingError: The run is to stop, as it always does with weights that are not finite.
+            TrainingError: The run is to stop.
         """
-        if names := not_finite(dict(self.plan.start.network.named_parameters())):
-            raise self.broken(names, bad.sound, bad.step - bad.in_a_row)
         where = "its rows are not written to a file: there were many before it"
         if bad.number <= MOST_FILES:
             where = f"its rows are in {self._write(bad)}"

@@ -225,6 +225,7 @@ class MultiTaskModule(LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedEncoder) and not self.network.encoder.is_sharded:
             self.network = strategy.shard(self.network)
+            self.guard.network = self.network
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule, which is stepped with each optimizer step."""

@@ -130,7 +130,7 @@ def _make_module(plan: RunPlan, data: MultiTaskDataModule, steps: int) -> MultiT
         freezing,
         optimizer=optimizer,
         scheduler=scheduler,
-        guard=StepGuard(BadSteps(plan), every=every, scaled=scaled),
+        guard=StepGuard(BadSteps(plan), plan.start.network, every=every, scaled=scaled),
     )
     module.save_hyperparameters({"config": asdict(config)}, logger=False)
     return module

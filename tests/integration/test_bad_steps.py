@@ -14,6 +14,7 @@ from mtl.training.averaging import AveragedWeights
 from mtl.training.checkpoints import read_checkpoint
 from mtl.training.run import train
 from tests.support.commands import run as command
+from tests.support.ranks import train_in_several
 from tests.support.runs import Probe, config, data, probed, run
 
 if TYPE_CHECKING:
@@ -264,6 +265,14 @@ def test_weights_that_broke_before_a_bad_step_are_what_is_told(tmp_path: Path, m
     with pytest.raises(TrainingError, match=r"step 3\n.* left weights which are not: encoder\.\S+, \S+, \S+ \(\+\d"):
         run(tmp_path / "run", *data(tmp_path), *ONE, *flags)
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_weights_that_broke_in_shards_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process alone has them; all give this error, so none of them waits for another."""
+    probed(monkeypatch, broken_after(2, only="layer.1"))
+    jobs = {tmp_path / "run": [*data(tmp_path), *ONE, "trainer.strategy=fsdp", "callbacks.gradients=null"]}
+    with pytest.raises(TrainingError, match=r"steps? .*\n.* left weights which are not: encoder\.\S+\.1\."):
+        train_in_several(2, jobs, tmp_path / "jobs.json")
 
 
 def test_a_head_that_broke_in_a_step_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

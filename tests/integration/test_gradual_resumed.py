@@ -60,7 +60,7 @@ def training_of(folder: Path, rows: dict[str, TokenizedSplit], seen: list[int]) 
             starts=[plan.first[group.layers[0]] for group in groups],
             stage_warmup=2,
         ),
-        guard=StepGuard(Mock(spec=BadSteps)),
+        guard=StepGuard(Mock(spec=BadSteps), net),
     )
     sampler = StepSampler({task: each.table.lengths for task, each in rows.items()}, batch_size=2, seed=1)
     steps = OptimizerSteps(len(sampler), 2)

@@ -51,7 +51,7 @@ def module(
         plan,
         optimizer=partial(build_adamw, groups, betas=(0.9, 0.999), eps=1e-8),
         scheduler=partial(build_schedule, schedule="constant", total_steps=total_steps, warmup=0),
-        guard=StepGuard(Mock(spec=BadSteps)),
+        guard=StepGuard(Mock(spec=BadSteps), net),
     )
 
 

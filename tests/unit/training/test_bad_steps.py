@@ -22,7 +22,7 @@ def test_a_bad_loss_with_the_gradient_scaler_of_fp16(every: int) -> None:
     optimizer = build_adamw([group], betas=(0.9, 0.999), eps=1e-8, fused=False)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     reports = mock.Mock()
-    guard = StepGuard(reports, every=every, scaled=True)
+    guard = StepGuard(reports, nn.ParameterList([weight]), every=every, scaled=True)
     changed = []
     for step, factor in enumerate([1.0, float("nan"), float("inf"), 1.0]):
         before = weight.detach().clone()
