@@ -15,7 +15,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -173,7 +173,7 @@ def input_files(source: str) -> dict[str, Path]:
 
     path = expanded(source)
     if path.is_dir():
-        base, paths = path, [file for file in path.rglob("*") if file.suffix.lower() in TEXT_READERS]
+        base, paths = path, [file for file in _files_below(path) if file.suffix.lower() in TEXT_READERS]
     elif _is_pattern(source):
         first = next(at for at, part in enumerate(path.parts) if any(mark in part for mark in _WILDCARDS))
         if ".." in path.parts[first:]:
@@ -182,11 +182,22 @@ def input_files(source: str) -> dict[str, Path]:
     else:
         return {path.name: path}  # what is wrong with it is told when it is read
     names = {file.relative_to(base): file for file in paths if file.is_file()}
-    visible = {name.as_posix(): file for name, file in names.items() if not any(p[0] in "._" for p in name.parts)}
+    visible = {name.as_posix(): file for name, file in names.items() if not any(map(_is_hidden, name.parts))}
     if not visible:
         found = f"no file in {source}" if path.is_dir() else f"no file that matches {source}"
         raise ConfigError(Problem("input", found, f"files: {listed(TEXT_READERS)}", "check the path or the pattern"))
     return dict(sorted(visible.items()))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below it, but not in hidden folders, such as a virtual environment."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(where, name) for name in names)
+
+
+def _is_hidden(name: str) -> bool:
+    return name[0] in "._"
 
 
 def parts_of(files: Mapping[str, Path], settings: Settings, shard: tuple[int, int]) -> list[Part]:
