@@ -112,10 +112,7 @@ def main(arguments: Sequence[str]) -> None:
     if (nearest := service.served.nearest) is not None:
         size = f"{len(nearest.rows.texts):,} examples, {nearest.nbytes / 1e6:,.1f} MB of embeddings"
         print(printable(f"{size}, from {options.examples}"), flush=True)
-    try:
-        server.answer(bound)
-    finally:
-        batcher.stop()
+    server.answer(bound, batcher)
 
 
 def _read_examples(options: Options, path: Path, folder: Path) -> ExampleRows:

@@ -52,7 +52,7 @@ class _Job:
 
 
 class Batcher:
-    """A bounded queue and the one thread that runs the network.
+    """A bounded queue, and `run` for the one thread that computes what waits in it.
 
     The thread takes whole requests in their order, up to ``batch_tokens``, and encodes the texts of all of them in one
     call, which sorts them by length. A larger request is a batch of its own. A request keeps the model with which it
@@ -69,8 +69,6 @@ class Batcher:
         self._waiting = 0
         self._stopping = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="mtl-batches", daemon=True)
-        self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -80,7 +78,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether requests are accepted."""
-        return self._thread.is_alive() and not self._stopping
+        return not self._stopping
 
     def submit(
         self, model: MultiTaskModel, texts: list[str], tasks: Sequence[str], prompt_name: str | None
@@ -106,13 +104,13 @@ class Batcher:
         return job.future
 
     def stop(self) -> None:
-        """Accept no more requests, compute those that wait, and end the thread."""
+        """Accept no more requests; `run` computes those that wait, and ends."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Compute batches in this thread until `stop`."""
         current: MultiTaskModel | None = None
         with ExitStack() as prepared:
             while (arrived := self._next_arrivals()) is not None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mtl.base.errors import ConfigError, Problem, Terminated
 
 if TYPE_CHECKING:
+    from mtl.serving.batching import Batcher
     from mtl.serving.guard import Limits
 
 KEEP_ALIVE_SECONDS = 30
@@ -38,8 +40,8 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         problem = Problem("host", f"{host!r}: {error}", "an address of this machine", "host=127.0.0.1")
         raise ConfigError(problem) from None
-    family, kind, _, _, address = addresses[0]
-    bound = socket.socket(family, kind)
+    family, kind, protocol, _, address = addresses[0]
+    bound = socket.socket(family, kind, protocol)  # asyncio turns TCP_NODELAY on where it sees that this is TCP
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
@@ -138,22 +140,42 @@ class Server(uvicorn.Server):
         self._on_hangup = on_hangup
         self._ended_by: int | None = None
 
-    def answer(self, bound: socket.socket) -> None:
+    def answer(self, bound: socket.socket, batcher: Batcher) -> None:
         """Answer requests until the process gets SIGINT or SIGTERM; a second one ends at once.
+
+        The batches are computed in this thread, requests are read in another one. OpenMP has a pool of threads for each
+        thread that computes, and once there are more of them than cores it lets them sleep between two products: a
+        second thread for the network beside the one that loaded the model would take twice as long for a sentence.
 
         Raises:
             KeyboardInterrupt: It was SIGINT.
             Terminated: It was SIGTERM.
         """
-        self.run(sockets=[bound])
+        with self._signals(), ThreadPoolExecutor(1, "mtl-http") as pool:
+            reading = pool.submit(self._read, bound, batcher)
+            try:
+                batcher.run()
+            finally:
+                self.should_exit = True
+        reading.result()
         if self._ended_by == signal.SIGINT:
             raise KeyboardInterrupt
         if self._ended_by is not None:
             raise Terminated("terminated: all accepted requests were answered")
 
+    def _read(self, bound: socket.socket, batcher: Batcher) -> None:
+        try:
+            self.run(sockets=[bound])
+        finally:
+            batcher.stop()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals inside the block; in uvicorn's own, SIGTERM would kill the process at its end."""
+        """Leave signals to `answer`; in uvicorn's own block, SIGTERM would kill the process at its end."""
+        yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return

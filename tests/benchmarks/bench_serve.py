@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="bench_serve", description=__doc__)
     options.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default: %(default)s)")
     options.add_argument(
-        "--clients", type=int, nargs="*", default=[20, 200], help="default: %(default)s; none: the soak"
+        "--clients", type=int, nargs="*", default=[1, 20, 200], help="default: %(default)s; none: the soak"
     )
     options.add_argument("--soak", type=int, default=0, help="requests of a soak at the end (default: none)")
     tool.add_backbone(options)

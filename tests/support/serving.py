@@ -82,7 +82,7 @@ def running(
     app = create_app(service, batcher, limits, metrics, token=token, hosts=hosts)
     server = Server(app, limits, service.reload)
     bound = bind("127.0.0.1", 0)
-    thread = threading.Thread(target=server.answer, args=(bound,))
+    thread = threading.Thread(target=server.answer, args=(bound, batcher))
     thread.start()
     until(lambda: server.started)
     try:
@@ -90,7 +90,6 @@ def running(
     finally:
         server.should_exit = True
         thread.join()
-        batcher.stop()
 
 
 class Hold:
