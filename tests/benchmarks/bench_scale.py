@@ -88,7 +88,7 @@ def _figure(what: str, found: list[Finished], rows: int) -> Figure:
     own = whole.anonymous - base.anonymous
     return Figure(
         what=f"{what}, {rows:,} rows: peak memory beyond that for {FEW:,} rows (in brackets without mapped files)",
-        measured=f"+{beyond / 2**20:,.0f} MiB ({own / 2**20:+,.0f} MiB), {whole.seconds:.0f} s",
+        measured=f"{beyond / 2**20:+,.0f} MiB ({own / 2**20:+,.0f} MiB), {whole.seconds:.0f} s",
         ratio=whole.peak / base.peak,
         target="< 2 GB",
         details={"peak": [base.peak, whole.peak], "anonymous": [base.anonymous, whole.anonymous], "rows": rows},

@@ -33,14 +33,24 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="tokens of a row")
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    figures = measure(options)
+    if dist.get_rank() == 0:
+        print(json.dumps(figures))
+    # After `measure` has dropped the model: if that were the last to hold the group, it would wait for Gloo's threads
+    # while they wait for the GIL.
+    dist.destroy_process_group()
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Return the bytes that are averaged, the shape of a step, and the median seconds of each of the three."""
     cuda = torch.cuda.is_available()
-    dist.init_process_group("nccl" if cuda else "gloo")
     device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count()) if cuda else torch.device("cpu")
     encoder = SentenceEncoder.from_pretrained(options.backbone, device=str(device)).encoder.train()
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     size = 4 * sum(parameter.numel() for parameter in parameters)
     model = DistributedDataParallel(encoder, find_unused_parameters=True)  # as `mtl.training.parallel` has it
-    ids = torch.randint(5, 1_000, (options.rows, options.tokens), device=device)
+    ids = torch.randint(5, encoder.config.vocab_size, (options.rows, options.tokens), device=device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     pieces = [torch.zeros(min(BUCKET, size - at) // 4, device=device) for at in range(0, size, BUCKET)]
 
@@ -70,10 +80,8 @@ def main() -> None:
                 torch.cuda.synchronize()
             if at > 1:  # two rounds to warm up
                 seconds[name].append(time.perf_counter() - start)
-    if dist.get_rank() == 0:
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        print(json.dumps({"bytes": size, "rows": options.rows, "tokens": options.tokens, **medians}))
-    dist.destroy_process_group()
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {"bytes": size, "rows": options.rows, "tokens": options.tokens, **medians}
 
 
 if __name__ == "__main__":
