@@ -195,10 +195,11 @@ def _with_lines(items: Iterable[T], title: str, total: int) -> Iterator[T]:
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode again afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    training = [part for part in module.modules() if part.training]
+    if training:
+        module.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for part in training:
+            part.training = True

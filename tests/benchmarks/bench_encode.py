@@ -1,9 +1,9 @@
-"""Encoding: `SentenceEncoder.encode` in fp32 and bf16 against sentence-transformers with its defaults."""
+"""Encoding in fp32 and bf16 against sentence-transformers with its defaults: many sentences, and one in each call."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,11 @@ from tests.benchmarks.timing import Timings, alternate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mtl.activations.encoding import Precision
+
 TINY = ("--rows=48", "--rounds=1")
 TARGETS = {"fp32": "≥ 1.30", "bf16": "≥ 5.00"}
+CALLS = 200
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +63,38 @@ def measure(options: argparse.Namespace, machine: Machine) -> list[Figure]:
             for name in ("fp32", "bf16")
         ),
         ceiling("encode", "bf16", timings.median("peer"), work, machine),
+        *_calls(peer, ours, texts[:CALLS], options.rounds),
+    ]
+
+
+def _calls(peer: SentenceTransformer, ours: SentenceEncoder, texts: Sequence[str], rounds: int) -> list[Figure]:
+    """Return the time of a call with one sentence."""
+
+    def call_each(encode: Callable[[str], object]) -> None:
+        for text in texts:
+            encode(text)
+
+    def prepared(precision: Precision) -> None:
+        with ours.prepared(precision):
+            call_each(partial(ours.encode, precision=precision))
+
+    timings = alternate(
+        {
+            "sentence-transformers": partial(call_each, partial(peer.encode, show_progress_bar=False)),
+            "SentenceEncoder.encode, fp32": partial(call_each, ours.encode),
+            "in a block of prepared weights, fp32": partial(prepared, "fp32"),
+            "in a block of prepared weights, bf16": partial(prepared, "bf16"),
+        },
+        rounds,
+    )
+    return [
+        Figure(
+            what=f"a call with one sentence, {name}: times the calls per second of sentence-transformers",
+            measured=f"{1000 * timings.median(name) / len(texts):.1f} ms",
+            ratio=timings.ratio("sentence-transformers", name),
+            details={"seconds": timings.seconds[name]},
+        )
+        for name in timings.seconds
     ]
 
 

@@ -121,15 +121,23 @@ class PackedLayer:
         return activated
 
     def _attention(self, hidden: Tensor, packing: Packing, bias: Tensor | None) -> Tensor:
-        three = (self.query, self.key, self.value)
-        projected = linear(hidden, *self._parameters("projections", hidden.dtype))  # (T + F, 3H)
-        if any(map(has_adapter, three)):
-            parts = zip(projected.chunk(3, dim=-1), three, strict=True)
-            projected = torch.cat([adapted(hidden, part, layer) for part, layer in parts], dim=-1)
+        projected = self._projections(hidden)
         contexts = [self._attend(projected[group.tokens], group, bias) for group in packing.groups]
         if packing.copies:
             contexts.append(hidden.new_zeros(packing.copies, contexts[0].shape[-1]))
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+    def _projections(self, hidden: Tensor) -> Tensor:
+        """Return query, key and value of each token side by side, ``(T + F, 3H)``."""
+        three = (self.query, self.key, self.value)
+        few = len(hidden) < hidden.shape[-1]  # the results are less to put together than the weights
+        if few and not self.ready and not has_graph(hidden, *(layer.weight for layer in three)):
+            return torch.cat([self._product(name, hidden) for name in ("query", "key", "value")], dim=-1)
+        projected = linear(hidden, *self._parameters("projections", hidden.dtype))
+        if not any(map(has_adapter, three)):
+            return projected
+        parts = zip(projected.chunk(3, dim=-1), three, strict=True)
+        return torch.cat([adapted(hidden, part, layer) for part, layer in parts], dim=-1)
 
     def _attend(self, projected: Tensor, group: RowGroup, bias: Tensor | None) -> Tensor:
         """Return the context ``(T_g, H)`` of the rows of a group; see Vaswani et al. 2017, equation 1."""

@@ -18,6 +18,7 @@ from mtl import MultiTaskModel, Prediction, SentenceEncoder
 from mtl.base.errors import ConfigError, DataError, ModelError, Problem
 from mtl.inference.bulk import predict_to_file
 from mtl.model.conformal import Outcomes
+from mtl.model.cpu.packed import PackedLayer
 from mtl.model.encoder import Encoder
 from mtl.model.loading import load_tokenizer
 from mtl.model.saved import HeadSpec, TaskHead, build_network, save_model
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from mtl.activations.encoding import Precision
 
 LABELS = {"topic": ("price", "größe", "other"), "mood": ("0", "1")}
 KINDS: dict[str, Callable[[list[str]], Any]] = {
@@ -255,6 +258,24 @@ def test_bf16_is_near(name: str) -> None:
     exact, near = encoder.encode(texts), encoder.encode(texts, precision="bf16")
     assert near.dtype == np.float32
     assert cosines(exact, near).min() >= 0.9995
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_calls_that_share_prepared_weights(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noted(layer: PackedLayer, dtype: torch.dtype) -> PackedLayer:
+        made.append(dtype)
+        return make(layer, dtype)
+
+    made: list[torch.dtype] = []
+    make = PackedLayer.made_ready
+    monkeypatch.setattr(PackedLayer, "made_ready", noted)
+    encoder = SentenceEncoder.from_pretrained("tiny", device="cpu")
+    expected = encoder.encode(TEXTS, precision=precision)
+    with encoder.prepared(precision):
+        found = [encoder.encode(text, precision=precision) for text in TEXTS]
+    assert cosines(np.stack(found), expected).min() >= 0.9995
+    assert made == [{"fp32": torch.float32, "bf16": torch.bfloat16}[precision]] * encoder.encoder.num_layers
+    assert np.array_equal(encoder.encode(TEXTS, precision=precision), expected)
 
 
 def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

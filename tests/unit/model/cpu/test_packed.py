@@ -150,8 +150,12 @@ def test_plain_and_fused_attention_are_as_near_to_fp32_in_bf16(
             assert torch.cosine_similarity(each, exact).min() > 0.9995
 
 
+@pytest.mark.parametrize("lengths", [[31, 3, 30], [200, 150, 100]])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_weights_that_are_made_ready_give_the_same(bf16: bool, minilm_folder: Path, mpnet_folder: Path) -> None:
+def test_weights_that_are_made_ready_give_the_same(
+    bf16: bool, lengths: list[int], minilm_folder: Path, mpnet_folder: Path
+) -> None:
+    """Fewer tokens than hidden numbers, and more."""
     for folder in (minilm_folder, mpnet_folder):
         encoder = Encoder.from_folder(folder)
         add_adapters(encoder.backbone, ["layer.1"], r=4, alpha=8, dropout=0.0, targets=["query", "feed_forward"])
@@ -159,10 +163,10 @@ def test_weights_that_are_made_ready_give_the_same(bf16: bool, minilm_folder: Pa
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.01)
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            expected = encoder(*batch([31, 3, 30]))
+            expected = encoder(*batch(lengths))
             with encoder.prepared():
-                found = encoder(*batch([31, 3, 30])), encoder(*batch([4]))
-            assert torch.equal(encoder(*batch([31, 3, 30])), expected)
+                found = encoder(*batch(lengths)), encoder(*batch([4]))
+            assert torch.equal(encoder(*batch(lengths)), expected)
         torch.testing.assert_close(found[0], expected, rtol=0, atol=5e-3 if bf16 else 1e-6)
         assert found[1].shape == (1, encoder.hidden_size)
 
