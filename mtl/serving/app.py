@@ -23,7 +23,7 @@ from mtl.base.errors import ConfigError, ModelError, Problem, did_you_mean, list
 from mtl.inference.models import MultiTaskModel
 from mtl.inference.prediction import Prediction, as_json
 from mtl.serving.batching import Answer, Batcher
-from mtl.serving.guard import RETRY, ApiError, Guard, Limits
+from mtl.serving.guard import RETRY, ApiError, Guard, Limits, shutdown
 from mtl.serving.metrics import Metrics
 from mtl.serving.schemas import (
     ERRORS,
@@ -192,6 +192,8 @@ class _Endpoints:
             expected = f"an answer within {self.limits.deadline_seconds:g} s"
             problem = Problem("server", "the deadline", expected, "send fewer texts at once, or try again")
             raise ApiError(504, "deadline", problem, RETRY) from None
+        except asyncio.CancelledError:  # by a second signal
+            raise shutdown() from None
         except ModelError as error:
             raise ApiError(500, "model", error.problems) from None
 

@@ -18,7 +18,7 @@ from mtl.base.errors import Problem
 from mtl.data.tokens import TokenTable, joined
 from mtl.inference.models import MultiTaskModel
 from mtl.inference.prediction import Prediction
-from mtl.serving.guard import RETRY, ApiError
+from mtl.serving.guard import RETRY, ApiError, shutdown
 from mtl.serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class Batcher:
         job = _Job(model, texts, tuple(tasks), prompt_name)
         with self._changed:
             if not self.alive:
-                problem = Problem("server", "a shutdown", "requests before it", "try again")
-                raise ApiError(503, "unavailable", problem, RETRY)
+                raise shutdown()
             if self._waiting + len(texts) > self._queue_texts:
                 problem = Problem("queue", f"{self._waiting:,} texts that wait", "room for this request", "try again")
                 raise ApiError(429, "overloaded", problem, RETRY)

@@ -68,6 +68,11 @@ class ApiError(Exception):
         return Response(json.dumps(content), self.status, self.headers, "application/json")
 
 
+def shutdown() -> ApiError:
+    """Return the error for a request that comes after the end of the server has begun, or is cut off by it."""
+    return ApiError(503, "unavailable", Problem("server", "a shutdown", "requests before it", "try again"), RETRY)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Guard:
     """An ASGI application that checks a request, reads its body, and hands it on whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -91,3 +92,27 @@ def test_a_thread_of_the_network_that_fails_ends_the_server(server: Server, batc
     assert not batcher.alive
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=60)
+
+
+def test_a_second_signal_tells_the_clients_that_wait(
+    server: Server, batcher: Batcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ask(address: str) -> None:
+        until(lambda: server.started)
+        answers.append(httpx.post(f"{address}/predict", json={"inputs": "a text"}, timeout=60))
+
+    def interrupted() -> None:  # in the middle of a long batch
+        until(lambda: batcher.waiting == 1)
+        server._end(signal.SIGINT, None)
+        server._end(signal.SIGINT, None)
+        client.join(60)
+
+    answers: list[httpx.Response] = []
+    bound = bind("127.0.0.1", 0)
+    client = threading.Thread(target=ask, args=(url(bound),))
+    client.start()
+    with mock.patch.object(batcher, "run", interrupted), pytest.raises(KeyboardInterrupt):
+        server.answer(bound, batcher)
+    assert [answer.status_code for answer in answers] == [503]
+    assert answers[0].json()["problems"][0]["found"] == "a shutdown"
+    assert not caplog.records
