@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CPU_TOKENS = 1024
 """The most padded tokens of a batch on a CPU, where what a layer computes is to stay in the cache."""
 AMX_TOKENS = 2048
-"""The same with AMX: of about a thousand rows oneDNN computes some products of an MPNet in one of two threads."""
+"""The same with AMX: where an MPNet multiplies about a thousand rows, oneDNN leaves one of two threads idle."""
 
 _PASSES_WORTH_PREPARING = 8
 """Making the weights ready, or giving back freed memory, takes as long as a few batches."""
