@@ -44,17 +44,19 @@ def main(arguments: Sequence[str], passed_on: bool = False) -> None:
     figures: list[Figure] = []
     machine = measure_machine()
     print(machine, flush=True)
-    for name in options.names or NAMES:
-        benchmark = cast(Benchmark, importlib.import_module(f"tests.benchmarks.bench_{name}"))
-        flags = sys.argv[1:] if passed_on else _flags(name, benchmark, options)
-        print(f"\n{benchmark.__doc__}", flush=True)
-        machine = measure_machine()
-        found = benchmark.measure(benchmark.parser().parse_args(flags), machine)
-        show(name, found)
-        figures += found
-    print()
-    show("all", figures) if len(options.names) != 1 else None
-    print(f"\n{machine}\nwritten to {save(machine, figures).relative_to(ROOT)}")
+    try:
+        for name in options.names or NAMES:
+            benchmark = cast(Benchmark, importlib.import_module(f"tests.benchmarks.bench_{name}"))
+            flags = sys.argv[1:] if passed_on else _flags(name, benchmark, options)
+            print(f"\n{benchmark.__doc__}", flush=True)
+            machine = measure_machine()
+            found = benchmark.measure(benchmark.parser().parse_args(flags), machine)
+            show(name, found)
+            figures += found
+        print()
+        show("all", figures) if len(options.names) != 1 else None
+    finally:  # the figures of those before one that failed are kept
+        print(f"\n{machine}\nwritten to {save(machine, figures).relative_to(ROOT)}")
 
 
 def _flags(name: str, benchmark: Benchmark, options: argparse.Namespace) -> list[str]:
