@@ -143,18 +143,21 @@ class Server(uvicorn.Server):
     def answer(self, bound: socket.socket, batcher: Batcher) -> None:
         """Answer requests until the process gets SIGINT or SIGTERM; a second one ends at once.
 
-        The batches are computed in this thread, requests are read in another one. OpenMP has a pool of threads for each
-        thread that computes, and once there are more of them than cores it lets them sleep between two products: a
-        second thread for the network beside the one that loaded the model would take twice as long for a sentence.
+        Batches are computed in this thread, which has loaded the model, and requests are read in another one. OpenMP
+        has a pool of threads for each thread that computes, and where they are more than cores it lets them sleep
+        between two products: a sentence would take twice as long.
 
         Raises:
             KeyboardInterrupt: It was SIGINT.
             Terminated: It was SIGTERM.
         """
-        with self._signals(), ThreadPoolExecutor(1, "mtl-http") as pool:
+        with self.capture_signals(), ThreadPoolExecutor(1, "mtl-http") as pool:
             reading = pool.submit(self._read, bound, batcher)
             try:
                 batcher.run()
+            except BaseException:
+                self.force_exit = True  # who waits for a batch now gets none
+                raise
             finally:
                 self.should_exit = True
         reading.result()
@@ -171,11 +174,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `answer`; in uvicorn's own block, SIGTERM would kill the process at its end."""
-        yield
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
+        """Handle signals inside the block; in uvicorn's own, SIGTERM would kill the process at its end."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -276,6 +276,8 @@ def test_calls_that_share_prepared_weights(precision: Precision, monkeypatch: py
     assert cosines(np.stack(found), expected).min() >= 0.9995
     assert made == [{"fp32": torch.float32, "bf16": torch.bfloat16}[precision]] * encoder.encoder.num_layers
     assert np.array_equal(encoder.encode(TEXTS, precision=precision), expected)
+    with pytest.raises(ConfigError, match="fp16"), encoder.prepared("fp16"):  # type: ignore[arg-type]
+        pass
 
 
 def cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

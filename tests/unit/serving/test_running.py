@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -56,63 +57,51 @@ def server(batcher: Batcher, tiny_folder: Path, tmp_path: Path) -> Server:
     return Server(create_app(service, batcher, limits, metrics, token=None, hosts=None), limits, service.reload)
 
 
-def test_batches_are_computed_in_the_thread_that_has_loaded_the_model(server: Server, batcher: Batcher) -> None:
-    compute, threads = batcher._compute, []
+def ask(server: Server, address: str) -> httpx.Response:
+    """Send a request as soon as the server answers, and end the server after it."""
+    until(lambda: server.started)
+    answer = httpx.post(f"{address}/predict", json={"inputs": "a text"}, timeout=60)
+    server.should_exit = True
+    return answer
 
+
+def test_batches_are_computed_in_the_thread_that_has_loaded_the_model(server: Server, batcher: Batcher) -> None:
     def noted(batch: list[Any]) -> Any:
         threads.append(threading.current_thread())
         return compute(batch)
 
-    def ask(address: str) -> None:
-        until(lambda: server.started)
-        answers.append(httpx.post(f"{address}/predict", json={"inputs": "a text"}, timeout=60))
-        server.should_exit = True
-
-    answers: list[httpx.Response] = []
+    threads: list[threading.Thread] = []
+    compute = batcher._compute
     bound = bind("127.0.0.1", 0)
-    client = threading.Thread(target=ask, args=(url(bound),))
-    client.start()
-    with mock.patch.object(batcher, "_compute", noted):
+    with mock.patch.object(batcher, "_compute", noted), ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(ask, server, url(bound))
         server.answer(bound, batcher)
-    client.join()
-    assert [answer.status_code for answer in answers] == [200]
+    assert answer.result().status_code == 200
     assert threads == [threading.current_thread()]
 
 
-def test_a_thread_of_the_network_that_fails_ends_the_server(server: Server, batcher: Batcher) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_clients_that_wait_are_told_of_an_end_at_once(
+    error: type[BaseException], server: Server, batcher: Batcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a second signal, or because batches can no longer be computed."""
+
+    def end() -> None:  # in place of the first batch
+        until(lambda: batcher.waiting == 1)
+        if error is MemoryError:
+            raise error
+        server._end(signal.SIGINT, None)
+        server._end(signal.SIGINT, None)
+
     bound = bind("127.0.0.1", 0)
     address = bound.getsockname()
-
-    def fail() -> None:
-        until(lambda: server.started)
-        raise MemoryError
-
-    with mock.patch.object(batcher, "run", fail), pytest.raises(MemoryError):
-        server.answer(bound, batcher)
+    with mock.patch.object(batcher, "run", end), ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(ask, server, url(bound))
+        with pytest.raises(error):
+            server.answer(bound, batcher)
+    assert answer.result().status_code == 503
+    assert answer.result().json()["problems"][0]["found"] == "a shutdown"
+    assert not caplog.records
     assert not batcher.alive
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=60)
-
-
-def test_a_second_signal_tells_the_clients_that_wait(
-    server: Server, batcher: Batcher, caplog: pytest.LogCaptureFixture
-) -> None:
-    def ask(address: str) -> None:
-        until(lambda: server.started)
-        answers.append(httpx.post(f"{address}/predict", json={"inputs": "a text"}, timeout=60))
-
-    def interrupted() -> None:  # in the middle of a long batch
-        until(lambda: batcher.waiting == 1)
-        server._end(signal.SIGINT, None)
-        server._end(signal.SIGINT, None)
-        client.join(60)
-
-    answers: list[httpx.Response] = []
-    bound = bind("127.0.0.1", 0)
-    client = threading.Thread(target=ask, args=(url(bound),))
-    client.start()
-    with mock.patch.object(batcher, "run", interrupted), pytest.raises(KeyboardInterrupt):
-        server.answer(bound, batcher)
-    assert [answer.status_code for answer in answers] == [503]
-    assert answers[0].json()["problems"][0]["found"] == "a shutdown"
-    assert not caplog.records
